@@ -1,0 +1,1 @@
+"""Measure a Python program and ship the numbers to Graphite."""

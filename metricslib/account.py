@@ -1,0 +1,44 @@
+"""A tally by cause that may be written from anywhere: threads, signal handlers, callbacks of the garbage collector.
+
+What is dropped or refused anywhere in the library ends in one of these, and from there on the page.
+"""
+
+import threading
+from collections import Counter
+
+__all__ = ["Account"]
+
+_FULL = 256
+
+
+class Account:
+    """Counts by cause. ``add`` neither blocks nor raises; ``totals`` is exact."""
+
+    __slots__ = ("_lock", "_pending", "_totals")
+
+    def __init__(self) -> None:
+        self._pending: list[tuple[str, int]] = []
+        self._totals: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def add(self, cause: str, count: int = 1) -> None:
+        """Count ``count`` more under ``cause``."""
+        pending = self._pending
+        pending.append((cause, count))
+        if len(pending) > _FULL and self._lock.acquire(blocking=False):
+            try:
+                self._fold()
+            finally:
+                self._lock.release()
+
+    def totals(self) -> dict[str, int]:
+        """Return what was counted since the account was opened, by cause, in order of first appearance."""
+        with self._lock:
+            self._fold()
+            return dict(self._totals)
+
+    def _fold(self) -> None:
+        taken = len(self._pending)
+        for cause, count in self._pending[:taken]:
+            self._totals[cause] += count
+        del self._pending[:taken]

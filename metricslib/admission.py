@@ -1,0 +1,92 @@
+"""Which series get in: filters change or refuse a new one, caps keep their number bounded.
+
+Asked once for each new series, from any thread and from the application's hot paths, so nothing here waits or raises.
+"""
+
+from collections.abc import Sequence
+
+from .account import Account
+from .errors import InvalidOption
+from .names import Tags
+from .series import Filter, Kind, Series
+
+__all__ = ["OVERFLOW", "Admission"]
+
+OVERFLOW: Tags = (("overflow", "true"),)
+"""The tags of the series that stands for all of a name's tag sets over the cap."""
+
+
+class Admission:
+    """Knows every live series of a registry, by number and by name."""
+
+    def __init__(self, filters: Sequence[Filter], max_series: int, max_tag_sets: int, account: Account) -> None:
+        for option, cap in (("max_series", max_series), ("max_tag_sets", max_tag_sets)):
+            if not isinstance(cap, int) or cap < 1:
+                raise InvalidOption(option, cap, "must be a whole number of at least 1")
+        self._filters = tuple(filters)
+        self._max_series = max_series
+        self._max_tag_sets = max_tag_sets
+        self.account = account
+        self._admitted: dict[Series, None] = {}
+        self._tag_sets: dict[tuple[Kind, str], dict[Tags, None]] = {}
+        self._full: dict[str, bool] = {}  # names over a cap, and whether that was reported
+
+    def __len__(self) -> int:
+        return len(self._admitted)
+
+    def admit(self, series: Series) -> Series | None:
+        """Return the series to use for ``series``: itself, a filtered or an overflow series, or None to leave it out.
+
+        Over the tag-set cap that is ``name;overflow=true``, over the cap of series the series ``overflow`` of its kind.
+        Gauges over a cap are left out, for a gauge that many write says nothing.
+        """
+        filtered = self._filter(series)
+        if filtered is None:
+            self.account.add("filtered")
+            return None
+        if filtered in self._admitted or filtered.tags == OVERFLOW:
+            return filtered
+        if len(self._admitted) >= self._max_series:
+            return self._overflow(filtered, filtered.kind + "s", Series(filtered.kind, "overflow"))
+        if filtered.tags:
+            tag_sets = self._tag_sets.setdefault((filtered.kind, filtered.name), {})
+            if len(tag_sets) >= self._max_tag_sets:
+                return self._overflow(filtered, filtered.name, Series(filtered.kind, filtered.name, OVERFLOW))
+            tag_sets[filtered.tags] = None
+        self._admitted[filtered] = None
+        return filtered
+
+    def release(self, series: Series) -> None:
+        """The series expired: it no longer counts."""
+        self._admitted.pop(series, None)
+        tag_sets = self._tag_sets.get((series.kind, series.name), {})
+        tag_sets.pop(series.tags, None)
+        if not tag_sets:
+            self._tag_sets.pop((series.kind, series.name), None)
+
+    def newly_full(self) -> list[str]:
+        """Return the names that went over a cap since the last call; each is returned once."""
+        names = [name for name, reported in list(self._full.items()) if not reported]
+        self._full.update(dict.fromkeys(names, True))
+        return names
+
+    def _filter(self, series: Series) -> Series | None:
+        for change in self._filters:
+            try:
+                changed = change(series)
+            except Exception:  # the filter is the application's
+                self.account.add("filter_error")
+                continue
+            if changed is None:
+                return None
+            series = changed
+        return series
+
+    def _overflow(self, series: Series, name: str, stand_in: Series) -> Series | None:
+        if len(self._full) < self._max_series:
+            self._full.setdefault(name, False)
+        if series.kind == "gauge":
+            self.account.add("overflow_dropped")
+            return None
+        self.account.add("overflow")
+        return stand_in

@@ -1,0 +1,49 @@
+"""Every error the library raises on purpose, as one tree under :class:`MetricsError`.
+
+Errors are raised while a program sets its metrics up, early and with the bad value as an attribute. Measuring itself never
+raises: what is wrong there is counted.
+"""
+
+__all__ = ["AlreadyStarted", "InvalidDestination", "InvalidOption", "InvalidType", "MetricsError"]
+
+
+class MetricsError(Exception):
+    """The root of all errors of this library."""
+
+
+class InvalidType(MetricsError, TypeError):
+    """An argument has a type that can never be right, such as a name that is no string."""
+
+    def __init__(self, argument: str, value: object, expected: str) -> None:
+        super().__init__(f"{argument} must be {expected}, not {value!r} ({type(value).__name__})")
+        self.argument = argument
+        self.value = value
+        self.expected = expected
+
+
+class InvalidOption(MetricsError, ValueError):
+    """An argument, option or environment variable has a value that means nothing."""
+
+    def __init__(self, option: str, value: object, reason: str) -> None:
+        super().__init__(f"{option} = {value!r}: {reason}")
+        self.option = option
+        self.value = value
+        self.reason = reason
+
+
+class InvalidDestination(MetricsError, ValueError):
+    """A destination URL that cannot be understood. ``url`` is as given; keep it out of logs if it holds a password."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(f"destination {url!r}: {reason}")
+        self.url = url
+        self.reason = reason
+
+
+class AlreadyStarted(MetricsError, RuntimeError):
+    """``start()`` was called again with other arguments than the running flusher has."""
+
+    def __init__(self, running: object, asked: object) -> None:
+        super().__init__(f"already started with {running!r}, asked again with {asked!r}; call stop() first")
+        self.running = running
+        self.asked = asked

@@ -1,0 +1,45 @@
+"""A histogram: how large things were, in any unit."""
+
+from array import array
+from functools import reduce
+from operator import add
+
+from .distribution import Distribution
+from .instrument import FULL, Instrument, finite, plain
+
+__all__ = ["Histogram"]
+
+
+class Histogram(Instrument):
+    """The distribution of values over an interval. An idle histogram has count 0 and no percentile."""
+
+    kind = "histogram"
+    __slots__ = ("_distribution",)
+
+    def observe(self, value: float) -> None:
+        """Add a value, also a negative one. What is no finite number is counted as bad and skipped."""
+        pending = self._pending
+        pending.append(value)
+        if len(pending) > FULL:
+            self._fold()
+
+    def _clear(self) -> None:
+        self._distribution: Distribution | None = None
+
+    def _absorb(self, batch: list[float]) -> int:
+        bad = 0
+        try:
+            good = plain(reduce(add, batch, 0))
+        except Exception:  # something that is no number
+            good = False
+        if not good:
+            batch, bad = finite(batch)
+        if batch:
+            if self._distribution is None:
+                self._distribution = Distribution(limit=self._home.exact)
+            self._distribution.extend(array("d", batch).tolist())
+        return bad
+
+    def _take(self) -> Distribution | None:
+        taken, self._distribution = self._distribution, None
+        return taken and taken.freeze()

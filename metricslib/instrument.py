@@ -1,0 +1,223 @@
+"""What all instruments share: a buffer that anybody may append to at any moment, and a fold that empties it.
+
+The rule is that measuring never waits. ``list.append`` is atomic, so a caller only appends: from any thread, signal handler,
+greenlet or garbage-collector callback. Whoever finds the buffer full folds it into the instrument's state, under a lock that
+is only tried, never waited for; the flusher alone waits. Values are checked in the fold, where a bad one is counted.
+
+The buffer can be swapped for one of two others, at no cost to the calls: an :class:`_Alarm`, which wakes a sleeping instrument
+(one that expired, or that a fork left behind) at its first use, and a :class:`_Void`, which keeps nothing.
+"""
+
+import math
+import threading
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol, Self, SupportsFloat
+
+from .account import Account
+from .clock import Clock
+from .names import Tags, canonical_tags
+from .series import Kind, Series
+from .window import Aggregates
+
+__all__ = ["Home", "Instrument", "finite"]
+
+FULL = 512
+"""How many values may wait in an instrument's buffer before whoever adds one more folds them."""
+OVERRUN = 1 << 20
+"""How many may wait while the fold is held up; what comes then is dropped and counted, cause ``buffer_full``."""
+CHILDREN = 4096
+"""How many ways of writing its tags an instrument remembers, for :meth:`Instrument.tagged`."""
+_LARGEST = 2**1023
+
+
+class Home(Protocol):
+    """What an instrument asks of the registry it lives in."""
+
+    clock: Clock
+    account: Account
+    exact: int
+
+    def instrument(self, kind: Kind, name: str, tags: Tags) -> "Instrument":
+        """Return the instrument of that series; never raises."""
+        ...
+
+    def woken(self, instrument: "Instrument") -> None:
+        """A sleeping instrument is in use again; never raises."""
+        ...
+
+
+class _Alarm(list[Any]):
+    """The buffer of a sleeping instrument: the first value put into it wakes the instrument."""
+
+    __slots__ = ("_instrument",)
+
+    def __init__(self, instrument: "Instrument") -> None:
+        self._instrument = instrument
+
+    def append(self, value: Any) -> None:
+        self._instrument._wake()
+        self._instrument._pending.append(value)
+
+
+class _Void(list[Any]):
+    """The buffer of an instrument that a filter or a cap left out."""
+
+    __slots__ = ()
+
+    def append(self, value: Any) -> None:
+        pass
+
+
+_VOID = _Void()
+
+
+def _number(value: object) -> float | None:
+    """Return ``value`` as a finite int or float, or None."""
+    try:
+        if type(value) is int:
+            return value if -_LARGEST < value < _LARGEST else None
+        if isinstance(value, str | bytes | bytearray) or not isinstance(value, SupportsFloat):
+            return None
+        number = float(value)
+    except Exception:  # the value's own __float__ may raise anything
+        return None
+    return number if math.isfinite(number) else None
+
+
+def finite(batch: Sequence[object]) -> tuple[list[float], int]:
+    """Return the finite numbers in ``batch``, as ints and floats, and how many values were none."""
+    numbers = [number for number in map(_number, batch) if number is not None]
+    return numbers, len(batch) - len(numbers)
+
+
+def plain(total: object) -> bool:
+    """Whether a sum shows that all its terms were finite ints and floats."""
+    return (type(total) is float and math.isfinite(total)) or (type(total) is int and -_LARGEST < total < _LARGEST)
+
+
+class Instrument:
+    """One series' instrument. Every method may be called at any time from anywhere, and none raises for a bad value."""
+
+    kind: ClassVar[Kind]
+    __slots__ = ("__weakref__", "_awake", "_children", "_home", "_lock", "_pending", "key", "name", "tags")
+
+    def __init__(self, home: Home, series: Series, key: str | None) -> None:
+        """``series`` is what the program asked for; ``key`` what it is sent as, None when it is left out."""
+        self.name = series.name
+        self.tags = series.tags
+        self.key = series.key if key is None else key
+        self._home = home
+        self._awake: list[Any] = _VOID if key is None else []
+        self._pending = self._awake
+        self._lock = threading.Lock()
+        self._children: dict[tuple[tuple[str, object], ...], Self] | None = None
+        self._clear()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.key}>"
+
+    def tagged(self, /, **tags: object) -> Self:
+        """Return the instrument of the same kind and name that also has these tags, made at first use.
+
+        Tag values may be of any type that has a ``str()``. A tag given here wins over one of the same key on this instrument.
+        Over the registry's cap of tag sets a name, it is the instrument of the series ``name;overflow=true``.
+        """
+        try:
+            return self._children[tuple(tags.items())]  # type: ignore[index]
+        except (KeyError, TypeError):
+            return self._tagged(tags)
+
+    def _tagged(self, tags: dict[str, object]) -> Self:
+        try:
+            child = self._home.instrument(self.kind, self.name, canonical_tags([*self.tags, *tags.items()]))
+        except Exception:  # a tag's own __str__ may raise anything
+            self._home.account.add("bad_tag")
+            return self
+        assert type(child) is type(self)
+        # 1 == 1.0 == True are one dictionary key but three tag values: only remember what cannot be mistaken.
+        if all(type(value) is str or (type(value) is int and not 0 <= value <= 1) for value in tags.values()):
+            children = self._children
+            if children is None or len(children) >= CHILDREN:
+                self._children = children = {}
+            children[tuple(tags.items())] = child
+        return child
+
+    # -- the buffer
+
+    def _fold(self) -> None:
+        """Empty the buffer into the state, unless somebody is at it already."""
+        if self._lock.acquire(blocking=False):
+            try:
+                self._absorb_pending()
+            finally:
+                self._lock.release()
+        elif len(self._pending) > OVERRUN:
+            self._pending.pop()
+            self._home.account.add("buffer_full")
+
+    def _absorb_pending(self) -> None:
+        pending = self._awake
+        if taken := len(pending):
+            batch = pending[:taken]
+            del pending[:taken]
+            if bad := self._absorb(batch):
+                self._home.account.add("bad_value", bad)
+
+    # -- what each kind does; the lock is held
+
+    def _clear(self) -> None:
+        """Set the state to that of a new instrument."""
+        raise NotImplementedError
+
+    def _absorb(self, batch: list[Any]) -> int:
+        """Add a batch of raw values to the state and return how many were bad."""
+        raise NotImplementedError
+
+    def _take(self) -> Any:
+        """Return what is new since the last call as an aggregate, or None, and forget it."""
+        raise NotImplementedError
+
+    # -- for the registry
+
+    @property
+    def live(self) -> bool:
+        """Whether anything is kept of what is measured here; not so when a filter or a cap left the series out."""
+        return self._awake is not _VOID
+
+    @property
+    def sleeping(self) -> bool:
+        """Whether the next use wakes the instrument."""
+        return type(self._pending) is _Alarm
+
+    def _collect(self, into: Aggregates) -> bool:
+        """Move what is new into ``into``, and return whether there was anything. Called by the flusher alone.
+
+        An instrument whose fold is held up for long (its thread was stopped in the middle) keeps its values for the next time.
+        """
+        if not self._lock.acquire(timeout=0.25):
+            return True
+        try:
+            self._absorb_pending()
+            value = self._take()
+        finally:
+            self._lock.release()
+        if value is not None:
+            into.add(self.kind, self.key, value)
+        return value is not None
+
+    def _sleep(self) -> None:
+        """Tell home at the next use."""
+        if self.live:
+            self._pending = _Alarm(self)
+
+    def _wake(self) -> None:
+        self._pending = self._awake
+        self._home.woken(self)
+
+    def _forget(self) -> None:
+        """Start anew, as a forked child must: values, lock and all."""
+        self._lock = threading.Lock()
+        if self.live:
+            self._awake = []
+        self._clear()
+        self._sleep()

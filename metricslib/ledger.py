@@ -1,0 +1,100 @@
+"""What is known of each series beyond the open interval: since when it is idle, a gauge's value, lifetime totals.
+
+In: what happened in an interval. Out: the interval's window, in which idle series have their place too. One owner at a time.
+"""
+
+from collections.abc import Iterator
+
+from .distribution import NO_SAMPLES
+from .series import KINDS, Kind
+from .window import Aggregates, Window
+
+__all__ = ["Ledger", "Total"]
+
+
+class Total:
+    """One series since it first appeared. For counters ``sum`` is the total; ``powers`` and ``count`` are distributions'."""
+
+    __slots__ = ("active", "count", "gauge", "powers", "sum")
+
+    def __init__(self, active: float) -> None:
+        self.active = active
+        """End of the last interval in which something happened."""
+        self.gauge: float | None = None
+        self.count: float = 0
+        self.sum: float = 0
+        self.powers: dict[int, float] | None = None
+        """Weight of the samples in (2ᵖ⁻¹, 2ᵖ] by p; for timers in milliseconds."""
+
+
+class Ledger:
+    """All live series, by kind and key, in order of first appearance."""
+
+    def __init__(self) -> None:
+        self._totals: dict[Kind, dict[str, Total]] = {kind: {} for kind in KINDS}
+
+    def __getitem__(self, kind: Kind) -> dict[str, Total]:
+        return self._totals[kind]
+
+    def __len__(self) -> int:
+        return sum(map(len, self._totals.values()))
+
+    def know(self, kind: Kind, key: str, now: float) -> None:
+        """See to it that the series has its place, idle if nothing happens to it."""
+        totals = self._totals[kind]
+        if key not in totals:
+            totals[key] = Total(now)
+
+    def window(self, open_: Aggregates, start: float, end: int, interval: float) -> Window:
+        """Return the interval's window as it would be if nothing more happened in it."""
+        for kind in KINDS:
+            for key in open_[kind]:
+                self.know(kind, key, end)
+        changes = open_.gauges
+        gauges = {
+            key: changes[key].applied_to(total.gauge) if key in changes else total.gauge
+            for key, total in self["gauge"].items()
+        }
+        return Window(
+            start,
+            end,
+            interval,
+            counters=dict.fromkeys(self["counter"], 0) | open_.counters,
+            timers=dict.fromkeys(self["timer"], NO_SAMPLES) | open_.timers,
+            histograms=dict.fromkeys(self["histogram"], NO_SAMPLES) | open_.histograms,
+            gauges={key: value for key, value in gauges.items() if value is not None},
+            uniques=dict.fromkeys(self["unique"], frozenset[str]()) | open_.uniques,
+        )
+
+    def close(self, open_: Aggregates, end: float) -> None:
+        """Add a whole interval to the totals. :meth:`window` was called with it."""
+        for key, count in open_.counters.items():
+            total = self["counter"][key]
+            total.active = end
+            total.sum += count
+        for kind in ("timer", "histogram"):
+            for key, distribution in open_[kind].items():
+                total = self[kind][key]
+                total.active = end
+                total.count += distribution.count
+                total.sum += distribution.sum
+                powers = total.powers = total.powers or {}
+                for power, weight in distribution.powers().items():
+                    powers[power] = powers.get(power, 0) + weight
+        for key, change in open_.gauges.items():
+            total = self["gauge"][key]
+            total.active = end
+            total.gauge = change.applied_to(total.gauge)
+        for key in open_.uniques:
+            self["unique"][key].active = end
+
+    def idle_since(self, before: float) -> Iterator[tuple[Kind, str]]:
+        """Yield the series to which nothing happened at or after ``before``."""
+        for kind in KINDS:
+            for key, total in self._totals[kind].items():
+                if total.active < before:
+                    yield kind, key
+
+    def forget(self, kind: Kind, key: str) -> None:
+        """Drop an expired series."""
+        self._totals[kind].pop(key, None)

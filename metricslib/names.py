@@ -1,0 +1,92 @@
+"""Series names and tags: the one place that knows which characters are legal and how a name and its tags are written.
+
+A series is written ``name;key=value;key2=value2``: Graphite's own form, tags sorted by key, the last of a duplicate winning.
+Characters are treated as statsd treats them: white space becomes ``_``, ``/`` becomes ``-``, everything outside
+``[a-zA-Z0-9_.;=-]`` is deleted. A name is therefore never refused for its characters, and a series has the same path whether
+its program ships it to Graphite itself or through a statsd server.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+
+from .errors import InvalidType
+
+__all__ = ["EMPTY", "Tags", "canonical_tags", "checked_name", "join", "prefixed", "sanitise", "split", "with_suffix"]
+
+Tags = tuple[tuple[str, str], ...]
+"""Tags in canonical form: sanitised, sorted by key, keys unique."""
+
+EMPTY = "_"
+"""What stands for a name, tag key or tag value of which no legal character is left."""
+
+# JavaScript's \s, which differs from Python's in U+FEFF and the separators U+001C to U+001F.
+_SPACES = re.compile("[\\t\\n\\v\\f\\r \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+")
+_ILLEGAL = re.compile(r"[^a-zA-Z0-9_.;=-]")
+_LEGAL = re.compile(r"[a-zA-Z0-9_.;=-]*\Z")
+
+
+def sanitise(key: str) -> str:
+    """Return ``key`` as statsd writes it; it may still hold ``;`` and ``=``, and may come out empty."""
+    if _LEGAL.match(key):
+        return key
+    return _ILLEGAL.sub("", _SPACES.sub("_", key).replace("/", "-"))
+
+
+def checked_name(name: object, argument: str = "name") -> str:
+    """Return ``name`` if it is a non-empty string.
+
+    Raises :class:`InvalidType` otherwise: a wrong name is a mistake of set-up, to be heard early.
+    """
+    if not isinstance(name, str) or not name:
+        raise InvalidType(argument, name, "a non-empty string")
+    return name
+
+
+def _tag_key(key: object) -> str:
+    return sanitise(str(key)).replace(";", "_").replace("=", "_") or EMPTY
+
+
+def _tag_value(value: object) -> str:
+    return sanitise(str(value)).replace(";", "_") or EMPTY
+
+
+def canonical_tags(tags: Mapping[str, object] | Iterable[tuple[str, object]]) -> Tags:
+    """Return ``tags`` in canonical form; keys and values may be anything with a ``str()``.
+
+    >>> canonical_tags({"status": 200, "route": "/u v"})
+    (('route', '-u_v'), ('status', '200'))
+    """
+    pairs = tags.items() if isinstance(tags, Mapping) else tags
+    return tuple(sorted({_tag_key(key): _tag_value(value) for key, value in pairs}.items()))
+
+
+def join(name: str, tags: Tags = ()) -> str:
+    """Return the series' canonical text: ``name;key=value``. ``name`` must hold no ``;`` and ``tags`` must be canonical."""
+    return name if not tags else name + "".join([f";{key}={value}" for key, value in tags])
+
+
+def split(series: str) -> tuple[str, Tags]:
+    """Return the name and canonical tags of ``series``, a name that may carry tags in Graphite's form, in any order.
+
+    A tag without ``=`` means ``true``, for Graphite refuses a series that has one.
+
+    >>> split("web.hits;route=u;beta")
+    ('web.hits', (('beta', 'true'), ('route', 'u')))
+    """
+    name, *pieces = series.split(";")
+    name = sanitise(name) or EMPTY
+    if not pieces:
+        return name, ()
+    pairs = (piece.partition("=") for piece in pieces if piece)
+    return name, canonical_tags([(key, value if equals else "true") for key, equals, value in pairs])
+
+
+def prefixed(prefix: str, name: str) -> str:
+    """Return ``name`` behind ``prefix``; an empty prefix vanishes with its dot."""
+    return f"{prefix}.{name}" if prefix else name
+
+
+def with_suffix(series: str, suffix: str) -> str:
+    """Return ``series`` with ``suffix`` after its name and before its tags."""
+    name, semicolon, tags = series.partition(";")
+    return f"{name}{suffix}{semicolon}{tags}"

@@ -1,0 +1,271 @@
+"""The registry: every instrument of a program by kind, name and tags, and what they measured in the open interval.
+
+In: calls of instruments, and sources that feed aggregates from outside. Out: at each tick one :class:`~.window.Window`; at any
+time a snapshot, which changes nothing. Get-or-create and instrument calls wait for no lock; ticks and snapshots exclude each
+other by one.
+"""
+
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from .account import Account
+from .admission import OVERFLOW, Admission
+from .clock import SYSTEM_CLOCK, Clock
+from .counter import Counter
+from .distribution import EXACT
+from .errors import InvalidOption
+from .gauge import Gauge
+from .histogram import Histogram
+from .instrument import Instrument
+from .instruments import Instruments
+from .ledger import Ledger, Total
+from .names import Tags
+from .series import KINDS, Filter, Kind, Series, series_of
+from .timer import Timer
+from .unique import Unique
+from .window import Aggregates, Cut, Source, Window
+
+__all__ = ["Registry", "Snapshot"]
+
+log = logging.getLogger("metricslib")
+
+_CLASSES: Mapping[Kind, type[Instrument]] = {kind.kind: kind for kind in (Counter, Timer, Histogram, Gauge, Unique)}
+_LOCK_TIMEOUT = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A registry at one moment. Reading it changes nothing; callback gauges are as of the last tick."""
+
+    time: float
+    open: Window
+    """The interval that is open, until now."""
+    last: Window | None
+    """The last whole interval; None before the first tick."""
+    totals: Mapping[Kind, Mapping[str, Total]]
+    """Lifetime totals over all whole intervals, by kind and key."""
+    dropped: Mapping[str, int]
+    """What was refused or dropped since the start, by cause."""
+
+
+class Registry(Instruments):
+    """Holds instruments; :class:`~.flusher.Flusher` ends its intervals and ships them.
+
+    ``filters`` are asked for each new series. At most ``max_series`` series are kept, and ``max_tag_sets`` tag sets a name; what
+    is over goes to one ``overflow`` series, and is counted. Distributions keep up to ``exact`` samples an interval as they are.
+    A series idle for ``expire`` seconds leaves, and comes back when it is used again; None keeps all.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        filters: Sequence[Filter] = (),
+        max_series: int = 10_000,
+        max_tag_sets: int = 1_000,
+        exact: int = EXACT,
+        expire: float | None = None,
+    ) -> None:
+        if not isinstance(exact, int) or exact < 1:
+            raise InvalidOption("exact", exact, "must be a whole number of at least 1")
+        if expire is not None and not expire > 0:
+            raise InvalidOption("expire", expire, "must be a number of seconds above 0, or None")
+        self.clock = clock
+        self.exact = exact
+        self.expire = expire
+        self.account = Account()
+        self._admission = Admission(filters, max_series, max_tag_sets, self.account)
+        self._instruments: dict[Series, Instrument] = {}
+        self._asleep: weakref.WeakValueDictionary[Series, Instrument] = weakref.WeakValueDictionary()
+        self._first_use: Callable[[], None] | None = None
+        self._start_anew()
+        _registries.add(self)
+
+    def _start_anew(self) -> None:
+        self._lock = threading.Lock()
+        self._sources: list[Source] = []
+        self._ledger = Ledger()
+        self._start = self.clock.time()
+        self._sent = Aggregates()  # of the open interval: what a cut took already
+        self._fresh = Aggregates()  # of the open interval: what no cut took yet
+        self._last: Window | None = None
+
+    # -- instruments
+
+    def instrument(self, kind: Kind, name: str, tags: Tags = ()) -> Instrument:
+        """Return the instrument of that series, made at first use. ``name`` and ``tags`` must be canonical; never raises."""
+        return self._get(Series(kind, name, tags))
+
+    def _make(self, kind: Kind, name: str, tags: Mapping[str, object] | None) -> Instrument:
+        return self._get(series_of(kind, name, tags or ()))
+
+    def _get(self, series: Series) -> Instrument:
+        found = self._instruments.get(series) or self._asleep.get(series)
+        if found is not None:
+            return found
+        self._used()
+        admitted = self._admission.admit(series)
+        if admitted is None:
+            return _CLASSES[series.kind](self, series, None)
+        if admitted.tags == OVERFLOW or admitted.name == "overflow":
+            series = admitted
+        return self._instruments.setdefault(series, _CLASSES[series.kind](self, series, admitted.key))
+
+    def woken(self, instrument: Instrument) -> None:
+        """Take a sleeping instrument back, for it is in use again."""
+        series = Series(instrument.kind, instrument.name, instrument.tags)
+        self._admission.admit(series)
+        self._instruments.setdefault(series, instrument)
+        self._used()
+
+    def _used(self) -> None:
+        first_use, self._first_use = self._first_use, None
+        if first_use is not None:
+            first_use()
+
+    # -- sources
+
+    def admit(self, kind: Kind, name: str, tags: Tags = ()) -> str | None:
+        """Return the key under which a source must report that series, after filters and caps; None to leave it out."""
+        admitted = self._admission.admit(Series(kind, name, tags))
+        return None if admitted is None else admitted.key
+
+    def add_source(self, source: Source) -> None:
+        """Merge what ``source`` collects into every window from now on."""
+        with self._locked():
+            self._sources.append(source)
+
+    def remove_source(self, source: Source) -> None:
+        """Collect from ``source`` a last time and let it go."""
+        with self._locked():
+            self._sources.remove(source)
+            self._collect(source)
+
+    # -- intervals
+
+    def tick(self, end: int, interval: float) -> Cut:
+        """End the interval at the stamp ``end``, and begin the next. ``interval`` is its nominal length in seconds."""
+        with self._locked():
+            self._gather(callbacks=True)
+            cut, open_ = self._cut(end, interval)
+            self._ledger.close(open_, end)
+            self._sent = Aggregates()
+            self._start = end
+            self._last = cut.whole
+            if self.expire is not None:
+                self._let_expire(end - self.expire)
+        self._warn()
+        return cut
+
+    def flush(self, end: int, interval: float) -> Cut:
+        """Return the open interval so far, which goes on: the tick that ends it will hold all of it again."""
+        with self._locked():
+            self._gather(callbacks=True)
+            cut, self._sent = self._cut(end, interval)
+        return cut
+
+    def snapshot(self, end: int = 0, interval: float = 10.0) -> Snapshot:
+        """Return totals, the open interval and the last window."""
+        with self._locked():
+            self._gather(callbacks=False)
+            open_ = Aggregates()
+            open_.merge(self._sent)
+            open_.merge(self._fresh)
+            return Snapshot(
+                self.clock.time(),
+                self._ledger.window(open_, self._start, end, interval),
+                self._last,
+                {kind: dict(self._ledger[kind]) for kind in KINDS},
+                self.account.totals(),
+            )
+
+    def __len__(self) -> int:
+        """How many series are alive."""
+        return len(self._admission)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        if not self._lock.acquire(timeout=_LOCK_TIMEOUT):
+            raise TimeoutError("the registry is being read or flushed elsewhere, and that does not end")
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _gather(self, *, callbacks: bool) -> None:
+        now = self.clock.time()
+        for instrument in list(self._instruments.values()):
+            if instrument.live:
+                if not instrument._collect(self._fresh):
+                    self._ledger.know(instrument.kind, instrument.key, now)
+                if callbacks and isinstance(instrument, Gauge):
+                    instrument._collect_callback(self._fresh)
+        for source in self._sources:
+            self._collect(source)
+
+    def _collect(self, source: Source) -> None:
+        try:
+            collected = source.collect()
+        except Exception:
+            log.exception("a source of metrics failed; what it had is missing in this interval")
+            self.account.add("source_error")
+        else:
+            self._fresh.merge(collected)
+
+    def _cut(self, end: int, interval: float) -> tuple[Cut, Aggregates]:
+        fresh, self._fresh = self._fresh, Aggregates()
+        open_ = self._sent
+        open_.merge(fresh)
+        whole = self._ledger.window(open_, self._start, end, interval)
+        gauges = {key: whole.gauges[key] for key in fresh.gauges if key in whole.gauges}
+        new = Window(self._start, end, interval, fresh.counters, fresh.timers, fresh.histograms, gauges, fresh.uniques)
+        return Cut(whole, new), open_
+
+    # -- what leaves, and what is left behind
+
+    def _let_expire(self, before: float) -> None:
+        idle = set(self._ledger.idle_since(before))
+        if not idle:
+            return
+        for series, instrument in list(self._instruments.items()):
+            if (instrument.kind, instrument.key) not in idle:
+                continue
+            if instrument.sleeping:
+                self._asleep[series] = instrument
+                self._instruments.pop(series, None)
+            else:
+                # It leaves at the next tick, so that a call which is under way right now still finds its way here.
+                instrument._sleep()
+                idle.discard((instrument.kind, instrument.key))
+        for kind, key in idle:
+            self._ledger.forget(kind, key)
+            self._admission.release(series_of(kind, key))
+            for source in self._sources:
+                source.forget(kind, key)
+
+    def _warn(self) -> None:
+        for name in self._admission.newly_full():
+            log.warning("too many series: what is new under %s goes to an overflow series from now on", name)
+
+    def _after_fork_in_child(self) -> None:
+        self.account = self._admission.account = Account()
+        self._start_anew()
+        for instrument in self._instruments.values():
+            instrument._forget()
+
+
+_registries: weakref.WeakSet[Registry] = weakref.WeakSet()
+
+
+def _forget_parent() -> None:
+    for registry in list(_registries):
+        registry._after_fork_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_parent)

@@ -1,0 +1,102 @@
+"""A timer: how long things took. Seconds in, milliseconds kept, as Graphite's users know them."""
+
+from array import array
+from collections.abc import Callable
+from functools import reduce
+from itertools import repeat
+from operator import add, mul
+from types import TracebackType
+from typing import Self
+
+from .distribution import Distribution
+from .instrument import FULL, Home, Instrument, finite, plain
+from .series import Series
+
+__all__ = ["Span", "Timer"]
+
+_LONGEST = 1e300  # seconds; what is longer would be no finite number of milliseconds
+
+
+class Span:
+    """One timed block. Each has its own start, so spans of one timer may nest, overlap and run at the same time."""
+
+    __slots__ = ("_discarded", "_end", "_now", "_start", "_tags", "_timer")
+
+    def __init__(self, timer: "Timer") -> None:
+        self._timer = timer
+        self._now = timer._now
+        self._tags: dict[str, object] | None = None
+        self._discarded = False
+        self._end: float | None = None
+        self._start = self._now()
+
+    def __enter__(self) -> Self:
+        self._end = None
+        self._start = self._now()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._end = self._now()
+        if not self._discarded:
+            timer = self._timer if self._tags is None else self._timer.tagged(**self._tags)
+            timer.observe(self.elapsed)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the block was entered, or that it took once it is left; never negative."""
+        return max(0.0, (self._now() if self._end is None else self._end) - self._start)
+
+    def tag(self, /, **tags: object) -> None:
+        """Measure this block under the timer with these tags too."""
+        self._tags = {**(self._tags or {}), **tags}
+
+    def discard(self) -> None:
+        """Do not measure this block."""
+        self._discarded = True
+
+
+class Timer(Instrument):
+    """The distribution of durations over an interval. An idle timer has count 0 and no percentile."""
+
+    kind = "timer"
+    __slots__ = ("_distribution", "_now")
+
+    def __init__(self, home: Home, series: Series, key: str | None) -> None:
+        self._now: Callable[[], float] = home.clock.monotonic
+        super().__init__(home, series, key)
+
+    def observe(self, seconds: float) -> None:
+        """Add a duration in seconds. What is no finite number, or negative, is counted as bad and skipped."""
+        pending = self._pending
+        pending.append(seconds)
+        if len(pending) > FULL:
+            self._fold()
+
+    def time(self) -> Span:
+        """Return a context manager that measures the block under it, whether it raises or not."""
+        return Span(self)
+
+    def _clear(self) -> None:
+        self._distribution: Distribution | None = None
+
+    def _absorb(self, batch: list[float]) -> int:
+        bad = 0
+        try:
+            good = plain(reduce(add, batch, 0.0) * 1000.0) and min(batch) >= 0
+        except Exception:  # something that is no number
+            good = False
+        if not good:
+            numbers, bad = finite(batch)
+            batch = [number for number in numbers if 0 <= number < _LONGEST]
+            bad += len(numbers) - len(batch)
+        if batch:
+            if self._distribution is None:
+                self._distribution = Distribution(limit=self._home.exact)
+            self._distribution.extend(array("d", map(mul, batch, repeat(1000.0))).tolist())
+        return bad
+
+    def _take(self) -> Distribution | None:
+        taken, self._distribution = self._distribution, None
+        return taken and taken.freeze()

@@ -1,0 +1,50 @@
+"""A unique: how many different things there were. statsd calls it a set."""
+
+from hashlib import sha256
+
+from .instrument import FULL, Instrument
+
+__all__ = ["Unique"]
+
+MEMBERS = 100_000
+"""How many different members are kept an interval; more are dropped and counted, cause ``unique_full``."""
+_LONGEST = 256
+
+
+class Unique(Instrument):
+    """Counts distinct members over an interval. An idle one is 0."""
+
+    kind = "unique"
+    __slots__ = ("_members",)
+
+    def add(self, member: object) -> None:
+        """Add ``member``, told from others by its ``str()``. One whose ``str()`` raises is counted as bad and skipped."""
+        pending = self._pending
+        pending.append(member)
+        if len(pending) > FULL:
+            self._fold()
+
+    def _clear(self) -> None:
+        self._members: set[str] | None = None
+
+    def _absorb(self, batch: list[object]) -> int:
+        members, bad = self._members, 0
+        if members is None:
+            members = self._members = set()
+        for member in batch:
+            try:
+                text = str(member)
+            except Exception:  # the member's own __str__ may raise anything
+                bad += 1
+                continue
+            if len(text) > _LONGEST:
+                text = sha256(text.encode(errors="surrogatepass")).hexdigest()
+            if len(members) < MEMBERS:
+                members.add(text)
+            elif text not in members:
+                self._home.account.add("unique_full")
+        return bad
+
+    def _take(self) -> frozenset[str] | None:
+        taken, self._members = self._members, None
+        return frozenset(taken) if taken else None

@@ -1,0 +1,136 @@
+"""What happened in one interval, frozen: the value that travels from the registry to history, page and destinations.
+
+:class:`Aggregates` is its open form: what one source saw since it was last asked. Aggregates of one interval add up, in any
+order, whether they come from threads, from sockets or from other processes.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from .distribution import Distribution
+from .series import KINDS, Kind
+
+__all__ = ["ABSENT", "Aggregates", "Cut", "GaugeChange", "Source", "Window"]
+
+
+class GaugeChange(NamedTuple):
+    """What happened to a gauge: set to ``base`` (None: not set), then changed by ``delta``."""
+
+    base: float | None
+    delta: float = 0
+
+    def then(self, later: "GaugeChange") -> "GaugeChange":
+        return later if later.base is not None else GaugeChange(self.base, self.delta + later.delta)
+
+    def applied_to(self, value: float | None) -> float | None:
+        """Return the gauge's value after this change; None when it has none."""
+        if self.base is None:
+            return (value or 0) + self.delta
+        return None if math.isnan(self.base) else self.base + self.delta
+
+
+ABSENT = GaugeChange(math.nan)
+"""The gauge has no value now: its callback failed."""
+
+
+def _merged(one: Distribution, other: Distribution) -> Distribution:
+    both = Distribution(limit=max(one.limit, other.limit))
+    both.merge(one)
+    both.merge(other)
+    return both.freeze()
+
+
+class Aggregates:
+    """What happened to each series since it was last asked for; series with nothing new are not in it. One owner writes.
+
+    Keys are canonical series texts; distributions are frozen.
+    """
+
+    __slots__ = ("counters", "gauges", "histograms", "timers", "uniques")
+
+    def __init__(self) -> None:
+        self.counters: dict[str, float] = {}
+        self.timers: dict[str, Distribution] = {}
+        self.histograms: dict[str, Distribution] = {}
+        self.gauges: dict[str, GaugeChange] = {}
+        self.uniques: dict[str, frozenset[str]] = {}
+
+    def __getitem__(self, kind: Kind) -> dict[str, Any]:
+        values: dict[str, Any] = getattr(self, kind + "s")
+        return values
+
+    def __bool__(self) -> bool:
+        return any(self[kind] for kind in KINDS)
+
+    def add(self, kind: Kind, key: str, value: Any) -> None:
+        """Add what happened to one series: a number, a frozen distribution, a :class:`GaugeChange` or a frozenset, by kind."""
+        values = self[kind]
+        if key not in values:
+            values[key] = value
+        elif kind == "counter":
+            values[key] += value
+        elif kind == "gauge":
+            values[key] = values[key].then(value)
+        elif kind == "unique":
+            values[key] |= value
+        else:
+            values[key] = _merged(values[key], value)
+
+    def merge(self, later: "Aggregates") -> None:
+        """Add all that happened in ``later``, which stays as it is."""
+        for kind in KINDS:
+            mine, theirs = self[kind], later[kind]
+            if not mine:
+                mine.update(theirs)
+            else:
+                for key, value in theirs.items():
+                    self.add(kind, key, value)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """One interval. Keys are canonical series texts (``name;tag=value``), in order of first appearance.
+
+    ``end`` is the stamp: the aligned end of the interval, in whole seconds since the epoch. ``start`` is where the previous
+    window ended. ``interval`` is the nominal length in seconds, by which rates are computed. Timers are in milliseconds. An idle
+    counter is 0, an idle distribution is empty, a gauge keeps its value; a gauge that has none is not in it.
+    """
+
+    start: float
+    end: int
+    interval: float
+    counters: Mapping[str, float] = field(default_factory=dict)
+    timers: Mapping[str, Distribution] = field(default_factory=dict)
+    histograms: Mapping[str, Distribution] = field(default_factory=dict)
+    gauges: Mapping[str, float] = field(default_factory=dict)
+    uniques: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    def __getitem__(self, kind: Kind) -> Mapping[str, Any]:
+        values: Mapping[str, Any] = getattr(self, kind + "s")
+        return values
+
+    def __len__(self) -> int:
+        return sum(len(self[kind]) for kind in KINDS)
+
+
+class Cut(NamedTuple):
+    """What a flush takes out of a registry: the same interval, seen twice."""
+
+    whole: Window
+    """The interval from its start until now, or to its end: what a slot in Graphite must hold. Idle series are in it."""
+    fresh: Window
+    """What is new since the previous cut: what a statsd server adds up. Idle series are not in it."""
+
+
+class Source(Protocol):
+    """What feeds a registry from outside, such as the forwarder's intake."""
+
+    def collect(self) -> Aggregates:
+        """Return what is new since the last call, and forget it. Called by one thread at a time."""
+        ...
+
+    def forget(self, kind: Kind, key: str) -> None:
+        """The series expired: free what is kept for it."""
+        ...
