@@ -189,13 +189,13 @@ class Instrument:
         """Whether the next use wakes the instrument."""
         return type(self._pending) is _Alarm
 
-    def _collect(self, into: Aggregates) -> bool:
-        """Move what is new into ``into``, and return whether there was anything. Called by the flusher alone.
+    def _collect(self, into: Aggregates) -> None:
+        """Move what is new into ``into``. Called by the flusher alone.
 
         An instrument whose fold is held up for long (its thread was stopped in the middle) keeps its values for the next time.
         """
         if not self._lock.acquire(timeout=0.25):
-            return True
+            return
         try:
             self._absorb_pending()
             value = self._take()
@@ -203,7 +203,6 @@ class Instrument:
             self._lock.release()
         if value is not None:
             into.add(self.kind, self.key, value)
-        return value is not None
 
     def _sleep(self) -> None:
         """Tell home at the next use."""

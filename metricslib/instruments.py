@@ -11,7 +11,6 @@ from .names import checked_name, prefixed
 from .series import Kind
 from .timer import Timer
 from .unique import Unique
-from .errors import InvalidType
 
 __all__ = ["Instruments", "Scope"]
 

@@ -201,8 +201,8 @@ class Registry(Instruments):
         now = self.clock.time()
         for instrument in list(self._instruments.values()):
             if instrument.live:
-                if not instrument._collect(self._fresh):
-                    self._ledger.know(instrument.kind, instrument.key, now)
+                self._ledger.know(instrument.kind, instrument.key, now)
+                instrument._collect(self._fresh)
                 if callbacks and isinstance(instrument, Gauge):
                     instrument._collect_callback(self._fresh)
         for source in self._sources:

@@ -1,0 +1,1 @@
+"""Values in, bytes out: the formats that leave the process. No sockets here."""

@@ -1,0 +1,102 @@
+"""statsd's lines, as a program sends them to a statsd server: what is new in a window, and nothing that is idle.
+
+Counters go as deltas and gauges as absolute values. Timers and histograms go as their samples while these are few, then each
+bucket as one line whose sample rate is the inverse of its weight: ``db.query:12.5|ms|@0.01`` is a hundred samples of 12.5 ms.
+"""
+
+from collections.abc import Iterator
+from decimal import Decimal
+from functools import lru_cache
+from hashlib import sha256
+from math import nextafter
+
+from ..distribution import Distribution
+from ..names import prefixed
+from ..window import Window
+from .graphite import number
+
+__all__ = ["DATAGRAM", "SEPARATOR", "encode"]
+
+DATAGRAM = 1432
+"""Bytes that fit one Ethernet frame with the headers of IPv6 and UDP, and room for a tunnel."""
+SEPARATOR = b"\n\n"
+"""Stands between datagrams in a payload; a statsd server skips empty lines."""
+
+
+def encode(window: Window, prefix: str = "", limit: int = DATAGRAM) -> tuple[bytes, int]:
+    """Return datagrams of at most ``limit`` bytes, joined by :data:`SEPARATOR`, and how many values are in them.
+
+    A single line longer than ``limit`` gets a datagram of its own.
+    """
+    lines = [line.encode() for line in _lines(window, prefix)]
+    values = len(lines)
+    datagrams: list[bytes] = []
+    packed: list[bytes] = []
+    size = 0
+    for line in lines:
+        if packed and size + len(line) + 1 > limit:
+            datagrams.append(b"\n".join(packed))
+            packed, size = [], 0
+        packed.append(line)
+        size += len(line) + (len(packed) > 1)
+    if packed:
+        datagrams.append(b"\n".join(packed))
+    return SEPARATOR.join(datagrams), values
+
+
+def _lines(window: Window, prefix: str) -> Iterator[str]:
+    for key, count in window.counters.items():
+        if count:
+            head, tail = _around(key, prefix)
+            yield f"{head}:{number(count)}|c{tail}"
+    for kind, timings in (("ms", window.timers), ("h", window.histograms)):
+        for key, distribution in timings.items():
+            head, tail = _around(key, prefix)
+            for value, rate in _samples(distribution):
+                yield f"{head}:{value}|{kind}{rate}{tail}"
+    for key, level in window.gauges.items():
+        head, tail = _around(key, prefix)
+        # A sign would make it a change: a negative value is reached through zero, in one line that no datagram splits.
+        yield f"{head}:{number(level)}|g{tail}" if level >= 0 else f"{head}:0|g{tail}\n{head}:{number(level)}|g{tail}"
+    for key, members in window.uniques.items():
+        head, tail = _around(key, prefix)
+        for member in sorted(members):
+            yield f"{head}:{_member(member)}|s{tail}"
+
+
+def _around(key: str, prefix: str) -> tuple[str, str]:
+    """Return what stands before the value and after the type: the name, and the tags as DogStatsD writes them."""
+    name, _, tags = key.partition(";")
+    return prefixed(prefix, name), "|#" + tags.replace("=", ":").replace(";", ",") if tags else ""
+
+
+def _samples(distribution: Distribution) -> Iterator[tuple[str, str]]:
+    for value, weight in distribution.entries():
+        text = number(value)
+        for rate in rates(weight):
+            yield text, rate
+
+
+@lru_cache(maxsize=4096)
+def rates(weight: float) -> tuple[str, ...]:
+    """Return sample rates, as they follow the type, whose inverses add up to ``weight``.
+
+    A rate is in fixed point, for statsd reads no exponents, and its inverse must be the same whole number again. One number in
+    eight is no inverse of any double's text: it is split.
+    """
+    if weight == 1:
+        return ("",)
+    inverse = 1 / weight
+    for rate in (inverse, nextafter(inverse, 0), nextafter(inverse, 1)):
+        if 1 / rate == weight:
+            return (f"|@{Decimal(repr(rate)):f}",)
+    if weight < 1 or weight != int(weight):
+        return (f"|@{Decimal(repr(min(inverse, 1.0))):f}",)
+    return (*rates(weight - 1), *rates(1))
+
+
+def _member(text: str) -> str:
+    """Return a set's member in characters that mean nothing in a line; distinct members stay distinct."""
+    if any(character in text for character in ":|\n\r") or not text:
+        return sha256(text.encode(errors="surrogatepass")).hexdigest()
+    return text.encode(errors="replace").decode()
