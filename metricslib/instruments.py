@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import cast
 
 from .counter import Counter
+from .errors import InvalidType
 from .gauge import Gauge
 from .histogram import Histogram
 from .instrument import Instrument
