@@ -1,0 +1,36 @@
+"""What all tests share."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# No deadline: a loaded machine is no defect of the code. In CI the examples are the same in every run.
+hypothesis.settings.register_profile("metricslib", deadline=None, derandomize=os.environ.get("CI") == "true")
+hypothesis.settings.load_profile("metricslib")
+
+
+def _is_here(tool: str) -> bool:
+    return (ROOT / tool).exists() if "/" in tool else shutil.which(tool) is not None
+
+
+@pytest.fixture(scope="session")
+def need() -> Callable[..., None]:
+    """Call with tools that the test cannot do without: it is skipped without them, but fails where CI=true.
+
+    A tool is a command (`"node"`) or, with a slash in it, a path in the repository
+    (`"tests/end_to_end/node_modules/hot-shots"`).
+    """
+
+    def need(*tools: str) -> None:
+        missing = [tool for tool in tools if not _is_here(tool)]
+        if missing:
+            stop = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+            stop(f"not found: {', '.join(missing)}")
+
+    return need
