@@ -1,0 +1,21 @@
+"""Sphinx settings. Nothing here needs the network, so the documentation builds anywhere."""
+
+from importlib.metadata import version
+
+project = "metricslib"
+author = "metricslib contributors"
+project_copyright = author
+release = version("metricslib")
+
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+
+# The table of contents names whole folders; one that is still empty is no mistake.
+suppress_warnings = ["toc.empty_glob"]
+
+html_theme = "furo"
+html_title = f"metricslib {release}"
