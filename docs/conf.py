@@ -1,11 +1,11 @@
 """Sphinx settings. Nothing here needs the network, so the documentation builds anywhere."""
 
-from importlib.metadata import version
+from importlib import metadata
 
 project = "metricslib"
 author = "metricslib contributors"
 project_copyright = author
-release = version("metricslib")
+release = metadata.version("metricslib")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 myst_enable_extensions = ["colon_fence", "deflist"]
