@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,15 +17,17 @@ hypothesis.settings.load_profile("metricslib")
 
 
 def _is_here(tool: str) -> bool:
-    return (ROOT / tool).exists() if "/" in tool else shutil.which(tool) is not None
+    if "/" in tool:
+        return (ROOT / tool).exists()
+    return any(shutil.which(tool, path=path) for path in (str(Path(sys.executable).parent), None))
 
 
 @pytest.fixture(scope="session")
 def need() -> Callable[..., None]:
     """Call with tools that the test cannot do without: it is skipped without them, but fails where CI=true.
 
-    A tool is a command (`"node"`) or, with a slash in it, a path in the repository
-    (`"tests/end_to_end/node_modules/hot-shots"`).
+    A tool is a command, on the path or beside the running Python (`"node"`, `"carbon-cache.py"`), or, with a slash in
+    it, a path in the repository (`"tests/end_to_end/node_modules/hot-shots"`).
     """
 
     def need(*tools: str) -> None:
