@@ -1,13 +1,13 @@
 """What a timer or histogram holds: every sample while they are few, a log-linear sketch once they are many.
 
-In: samples with weights, one at a time or in batches, or another distribution. Out: percentiles, sums over the smallest or
-largest share of the samples, counts per bucket. Count, sum, sum of squares, minimum and maximum are always exact.
+In: samples with weights, one at a time or in batches, or another distribution. Out: percentiles, sums over the smallest
+or largest share of the samples, counts per bucket. Count, sum, sum of squares, minimum and maximum are always exact.
 
-The sketch divides every power of two into 64 equal buckets, so a bucket is at most 1/64 as wide as its lower bound, and its
-middle lies within 1/128 (0.8 %) of every sample in it. No logarithm is taken: exponent and top bits of the double are the
-index. Buckets are ``(lower, upper]``, so counts up to a power of two are exact too, which is what Prometheus' histograms ask.
-Adding two sketches bucket by bucket loses nothing, in any order. For the buckets only, magnitudes are clamped to
-2⁻⁴⁰ … 2⁴⁰; zero has a bucket of its own, and negative numbers mirror the positive ones.
+The sketch divides every power of two into 64 equal buckets, so a bucket is at most 1/64 as wide as its lower bound, and
+its middle lies within 1/128 (0.8 %) of every sample in it. No logarithm is taken: exponent and top bits of the double
+are the index. Buckets are ``(lower, upper]``, so counts up to a power of two are exact too, which is what Prometheus'
+histograms ask. Adding two sketches bucket by bucket loses nothing, in any order. For the buckets only, magnitudes are
+clamped to 2⁻⁴⁰ … 2⁴⁰; zero has a bucket of its own, and negative numbers mirror the positive ones.
 
 A distribution is written by one owner, then frozen, and from then on read by anybody.
 """
@@ -38,7 +38,7 @@ _BITS_OFFSET = (1023 + _MIN_POWER) * _SUB_BUCKETS - 2  # makes the key of 2**-40
 
 
 def bucket(value: float) -> int:
-    """Return the key of the bucket that holds ``value``: 0 for zero, 1 to 5121 for positive numbers, mirrored for negative.
+    """Return the key of the bucket that holds ``value``: 0 for zero, 1 to 5121 if positive, mirrored if negative.
 
     Keys are in the order of their values. This is the specification; :func:`_bucket_counts` does the same for a batch.
     """
@@ -69,12 +69,12 @@ def bucket_middle(key: int) -> float:
 
 
 def bucket_power(key: int) -> int:
-    """Return the least ``p`` from -40 to 40 such that no sample in bucket ``key`` is above 2ᵖ (but for clamped ones)."""
+    """Return the least ``p`` from -40 to 40 with no sample in bucket ``key`` above 2ᵖ (but for clamped ones)."""
     return _MIN_POWER + max(0, -(-(key - 1) // _SUB_BUCKETS))
 
 
 def _bucket_counts(values: Sequence[float]) -> Iterable[tuple[int, int]]:
-    """Yield bucket keys with the number of ``values`` in each, taking the keys straight from the bits of the doubles."""
+    """Return bucket keys with the number of ``values`` in each; the keys come straight from the bits of the doubles."""
     if min(values) <= 0.0:
         return Counter(map(bucket, values)).items()
     bits = memoryview(array("d", values)).cast("B").cast("q").tolist()
@@ -101,9 +101,9 @@ class Share(NamedTuple):
 class Distribution:
     """Weighted samples, kept exactly up to ``limit`` of them and as a sketch beyond.
 
-    ``count`` is the sum of the weights; it and ``sum``, ``sum_squares``, ``min`` and ``max`` may be read once the distribution
-    is frozen. Sums run over the sorted samples, smallest first, while they are kept. Values must be finite and weights
-    positive: whoever adds has checked them.
+    ``count`` is the sum of the weights; it and ``sum``, ``sum_squares``, ``min`` and ``max`` may be read once the
+    distribution is frozen. Sums run over the sorted samples, smallest first, while they are kept. Values must be finite
+    and weights positive: whoever adds has checked them.
     """
 
     __slots__ = ("_buckets", "_samples", "_unit", "_weights", "count", "limit", "max", "min", "sum", "sum_squares")
@@ -256,10 +256,10 @@ class Distribution:
     @property
     def median(self) -> float:
         """The middle sample, or the mean of the middle two; NaN when empty."""
-        values, weights = self._sorted()
+        values, numbers, _ = self._ranked()
         if not values:
             return math.nan
-        reached = list(accumulate(weights))
+        reached = list(accumulate(numbers))
         half = reached[-1] / 2
         middle = bisect_left(reached, half)
         if reached[middle] == half:
@@ -274,43 +274,39 @@ class Distribution:
     def shares(self, percents: Sequence[float]) -> list[Share | None]:
         """Return, for each percent, the smallest so many percent of the samples, or the largest for a negative percent.
 
-        The share of n samples has ``floor(|percent| / 100 · n + 0.5)`` of them, as in statsd; it is None when that is none. A
-        single sample is in every share. Where all samples weigh the same, n is their number, otherwise the sum of the weights.
+        The share of n samples has ``floor(|percent| / 100 · n + 0.5)`` of them, as in statsd; it is None when that is
+        none. A single sample is in every share. Where all samples weigh the same, n is their number, otherwise the sum
+        of the weights.
         """
         if not self.count or not percents:
             return [None] * len(percents)
-        values, weights = self._sorted()
-        reached = list(accumulate(weights))
-        sums = list(accumulate(map(mul, values, weights)))
-        squares = list(accumulate([value * value * weight for value, weight in zip(values, weights, strict=True)]))
-        unit = self._common_weight() or 1
-        number = self.count / unit
+        values, numbers, unit = self._ranked()
+        reached = list(accumulate(numbers))
+        sums = list(accumulate(map(mul, values, numbers)))
+        squares = list(accumulate([value * value * number for value, number in zip(values, numbers, strict=True)]))
+        whole = reached[-1]
 
-        def smallest(weight: float) -> tuple[float, float]:
-            """Sum and sum of squares over the smallest samples that weigh ``weight``; the last may count in part."""
-            if weight <= 0:
+        def smallest(lines: float) -> tuple[float, float]:
+            """Sum and sum of squares over the smallest ``lines`` samples; the last value may count in part."""
+            if lines <= 0:
                 return 0, 0
-            last = bisect_left(reached, weight)
-            if last == len(reached):
-                return sums[-1], squares[-1]
-            if (over := reached[last] - weight) == 0:
-                return sums[last], squares[last]
+            last = min(bisect_left(reached, lines), len(reached) - 1)
+            over = max(0, reached[last] - lines)
             return sums[last] - over * values[last], squares[last] - over * values[last] * values[last]
 
         def share(percent: float) -> Share | None:
-            lines = min(math.floor(abs(percent) / 100 * number + 0.5), number) if number != 1 else 1
+            lines = math.floor(abs(percent) / 100 * whole + 0.5) if whole != 1 else 1
             if lines == 0:
                 return None
-            size = lines * unit
-            if size >= self.count:
+            if lines >= whole:
                 return Share(self.count, self.max if percent > 0 else self.min, self.sum, self.sum_squares)
             if percent > 0:
-                boundary = values[min(bisect_left(reached, size), len(values) - 1)]
-                return Share(size, boundary, *smallest(size))
-            rest = self.count - size
-            boundary = values[bisect_left(reached, rest + unit)] if rest + unit < reached[-1] else values[-1]
+                low_sum, low_squares = smallest(lines)
+                return Share(lines * unit, values[bisect_left(reached, lines)], low_sum * unit, low_squares * unit)
+            rest = whole - lines
             low_sum, low_squares = smallest(rest)
-            return Share(size, boundary, sums[-1] - low_sum, squares[-1] - low_squares)
+            boundary = values[min(bisect_left(reached, rest + 1), len(values) - 1)]
+            return Share(lines * unit, boundary, (sums[-1] - low_sum) * unit, (squares[-1] - low_squares) * unit)
 
         return [share(percent) for percent in percents]
 
@@ -320,31 +316,38 @@ class Distribution:
         return sum(weights[: bisect_left(values, bound)])
 
     def powers(self) -> dict[int, float]:
-        """Return the weight of the samples in (2ᵖ⁻¹, 2ᵖ] for each p that has any; -40 takes all that is less, 40 all above."""
+        """Return the weight of the samples in (2ᵖ⁻¹, 2ᵖ] by p; -40 takes all that is less, 40 all that is more."""
         powers: dict[int, float] = {}
         if self._buckets is not None:
             keyed: Iterable[tuple[int, float]] = self._buckets.items()
         else:
-            keyed = zip(map(bucket, self._samples), self._weights or repeat(1))
+            keyed = zip(map(bucket, self._samples), self._weights or repeat(1), strict=False)
         for key, weight in keyed:
             power = bucket_power(key)
             powers[power] = powers.get(power, 0) + weight
         return powers
 
     def entries(self) -> Iterator[tuple[float, float]]:
-        """Yield values with weights, in order, such that adding them all elsewhere gives the same buckets, minimum and maximum."""
+        """Yield values and weights, in order; adding them all elsewhere gives the same buckets, minimum and maximum."""
         values, weights = self._sorted()
         if self._buckets is None:
             yield from zip(values, weights, strict=True)
             return
-        last = len(values) - 1
+        unit, last = self._common_weight(), len(values) - 1
         for index, (value, weight) in enumerate(zip(values, weights, strict=True)):
-            extremes = [self.min] * (index == 0) + [self.max] * (index == last)
-            if weight > len(extremes) and self._common_weight() == 1:
-                yield from ((extreme, 1) for extreme in extremes)
-                yield value, weight - len(extremes)
+            least = [self.min] * (index == 0)
+            most = [self.max] * (index == last and not (least and self.min == self.max))
+            if unit == 1:  # each extreme stands for itself, so that the others keep to the middle
+                yield from ((extreme, 1) for extreme in least)
+                if weight > len(least) + len(most):
+                    yield value, weight - len(least) - len(most)
+                yield from ((extreme, 1) for extreme in most)
+            elif least and most:
+                part = unit or weight // 2 or weight / 2
+                yield self.min, part
+                yield self.max, weight - part
             else:
-                yield (extremes[0] if extremes else value), weight
+                yield (*least, *most, value)[0], weight
 
     def _common_weight(self) -> float:
         """The weight that all samples share, or 0."""
@@ -355,12 +358,21 @@ class Distribution:
         return self._weights[0] if len(set(self._weights)) == 1 else 0
 
     def _sorted(self) -> tuple[Sequence[float], Sequence[float]]:
-        """Values, smallest first, and their weights; the buckets' middles, within minimum and maximum, when sketched."""
+        """Values, smallest first, and their weights. When sketched, the buckets' middles, within minimum and maximum."""
         if self._buckets is None:
             return self._samples, self._weights or [1] * len(self._samples)
         keys = sorted(self._buckets)
         values = [min(max(bucket_middle(key), self.min), self.max) for key in keys]
         return values, [self._buckets[key] for key in keys]
+
+    def _ranked(self) -> tuple[Sequence[float], Sequence[float], float]:
+        """Values, smallest first, how many samples each stands for, and what one sample weighs.
+
+        Whole numbers where all samples weigh the same, for sums of weights like 1/0.3 miss the ranks by a rounding error.
+        """
+        values, weights = self._sorted()
+        unit = self._common_weight() or 1
+        return values, weights if unit == 1 else [round(weight / unit) for weight in weights], unit
 
 
 NO_SAMPLES = Distribution().freeze()

@@ -1,7 +1,7 @@
 """Every error the library raises on purpose, as one tree under :class:`MetricsError`.
 
-Errors are raised while a program sets its metrics up, early and with the bad value as an attribute. Measuring itself never
-raises: what is wrong there is counted.
+Errors are raised while a program sets its metrics up, early and with the bad value as an attribute. Measuring itself
+never raises: what is wrong there is counted.
 """
 
 __all__ = ["AlreadyStarted", "InvalidDestination", "InvalidOption", "InvalidType", "MetricsError"]

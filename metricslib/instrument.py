@@ -1,11 +1,12 @@
 """What all instruments share: a buffer that anybody may append to at any moment, and a fold that empties it.
 
-The rule is that measuring never waits. ``list.append`` is atomic, so a caller only appends: from any thread, signal handler,
-greenlet or garbage-collector callback. Whoever finds the buffer full folds it into the instrument's state, under a lock that
-is only tried, never waited for; the flusher alone waits. Values are checked in the fold, where a bad one is counted.
+The rule is that measuring never waits. ``list.append`` is atomic, so a caller only appends: from any thread, signal
+handler, greenlet or garbage-collector callback. Whoever finds the buffer full folds it into the instrument's state,
+under a lock that is only tried, never waited for; the flusher alone waits. Values are checked in the fold, where a bad
+one is counted.
 
-The buffer can be swapped for one of two others, at no cost to the calls: an :class:`_Alarm`, which wakes a sleeping instrument
-(one that expired, or that a fork left behind) at its first use, and a :class:`_Void`, which keeps nothing.
+The buffer can be swapped for one of two others, at no cost to the calls: an :class:`_Alarm`, which wakes a sleeping
+instrument (one that expired, or that a fork left behind) at its first use, and a :class:`_Void`, which keeps nothing.
 """
 
 import math
@@ -119,8 +120,9 @@ class Instrument:
     def tagged(self, /, **tags: object) -> Self:
         """Return the instrument of the same kind and name that also has these tags, made at first use.
 
-        Tag values may be of any type that has a ``str()``. A tag given here wins over one of the same key on this instrument.
-        Over the registry's cap of tag sets a name, it is the instrument of the series ``name;overflow=true``.
+        Tag values may be of any type that has a ``str()``. A tag given here wins over one of the same key on this
+        instrument. Over the registry's cap of tag sets a name, it is the instrument of the series
+        ``name;overflow=true``.
         """
         try:
             return self._children[tuple(tags.items())]  # type: ignore[index]
@@ -192,7 +194,8 @@ class Instrument:
     def _collect(self, into: Aggregates) -> None:
         """Move what is new into ``into``. Called by the flusher alone.
 
-        An instrument whose fold is held up for long (its thread was stopped in the middle) keeps its values for the next time.
+        An instrument whose fold is held up for long (its thread was stopped in the middle) keeps its values for the
+        next time.
         """
         if not self._lock.acquire(timeout=0.25):
             return

@@ -21,8 +21,8 @@ TagMapping = Mapping[str, object]
 class Instruments:
     """Get-or-create calls: the same kind, name and tags return the same object.
 
-    A name may be any non-empty string and may carry tags as ``name;key=value``; characters are treated as statsd treats them.
-    A name that is no string, or empty, raises :class:`~.errors.InvalidType`.
+    A name may be any non-empty string and may carry tags as ``name;key=value``; characters are treated as statsd treats
+    them. A name that is no string, or empty, raises :class:`~.errors.InvalidType`.
     """
 
     def _make(self, kind: Kind, name: str, tags: TagMapping | None) -> Instrument:
@@ -33,7 +33,10 @@ class Instruments:
         return cast(Counter, self._make("counter", checked_name(name), checked_tags(tags)))
 
     def gauge(self, name: str, read: Callable[[], float] | None = None, tags: TagMapping | None = None) -> Gauge:
-        """Return the gauge ``name``, made at first use. ``read`` is asked for its value at each tick; a new one replaces it."""
+        """Return the gauge ``name``, made at first use.
+
+        ``read`` is asked for its value at each tick; a new one replaces it.
+        """
         if read is not None and not callable(read):
             raise InvalidType("read", read, "a callable that returns a number")
         gauge = cast(Gauge, self._make("gauge", checked_name(name), checked_tags(tags)))

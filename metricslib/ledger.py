@@ -1,6 +1,7 @@
 """What is known of each series beyond the open interval: since when it is idle, a gauge's value, lifetime totals.
 
-In: what happened in an interval. Out: the interval's window, in which idle series have their place too. One owner at a time.
+In: what happened in an interval. Out: the interval's window, in which idle series have their place too. One owner at a
+time.
 """
 
 from collections.abc import Iterator
@@ -13,7 +14,10 @@ __all__ = ["Ledger", "Total"]
 
 
 class Total:
-    """One series since it first appeared. For counters ``sum`` is the total; ``powers`` and ``count`` are distributions'."""
+    """One series since it first appeared.
+
+    For counters ``sum`` is the total; ``powers`` and ``count`` are distributions'.
+    """
 
     __slots__ = ("active", "count", "gauge", "powers", "sum")
 

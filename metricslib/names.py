@@ -1,9 +1,9 @@
 """Series names and tags: the one place that knows which characters are legal and how a name and its tags are written.
 
-A series is written ``name;key=value;key2=value2``: Graphite's own form, tags sorted by key, the last of a duplicate winning.
-Characters are treated as statsd treats them: white space becomes ``_``, ``/`` becomes ``-``, everything outside
-``[a-zA-Z0-9_.;=-]`` is deleted. A name is therefore never refused for its characters, and a series has the same path whether
-its program ships it to Graphite itself or through a statsd server.
+A series is written ``name;key=value;key2=value2``: Graphite's own form, tags sorted by key, the last of a duplicate
+winning. Characters are treated as statsd treats them: white space becomes ``_``, ``/`` becomes ``-``, everything
+outside ``[a-zA-Z0-9_.;=-]`` is deleted. A name is therefore never refused for its characters, and a series has the same
+path whether its program ships it to Graphite itself or through a statsd server.
 """
 
 import re
@@ -61,7 +61,10 @@ def canonical_tags(tags: Mapping[str, object] | Iterable[tuple[str, object]]) ->
 
 
 def join(name: str, tags: Tags = ()) -> str:
-    """Return the series' canonical text: ``name;key=value``. ``name`` must hold no ``;`` and ``tags`` must be canonical."""
+    """Return the series' canonical text: ``name;key=value``.
+
+    ``name`` must hold no ``;`` and ``tags`` must be canonical.
+    """
     return name if not tags else name + "".join([f";{key}={value}" for key, value in tags])
 
 

@@ -1,7 +1,7 @@
 """A window's values under the paths that statsd gives them in Graphite, computed by statsd's arithmetic.
 
-In: a window. Out: ``(path, value)`` pairs in statsd's order: counters, timers, histograms, gauges, sets; within a kind by first
-appearance. A path is a namespace, the prefix, the series' name, the statistic, the suffix, and the tags:
+In: a window. Out: ``(path, value)`` pairs in statsd's order: counters, timers, histograms, gauges, sets; within a kind
+by first appearance. A path is a namespace, the prefix, the series' name, the statistic, the suffix, and the tags:
 ``stats.timers.shop.web1.db.query.upper_90;pool=main``. Paths are built once a series and kept.
 
 statsd has no histograms; ours get the namespace ``histograms`` and the arithmetic of timers.
@@ -42,10 +42,12 @@ def expanded(prefix: str) -> str:
 
 @dataclass(frozen=True)
 class Naming:
-    """How series are named. The defaults are statsd's newer namespace; ``legacy=True`` is the namespace statsd defaults to.
+    """How series are named. The defaults are statsd's newer namespace; ``legacy=True`` is the namespace statsd defaults
+    to.
 
-    ``percentiles`` are percents from -100 to 100; negative ones describe the largest samples. ``calculated`` names the timer
-    statistics to send, such as ``count`` or ``upper_90``; empty sends all. An empty namespace part vanishes with its dot.
+    ``percentiles`` are percents from -100 to 100; negative ones describe the largest samples. ``calculated`` names the
+    timer statistics to send, such as ``count`` or ``upper_90``; empty sends all. An empty namespace part vanishes with
+    its dot.
     """
 
     prefix: str = ""
@@ -71,7 +73,10 @@ class Naming:
                 raise InvalidOption("percentiles", percent, "must be percents from -100 to 100, and not 0")
 
     def pairs(self, window: Window) -> list[tuple[str, float]]:
-        """Return the window's paths and values. Values that are no finite numbers (a sum beyond doubles) are left out."""
+        """Return the window's paths and values.
+
+        Values that are no finite numbers (a sum beyond doubles) are left out.
+        """
         if len(self._paths) > 2 * len(window) + _FEW:
             self._paths.clear()
         return [pair for pair in self._pairs(window) if math.isfinite(pair[1])]

@@ -1,4 +1,7 @@
-"""What identifies a series: its kind, its name and its tags. And how filters change that before a series is first used."""
+"""What identifies a series: its kind, its name and its tags.
+
+And how filters change that before a series is first used.
+"""
 
 import re
 from collections.abc import Callable, Iterable, Mapping

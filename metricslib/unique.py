@@ -18,7 +18,10 @@ class Unique(Instrument):
     __slots__ = ("_members",)
 
     def add(self, member: object) -> None:
-        """Add ``member``, told from others by its ``str()``. One whose ``str()`` raises is counted as bad and skipped."""
+        """Add ``member``, told from others by its ``str()``.
+
+        One whose ``str()`` raises is counted as bad and skipped.
+        """
         pending = self._pending
         pending.append(member)
         if len(pending) > FULL:

@@ -1,7 +1,7 @@
 """What happened in one interval, frozen: the value that travels from the registry to history, page and destinations.
 
-:class:`Aggregates` is its open form: what one source saw since it was last asked. Aggregates of one interval add up, in any
-order, whether they come from threads, from sockets or from other processes.
+:class:`Aggregates` is its open form: what one source saw since it was last asked. Aggregates of one interval add up, in
+any order, whether they come from threads, from sockets or from other processes.
 """
 
 import math
@@ -43,9 +43,9 @@ def _merged(one: Distribution, other: Distribution) -> Distribution:
 
 
 class Aggregates:
-    """What happened to each series since it was last asked for; series with nothing new are not in it. One owner writes.
+    """What happened to each series since it was last asked for; series with nothing new are not in it.
 
-    Keys are canonical series texts; distributions are frozen.
+    Keys are canonical series texts; distributions are frozen. One owner writes.
     """
 
     __slots__ = ("counters", "gauges", "histograms", "timers", "uniques")
@@ -65,7 +65,7 @@ class Aggregates:
         return any(self[kind] for kind in KINDS)
 
     def add(self, kind: Kind, key: str, value: Any) -> None:
-        """Add what happened to one series: a number, a frozen distribution, a :class:`GaugeChange` or a frozenset, by kind."""
+        """Add what happened to one series: by kind a number, frozen distribution, :class:`GaugeChange` or frozenset."""
         values = self[kind]
         if key not in values:
             values[key] = value
@@ -93,9 +93,10 @@ class Aggregates:
 class Window:
     """One interval. Keys are canonical series texts (``name;tag=value``), in order of first appearance.
 
-    ``end`` is the stamp: the aligned end of the interval, in whole seconds since the epoch. ``start`` is where the previous
-    window ended. ``interval`` is the nominal length in seconds, by which rates are computed. Timers are in milliseconds. An idle
-    counter is 0, an idle distribution is empty, a gauge keeps its value; a gauge that has none is not in it.
+    ``end`` is the stamp: the aligned end of the interval, in whole seconds since the epoch. ``start`` is where the
+    previous window ended. ``interval`` is the nominal length in seconds, by which rates are computed. Timers are in
+    milliseconds. An idle counter is 0, an idle distribution is empty, a gauge keeps its value; a gauge that has none is
+    not in it.
     """
 
     start: float
@@ -119,7 +120,10 @@ class Cut(NamedTuple):
     """What a flush takes out of a registry: the same interval, seen twice."""
 
     whole: Window
-    """The interval from its start until now, or to its end: what a slot in Graphite must hold. Idle series are in it."""
+    """The interval from its start until now, or to its end: what a slot in Graphite must hold.
+
+    Idle series are in it.
+    """
     fresh: Window
     """What is new since the previous cut: what a statsd server adds up. Idle series are not in it."""
 

@@ -1,6 +1,7 @@
 """Graphite's plaintext lines: ``path value timestamp\\n``, in both directions.
 
-Numbers are written as JavaScript writes them, which is how statsd writes them: the shortest text that reads back the same.
+Numbers are written as JavaScript writes them, which is how statsd writes them: the shortest text that reads back the
+same.
 """
 
 import math

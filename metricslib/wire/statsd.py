@@ -1,7 +1,8 @@
 """statsd's lines, as a program sends them to a statsd server: what is new in a window, and nothing that is idle.
 
-Counters go as deltas and gauges as absolute values. Timers and histograms go as their samples while these are few, then each
-bucket as one line whose sample rate is the inverse of its weight: ``db.query:12.5|ms|@0.01`` is a hundred samples of 12.5 ms.
+Counters go as deltas and gauges as absolute values. Timers and histograms go as their samples while these are few, then
+each bucket as one line whose sample rate is the inverse of its weight: ``db.query:12.5|ms|@0.01`` is a hundred samples
+of 12.5 ms.
 """
 
 from collections.abc import Iterator
@@ -81,8 +82,8 @@ def _samples(distribution: Distribution) -> Iterator[tuple[str, str]]:
 def rates(weight: float) -> tuple[str, ...]:
     """Return sample rates, as they follow the type, whose inverses add up to ``weight``.
 
-    A rate is in fixed point, for statsd reads no exponents, and its inverse must be the same whole number again. One number in
-    eight is no inverse of any double's text: it is split.
+    A rate is in fixed point, for statsd reads no exponents, and its inverse must be the same whole number again. One
+    number in eight is no inverse of any double's text: it is split.
     """
     if weight == 1:
         return ("",)
