@@ -14,11 +14,12 @@ _FULL = 256
 class Account:
     """Counts by cause. ``add`` neither blocks nor raises; ``totals`` is exact."""
 
-    __slots__ = ("_lock", "_pending", "_totals")
+    __slots__ = ("_lock", "_pending", "_reported", "_totals")
 
     def __init__(self) -> None:
         self._pending: list[tuple[str, int]] = []
         self._totals: Counter[str] = Counter()
+        self._reported: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     def add(self, cause: str, count: int = 1) -> None:
@@ -36,6 +37,13 @@ class Account:
         with self._lock:
             self._fold()
             return dict(self._totals)
+
+    def fresh(self) -> dict[str, int]:
+        """Return what was counted since the last call, by cause: for the one reader that passes it on as metrics."""
+        totals = self.totals()
+        fresh = {cause: count - self._reported[cause] for cause, count in totals.items()}
+        self._reported = Counter(totals)
+        return {cause: count for cause, count in fresh.items() if count}
 
     def _fold(self) -> None:
         taken = len(self._pending)

@@ -1,8 +1,8 @@
 """The registry: every instrument of a program by kind, name and tags, and what they measured in the open interval.
 
-In: calls of instruments, and sources that feed aggregates from outside. Out: at each tick one :class:`~.window.Window`; at any
-time a snapshot, which changes nothing. Get-or-create and instrument calls wait for no lock; ticks and snapshots exclude each
-other by one.
+In: calls of instruments, and sources that feed aggregates from outside. Out: at each tick one :class:`~.window.Window`;
+at any time a snapshot, which changes nothing. Get-or-create and instrument calls wait for no lock; ticks and snapshots
+exclude each other by one.
 """
 
 import logging
@@ -18,7 +18,7 @@ from .admission import OVERFLOW, Admission
 from .clock import SYSTEM_CLOCK, Clock
 from .counter import Counter
 from .distribution import EXACT
-from .errors import InvalidOption
+from .errors import AlreadyStarted, InvalidOption
 from .gauge import Gauge
 from .histogram import Histogram
 from .instrument import Instrument
@@ -56,9 +56,10 @@ class Snapshot:
 class Registry(Instruments):
     """Holds instruments; :class:`~.flusher.Flusher` ends its intervals and ships them.
 
-    ``filters`` are asked for each new series. At most ``max_series`` series are kept, and ``max_tag_sets`` tag sets a name; what
-    is over goes to one ``overflow`` series, and is counted. Distributions keep up to ``exact`` samples an interval as they are.
-    A series idle for ``expire`` seconds leaves, and comes back when it is used again; None keeps all.
+    ``filters`` are asked for each new series. At most ``max_series`` series are kept, and ``max_tag_sets`` tag sets a
+    name; what is over goes to one ``overflow`` series, and is counted. Distributions keep up to ``exact`` samples an
+    interval as they are. A series idle for ``expire`` seconds leaves, and comes back when it is used again; None keeps
+    all.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Registry(Instruments):
         self._instruments: dict[Series, Instrument] = {}
         self._asleep: weakref.WeakValueDictionary[Series, Instrument] = weakref.WeakValueDictionary()
         self._first_use: Callable[[], None] | None = None
+        self._owner: object = None
         self._start_anew()
         _registries.add(self)
 
@@ -98,7 +100,10 @@ class Registry(Instruments):
     # -- instruments
 
     def instrument(self, kind: Kind, name: str, tags: Tags = ()) -> Instrument:
-        """Return the instrument of that series, made at first use. ``name`` and ``tags`` must be canonical; never raises."""
+        """Return the instrument of that series, made at first use.
+
+        ``name`` and ``tags`` must be canonical; never raises.
+        """
         return self._get(Series(kind, name, tags))
 
     def _make(self, kind: Kind, name: str, tags: Mapping[str, object] | None) -> Instrument:
@@ -124,9 +129,28 @@ class Registry(Instruments):
         self._used()
 
     def _used(self) -> None:
-        first_use, self._first_use = self._first_use, None
-        if first_use is not None:
+        if self._first_use is not None:
+            first_use, self._first_use = self._first_use, None
             first_use()
+
+    # -- who ends the intervals
+
+    def claim(self, owner: object) -> None:
+        """Make ``owner`` the one that ends this registry's intervals; raises :class:`~.errors.AlreadyStarted` if
+        another does.
+        """
+        if self._owner not in (None, owner):
+            raise AlreadyStarted(self._owner, owner)
+        self._owner = owner
+
+    def release(self, owner: object) -> None:
+        """Let another end this registry's intervals."""
+        if self._owner is owner:
+            self._owner = None
+
+    def on_first_use(self, call: Callable[[], None]) -> None:
+        """Call ``call`` once, when after a fork an instrument is first used in this process."""
+        self._first_use = call
 
     # -- sources
 

@@ -1,0 +1,321 @@
+"""The flusher: the background thread that ends a registry's intervals and hands its windows to the destinations.
+
+It alone calls :meth:`~.registry.Registry.tick`, once an interval, on wall-clock multiples of it. What is delivered
+where, and what happens when a destination is away, is the couriers' work: the flusher never waits for a network. It
+survives any error, counts it, and logs it once per cause.
+
+A fork leaves it in the parent. In the child it starts again by itself when the child first measures something; an idle
+child sends nothing.
+"""
+
+import atexit
+import logging
+import os
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from .account import Account
+from .delivery import Courier, Destination, Status, open_destination
+from .errors import InvalidType
+from .history import History
+from .naming import Naming, expanded
+from .own import OwnMetrics
+from .registry import Registry
+from .schedule import Schedule
+from .window import Cut
+
+__all__ = ["Flusher", "FlusherStatus"]
+
+log = logging.getLogger("metricslib")
+
+EXIT_DEADLINE = 2.0
+"""Seconds that the last flush may take when the program ends, whether or not the destinations answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlusherStatus:
+    """How shipping goes, for the page."""
+
+    running: bool
+    interval: int
+    prefix: str
+    ticks: int
+    steps_back: int
+    """How often windows followed a clock that was set back to stamps already used."""
+    lag: float
+    """Seconds by which the last tick came late."""
+    errors: dict[str, int]
+    """Errors survived, by cause."""
+    destinations: list[Status]
+
+
+class Flusher:
+    """Ships a registry's windows to destinations, every ``interval`` whole seconds.
+
+    ``to`` is one destination URL or several; with none, intervals end and are kept for the page. ``prefix`` goes in
+    front of every name; ``{host}`` and ``{pid}`` in it are filled in. ``percentiles`` are those sent for timers and
+    histograms. ``naming`` replaces prefix and percentiles by a whole :class:`~.naming.Naming`. ``own`` is the name
+    under which the library's own metrics are sent; empty for none. Raises :class:`~.errors.InvalidDestination` and
+    :class:`~.errors.InvalidOption` for what cannot work.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        to: str | Iterable[str] = (),
+        *,
+        interval: float = 10,
+        prefix: str = "",
+        percentiles: Sequence[float] = (90,),
+        naming: Naming | None = None,
+        own: str = "metricslib",
+        history: History | None = None,
+    ) -> None:
+        if not isinstance(registry, Registry):
+            raise InvalidType("registry", registry, "a Registry")
+        self.registry = registry
+        self.to = (to,) if isinstance(to, str) else tuple(to)
+        self.history = history or History()
+        self._naming = naming or Naming(prefix=prefix, percentiles=tuple(percentiles))
+        self._own = own
+        self._schedule = Schedule(interval, registry.clock.time())
+        self._errors = Account()
+        self._ticks = 0
+        self._lag = 0.0
+        self._prepare()
+        _flushers.add(self)
+
+    def _prepare(self) -> None:
+        """Make what a process must make for itself: destinations, and everything with a lock in it."""
+        self.naming = replace(self._naming, prefix=expanded(self._naming.prefix), _paths={})
+        self._couriers = [self._courier(open_destination(url, self.naming)) for url in self.to]
+        self._own_metrics = OwnMetrics(self._own, self.registry.account, self._errors, self._statuses)
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+        self._work = threading.Event()
+        self._cutting = threading.Lock()
+        self._requests: list[threading.Event] = []
+        self._logged: set[str] = set()
+
+    def _courier(self, destination: Destination) -> Courier:
+        return Courier(destination, clock=self.registry.clock)
+
+    @property
+    def interval(self) -> int:
+        """The flush interval in whole seconds."""
+        return self._schedule.interval
+
+    @property
+    def running(self) -> bool:
+        """Whether the background thread is at work."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def __repr__(self) -> str:
+        return f"<Flusher every {self.interval} s to {[courier.destination.label for courier in self._couriers]}>"
+
+    # -- start, flush, stop
+
+    def start(self) -> None:
+        """Begin; does nothing when begun.
+
+        Raises :class:`~.errors.AlreadyStarted` if another flusher ends this registry's intervals.
+        """
+        if self.running:
+            return
+        self.registry.claim(self)
+        if self._own:
+            self.registry.add_source(self._own_metrics)
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="metricslib-flusher", daemon=True)
+        for courier in self._couriers:
+            courier.start()
+        self._thread.start()
+        _at_exit(self.stop)
+
+    def flush(self, timeout: float = 5.0) -> bool:
+        """Send the open interval so far, over the stamp at which the tick will send all of it.
+
+        Returns whether everything was delivered within ``timeout`` seconds. Raises nothing.
+        """
+        deadline = time.monotonic() + timeout
+        if self.running and threading.current_thread() is not self._thread:
+            request = threading.Event()
+            self._requests.append(request)
+            self._work.set()
+            if not request.wait(timeout):
+                return False
+        else:
+            self._safely("flush", self._flush)
+        return all(courier.wait_idle(max(0.0, deadline - time.monotonic())) for courier in self._couriers)
+
+    def stop(self, timeout: float = EXIT_DEADLINE) -> bool:
+        """Send the open interval, wait at most ``timeout`` seconds for its delivery, and end.
+
+        Returns whether everything was delivered; what was not is counted as dropped, cause ``shutdown``. The registry
+        goes on measuring, and may be started again.
+        """
+        deadline = time.monotonic() + timeout
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return True
+        _not_at_exit(self.stop)
+        self._stopping = True
+        self._work.set()
+        if thread is not threading.current_thread():
+            thread.join(timeout)
+        delivered = [courier.stop(max(0.0, deadline - time.monotonic())) for courier in self._couriers]
+        if self._own:
+            self._safely("own metrics", lambda: self.registry.remove_source(self._own_metrics))
+        self.registry.release(self)
+        return all(delivered) and not thread.is_alive()
+
+    def status(self) -> FlusherStatus:
+        """Return how shipping goes; changes nothing."""
+        return FlusherStatus(
+            self.running,
+            self.interval,
+            self.naming.prefix,
+            self._ticks,
+            self._schedule.steps_back,
+            self._lag,
+            self._errors.totals(),
+            self._statuses(),
+        )
+
+    def _statuses(self) -> list[Status]:
+        return [courier.status() for courier in self._couriers]
+
+    def relay(self, points: Sequence[tuple[str, float, int]]) -> None:
+        """Pass points that carry their own path and stamp to every destination; unprefixed, and part of no window.
+
+        Destinations that cannot carry them count them as dropped, cause ``unsupported``.
+        """
+        for courier in self._couriers:
+            courier.relay(points)
+
+    # -- the thread
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._safely("tick", self._turn)
+        self._safely("final flush", lambda: self._flush(final=True))
+        self._answer()
+
+    def _turn(self) -> None:
+        """Wait for the next tick or for something asked of the thread, and do it."""
+        delay = self._schedule.delay(self.registry.clock.time())
+        if delay > 0:
+            self._work.wait(min(delay, self.interval))
+            self._work.clear()
+            if self._requests and not self._stopping:
+                self._flush()
+                self._answer()
+        else:
+            self.tick()
+
+    def _answer(self) -> None:
+        requests, self._requests = self._requests, []
+        for request in requests:
+            request.set()
+
+    def tick(self) -> None:
+        """End the interval now. The background thread does this when it is due; tests with a clock of their own may."""
+        now = self.registry.clock.time()
+        with self._cutting:
+            stamp = self._schedule.tick(now)
+            if stamp is None:
+                return
+            self._lag = now - stamp
+            cut = self.registry.tick(stamp, self.interval)
+            self._ticks += 1
+            self.history.append(cut.whole)
+            self._send(cut, closes=True)
+
+    def _flush(self, *, final: bool = False) -> None:
+        with self._cutting:
+            stamp = self._schedule.open_stamp(self.registry.clock.time())
+            self._send(self.registry.flush(stamp, self.interval), closes=final)
+
+    def _send(self, cut: Cut, *, closes: bool) -> None:
+        """Hand the cut to every courier; destinations that take each slot once get it when it ``closes``."""
+        for courier in self._couriers:
+            if closes or courier.destination.revise:
+                self._safely(f"encode for {courier.destination.label}", partial(courier.send, cut))
+
+    def _safely(self, cause: str, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except Exception as error:
+            self._errors.add(cause)
+            if cause not in self._logged:
+                self._logged.add(cause)
+                log.exception(
+                    "flusher: %s failed with %s; it goes on, and this is logged once", cause, type(error).__name__
+                )
+            if cause == "tick":
+                self._work.wait(1.0)  # whatever is wrong, do not spin
+
+    # -- fork
+
+    def _left_in_parent(self) -> None:
+        """In a forked child: forget the parent's thread and sockets, and wait for the child's first measurement."""
+        was_running = self._thread is not None
+        for courier in self._couriers:
+            courier.forget()
+        self._thread = None
+        self._errors = Account()
+        self._cutting = threading.Lock()
+        self._work = threading.Event()
+        self._requests = []
+        if was_running:
+            self.registry.on_first_use(self._start_in_child)
+
+    def _start_in_child(self) -> None:
+        self._safely("start in a forked child", self._restart)
+
+    def _restart(self) -> None:
+        before = self.naming.prefix
+        self._schedule = Schedule(self.interval, self.registry.clock.time())
+        self._prepare()
+        if before == self.naming.prefix and any(not courier.destination.deltas for courier in self._couriers):
+            log.warning(
+                "this forked process (pid %d) ships the same paths as its parent, and Graphite keeps only the last value:"
+                " give it a prefix with {pid}, or send to a forwarder",
+                os.getpid(),
+            )
+        self.start()
+
+
+# -- the end of the process, and forks
+
+
+def _at_exit(stop: Callable[[], object]) -> None:
+    """Call ``stop`` when this process ends.
+
+    A child of multiprocessing runs finalizers of its own instead of atexit's.
+    """
+    atexit.register(stop)
+    multiprocessing = sys.modules.get("multiprocessing.util")
+    if multiprocessing and sys.modules["multiprocessing.process"].parent_process() is not None:
+        multiprocessing.Finalize(None, stop, exitpriority=10)
+
+
+def _not_at_exit(stop: Callable[[], object]) -> None:
+    atexit.unregister(stop)
+
+
+_flushers: weakref.WeakSet[Flusher] = weakref.WeakSet()
+
+
+def _forget_parent() -> None:
+    for flusher in list(_flushers):
+        flusher._left_in_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_parent)

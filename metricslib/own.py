@@ -1,0 +1,57 @@
+"""The library's own metrics: what it sent, failed to send and dropped, measured like everything else.
+
+A source of the registry, under a name of its own; each destination is a tag. Counters are what is new since the last
+collection.
+"""
+
+from collections.abc import Callable, Iterator
+
+from .account import Account
+from .delivery import Status
+from .names import canonical_tags, join
+from .series import Kind
+from .window import Aggregates, GaugeChange
+
+__all__ = ["OwnMetrics"]
+
+
+class OwnMetrics:
+    """Turns accounts of what went wrong, and the destinations' status, into aggregates under ``name``."""
+
+    def __init__(self, name: str, dropped: Account, errors: Account, status: Callable[[], list[Status]]) -> None:
+        self._name = name
+        self._dropped = dropped
+        self._errors = errors
+        self._status = status
+        self._before: dict[str, float] = {}
+
+    def collect(self) -> Aggregates:
+        """Return what happened since the last call, and the age of each destination's last success, in seconds."""
+        aggregates = Aggregates()
+        for cause, count in self._dropped.fresh().items():
+            aggregates.counters[self._key("dropped", cause=cause)] = count
+        for cause, count in self._errors.fresh().items():
+            aggregates.counters[self._key("errors", cause=cause)] = count
+        for status in self._status():
+            for key, total in self._sent(status):
+                if new := total - self._before.get(key, 0):
+                    aggregates.counters[key] = new
+                    self._before[key] = total
+            if status.age is not None:
+                aggregates.gauges[self._key("last_success_age", destination=status.label)] = GaugeChange(status.age)
+            aggregates.gauges[self._key("spool_bytes", destination=status.label)] = GaugeChange(status.waiting_bytes)
+        return aggregates
+
+    def forget(self, kind: Kind, key: str) -> None:
+        """Nothing is kept that would have to be freed."""
+
+    def _key(self, name: str, **tags: str) -> str:
+        return join(f"{self._name}.{name}", canonical_tags(tags))
+
+    def _sent(self, status: Status) -> Iterator[tuple[str, float]]:
+        yield self._key("windows_sent", destination=status.label), status.windows_sent
+        yield self._key("points_sent", destination=status.label), status.points_sent
+        yield self._key("bytes_sent", destination=status.label), status.bytes_sent
+        yield self._key("send_errors", destination=status.label), status.errors
+        for cause, count in status.dropped.items():
+            yield self._key("points_dropped", destination=status.label, cause=cause), count

@@ -1,0 +1,60 @@
+"""When intervals end, and what their windows are stamped with. No thread and no clock here: only the arithmetic of
+both.
+
+Ticks fall on wall-clock multiples of the interval, so that every process fills the same slots of Graphite. A tick that
+comes late ends one interval, stamped with the last boundary passed. Stamps strictly increase: after the clock was set
+back, intervals run on into one window for at most ten intervals, and then follow the clock.
+"""
+
+from .errors import InvalidOption
+
+__all__ = ["Schedule"]
+
+PATIENCE = 10
+"""For how many intervals a clock that was set back is waited for."""
+
+
+class Schedule:
+    """Boundaries at multiples of ``interval`` whole seconds, from the wall-clock time ``now`` on."""
+
+    def __init__(self, interval: float, now: float) -> None:
+        if (
+            isinstance(interval, bool)
+            or not isinstance(interval, int | float)
+            or interval < 1
+            or interval != int(interval)
+        ):
+            raise InvalidOption("interval", interval, "must be a whole number of seconds, for Graphite's stamps are")
+        self.interval = int(interval)
+        self.steps_back = 0
+        """How often the clock was followed back to stamps that had been used."""
+        self._last: int | None = None
+        self._due = self._end(now)
+        self._held = 0
+
+    def _end(self, now: float) -> int:
+        return (int(now // self.interval) + 1) * self.interval
+
+    def delay(self, now: float) -> float:
+        """Return the seconds until the next tick is due; 0 when it is."""
+        if now < self._due - self.interval:  # the clock was set back
+            self._due = self._end(now)
+        return max(0.0, self._due - now)
+
+    def tick(self, now: float) -> int | None:
+        """The interval may end now: return its stamp, or None when it must go on, because the clock was set back."""
+        boundary = self._end(now) - self.interval
+        self._due = boundary + self.interval
+        if self._last is not None and boundary <= self._last:
+            self._held += 1
+            if self._held <= PATIENCE:
+                return None
+            self.steps_back += 1
+        self._held = 0
+        self._last = boundary
+        return boundary
+
+    def open_stamp(self, now: float) -> int:
+        """Return the stamp that the open interval will have if it ends at the next boundary."""
+        end = self._end(now)
+        return end if self._last is None else max(end, self._last + self.interval)
