@@ -9,10 +9,11 @@ from collections import Counter
 __all__ = ["Account"]
 
 _FULL = 256
+_PATIENCE = 0.25  # seconds
 
 
 class Account:
-    """Counts by cause. ``add`` neither blocks nor raises; ``totals`` is exact."""
+    """Counts by cause. ``add`` neither blocks nor raises; ``totals`` is exact, and waits no longer than it must."""
 
     __slots__ = ("_lock", "_pending", "_reported", "_totals")
 
@@ -33,10 +34,18 @@ class Account:
                 self._lock.release()
 
     def totals(self) -> dict[str, int]:
-        """Return what was counted since the account was opened, by cause, in order of first appearance."""
-        with self._lock:
-            self._fold()
-            return dict(self._totals)
+        """Return what was counted since the account was opened, by cause, in order of first appearance.
+
+        Where another call is held up for long in the middle (a signal handler may interrupt it to ask for the totals),
+        what waits to be added is left for the next time.
+        """
+        lock = self._lock  # another one after a fork in the middle
+        if lock.acquire(timeout=_PATIENCE):
+            try:
+                self._fold()
+            finally:
+                lock.release()
+        return dict(self._totals)
 
     def fresh(self) -> dict[str, int]:
         """Return what was counted since the last call, by cause: for the one reader that passes it on as metrics."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from .account import Account
 from .errors import InvalidOption
 from .names import Tags
-from .series import Filter, Kind, Series
+from .series import Filter, Kind, Series, series_of
 
 __all__ = ["OVERFLOW", "Admission"]
 
@@ -44,7 +44,7 @@ class Admission:
         if filtered is None:
             self.account.add("filtered")
             return None
-        if filtered in self._admitted or filtered.tags == OVERFLOW:
+        if filtered in self._admitted:
             return filtered
         if len(self._admitted) >= self._max_series:
             return self._overflow(filtered, filtered.kind + "s", Series(filtered.kind, "overflow"))
@@ -66,7 +66,7 @@ class Admission:
 
     def newly_full(self) -> list[str]:
         """Return the names that went over a cap since the last call; each is returned once."""
-        names = [name for name, reported in list(self._full.items()) if not reported]
+        names = [name for name, reported in self._full.copy().items() if not reported]
         self._full.update(dict.fromkeys(names, True))
         return names
 
@@ -74,12 +74,15 @@ class Admission:
         for change in self._filters:
             try:
                 changed = change(series)
+                if changed is None:
+                    return None
+                if changed is not series:
+                    kind, name, tags = changed
+                    if kind != series.kind:
+                        raise ValueError("a filter cannot change the kind")
+                    series = series_of(kind, name, tags)
             except Exception:  # the filter is the application's
                 self.account.add("filter_error")
-                continue
-            if changed is None:
-                return None
-            series = changed
         return series
 
     def _overflow(self, series: Series, name: str, stand_in: Series) -> Series | None:

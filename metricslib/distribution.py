@@ -328,7 +328,7 @@ class Distribution:
         return powers
 
     def entries(self) -> Iterator[tuple[float, float]]:
-        """Yield values and weights, in order; adding them all elsewhere gives the same buckets, minimum and maximum."""
+        """Yield values and weights, in order, that give the same buckets, minimum and maximum when added elsewhere."""
         values, weights = self._sorted()
         if self._buckets is None:
             yield from zip(values, weights, strict=True)
@@ -358,7 +358,7 @@ class Distribution:
         return self._weights[0] if len(set(self._weights)) == 1 else 0
 
     def _sorted(self) -> tuple[Sequence[float], Sequence[float]]:
-        """Values, smallest first, and their weights. When sketched, the buckets' middles, within minimum and maximum."""
+        """Values, smallest first, and their weights; when sketched, middles of buckets."""
         if self._buckets is None:
             return self._samples, self._weights or [1] * len(self._samples)
         keys = sorted(self._buckets)

@@ -284,8 +284,8 @@ class Flusher:
         self._prepare()
         if before == self.naming.prefix and any(not courier.destination.deltas for courier in self._couriers):
             log.warning(
-                "this forked process (pid %d) ships the same paths as its parent, and Graphite keeps only the last value:"
-                " give it a prefix with {pid}, or send to a forwarder",
+                "this forked process (pid %d) ships the same paths as its parent, and Graphite keeps only the last"
+                " value: give it a prefix with {pid}, or send to a forwarder",
                 os.getpid(),
             )
         self.start()

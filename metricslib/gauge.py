@@ -1,6 +1,5 @@
 """A gauge: how much there is now."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -67,8 +66,6 @@ class Gauge(Instrument):
             for number in numbers:
                 new = GaugeChange(None, number) if relative else GaugeChange(number)
                 change = change.then(new) if change else new
-        if change and not math.isfinite((change.base or 0) + change.delta):
-            return len(batch)
         self._change = change
         return bad
 

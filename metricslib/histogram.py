@@ -30,14 +30,16 @@ class Histogram(Instrument):
         bad = 0
         try:
             good = plain(reduce(add, batch, 0))
+            values = array("d", batch).tolist() if good else []
         except Exception:  # something that is no number
             good = False
         if not good:
-            batch, bad = finite(batch)
-        if batch:
+            numbers, bad = finite(batch)
+            values = [float(number) for number in numbers]
+        if values:
             if self._distribution is None:
                 self._distribution = Distribution(limit=self._home.exact)
-            self._distribution.extend(array("d", batch).tolist())
+            self._distribution.extend(values)
         return bad
 
     def _take(self) -> Distribution | None:

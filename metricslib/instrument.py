@@ -29,6 +29,7 @@ OVERRUN = 1 << 20
 CHILDREN = 4096
 """How many ways of writing its tags an instrument remembers, for :meth:`Instrument.tagged`."""
 _LARGEST = 2**1023
+_REMEMBERED = (str, int, bool)
 
 
 class Home(Protocol):
@@ -75,6 +76,8 @@ _VOID = _Void()
 def _number(value: object) -> float | None:
     """Return ``value`` as a finite int or float, or None."""
     try:
+        if type(value) is float:
+            return value if math.isfinite(value) else None
         if type(value) is int:
             return value if -_LARGEST < value < _LARGEST else None
         if isinstance(value, str | bytes | bytearray) or not isinstance(value, SupportsFloat):
@@ -111,7 +114,7 @@ class Instrument:
         self._awake: list[Any] = _VOID if key is None else []
         self._pending = self._awake
         self._lock = threading.Lock()
-        self._children: dict[tuple[tuple[str, object], ...], Self] | None = None
+        self._children: dict[tuple[object, ...], Self] | None = None
         self._clear()
 
     def __repr__(self) -> str:
@@ -125,8 +128,9 @@ class Instrument:
         ``name;overflow=true``.
         """
         try:
-            return self._children[tuple(tags.items())]  # type: ignore[index]
-        except (KeyError, TypeError):
+            # 1 == 1.0 == True are one dictionary key but three tag values: hence the types.
+            return self._children[(*tags.items(), *map(type, tags.values()))]  # type: ignore[index]
+        except Exception:  # not there yet, or what the values' own __hash__ and __eq__ raise
             return self._tagged(tags)
 
     def _tagged(self, tags: dict[str, object]) -> Self:
@@ -136,33 +140,43 @@ class Instrument:
             self._home.account.add("bad_tag")
             return self
         assert type(child) is type(self)
-        # 1 == 1.0 == True are one dictionary key but three tag values: only remember what cannot be mistaken.
-        if all(type(value) is str or (type(value) is int and not 0 <= value <= 1) for value in tags.values()):
+        # Only values that are equal to nothing with another text, now or later: not 0.0, which is equal to -0.0.
+        if all(type(value) in _REMEMBERED for value in tags.values()):
             children = self._children
             if children is None or len(children) >= CHILDREN:
                 self._children = children = {}
-            children[tuple(tags.items())] = child
+            children[(*tags.items(), *map(type, tags.values()))] = child
         return child
 
     # -- the buffer
 
     def _fold(self) -> None:
         """Empty the buffer into the state, unless somebody is at it already."""
-        if self._lock.acquire(blocking=False):
+        lock = self._lock  # another one after a fork in the middle
+        if lock.acquire(blocking=False):
             try:
                 self._absorb_pending()
             finally:
-                self._lock.release()
-        elif len(self._pending) > OVERRUN:
-            self._pending.pop()
+                lock.release()
+        elif len(self._awake) > OVERRUN:
+            try:
+                self._awake.pop(OVERRUN)
+            except IndexError:  # the fold went on in this moment
+                return
             self._home.account.add("buffer_full")
 
     def _absorb_pending(self) -> None:
         pending = self._awake
-        if taken := len(pending):
+        # No further than OVERRUN: what is beyond may be dropped by others at any moment.
+        if taken := min(len(pending), OVERRUN):
             batch = pending[:taken]
             del pending[:taken]
-            if bad := self._absorb(batch):
+            try:
+                bad = self._absorb(batch)
+            except BaseException:  # raised by a signal handler, or for want of memory or stack
+                self._home.account.add("interrupted", taken)
+                raise
+            if bad:
                 self._home.account.add("bad_value", bad)
 
     # -- what each kind does; the lock is held
@@ -197,13 +211,14 @@ class Instrument:
         An instrument whose fold is held up for long (its thread was stopped in the middle) keeps its values for the
         next time.
         """
-        if not self._lock.acquire(timeout=0.25):
+        lock = self._lock
+        if not lock.acquire(timeout=0.25):
             return
         try:
             self._absorb_pending()
             value = self._take()
         finally:
-            self._lock.release()
+            lock.release()
         if value is not None:
             into.add(self.kind, self.key, value)
 

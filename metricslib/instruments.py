@@ -58,7 +58,8 @@ class Instruments:
 
     def scope(self, name: str, tags: TagMapping | None = None) -> "Scope":
         """Return a view in which every name starts with ``name`` and a dot, and every series has ``tags``."""
-        return Scope(self, checked_name(name), checked_tags(tags) or {})
+        name, own = split(checked_name(name))
+        return Scope(self, name, canonical_tags([*own, *canonical_tags(checked_tags(tags) or {})]))
 
 
 def checked_tags(tags: TagMapping | None) -> TagMapping | None:
@@ -70,13 +71,15 @@ def checked_tags(tags: TagMapping | None) -> TagMapping | None:
 class Scope(Instruments):
     """A name and tags in front of everything that is made through it. Tags given later win."""
 
-    def __init__(self, parent: Instruments, name: str, tags: TagMapping) -> None:
+    def __init__(self, parent: Instruments, name: str, tags: Tags) -> None:
         self._parent = parent
         self._name = name
-        self._tags = dict(tags)
+        self._tags = tags
 
     def __repr__(self) -> str:
         return f"<Scope {self._name} of {self._parent!r}>"
 
     def _make(self, kind: Kind, name: str, tags: TagMapping | None) -> Instrument:
-        return self._parent._make(kind, prefixed(self._name, name), {**self._tags, **(tags or {})})
+        name, own = split(name)
+        later = canonical_tags([*self._tags, *own, *canonical_tags(tags or {})])
+        return self._parent._make(kind, prefixed(self._name, name), dict(later))

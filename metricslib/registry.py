@@ -131,7 +131,8 @@ class Registry(Instruments):
     def _used(self) -> None:
         if self._first_use is not None:
             first_use, self._first_use = self._first_use, None
-            first_use()
+            if first_use is not None:  # nobody was faster
+                first_use()
 
     # -- who ends the intervals
 

@@ -85,16 +85,17 @@ class Timer(Instrument):
         bad = 0
         try:
             good = plain(reduce(add, batch, 0.0) * 1000.0) and min(batch) >= 0
+            values = array("d", map(mul, batch, repeat(1000.0))).tolist() if good else []
         except Exception:  # something that is no number
             good = False
         if not good:
             numbers, bad = finite(batch)
-            batch = [number for number in numbers if 0 <= number < _LONGEST]
-            bad += len(numbers) - len(batch)
-        if batch:
+            values = [number * 1000.0 for number in numbers if 0 <= number < _LONGEST]
+            bad += len(numbers) - len(values)
+        if values:
             if self._distribution is None:
                 self._distribution = Distribution(limit=self._home.exact)
-            self._distribution.extend(array("d", map(mul, batch, repeat(1000.0))).tolist())
+            self._distribution.extend(values)
         return bad
 
     def _take(self) -> Distribution | None:

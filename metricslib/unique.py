@@ -9,6 +9,7 @@ __all__ = ["Unique"]
 MEMBERS = 100_000
 """How many different members are kept an interval; more are dropped and counted, cause ``unique_full``."""
 _LONGEST = 256
+_UNCHANGING = (str, int)
 
 
 class Unique(Instrument):
@@ -22,6 +23,13 @@ class Unique(Instrument):
 
         One whose ``str()`` raises is counted as bad and skipped.
         """
+        if type(member) not in _UNCHANGING:
+            # Not in the fold: by then the member may have changed, and the thread is perhaps another.
+            try:
+                member = str.__str__(str(member))
+            except Exception:  # the member's own __str__ may raise anything
+                self._home.account.add("bad_value")
+                return
         pending = self._pending
         pending.append(member)
         if len(pending) > FULL:
@@ -30,14 +38,14 @@ class Unique(Instrument):
     def _clear(self) -> None:
         self._members: set[str] | None = None
 
-    def _absorb(self, batch: list[object]) -> int:
+    def _absorb(self, batch: list[str | int]) -> int:
         members, bad = self._members, 0
         if members is None:
             members = self._members = set()
         for member in batch:
             try:
                 text = str(member)
-            except Exception:  # the member's own __str__ may raise anything
+            except ValueError:  # an int of more digits than Python writes
                 bad += 1
                 continue
             if len(text) > _LONGEST:

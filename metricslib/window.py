@@ -5,6 +5,7 @@ any order, whether they come from threads, from sockets or from other processes.
 """
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -12,7 +13,16 @@ from typing import Any, NamedTuple, Protocol
 from .distribution import Distribution
 from .series import KINDS, Kind
 
-__all__ = ["ABSENT", "Aggregates", "Cut", "GaugeChange", "Source", "Window"]
+__all__ = ["ABSENT", "Aggregates", "Cut", "GaugeChange", "Source", "Window", "total"]
+
+
+def total(one: float, other: float) -> float:
+    """Return the sum of two finite numbers, as the largest number there is where the sum has no end.
+
+    So a single absurd value can neither turn a total into infinity for good nor raise in the middle of a tick.
+    """
+    both = one + other
+    return max(-sys.float_info.max, min(both, sys.float_info.max))
 
 
 class GaugeChange(NamedTuple):
@@ -22,13 +32,13 @@ class GaugeChange(NamedTuple):
     delta: float = 0
 
     def then(self, later: "GaugeChange") -> "GaugeChange":
-        return later if later.base is not None else GaugeChange(self.base, self.delta + later.delta)
+        return later if later.base is not None else GaugeChange(self.base, total(self.delta, later.delta))
 
     def applied_to(self, value: float | None) -> float | None:
         """Return the gauge's value after this change; None when it has none."""
         if self.base is None:
-            return (value or 0) + self.delta
-        return None if math.isnan(self.base) else self.base + self.delta
+            return total(value or 0, self.delta)
+        return None if math.isnan(self.base) else total(self.base, self.delta)
 
 
 ABSENT = GaugeChange(math.nan)
@@ -70,7 +80,7 @@ class Aggregates:
         if key not in values:
             values[key] = value
         elif kind == "counter":
-            values[key] += value
+            values[key] = total(values[key], value)
         elif kind == "gauge":
             values[key] = values[key].then(value)
         elif kind == "unique":
