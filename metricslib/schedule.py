@@ -18,12 +18,8 @@ class Schedule:
     """Boundaries at multiples of ``interval`` whole seconds, from the wall-clock time ``now`` on."""
 
     def __init__(self, interval: float, now: float) -> None:
-        if (
-            isinstance(interval, bool)
-            or not isinstance(interval, int | float)
-            or interval < 1
-            or interval != int(interval)
-        ):
+        whole = isinstance(interval, int | float) and float(interval).is_integer() and not isinstance(interval, bool)
+        if not whole or interval < 1:
             raise InvalidOption("interval", interval, "must be a whole number of seconds, for Graphite's stamps are")
         self.interval = int(interval)
         self.steps_back = 0

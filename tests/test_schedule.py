@@ -1,0 +1,87 @@
+"""Ticks fall on multiples of the interval, stamps strictly increase, and no interval is skipped or doubled."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metricslib.errors import InvalidOption
+from metricslib.schedule import PATIENCE, Schedule
+
+
+def test_the_first_tick_is_due_at_the_next_multiple_of_the_interval():
+    """A program that starts at 12 with an interval of 10 fills the slot that ends at 20."""
+    schedule = Schedule(10, now=12.5)
+    assert schedule.delay(12.5) == 7.5
+    assert schedule.open_stamp(12.5) == 20
+    assert schedule.tick(20.0) == 20
+    assert schedule.delay(20.0) == 10
+
+
+def test_a_late_tick_is_stamped_with_the_last_boundary_passed_and_the_next_is_aligned_again():
+    """A process that was suspended makes one window, and no drift."""
+    schedule = Schedule(10, now=12.5)
+    assert schedule.delay(47.0) == 0
+    assert schedule.tick(47.0) == 40
+    assert schedule.delay(47.0) == 3
+    assert schedule.open_stamp(47.0) == 50
+
+
+def test_a_tick_on_its_boundary_and_one_a_moment_later_have_different_slots():
+    """Starting exactly on a boundary opens the interval that begins there."""
+    schedule = Schedule(10, now=20.0)
+    assert schedule.delay(20.0) == 10
+    assert schedule.tick(30.0) == 30
+    assert schedule.tick(40.0) == 40
+
+
+def test_after_a_step_back_intervals_run_on_and_then_follow_the_clock_counted():
+    """An hour back: nothing is sent over slots already sent for ten intervals, then stamps are the clock's again."""
+    schedule = Schedule(10, now=4000)
+    assert schedule.tick(4010) == 4010
+    now = 410.0
+    for _ in range(PATIENCE):
+        assert schedule.delay(now) <= 10
+        now += schedule.delay(now)
+        assert schedule.tick(now) is None
+    assert schedule.steps_back == 0
+    now += schedule.delay(now)
+    assert schedule.tick(now) == now
+    assert schedule.steps_back == 1
+
+
+def test_a_short_step_back_costs_no_slot():
+    """A clock set back by less than the patience catches up, and stamps go on where they were."""
+    schedule = Schedule(10, now=100)
+    stamps = [schedule.tick(now) for now in (110, 120, 105, 110, 120, 130, 140)]
+    assert stamps == [110, 120, None, None, None, 130, 140]
+    assert schedule.steps_back == 0
+
+
+def test_the_open_interval_never_has_a_stamp_already_used():
+    """What flush() sends in mid-interval is never sent over a closed slot, also after a step back."""
+    schedule = Schedule(10, now=100)
+    schedule.tick(110)
+    assert schedule.open_stamp(95) == 120
+
+
+@given(st.integers(1, 60), st.lists(st.floats(0.001, 500), max_size=50))
+def test_stamps_are_multiples_and_strictly_increase(interval: int, steps: list[float]):
+    """Whatever a forward clock does, every stamp is aligned, not in the future, and above the one before."""
+    now = 1_000_000.5
+    schedule = Schedule(interval, now)
+    last = 0
+    for step in steps:
+        now += max(step, schedule.delay(now))
+        stamp = schedule.tick(now)
+        assert stamp is not None
+        assert stamp % interval == 0
+        assert now - interval < stamp <= now
+        assert stamp > last
+        last = stamp
+
+
+@pytest.mark.parametrize("interval", [0, -1, 0.5, 1.5, "10", None, True, float("nan"), float("inf")])
+def test_an_interval_that_is_no_whole_number_of_seconds_is_refused_by_name(interval: object):
+    """Graphite's stamps are whole seconds, so an interval must be."""
+    with pytest.raises(InvalidOption, match="interval"):
+        Schedule(interval, now=0)  # type: ignore[arg-type]
