@@ -36,7 +36,8 @@ format: $(INSTALLED)  ## format the code and mend what can be mended
 	$(BIN)/ruff format .
 
 docs: $(INSTALLED)  ## build the documentation into build/docs
-	$(BIN)/sphinx-build -W --keep-going -b html docs build/docs
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/docs
+	@echo "the documentation is in build/docs/index.html"
 
 bench: $(INSTALLED)  ## measure the headline numbers
 	@if [ -f benchmarks/__main__.py ]; then $(BIN)/python -m benchmarks $(ARGS); else echo "no benchmarks yet"; fi

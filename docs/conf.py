@@ -14,8 +14,5 @@ myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 
-# The table of contents names whole folders; one that is still empty is no mistake.
-suppress_warnings = ["toc.empty_glob"]
-
 html_theme = "furo"
 html_title = f"metricslib {release}"
