@@ -1,0 +1,244 @@
+"""The forwarder's configuration: flags, environment variables and a TOML file made into one frozen :class:`Config`.
+
+In: what the command line gave, the environment, and the text of a file; nothing is read here. Out: a :class:`Config`,
+or a :class:`ConfigError` that names the source and the key. A flag wins over the environment, the environment over the
+file, the file over the default. An option ``stop_timeout`` is the flag ``--stop-timeout`` (where there is one), the
+environment variable ``FORWARDER_STOP_TIMEOUT`` and the key ``stop_timeout`` in the file; options of the table
+``[naming]`` are ``FORWARDER_NAMING_…``. A key that nobody knows is refused, for it is one that somebody believes in.
+"""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from metricslib.errors import MetricsError
+from metricslib.naming import Naming, expanded
+
+from . import options
+from .options import Kind, toml
+
+__all__ = [
+    "OPTIONS",
+    "Config",
+    "ConfigError",
+    "Option",
+    "Setting",
+    "masked",
+    "of_environment",
+    "of_file",
+    "of_flags",
+    "settle",
+]
+
+ENVIRONMENT = "FORWARDER_"
+CONFIG = "FORWARDER_CONFIG"
+"""Names the configuration file; the one variable that is no option."""
+
+# Kubernetes gives every container such variables for a Service that is called "forwarder".
+_KUBERNETES = re.compile(r"FORWARDER_(SERVICE_(HOST|PORT\w*)|PORT(_\d+_(TCP|UDP)\w*)?)")
+_SECRET = re.compile(r"([?&](?:[^=&]*(?:token|secret|password|key)[^=&]*)=)[^&#]*", re.IGNORECASE)
+_USER = re.compile(r"(?<=://)[^/?#]*@")
+
+
+class ConfigError(MetricsError, ValueError):
+    """A configuration that cannot work. ``source`` is where it stands, ``key`` what is wrong there."""
+
+    def __init__(self, source: str, key: str, reason: str) -> None:
+        super().__init__(f"{source}: {reason}")
+        self.source = source
+        self.key = key
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What the forwarder does. Durations are in seconds, sizes in bytes."""
+
+    listen: tuple[str, ...] = ("udp://127.0.0.1:8125", "tcp://127.0.0.1:8125")
+    to: tuple[str, ...] = ()
+    interval: int = 10
+    naming: Naming = field(default_factory=lambda: Naming(unprefixed="statsd."))
+    """With prefix and percentiles; series under ``own_prefix`` are left without the prefix."""
+    own_prefix: str = "statsd"
+    http: str = "127.0.0.1:8127"
+    max_series: int = 1_000_000
+    max_tag_sets: int = 10_000
+    expire: float = 86_400
+    """After how long an idle series leaves; 0 keeps all."""
+    socket_mode: int | None = None
+    receive_buffer: int = 8 << 20
+    stop_timeout: float = 10
+    log_level: str = "info"
+
+    @property
+    def page(self) -> tuple[str, int] | None:
+        """Host and port of the page, None when it is off."""
+        return options.address_of(self.http)
+
+    def values(self) -> dict[str, Any]:
+        """Return every option's value by its name, without those that have none."""
+        values = {name: getattr(self.naming if _in_naming(name) else self, name.rpartition(".")[2]) for name in OPTIONS}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def as_toml(self) -> str:
+        """Return the configuration as TOML that gives the same again, but for secrets in URLs, which are masked."""
+        lines: dict[str, list[str]] = {"": [], "naming": []}
+        for name, value in self.values().items():
+            table, _, key = name.rpartition(".")
+            shown = tuple(map(masked, value)) if OPTIONS[name].kind is options.URLS else value
+            lines[table].append(f"{key} = {toml(OPTIONS[name].kind.raw(shown))}")
+        return "\n".join([*lines[""], "", "[naming]", *lines["naming"], ""])
+
+
+class Option(NamedTuple):
+    """One thing that can be configured. Those with a ``metavar`` are flags as well."""
+
+    kind: Kind
+    help: str
+    metavar: str = ""
+
+
+OPTIONS: Mapping[str, Option] = {
+    "listen": Option(
+        options.URLS, "listen here: udp://, tcp://, unix://, unixgram:// or graphite://; may be repeated", "URL"
+    ),
+    "to": Option(options.URLS, "deliver there: graphite://, statsd://, whisper://, file://, …; may be repeated", "URL"),
+    "interval": Option(options.COUNT, "length of an interval in whole seconds", "S"),
+    "prefix": Option(options.TEXT, "stands in front of every name; may hold {host} and {pid}", "P"),
+    "percentiles": Option(options.PERCENTS, "percentiles of timers and histograms", "90,99"),
+    "http": Option(options.ADDRESS, "where the page is served, or off", "HOST:PORT"),
+    "own_prefix": Option(options.NAME, "what the forwarder's own metrics are called"),
+    "max_series": Option(options.COUNT, "how many series are kept"),
+    "max_tag_sets": Option(options.COUNT, "how many sets of tags a name may have"),
+    "expire": Option(options.DURATION, "seconds after which an idle series leaves; 0 keeps all"),
+    "socket_mode": Option(options.MODE, "file mode of Unix sockets"),
+    "receive_buffer": Option(options.COUNT, "bytes that the kernel may keep for a UDP socket"),
+    "stop_timeout": Option(options.DURATION, "seconds that the end may take, to deliver what is left", "S"),
+    "log_level": Option(options.LEVEL, "how much is logged", "LEVEL"),
+    "naming.legacy": Option(options.SWITCH, "statsd's legacy namespace: stats.K, stats_counts.K, stats.timers.K.x"),
+    "naming.namespace": Option(options.NAME, "the first part of every path"),
+    "naming.counters": Option(options.NAME, "the part for counters"),
+    "naming.timers": Option(options.NAME, "the part for timers"),
+    "naming.histograms": Option(options.NAME, "the part for histograms"),
+    "naming.gauges": Option(options.NAME, "the part for gauges"),
+    "naming.sets": Option(options.NAME, "the part for sets"),
+    "naming.suffix": Option(options.NAME, "stands behind every name"),
+    "naming.flush_counts": Option(options.SWITCH, "send counts of counters, not only rates"),
+    "naming.calculated": Option(options.WORDS, "statistics of timers to send; none given sends all"),
+    "naming.bins": Option(options.BINS, "histograms of timers whose name contains a text"),
+}
+
+
+def _in_naming(name: str) -> bool:
+    return name.startswith("naming.") or name in ("prefix", "percentiles")
+
+
+class Setting(NamedTuple):
+    """A checked value, and where it was found: a flag, a variable, or a file and key."""
+
+    value: Any
+    origin: str
+
+
+Settings = Mapping[str, Setting]
+
+
+def of_flags(flags: Mapping[str, str | list[str] | None]) -> Settings:
+    """Return the settings among parsed flags; those that were not given are None."""
+    return {
+        name: _setting(
+            name, f"--{name.replace('_', '-')}", given, OPTIONS[name].kind.of_text if isinstance(given, str) else None
+        )
+        for name, given in flags.items()
+        if given is not None
+    }
+
+
+def of_environment(environ: Mapping[str, str]) -> Settings:
+    """Return the settings in variables that start with ``FORWARDER_``; an empty one counts as not there."""
+    known = {ENVIRONMENT + name.replace(".", "_").upper(): name for name in OPTIONS}
+    settings = {}
+    for variable, text in environ.items():
+        if not variable.startswith(ENVIRONMENT) or variable == CONFIG or _KUBERNETES.fullmatch(variable):
+            continue
+        if variable not in known:
+            hints = {full.removeprefix(ENVIRONMENT): full for full in (*known, CONFIG)}
+            hint = _nearest(variable.removeprefix(ENVIRONMENT), hints)
+            raise ConfigError("environment", variable, f"unknown variable {variable}{hint}")
+        if text:
+            name = known[variable]
+            settings[name] = _setting(name, variable, text, OPTIONS[name].kind.of_text)
+    return settings
+
+
+def of_file(text: str, file: str) -> Settings:
+    """Return the settings in TOML ``text``; ``file`` names it in errors."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(file, "", f"is no TOML: {error}") from error
+    table = document.pop("naming", {})
+    if not isinstance(table, dict):
+        raise ConfigError(file, "naming", "naming must be a table: [naming]")
+    given = {**document, **{f"naming.{key}": value for key, value in table.items()}}
+    for name in given:
+        if name not in OPTIONS:
+            where, _, key = name.rpartition(".")
+            raise ConfigError(file, name, f"unknown key {name}{_nearest(key, _hints(where))}")
+    return {name: _setting(name, f"{file}: {name}", value, None) for name, value in given.items()}
+
+
+def settle(*sources: Settings) -> Config:
+    """Return the configuration in which the first source that has an option decides."""
+    settings: dict[str, Setting] = {}
+    for source in reversed(sources):
+        settings.update(source)
+    values = {name: setting.value for name, setting in settings.items()}
+    if "prefix" in values:
+        _check("prefix", settings["prefix"].origin, values["prefix"])
+    naming = {name.removeprefix("naming."): values.pop(name) for name in list(values) if _in_naming(name)}
+    own = values.get("own_prefix", Config().own_prefix)
+    return Config(naming=Naming(unprefixed=f"{own}.", **naming), **values)
+
+
+def masked(url: str) -> str:
+    """Return ``url`` without what nobody should read in a log: user, password, tokens."""
+    return _SECRET.sub(r"\1***", _USER.sub("***@", url))
+
+
+def _setting(name: str, origin: str, given: object, of_text: Any) -> Setting:
+    kind = OPTIONS[name].kind
+    try:
+        value = kind.check(of_text(given) if of_text else given)
+    except (ValueError, OverflowError):
+        shown = repr(masked(given)) if isinstance(given, str) else toml(given)
+        raise ConfigError(origin, name, f"{shown} is not {kind.expected}") from None
+    if name == "own_prefix" and not value:
+        raise ConfigError(origin, name, "must not be empty")
+    return Setting(value, origin)
+
+
+def _check(name: str, origin: str, prefix: str) -> None:
+    try:
+        expanded(prefix)
+    except ValueError as error:
+        raise ConfigError(origin, name, f"{prefix!r}: {getattr(error, 'reason', error)}") from None
+
+
+def _nearest(word: str, hints: Mapping[str, str]) -> str:
+    """Return the hint that belongs to the word most like ``word``, as the end of a message; nothing when none is."""
+    near = difflib.get_close_matches(word, hints, 1)
+    return f"; did you mean {hints[near[0]]}?" if near else ""
+
+
+def _hints(table: str) -> Mapping[str, str]:
+    """Return what to say for each key to somebody who wrote in ``table``, also for keys that belong elsewhere."""
+    hints = {}
+    for name in OPTIONS:
+        home, _, key = name.rpartition(".")
+        where = "" if home == table else f" in [{home}]" if home else f", outside [{table}]"
+        hints[key] = key + where
+    return hints

@@ -1,0 +1,192 @@
+"""The kinds of value that an option may take: read from text (flag, environment) or TOML, checked, written as TOML.
+
+In: text or a TOML value. Out: an immutable value, or :class:`ValueError` when it cannot be one; whoever asked knows
+where the value came from and says so, with :attr:`Kind.expected`. No option is named here.
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Kind", "address_of", "toml"]
+__all__ += [
+    "ADDRESS",
+    "BINS",
+    "COUNT",
+    "DURATION",
+    "LEVEL",
+    "LEVELS",
+    "MODE",
+    "NAME",
+    "PERCENTS",
+    "SWITCH",
+    "TEXT",
+    "URLS",
+    "WORDS",
+]
+
+LEVELS = ("debug", "info", "warning", "error")
+"""How much is logged, most first."""
+
+_SWITCHES = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of value. ``of_text`` makes text what TOML holds, ``check`` that the value; ``raw`` goes back."""
+
+    expected: str
+    check: Callable[[Any], Any]
+    of_text: Callable[[str], Any] = str
+    raw: Callable[[Any], Any] = lambda value: value
+
+
+def _refuse() -> Any:
+    raise ValueError
+
+
+def _must(condition: object) -> None:
+    if not condition:
+        raise ValueError
+
+
+def _number(text: str) -> float:
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in re.split(r"[\s,]+", text) if word]
+
+
+def _text(value: object) -> str:
+    _must(isinstance(value, str))
+    return str(value)
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    values = [value] if isinstance(value, str) else value
+    _must(isinstance(values, Sequence) and all(isinstance(item, str) and item for item in values))
+    return tuple(values)  # type: ignore[arg-type]
+
+
+def _name(value: object) -> str:
+    text = _text(value)
+    _must(re.fullmatch(r"[a-zA-Z0-9_.-]*", text) and not text.startswith(".") and not text.endswith("."))
+    return text
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+
+
+def _count(value: Any) -> int:
+    _must(_is_number(value) and value >= 1 and math.isfinite(value) and value == int(value))
+    return int(value)
+
+
+def _duration(value: Any) -> float:
+    _must(_is_number(value) and 0 <= value < math.inf)
+    return int(value) if value == int(value) else float(value)
+
+
+def _percents(value: Any) -> tuple[float, ...]:
+    values = [value] if _is_number(value) else value
+    _must(isinstance(values, Sequence) and not isinstance(values, str))
+    _must(all(_is_number(item) and 0 < abs(item) <= 100 for item in values))
+    return tuple(values)
+
+
+def _switch(value: object) -> bool:
+    _must(isinstance(value, bool))
+    return bool(value)
+
+
+def _mode(value: object) -> int:
+    """A number is refused: ``660`` in TOML is decimal, and hardly ever what was meant."""
+    text = _text(value)
+    _must(re.fullmatch(r"(0o?)?[0-7]{3}", text))
+    return int(text.removeprefix("0o"), 8)
+
+
+def _level(value: object) -> str:
+    text = _text(value).lower()
+    _must(text in LEVELS)
+    return text
+
+
+def _bins(value: Any) -> tuple[tuple[str, tuple[float, ...]], ...]:
+    _must(
+        isinstance(value, list)
+        and all(isinstance(entry, dict) and entry.keys() == {"match", "bounds"} for entry in value)
+    )
+    for entry in value:
+        bounds = entry["bounds"]
+        _must(isinstance(entry["match"], str) and isinstance(bounds, list) and all(map(_is_number, bounds)))
+        _must(bounds == sorted(set(bounds)))
+    return tuple((entry["match"], tuple(entry["bounds"])) for entry in value)
+
+
+def address_of(text: str) -> tuple[str, int] | None:
+    """Return host and port of ``HOST:PORT`` or ``[IPV6]:PORT``; None for ``off``. Raises ValueError otherwise."""
+    if text == "off":
+        return None
+    host, colon, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    else:
+        _must(":" not in host)
+    _must(colon and host and port.isascii() and port.isdecimal() and int(port) < 65536)
+    return host, int(port)
+
+
+def _address(value: object) -> str:
+    address_of(_text(value))
+    return str(value)
+
+
+def toml(value: object) -> str:
+    """Return a plain value (text, number, boolean, list or table of these) as TOML writes it."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        case Mapping():
+            return "{ " + ", ".join(f"{key} = {toml(item)}" for key, item in value.items()) + " }"
+        case list() | tuple():
+            return "[" + ", ".join(map(toml, value)) + "]"
+    return str(value)
+
+
+TEXT = Kind("text", _text)
+NAME = Kind("letters, digits, '_', '-' and inner dots", _name)
+WORDS = Kind("a list of names", _texts, _words)
+# A comma inside a URL's options (retentions=10s:1d,1m:30d) does not separate: what follows one that does is a scheme.
+URLS = Kind(
+    "a list of URLs",
+    _texts,
+    lambda text: [url.strip() for url in re.split(r",(?=\s*[a-z][a-z+]*:)", text) if url.strip()],
+)
+COUNT = Kind("a whole number of at least 1", _count, _number)
+DURATION = Kind("a number of seconds, 0 or more", _duration, _number)
+PERCENTS = Kind(
+    "percents from -100 to 100, and not 0", _percents, lambda text: [_number(word) for word in _words(text)]
+)
+SWITCH = Kind(
+    "true or false", _switch, lambda text: _SWITCHES[text.lower()] if text.lower() in _SWITCHES else _refuse()
+)
+MODE = Kind('a file mode in octal, in quotes, such as "0660"', _mode, raw=lambda mode: f"{mode:04o}")
+LEVEL = Kind(f"one of {', '.join(LEVELS)}", _level)
+ADDRESS = Kind("HOST:PORT, with an IPv6 address in brackets, or off", _address)
+BINS = Kind(
+    'a list of tables such as { match = "web", bounds = [10, 100, inf] }, bounds rising',
+    _bins,
+    lambda _: _refuse(),
+    raw=lambda bins: [{"match": match, "bounds": bounds} for match, bounds in bins],
+)
