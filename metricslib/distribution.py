@@ -368,7 +368,7 @@ class Distribution:
     def _ranked(self) -> tuple[Sequence[float], Sequence[float], float]:
         """Values, smallest first, how many samples each stands for, and what one sample weighs.
 
-        Whole numbers where all samples weigh the same, for sums of weights like 1/0.3 miss the ranks by a rounding error.
+        Whole numbers where all weigh the same, for sums of weights like 1/0.3 miss the ranks by a rounding error.
         """
         values, weights = self._sorted()
         unit = self._common_weight() or 1
