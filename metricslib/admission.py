@@ -48,13 +48,16 @@ class Admission:
             return filtered
         if len(self._admitted) >= self._max_series:
             return self._overflow(filtered, filtered.kind + "s", Series(filtered.kind, "overflow"))
-        if filtered.tags:
-            tag_sets = self._tag_sets.setdefault((filtered.kind, filtered.name), {})
-            if len(tag_sets) >= self._max_tag_sets:
-                return self._overflow(filtered, filtered.name, Series(filtered.kind, filtered.name, OVERFLOW))
-            tag_sets[filtered.tags] = None
-        self._admitted[filtered] = None
+        if filtered.tags and len(self._tag_sets.get((filtered.kind, filtered.name), ())) >= self._max_tag_sets:
+            return self._overflow(filtered, filtered.name, Series(filtered.kind, filtered.name, OVERFLOW))
+        self.readmit(filtered)
         return filtered
+
+    def readmit(self, series: Series) -> None:
+        """The series, admitted once and expired since, is in use again: it counts, over a cap too, for it is held."""
+        self._admitted[series] = None
+        if series.tags:
+            self._tag_sets.setdefault((series.kind, series.name), {})[series.tags] = None
 
     def release(self, series: Series) -> None:
         """The series expired: it no longer counts."""

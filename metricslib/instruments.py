@@ -8,7 +8,7 @@ from .errors import InvalidType
 from .gauge import Gauge
 from .histogram import Histogram
 from .instrument import Instrument
-from .names import checked_name, prefixed
+from .names import Tags, canonical_tags, checked_name, prefixed, split
 from .series import Kind
 from .timer import Timer
 from .unique import Unique
