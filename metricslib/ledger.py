@@ -30,6 +30,13 @@ class Total:
         self.powers: dict[int, float] | None = None
         """Weight of the samples in (2ᵖ⁻¹, 2ᵖ] by p; for timers in milliseconds."""
 
+    def copy(self) -> "Total":
+        """Return a total that stays as this one is now."""
+        copied = Total(self.active)
+        copied.gauge, copied.count, copied.sum = self.gauge, self.count, self.sum
+        copied.powers = None if self.powers is None else self.powers.copy()
+        return copied
+
 
 class Ledger:
     """All live series, by kind and key, in order of first appearance."""

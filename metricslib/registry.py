@@ -83,7 +83,7 @@ class Registry(Instruments):
         self._admission = Admission(filters, max_series, max_tag_sets, self.account)
         self._instruments: dict[Series, Instrument] = {}
         self._asleep: weakref.WeakValueDictionary[Series, Instrument] = weakref.WeakValueDictionary()
-        self._first_use: Callable[[], None] | None = None
+        self._first_use: list[Callable[[], None]] = []
         self._owner: object = None
         self._start_anew()
         _registries.add(self)
@@ -123,16 +123,20 @@ class Registry(Instruments):
 
     def woken(self, instrument: Instrument) -> None:
         """Take a sleeping instrument back, for it is in use again."""
-        series = Series(instrument.kind, instrument.name, instrument.tags)
-        self._admission.admit(series)
-        self._instruments.setdefault(series, instrument)
+        self._admission.readmit(series_of(instrument.kind, instrument.key))
+        self._instruments.setdefault(Series(instrument.kind, instrument.name, instrument.tags), instrument)
         self._used()
 
     def _used(self) -> None:
-        if self._first_use is not None:
-            first_use, self._first_use = self._first_use, None
-            if first_use is not None:  # nobody was faster
+        if self._first_use:
+            try:
+                first_use = self._first_use.pop()
+            except IndexError:  # another thread was faster
+                return
+            try:
                 first_use()
+            except Exception:  # such as no thread to be had: measuring goes on
+                self.account.add("first_use_error")
 
     # -- who ends the intervals
 
@@ -151,7 +155,7 @@ class Registry(Instruments):
 
     def on_first_use(self, call: Callable[[], None]) -> None:
         """Call ``call`` once, when after a fork an instrument is first used in this process."""
-        self._first_use = call
+        self._first_use = [call]
 
     # -- sources
 
@@ -205,7 +209,7 @@ class Registry(Instruments):
                 self.clock.time(),
                 self._ledger.window(open_, self._start, end, interval),
                 self._last,
-                {kind: dict(self._ledger[kind]) for kind in KINDS},
+                {kind: {key: total.copy() for key, total in self._ledger[kind].items()} for kind in KINDS},
                 self.account.totals(),
             )
 
@@ -215,15 +219,19 @@ class Registry(Instruments):
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        if not self._lock.acquire(timeout=_LOCK_TIMEOUT):
+        lock = self._lock  # another one after a fork in the middle
+        if not lock.acquire(timeout=_LOCK_TIMEOUT):
             raise TimeoutError("the registry is being read or flushed elsewhere, and that does not end")
         try:
             yield
         finally:
-            self._lock.release()
+            lock.release()
 
     def _gather(self, *, callbacks: bool) -> None:
         now = self.clock.time()
+        for instrument in list(self._asleep.values()):
+            if instrument.sleeping and instrument._awake:  # its last call was still under way when it left
+                instrument._wake()
         for instrument in list(self._instruments.values()):
             if instrument.live:
                 self._ledger.know(instrument.kind, instrument.key, now)
@@ -257,13 +265,13 @@ class Registry(Instruments):
         idle = set(self._ledger.idle_since(before))
         if not idle:
             return
-        for series, instrument in list(self._instruments.items()):
-            if (instrument.kind, instrument.key) not in idle:
-                continue
-            if instrument.sleeping:
-                self._asleep[series] = instrument
-                self._instruments.pop(series, None)
-            else:
+        mine = [
+            (series, instrument)
+            for series, instrument in self._instruments.copy().items()  # the copy is made in one step
+            if (instrument.kind, instrument.key) in idle
+        ]
+        for _, instrument in mine:
+            if not instrument.sleeping:
                 # It leaves at the next tick, so that a call which is under way right now still finds its way here.
                 instrument._sleep()
                 idle.discard((instrument.kind, instrument.key))
@@ -271,7 +279,24 @@ class Registry(Instruments):
             self._ledger.forget(kind, key)
             self._admission.release(series_of(kind, key))
             for source in self._sources:
-                source.forget(kind, key)
+                self._forget_in(source, kind, key)
+        for series, instrument in mine:
+            if (instrument.kind, instrument.key) in idle:
+                self._asleep[series] = instrument
+                self._instruments.pop(series, None)
+                if not instrument.sleeping:  # used in this very moment
+                    instrument._wake()
+        if idle:
+            # What is remembered would keep expired instruments alive, and send to an overflow what now has room.
+            for instrument in [*self._instruments.values(), *self._asleep.values()]:
+                instrument._children = None
+
+    def _forget_in(self, source: Source, kind: Kind, key: str) -> None:
+        try:
+            source.forget(kind, key)
+        except Exception:
+            log.exception("a source of metrics failed to forget the expired %s %s", kind, key)
+            self.account.add("source_error")
 
     def _warn(self) -> None:
         for name in self._admission.newly_full():
@@ -280,7 +305,7 @@ class Registry(Instruments):
     def _after_fork_in_child(self) -> None:
         self.account = self._admission.account = Account()
         self._start_anew()
-        for instrument in self._instruments.values():
+        for instrument in [*self._instruments.values(), *self._asleep.values()]:
             instrument._forget()
 
 
