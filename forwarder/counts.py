@@ -1,0 +1,85 @@
+"""The account of what came in through a door, and the last lines that made no sense, for page and log."""
+
+import logging
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from metricslib.clock import Clock
+
+__all__ = ["BadLine", "BadLines", "Counts"]
+
+log = logging.getLogger("forwarder")
+
+KEPT = 20
+"""How many bad lines are remembered."""
+SHOWN = 200
+"""How many characters of each."""
+LOG_EVERY = 10.0
+"""Seconds between two log messages about bad lines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What came in since the start. ``received`` is always ``aggregated + bad`` and the sum of ``dropped``."""
+
+    packets: int = 0
+    """Datagrams, or chunks of a stream."""
+    lines: int = 0
+    """Those that are not empty."""
+    received: int = 0
+    """Pieces: one ``value|type`` each, or one Graphite point."""
+    aggregated: int = 0
+    """Pieces that are in a window now, or points that were passed on."""
+    bad: int = 0
+    """Pieces that made no sense."""
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    """Pieces left out for other reasons, by cause."""
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(
+            self.packets + other.packets,
+            self.lines + other.lines,
+            self.received + other.received,
+            self.aggregated + other.aggregated,
+            self.bad + other.bad,
+            Counter(self.dropped) + Counter(other.dropped),
+        )
+
+
+class BadLine(NamedTuple):
+    """One bad line."""
+
+    time: float
+    """Wall-clock seconds at which it was read."""
+    text: str
+    """Its beginning, in ASCII: everything else is escaped."""
+    reason: str
+
+
+class BadLines:
+    """Remembers the last bad lines, and logs one now and then. Not thread-safe but for :meth:`recent`."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._recent: deque[tuple[float, str, str]] = deque(maxlen=KEPT)
+        self._unlogged = 0
+        self._next_log = clock.monotonic()
+
+    def add(self, line: str, reason: str, times: int) -> None:
+        """Remember ``line``, which came ``times`` times."""
+        self._unlogged += times
+        self._recent.append((self._clock.time(), line[:SHOWN], reason))
+
+    def recent(self) -> list[BadLine]:
+        """Return the last bad lines, oldest first."""
+        return [BadLine(time, ascii(text)[1:-1], reason) for time, text, reason in self._recent.copy()]
+
+    def report(self) -> None:
+        """Log the last bad line, if there is one that the log may still take."""
+        if self._unlogged and (now := self._clock.monotonic()) >= self._next_log:
+            last = self.recent()[-1]
+            log.warning('bad line, %s: "%s" (%d since the last such message)', last.reason, last.text, self._unlogged)
+            self._unlogged = 0
+            self._next_log = now + LOG_EVERY

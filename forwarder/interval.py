@@ -1,0 +1,119 @@
+"""What one intake has added up since the registry last asked. One owner writes; whoever takes it over reads."""
+
+import math
+from collections.abc import Iterable
+from hashlib import sha256
+from itertools import repeat
+from typing import NamedTuple
+
+from metricslib.distribution import Distribution
+from metricslib.series import Kind
+from metricslib.window import Aggregates, GaugeChange
+
+__all__ = ["Interval", "Tally"]
+
+Tally = tuple[tuple[str, float], ...]
+"""What is added to which counters: ints where it is whole numbers, whose sums are exact in any order."""
+
+_BUFFERED = 1 << 16
+_LONGEST_MEMBER = 256  # as in metricslib.unique: what is longer is told apart by its hash
+
+
+class _Samples(NamedTuple):
+    """A timer or histogram: samples of weight 1 wait, for a distribution takes many of them much faster than each."""
+
+    waiting: list[float]
+    distribution: Distribution
+
+
+class Interval:
+    """Aggregates in the making. Distributions keep ``exact`` samples as they are, sets at most ``members``."""
+
+    __slots__ = ("_exact", "_members", "_waiting", "counters", "distributions", "fractional", "gauges", "uniques")
+
+    def __init__(self, exact: int, members: int) -> None:
+        self._exact = exact
+        self._members = members
+        self._waiting = 0
+        self.counters: dict[str, float] = {}
+        self.gauges: dict[str, GaugeChange] = {}
+        self.distributions: dict[Kind, dict[str, _Samples]] = {"timer": {}, "histogram": {}}
+        self.uniques: dict[str, set[str]] = {}
+        self.fractional = False
+        """Whether something else than whole numbers was added to a counter: from then on, their order matters."""
+
+    def add_whole(self, tally: Tally, times: int) -> None:
+        """Add whole numbers, ``times`` over."""
+        counters = self.counters
+        for key, amount in tally:
+            counters[key] = counters.get(key, 0) + amount * times
+
+    def add(self, tally: Tally) -> int:
+        """Add any numbers; return how many were refused, for the total would be none."""
+        refused = 0
+        for key, amount in tally:
+            total = self.counters.get(key, 0) + amount
+            if math.isfinite(total):
+                self.counters[key] = total
+            else:
+                refused += 1
+        return refused
+
+    def change(self, changes: Iterable[tuple[str, GaugeChange]]) -> int:
+        """Change gauges; return how many changes were refused, for the value would be no number."""
+        refused = 0
+        for key, change in changes:
+            before = self.gauges.get(key)
+            if before is None or change.base is not None:
+                self.gauges[key] = change
+                continue
+            # Where the value is known, deltas are added to it one by one, as statsd does.
+            after = before.then(change) if before.base is None else GaugeChange(before.base + change.delta)
+            if math.isfinite(after.delta if after.base is None else after.base):
+                self.gauges[key] = after
+            else:
+                refused += 1
+        return refused
+
+    def sample(self, kind: Kind, key: str, value: float, weight: float, times: int) -> None:
+        """Add equal samples to a timer or histogram."""
+        samples = self.distributions[kind].get(key)
+        if samples is None:
+            samples = self.distributions[kind][key] = _Samples([], Distribution(limit=self._exact))
+        if weight == 1:
+            samples.waiting.extend(repeat(value, times))
+            self._waiting += times
+            if self._waiting > _BUFFERED:
+                self._fold()
+        else:
+            for _ in range(times):
+                samples.distribution.add(value, weight)
+
+    def member(self, key: str, member: str) -> bool:
+        """Add a member to a set; return whether it is in it, and not refused because the set is full."""
+        members = self.uniques.setdefault(key, set())
+        if len(member) > _LONGEST_MEMBER:
+            member = sha256(member.encode()).hexdigest()
+        if len(members) < self._members:
+            members.add(member)
+            return True
+        return member in members
+
+    def aggregates(self) -> Aggregates:
+        """Return everything. Nothing may be added any more."""
+        self._fold()
+        aggregates = Aggregates()
+        aggregates.counters = self.counters
+        aggregates.gauges = self.gauges
+        for kind, table in self.distributions.items():
+            aggregates[kind].update((key, samples.distribution.freeze()) for key, samples in table.items())
+        aggregates.uniques = {key: frozenset(members) for key, members in self.uniques.items()}
+        return aggregates
+
+    def _fold(self) -> None:
+        for table in self.distributions.values():
+            for waiting, distribution in table.values():
+                if waiting:
+                    distribution.extend(waiting)
+                    waiting.clear()
+        self._waiting = 0

@@ -1,0 +1,243 @@
+"""What a line says: statsd's line protocol with DogStatsD's additions, and Graphite's plain text. No I/O, no state.
+
+In: one line as text, without its line feed. Out: what was measured, piece by piece, or why not. Any text is taken;
+nothing here raises. A piece is one ``value|type``, and each is judged by itself: a bad one leaves its neighbours alone.
+
+A statsd line is ``key[:value|type[|@rate]]…[|#tag,tag]``. Where its dialects differ, the rules are:
+
+* Carriage returns at the end belong to the line's end. White space around a type is ignored.
+* ``|#`` begins the tags wherever it first stands, and they end at the next ``|``. What follows them are more fields of
+  the last piece. In each tag the first ``:`` is the ``=`` of Graphite's form, in which tags may also stand in the key.
+* A value without a type has that of the next piece that has one, and its rate: ``a:1:2:3|c`` is three counts
+  (DogStatsD). A set takes them together as one member, colons and all: ``users:urn:x|s`` has the member ``urn:x``.
+* Right after the type stands a rate, ``@`` and a number in (0, 1] without sign or space, or DogStatsD's time (``T`` and
+  digits) or origin (``c:…``, ``e:…``, ``card:…``), which are skipped. Anything else there, also nothing, makes the
+  piece bad; farther to the right what is unknown is skipped, and so is a second rate.
+* Numbers are what JavaScript's ``Number()`` reads, as long as they are finite. A set takes any text, and an empty one
+  as ``0``.
+* A gauge whose value begins with a sign is changed by it.
+* DogStatsD's events and service checks are no metrics: each counts as one piece, under a cause of its own.
+"""
+
+import math
+import re
+from typing import NamedTuple
+
+from metricslib.series import Kind
+
+__all__ = ["KINDS", "LONGEST_KEY", "Line", "Point", "Sample", "number", "parse", "parse_point"]
+
+LONGEST_KEY = 4096
+"""How many characters a key may have, its tags included. What is longer is bad."""
+
+KINDS: dict[str, Kind] = {
+    "c": "counter",
+    "ms": "timer",
+    "g": "gauge",
+    "s": "unique",
+    "h": "histogram",
+    "d": "histogram",
+}
+"""What each type of the protocol is here."""
+
+_WHITE = (
+    "\t\n\v\f\r \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000\ufeff"
+)
+"""What JavaScript trims from a number."""
+# No digit can be matched in two ways, so that a long line takes no time that grows with its square.
+_UNSIGNED = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+_DECIMAL = re.compile(rf"[+-]?{_UNSIGNED}")
+_RATE = re.compile(rf"@{_UNSIGNED}")
+_OTHER_BASE = re.compile(r"0(?:[xX][0-9a-fA-F]+|[oO][0-7]+|[bB][01]+)")
+_TIME = re.compile(r"T[0-9]+")
+_ORIGINS = frozenset(("c", "e", "card"))
+
+
+class Sample(NamedTuple):
+    """One good piece."""
+
+    kind: Kind
+    value: float = 0.0
+    weight: float = 1.0
+    """How many equal ones the sample stands for: 1 / rate. Gauges and sets have no use for it."""
+    relative: bool = False
+    """Whether a gauge is changed by ``value``, not set to it."""
+    member: str = ""
+    """What a set gets."""
+
+
+class Line(NamedTuple):
+    """All that one statsd line says."""
+
+    key: str
+    """Name and tags in Graphite's form, as written; :func:`metricslib.names.split` makes them canonical. No colon."""
+    samples: tuple[Sample, ...] = ()
+    bad: tuple[str, ...] = ()
+    """For each bad piece, what is wrong with it."""
+    skipped: str = ""
+    """``event`` or ``service_check`` if the line is one, and then it has nothing else."""
+
+    @property
+    def pieces(self) -> int:
+        return len(self.samples) + len(self.bad) + bool(self.skipped)
+
+
+def number(text: str) -> float | None:
+    """Return the number that JavaScript reads in ``text``, which may then be infinite; None where it reads none.
+
+    >>> number(" 5 "), number("0x10"), number("1_0"), number("Infinity")
+    (5.0, 16.0, None, None)
+    """
+    trimmed = text.strip(_WHITE)
+    if _DECIMAL.fullmatch(trimmed):
+        return float(trimmed) + 0.0  # no -0: nobody writes it in JavaScript's form
+    if _OTHER_BASE.fullmatch(trimmed):
+        try:
+            return float(int(trimmed, 0))
+        except OverflowError:
+            return math.inf
+    return 0.0 if text and not trimmed else None
+
+
+# -- statsd
+
+
+def parse(line: str) -> Line:
+    """Return what a statsd line says. An empty line says nothing: it has no pieces."""
+    line = line.rstrip("\r")
+    if not line:
+        return Line("")
+    if line.startswith("_e{"):
+        return Line("", skipped="event")
+    if line.startswith("_sc|"):
+        return Line("", skipped="service_check")
+    metric, _, rest = line.partition("|#")
+    tags, _, after = rest.partition("|")
+    key, *pieces = metric.split(":")
+    if tags:
+        key += ";" + ";".join([_tag(tag) for tag in tags.split(",")])
+    samples, bad = _read(_fields(pieces), after.split("|"))
+    if not samples and not bad:
+        bad = ["no value"]
+    if len(key) > LONGEST_KEY:
+        samples, bad = [], ["key too long"] * (len(samples) + len(bad))
+    return Line(key, tuple(samples), tuple(bad))
+
+
+def _tag(tag: str) -> str:
+    return tag.replace(";", "_", 1).replace(":", "=", 1).replace(":", "")
+
+
+def _fields(pieces: list[str]) -> list[list[str]]:
+    """Return the fields of each piece, without DogStatsD's origins, whose colons are none between pieces."""
+    groups: list[list[str]] = []
+    for piece in pieces:
+        fields = piece.split("|")
+        if groups and len(groups[-1]) > 2 and groups[-1][-1] in _ORIGINS:
+            groups[-1][-1:] = fields[1:]
+        else:
+            groups.append(fields)
+    return groups
+
+
+def _read(groups: list[list[str]], after: list[str]) -> tuple[list[Sample], list[str]]:
+    """Return samples and faults of all pieces of a line. ``after`` are the fields behind the tags."""
+    samples: list[Sample] = []
+    bad: list[str] = []
+    values: list[str] = []  # those still without a type, then all of one type
+    for index, (value, *fields) in enumerate(groups):
+        values.append(value)
+        if not fields:
+            continue
+        kind = KINDS.get(fields[0].strip(_WHITE))
+        weight = _weight(fields[1:], after if index == len(groups) - 1 else [])
+        if kind == "unique":
+            values = [":".join(values)]
+        for text in values:
+            sample = _sample(kind, text, weight) if kind else "unknown type"
+            if isinstance(sample, str):
+                bad.append(sample)
+            else:
+                samples.append(sample)
+        values = []
+    bad += ["no type"] * len(values)
+    return samples, bad
+
+
+def _weight(fields: list[str], after: list[str]) -> float:
+    """Return 1 / rate, where a piece without one has 1; NaN if its fields are bad."""
+    if fields and not (fields[0].startswith("@") or _TIME.fullmatch(fields[0])):
+        return math.nan
+    for field in (*fields, *after):
+        if field.startswith("@"):
+            if not _RATE.fullmatch(field):
+                return math.nan
+            rate = float(field[1:])
+            weight = 1 / rate if 0 < rate <= 1 else math.nan
+            return weight if math.isfinite(weight) else math.nan
+    return 1.0
+
+
+def _sample(kind: Kind, text: str, weight: float) -> Sample | str:
+    """Return one piece's sample, or what is wrong with it."""
+    if math.isnan(weight):
+        return "bad rate"
+    if kind == "unique":
+        return Sample(kind, member=text or "0")
+    value = number(text)
+    if value is None:
+        return "bad value"
+    # What is added up later: for distributions that is also the squares.
+    reach = value if kind == "gauge" else value * weight if kind == "counter" else value * value * weight
+    if not math.isfinite(reach):
+        return "value out of range"
+    if kind == "timer" and value < 0:
+        return "negative time"
+    return Sample(kind, value, weight, kind == "gauge" and text[0] in "+-")
+
+
+# -- Graphite
+
+Point = tuple[str, float, int]
+"""Path, value and stamp, in whole seconds since the epoch."""
+
+_LAST_STAMP = 2**32 - 1  # whisper has four bytes for it
+_NOT_IN_PATH = re.compile(r"[\x00-\x20\x7f-\x9f\ufffd]")
+_NOT_FINITE = re.compile(r"[+-]?(?:nan|inf|infinity)", re.IGNORECASE)
+
+
+def parse_point(line: str, now: float) -> Point | str:
+    """Return the point in a line ``path value stamp``, or the cause why there is none: ``bad`` or ``not_finite``.
+
+    The stamps ``-1`` and ``N`` mean ``now``. Tags come out in canonical order. A path may hold anything but white
+    space, control characters and what was no UTF-8.
+    """
+    fields = line.split()
+    if len(fields) != 3:
+        return "bad"
+    path = _canonical_path(fields[0])
+    value = number(fields[1])
+    stamp = now if fields[2] == "N" else number(fields[2])
+    if stamp == -1:
+        stamp = now
+    if path is None or stamp is None or not 0 <= stamp <= _LAST_STAMP:
+        return "bad"
+    if value is None:
+        return "not_finite" if _NOT_FINITE.fullmatch(fields[1]) else "bad"
+    return (path, value, int(stamp)) if math.isfinite(value) else "not_finite"
+
+
+def _canonical_path(path: str) -> str | None:
+    if len(path) > LONGEST_KEY or _NOT_IN_PATH.search(path):
+        return None
+    if ";" not in path:
+        return path
+    name, *tags = path.split(";")
+    pairs = {}
+    for tag in tags:
+        key, _, value = tag.partition("=")
+        if not key or "!" in key or "^" in key or not value or value[0] == "~":
+            return None
+        pairs[key] = value
+    return name + "".join([f";{key}={value}" for key, value in sorted(pairs.items())]) if name else None

@@ -1,0 +1,95 @@
+"""Graphite's own lines on their way through: they pass by registry and windows, with the stamps they came with.
+
+In: blocks of whole lines ``path value stamp`` from a stream. Out: lists of points, handed to a callable when there are
+enough of them or the listener says that it is time.
+"""
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from metricslib.clock import SYSTEM_CLOCK, Clock
+
+from .counts import BadLine, BadLines, Counts
+from .parser import Point, parse_point
+
+__all__ = ["Relay"]
+
+log = logging.getLogger("forwarder")
+
+
+class Relay:
+    """Reads points and passes them to ``relay`` in lists of at most ``batch``; fed by one listener.
+
+    What ``relay`` raises is logged, and its points are dropped, cause ``relay_error``.
+    """
+
+    def __init__(
+        self, relay: Callable[[list[Point]], None], *, batch: int = 10_000, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
+        self._relay = relay
+        self._batch = batch
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._points: list[Point] = []
+        self._bad_lines = BadLines(clock)
+        self._packets = self._lines = self._passed = self._bad = 0
+        self._dropped: Counter[str] = Counter()
+
+    def feed(self, chunks: Sequence[bytes]) -> None:
+        """Take blocks of whole lines. Never raises, whatever is in them."""
+        text = b"\n".join(chunks).decode("utf-8", "replace")
+        now = self._clock.time()
+        with self._lock:
+            self._packets += len(chunks)
+            for line in text.split("\n"):
+                if line and not line.isspace():
+                    self._take(line, now)
+        self._bad_lines.report()
+
+    def drop(self, cause: str, count: int = 1) -> None:
+        """Account for lines that the listener itself could not hand over."""
+        with self._lock:
+            self._dropped[cause] += count
+
+    def settle(self) -> None:
+        """Pass on what is held back. The listener calls this once a second, and before it closes a connection."""
+        with self._lock:
+            self._pass_on()
+
+    def counts(self) -> Counts:
+        """Return the account since the start; points not passed on yet are not in it."""
+        with self._lock:
+            dropped = dict(self._dropped)
+            received = self._passed + self._bad + sum(dropped.values())
+            return Counts(self._packets, self._lines, received, self._passed, self._bad, dropped)
+
+    def bad_lines(self) -> list[BadLine]:
+        """Return the last bad lines, oldest first."""
+        return self._bad_lines.recent()
+
+    def _take(self, line: str, now: float) -> None:
+        self._lines += 1
+        point = parse_point(line, now)
+        if point == "bad":
+            self._bad += 1
+            self._bad_lines.add(line, "no point", 1)
+        elif isinstance(point, str):
+            self._dropped[point] += 1
+        else:
+            self._points.append(point)
+            if len(self._points) >= self._batch:
+                self._pass_on()
+
+    def _pass_on(self) -> None:
+        if not self._points:
+            return
+        points, self._points = self._points, []
+        try:
+            self._relay(points)
+        except Exception:
+            log.exception("%d points could not be passed on", len(points))
+            self._dropped["relay_error"] += len(points)
+        else:
+            self._passed += len(points)
