@@ -9,6 +9,9 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from metricslib.registry import Registry
+from metricslib.testing import ManualClock
+
 ROOT = Path(__file__).parent.parent
 
 # No deadline: a loaded machine is no defect of the code. In CI the examples are the same in every run.
@@ -37,3 +40,15 @@ def need() -> Callable[..., None]:
             stop(f"not found: {', '.join(missing)}")
 
     return need
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """A clock that the test moves."""
+    return ManualClock()
+
+
+@pytest.fixture
+def registry(clock: ManualClock) -> Registry:
+    """A registry of the test's own, on `clock`."""
+    return Registry(clock=clock)
