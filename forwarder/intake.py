@@ -67,6 +67,7 @@ class Intake:
         self._bad_lines = BadLines(clock)
         self._packets = self._lines = self._aggregated = self._bad = 0
         self._dropped: Counter[str] = Counter()
+        self._collected = Counts()
 
     # -- for the listener
 
@@ -94,6 +95,7 @@ class Intake:
         """Return what is new since the last call, and forget it."""
         with self._lock:
             interval, self._interval = self._interval, self._new_interval()
+            self._collected = self._counts()
         return interval.aggregates()
 
     def forget(self, kind: Kind, key: str) -> None:
@@ -106,13 +108,20 @@ class Intake:
     def counts(self) -> Counts:
         """Return the account since the start."""
         with self._lock:
-            dropped = dict(self._dropped)
-            received = self._aggregated + self._bad + sum(dropped.values())
-            return Counts(self._packets, self._lines, received, self._aggregated, self._bad, dropped)
+            return self._counts()
+
+    def collected(self) -> Counts:
+        """Return the account as it was at the last collection: of exactly the pieces whose effect has been collected."""
+        return self._collected
 
     def bad_lines(self) -> list[BadLine]:
         """Return the last bad lines, oldest first."""
         return self._bad_lines.recent()
+
+    def _counts(self) -> Counts:
+        dropped = dict(self._dropped)
+        received = self._aggregated + self._bad + sum(dropped.values())
+        return Counts(self._packets, self._lines, received, self._aggregated, self._bad, dropped)
 
     # -- a batch; the lock is held
 
