@@ -1,0 +1,71 @@
+"""Reading datagrams: as many as are there, up to a batch, in one go."""
+
+import select
+import socket
+
+from metricslib.clock import SYSTEM_CLOCK, Clock
+
+from .listener import Listener, Sink
+
+__all__ = ["DatagramListener", "grow_buffer"]
+
+BATCH = 256
+"""How many datagrams are read before they are handed over."""
+_SO_RCVBUFFORCE = 33
+_WANTED = 64 << 20
+_PAUSE = 0.1  # seconds after an error, which may last
+
+
+def grow_buffer(sock: socket.socket, wanted: int = _WANTED) -> int:
+    """Make the receive buffer as large as the kernel allows, and return how many bytes it granted."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, wanted)
+    except OSError:  # for that one must be root; without, the kernel's limit (net.core.rmem_max) counts
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, wanted)
+    # The kernel doubles what is asked, and says so.
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+
+
+class DatagramListener(Listener):
+    """Reads datagrams of up to ``longest`` bytes. Of a longer one the whole lines are kept, and one drop is counted."""
+
+    def __init__(self, sink: Sink, *, longest: int, clock: Clock = SYSTEM_CLOCK) -> None:
+        super().__init__(sink, clock)
+        self._buffer = memoryview(bytearray(longest))
+
+    def _read(self, sock: socket.socket) -> None:
+        poll = select.poll()
+        poll.register(sock, select.POLLIN)
+        poll.register(self._woken, select.POLLIN)
+        while self._deadline is None:
+            poll.poll()
+            if self._drain(sock) is None:
+                select.select([self._woken], [], [], _PAUSE)
+        self._hang_up(sock)
+        while not self._late and self._drain(sock) == BATCH:
+            pass
+
+    def _drain(self, sock: socket.socket) -> int | None:
+        """Hand over up to a batch; return how many datagrams that were, None after an error."""
+        datagrams: list[bytes] = []
+        failed = False
+        while len(datagrams) < BATCH:
+            try:
+                size = sock.recv_into(self._buffer, 0, socket.MSG_TRUNC)
+            except BlockingIOError:
+                break
+            except OSError:
+                self._failed("recv_error", f"reading {self._address} failed")
+                failed = True
+                break
+            datagram = bytes(self._buffer[:size])
+            if size > len(self._buffer):
+                datagram = datagram[: datagram.rfind(b"\n") + 1]
+                self._sink.drop("truncated")
+            datagrams.append(datagram)
+        if datagrams:
+            self._feed(datagrams)
+        return None if failed else len(datagrams)
+
+    def _hang_up(self, sock: socket.socket) -> None:
+        """Let nobody send any more, where that can be done while what was sent is still read."""

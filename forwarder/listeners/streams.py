@@ -1,0 +1,212 @@
+"""Reading streams: one thread for all connections of a listener.
+
+Closing is an answer. A sender that half-closes and then reads the end of the stream knows that everything was read, so
+what was read is handed over before a connection is closed, and only a connection that its peer has ended is closed in
+that way. Every other one, refused or cut off at shutdown, is aborted, which the peer sees as an error.
+"""
+
+import selectors
+import socket
+from typing import NamedTuple
+
+from metricslib.clock import SYSTEM_CLOCK, Clock
+
+from .lines import Lines
+from .listener import Listener, Sink
+
+__all__ = ["CONNECTIONS", "StreamListener"]
+
+CONNECTIONS = 1024
+"""How many connections may be open; what comes then is aborted and counted, cause ``connections_refused``."""
+_CHUNK = 1 << 16
+_BATCH = 1 << 20  # bytes that are handed over at once, and kept in memory
+_HELD = 1.0  # seconds for which the sink may hold things back
+_REST = 0.5  # seconds without accepting, when that failed for want of descriptors or memory
+_GRACE = 0.5  # seconds for senders to come to their end at shutdown,
+_SILENCE = 0.05  # unless none of them sends for so many
+
+
+class _Connection(NamedTuple):
+    socket: socket.socket
+    lines: Lines
+
+
+class StreamListener(Listener):
+    """Accepts connections and reads lines. The last line of a stream needs no line feed.
+
+    Lines over the bound are dropped, cause ``line_too_long``, and so is one that a reset cuts, cause ``cut_off``.
+    """
+
+    def __init__(self, sink: Sink, *, connections: int = CONNECTIONS, clock: Clock = SYSTEM_CLOCK) -> None:
+        super().__init__(sink, clock)
+        self._limit = connections
+        self._connections: dict[int, _Connection] = {}
+        self._blocks: list[bytes] = []
+        self._size = 0
+        self._ended: list[_Connection] = []
+        self._settle_at: float | None = None
+        self._accept_at: float | None = None
+
+    @property
+    def connections(self) -> int:
+        """How many are open now."""
+        return len(self._connections)
+
+    def _abort(self, connection: socket.socket) -> None:
+        """Close so that the peer sees an error."""
+        connection.close()
+
+    def _hang_up(self, connection: socket.socket) -> None:
+        """Let the peer write no more, where that can be done while what it wrote is still read."""
+
+    # -- the thread
+
+    def _read(self, sock: socket.socket) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(sock, selectors.EVENT_READ)
+            selector.register(self._woken, selectors.EVENT_READ)
+            while self._deadline is None:
+                self._serve(sock, selector, self._timeout())
+                self._keep_time(sock, selector)
+            self._finish(sock, selector)
+
+    def _timeout(self) -> float | None:
+        due = [at for at in (self._settle_at, self._accept_at) if at is not None]
+        return max(0.0, min(due) - self._clock.monotonic()) if due else None
+
+    def _keep_time(self, sock: socket.socket, selector: selectors.BaseSelector) -> None:
+        now = self._clock.monotonic()
+        if self._settle_at is not None and now >= self._settle_at:
+            self._settle()
+            self._settle_at = None
+        if self._accept_at is not None and now >= self._accept_at:
+            selector.register(sock, selectors.EVENT_READ)
+            self._accept_at = None
+
+    def _serve(self, sock: socket.socket, selector: selectors.BaseSelector, timeout: float | None) -> bool:
+        """Wait, accept, read once from each connection that has something; return whether any had."""
+        served = False
+        for key, _ in selector.select(timeout):
+            if key.fileobj is sock:
+                self._accept(sock, selector)
+            elif key.data is not None:
+                served = True
+                self._receive(key.data)
+        self._hand_over(selector)
+        return served
+
+    def _accept(self, sock: socket.socket, selector: selectors.BaseSelector) -> None:
+        try:
+            while True:
+                accepted, _ = sock.accept()
+                if len(self._connections) >= self._limit:
+                    self._account.add("connections_refused")
+                    self._aborted(accepted)
+                    continue
+                self._account.add("connections")
+                accepted.setblocking(False)
+                connection = _Connection(accepted, Lines())
+                self._connections[accepted.fileno()] = connection
+                selector.register(accepted, selectors.EVENT_READ, connection)
+        except BlockingIOError:
+            pass
+        except ConnectionError:  # gone before it was accepted
+            self._account.add("connection_errors")
+        except OSError:
+            self._failed("accept_errors", f"no connection could be accepted on {self._address}")
+            if self._deadline is None:
+                selector.unregister(sock)
+                self._accept_at = self._clock.monotonic() + _REST
+
+    def _receive(self, connection: _Connection) -> None:
+        """Read once."""
+        try:
+            chunk = connection.socket.recv(_CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._account.add("connection_errors")
+            self._cut_off(connection)
+            self._ended.append(connection)
+            return
+        if chunk:
+            self._take(connection, chunk)
+        else:
+            self._keep(connection.lines.close())
+            self._ended.append(connection)
+
+    def _take(self, connection: _Connection, chunk: bytes) -> None:
+        block, too_long = connection.lines.feed(chunk)
+        if too_long:
+            self._sink.drop("line_too_long", too_long)
+        self._keep(block)
+
+    def _keep(self, block: bytes) -> None:
+        if block:
+            self._blocks.append(block)
+            self._size += len(block)
+            if self._size >= _BATCH:
+                self._feed_blocks()
+
+    def _cut_off(self, connection: _Connection) -> None:
+        if connection.lines.close():
+            self._sink.drop("cut_off")
+
+    def _feed_blocks(self) -> None:
+        if self._blocks:
+            self._feed(self._blocks)
+            self._blocks = []
+            self._size = 0
+            if self._settle_at is None:
+                self._settle_at = self._clock.monotonic() + _HELD
+
+    def _hand_over(self, selector: selectors.BaseSelector) -> None:
+        """Hand over what was read, and only then close what has ended."""
+        self._feed_blocks()
+        if self._ended:
+            self._settle()
+            for connection in self._ended:
+                self._forget(connection, selector)
+                connection.socket.close()
+            self._ended = []
+
+    def _forget(self, connection: _Connection, selector: selectors.BaseSelector) -> None:
+        selector.unregister(connection.socket)
+        del self._connections[connection.socket.fileno()]
+
+    # -- the end
+
+    def _finish(self, sock: socket.socket, selector: selectors.BaseSelector) -> None:
+        self._accept(sock, selector)
+        if self._accept_at is None:
+            selector.unregister(sock)
+        selector.unregister(self._woken)
+        self._close(sock)
+        grace = self._clock.monotonic() + _GRACE
+        while self._connections and not self._late and self._clock.monotonic() < grace:
+            if not self._serve(sock, selector, _SILENCE):
+                break
+        for connection in list(self._connections.values()):
+            self._cut(connection, selector)
+        self._settle()
+
+    def _cut(self, connection: _Connection, selector: selectors.BaseSelector) -> None:
+        """End a connection whose peer has not ended it, so that its last line may be only the half of one."""
+        try:
+            self._hang_up(connection.socket)
+            while not self._late and (chunk := connection.socket.recv(_CHUNK)):
+                self._take(connection, chunk)
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._account.add("connection_errors")
+        self._cut_off(connection)
+        self._feed_blocks()
+        self._forget(connection, selector)
+        self._aborted(connection.socket)
+
+    def _aborted(self, connection: socket.socket) -> None:
+        try:
+            self._abort(connection)
+        except OSError:
+            self._account.add("connection_errors")

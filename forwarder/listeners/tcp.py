@@ -1,0 +1,65 @@
+"""Lines over TCP, IPv4 or IPv6: statsd's or Graphite's, as the sink has it."""
+
+import socket
+import struct
+from typing import Any
+
+from metricslib.clock import SYSTEM_CLOCK, Clock
+
+from .listener import Sink
+from .streams import CONNECTIONS, StreamListener
+
+__all__ = ["TcpListener", "resolve", "url"]
+
+
+def resolve(host: str, port: int, kind: socket.SocketKind) -> tuple[socket.AddressFamily, Any]:
+    """Return the family and the address to bind for ``host``, a name or an address; OSError if there is none."""
+    family, _, _, _, address = socket.getaddrinfo(host or None, port, type=kind, flags=socket.AI_PASSIVE)[0]
+    return family, address
+
+
+def url(scheme: str, sock: socket.socket) -> str:
+    """Return the address to which ``sock`` is bound."""
+    host, port, *_ = sock.getsockname()
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+class TcpListener(StreamListener):
+    """Hears connections on ``host`` and ``port``; port 0 takes a free one. ``scheme`` is for :attr:`address` alone."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        sink: Sink,
+        *,
+        scheme: str = "tcp",
+        connections: int = CONNECTIONS,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        super().__init__(sink, connections=connections, clock=clock)
+        self._host = host
+        self._port = port
+        self._scheme = scheme
+
+    def _open(self) -> socket.socket:
+        family, address = resolve(self._host, self._port, socket.SOCK_STREAM)
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(address)
+            sock.listen(1024)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def _url(self, sock: socket.socket) -> str:
+        return url(self._scheme, sock)
+
+    def _abort(self, connection: socket.socket) -> None:
+        # With a linger time of 0, close() resets the connection.
+        try:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        finally:
+            connection.close()

@@ -1,0 +1,134 @@
+"""statsd lines over Unix sockets, stream and datagram, with the care that their files need.
+
+A file left by somebody who died is replaced, but only if it is a socket and nobody answers there. At the end the file
+is removed, but only if it is still the one that was made here.
+"""
+
+import errno
+import os
+import socket
+import stat
+
+from metricslib.clock import SYSTEM_CLOCK, Clock
+
+from .datagrams import DatagramListener
+from .listener import Sink
+from .streams import CONNECTIONS, StreamListener
+
+__all__ = ["MODE", "UnixDatagramListener", "UnixStreamListener"]
+
+MODE = 0o600
+"""Permissions of the socket's file: who may write to it may send."""
+_LONGEST_DATAGRAM = 256 << 10
+
+
+class _SocketFile:
+    """A bound Unix socket's place in the file system."""
+
+    def __init__(self, path: str, mode: int) -> None:
+        self.path = path
+        self._mode = mode
+        self._identity: tuple[int, int] | None = None
+
+    def bind(self, sock: socket.socket) -> None:
+        try:
+            self._bind(sock)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or not self._is_dead(sock.type):
+                raise
+            os.unlink(self.path)
+            self._bind(sock)
+
+    def _bind(self, sock: socket.socket) -> None:
+        # The file gets the socket's own mode, so that nobody finds it open for a moment. The umask may still take away.
+        os.fchmod(sock.fileno(), self._mode)
+        sock.bind(self.path)
+        os.chmod(self.path, self._mode)
+        self._identity = self._found()
+
+    def _is_dead(self, kind: int) -> bool:
+        if not stat.S_ISSOCK(os.lstat(self.path).st_mode):
+            return False
+        with socket.socket(socket.AF_UNIX, kind) as probe:
+            probe.setblocking(False)
+            try:
+                probe.connect(self.path)
+            except ConnectionRefusedError:
+                return True
+            except OSError:  # also one that is too busy, or of another type, is alive
+                return False
+        return False
+
+    def unlink(self) -> None:
+        if self._identity is not None and self._found() == self._identity:
+            try:
+                os.unlink(self.path)
+            except OSError:  # somebody else was faster, or took the directory from us
+                pass
+        self._identity = None
+
+    def _found(self) -> tuple[int, int] | None:
+        try:
+            status = os.lstat(self.path)
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+
+class UnixStreamListener(StreamListener):
+    """Hears connections on the socket file ``path``."""
+
+    def __init__(
+        self, path: str, sink: Sink, *, mode: int = MODE, connections: int = CONNECTIONS, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
+        super().__init__(sink, connections=connections, clock=clock)
+        self._file = _SocketFile(path, mode)
+
+    def _open(self) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._file.bind(sock)
+            sock.listen(1024)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def _url(self, sock: socket.socket) -> str:
+        return f"unix://{self._file.path}"
+
+    def _hang_up(self, connection: socket.socket) -> None:
+        # From now on the peer cannot write, and what it wrote before is still read.
+        connection.shutdown(socket.SHUT_RD)
+
+    def _close(self, sock: socket.socket) -> None:
+        self._file.unlink()
+        super()._close(sock)
+
+
+class UnixDatagramListener(DatagramListener):
+    """Hears datagrams on the socket file ``path``. Senders wait while the queue is full, so the kernel drops none."""
+
+    def __init__(self, path: str, sink: Sink, *, mode: int = MODE, clock: Clock = SYSTEM_CLOCK) -> None:
+        super().__init__(sink, longest=_LONGEST_DATAGRAM, clock=clock)
+        self._file = _SocketFile(path, mode)
+
+    def _open(self) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            self._file.bind(sock)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def _url(self, sock: socket.socket) -> str:
+        return f"unixgram://{self._file.path}"
+
+    def _hang_up(self, sock: socket.socket) -> None:
+        self._file.unlink()
+        sock.shutdown(socket.SHUT_RD)
+
+    def _close(self, sock: socket.socket) -> None:
+        self._file.unlink()
+        sock.close()
