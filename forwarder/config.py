@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 from metricslib.errors import MetricsError
 from metricslib.naming import Naming, expanded
 
-from . import options
+from . import addresses, options
+from .addresses import host_and_port
 from .options import Kind, toml
 
 __all__ = [
@@ -68,20 +69,19 @@ class Config:
     max_tag_sets: int = 10_000
     expire: float = 86_400
     """After how long an idle series leaves; 0 keeps all."""
-    socket_mode: int | None = None
-    receive_buffer: int = 8 << 20
+    socket_mode: int = 0o600
+    receive_buffer: int = 64 << 20
     stop_timeout: float = 10
     log_level: str = "info"
 
     @property
     def page(self) -> tuple[str, int] | None:
         """Host and port of the page, None when it is off."""
-        return options.address_of(self.http)
+        return None if self.http == "off" else host_and_port(self.http)
 
     def values(self) -> dict[str, Any]:
-        """Return every option's value by its name, without those that have none."""
-        values = {name: getattr(self.naming if _in_naming(name) else self, name.rpartition(".")[2]) for name in OPTIONS}
-        return {name: value for name, value in values.items() if value is not None}
+        """Return every option's value by its name."""
+        return {name: getattr(self.naming if _in_naming(name) else self, name.rpartition(".")[2]) for name in OPTIONS}
 
     def as_toml(self) -> str:
         """Return the configuration as TOML that gives the same again, but for secrets in URLs, which are masked."""
@@ -197,8 +197,9 @@ def settle(*sources: Settings) -> Config:
     for source in reversed(sources):
         settings.update(source)
     values = {name: setting.value for name, setting in settings.items()}
-    if "prefix" in values:
-        _check("prefix", settings["prefix"].origin, values["prefix"])
+    for name in ("listen", "prefix"):
+        if name in settings:
+            _check(name, settings[name])
     naming = {name.removeprefix("naming."): values.pop(name) for name in list(values) if _in_naming(name)}
     own = values.get("own_prefix", Config().own_prefix)
     return Config(naming=Naming(unprefixed=f"{own}.", **naming), **values)
@@ -221,11 +222,14 @@ def _setting(name: str, origin: str, given: object, of_text: Any) -> Setting:
     return Setting(value, origin)
 
 
-def _check(name: str, origin: str, prefix: str) -> None:
-    try:
-        expanded(prefix)
-    except ValueError as error:
-        raise ConfigError(origin, name, f"{prefix!r}: {getattr(error, 'reason', error)}") from None
+def _check(name: str, setting: Setting) -> None:
+    """Refuse what is of the right kind and yet cannot work."""
+    values = setting.value if name == "listen" else (setting.value,)
+    for value in values:
+        try:
+            addresses.parse(value) if name == "listen" else expanded(value)
+        except ValueError as error:
+            raise ConfigError(setting.origin, name, f"{value!r} {getattr(error, 'reason', error)}") from None
 
 
 def _nearest(word: str, hints: Mapping[str, str]) -> str:

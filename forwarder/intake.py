@@ -111,7 +111,7 @@ class Intake:
             return self._counts()
 
     def collected(self) -> Counts:
-        """Return the account as it was at the last collection: of exactly the pieces whose effect has been collected."""
+        """Return the account as it was at the last collection: of exactly the pieces that have been collected."""
         return self._collected
 
     def bad_lines(self) -> list[BadLine]:

@@ -11,7 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Kind", "address_of", "toml"]
+from .addresses import host_and_port
+
+__all__ = ["Kind", "toml"]
 __all__ += [
     "ADDRESS",
     "BINS",
@@ -132,22 +134,11 @@ def _bins(value: Any) -> tuple[tuple[str, tuple[float, ...]], ...]:
     return tuple((entry["match"], tuple(entry["bounds"])) for entry in value)
 
 
-def address_of(text: str) -> tuple[str, int] | None:
-    """Return host and port of ``HOST:PORT`` or ``[IPV6]:PORT``; None for ``off``. Raises ValueError otherwise."""
-    if text == "off":
-        return None
-    host, colon, port = text.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    else:
-        _must(":" not in host)
-    _must(colon and host and port.isascii() and port.isdecimal() and int(port) < 65536)
-    return host, int(port)
-
-
 def _address(value: object) -> str:
-    address_of(_text(value))
-    return str(value)
+    text = _text(value)
+    if text != "off":
+        host_and_port(text)
+    return text
 
 
 def toml(value: object) -> str:

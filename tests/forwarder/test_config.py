@@ -127,12 +127,13 @@ def test_variables_of_kubernetes_are_none_of_ours():
         ("expire = -1", "f.toml: expire: -1 is not a number of seconds, 0 or more"),
         ("stop_timeout = inf", "f.toml: stop_timeout: inf is not a number of seconds, 0 or more"),
         ("prefix = 5", "f.toml: prefix: 5 is not text"),
-        ('prefix = "a.{user}"', "f.toml: prefix: 'a.{user}': only {host} and {pid} may stand in braces"),
+        ('prefix = "a.{user}"', "f.toml: prefix: 'a.{user}' only {host} and {pid} may stand in braces"),
         ("percentiles = [90, 0]", "f.toml: percentiles: [90, 0] is not percents from -100 to 100, and not 0"),
         ("percentiles = [101]", "f.toml: percentiles: [101] is not percents from -100 to 100, and not 0"),
         ('percentiles = "90"', "f.toml: percentiles: '90' is not percents from -100 to 100, and not 0"),
         ("to = [5]", "f.toml: to: [5] is not a list of URLs"),
         ('to = [""]', 'f.toml: to: [""] is not a list of URLs'),
+        ('listen = "upd://h"', "f.toml: listen: 'upd://h' has an unknown scheme; did you mean udp?"),
         ("listen = 8125", "f.toml: listen: 8125 is not a list of URLs"),
         ('http = "8127"', "f.toml: http: '8127' is not HOST:PORT, with an IPv6 address in brackets, or off"),
         ('http = "::1:8127"', "f.toml: http: '::1:8127' is not HOST:PORT, with an IPv6 address in brackets, or off"),
@@ -185,7 +186,7 @@ def test_what_is_wrong_in_a_file_is_named(toml, message):
             "90;99",
             "FORWARDER_PERCENTILES: '90;99' is not percents from -100 to 100, and not 0",
         ),
-        ("FORWARDER_PREFIX", "{", "FORWARDER_PREFIX: '{': only {host} and {pid} may stand in braces"),
+        ("FORWARDER_PREFIX", "{", "FORWARDER_PREFIX: '{' only {host} and {pid} may stand in braces"),
     ],
 )
 def test_what_is_wrong_in_the_environment_is_named(variable, text, message):

@@ -1,0 +1,63 @@
+"""Where a listener listens, as a URL: ``udp://HOST:PORT``, ``tcp://``, ``graphite://``, ``unix:///PATH``, ``unixgram:///PATH``.
+
+In: text. Out: an :class:`Address`, or a ValueError that says what is wrong. Nothing is resolved or bound.
+"""
+
+import difflib
+from typing import NamedTuple
+
+__all__ = ["Address", "host_and_port", "parse"]
+
+PORTS = {"udp": 8125, "tcp": 8125, "graphite": 2003}
+"""Schemes with host and port, and the port that each has when none is given."""
+PATHS = ("unix", "unixgram")
+"""Schemes with a path."""
+_LONGEST_PATH = 107  # of sun_path, with its NUL
+
+
+class Address(NamedTuple):
+    """Where to listen: host and port, or a path."""
+
+    scheme: str
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+
+def parse(url: str) -> Address:
+    """Return the address in ``url``. Raises ValueError with the reason why there is none."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        raise ValueError("is no URL: udp://HOST:PORT, for example")
+    if scheme in PATHS:
+        if not rest.startswith("/"):
+            raise ValueError(f"needs an absolute path: {scheme}:///run/statsd.sock, for example")
+        if len(rest.encode()) > _LONGEST_PATH or "\0" in rest:
+            raise ValueError(f"has a path that no socket can have; the longest has {_LONGEST_PATH} bytes")
+        return Address(scheme, path=rest)
+    if scheme not in PORTS:
+        near = difflib.get_close_matches(scheme, [*PORTS, *PATHS], 1)
+        raise ValueError(f"has an unknown scheme{f'; did you mean {near[0]}?' if near else ''}")
+    try:
+        return Address(scheme, *host_and_port(rest.removesuffix("/"), PORTS[scheme]))
+    except ValueError:
+        raise ValueError("needs HOST:PORT, with an IPv6 address in brackets") from None
+
+
+def host_and_port(text: str, default: int | None = None) -> tuple[str, int]:
+    """Return host and port of ``HOST:PORT`` or ``[IPV6]:PORT``; the port may be left out where there is a default.
+
+    Raises ValueError.
+    """
+    if text.startswith("["):
+        host, bracket, port = text[1:].partition("]")
+        if not bracket or (port and not port.startswith(":")):
+            raise ValueError(text)
+        colon, port = port[:1], port[1:]
+    else:
+        host, colon, port = text.partition(":")
+    if not host or any(character in host for character in "/?#@[] ") or (not colon and default is None):
+        raise ValueError(text)
+    if colon and not (port.isascii() and port.isdecimal() and int(port) < 65536):
+        raise ValueError(text)
+    return host, int(port) if colon else int(default or 0)
