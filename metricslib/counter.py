@@ -1,12 +1,22 @@
 """A counter: how many, and so how many a second."""
 
-import math
+import sys
+from collections.abc import Sequence
 from functools import reduce
 from operator import add
 
 from .instrument import FULL, Instrument, finite, plain
 
 __all__ = ["Counter"]
+
+
+def _added(total: float, numbers: Sequence[float]) -> float | None:
+    """Return ``total`` and all of ``numbers``, added one after the other; None where that is not finite."""
+    try:
+        total = reduce(add, numbers, total)
+    except OverflowError:  # an int too large for a float
+        return None
+    return total if abs(total) <= sys.float_info.max else None
 
 
 class Counter(Instrument):
@@ -27,14 +37,11 @@ class Counter(Instrument):
 
     def _absorb(self, batch: list[float]) -> int:
         bad = 0
-        try:
-            total = reduce(add, batch, self._total)
-        except Exception:  # something that cannot be added
-            total = math.nan
-        if not plain(total):
+        total = _added(self._total, batch) if plain(batch) else None
+        if total is None:
             numbers, bad = finite(batch)
-            total = reduce(add, numbers, self._total)
-            if not plain(total):  # finite numbers whose sum is not
+            total = _added(self._total, numbers)
+            if total is None:  # finite numbers whose sum is not
                 return len(batch)
         self._total = total
         return bad

@@ -1,8 +1,7 @@
 """A histogram: how large things were, in any unit."""
 
+import math
 from array import array
-from functools import reduce
-from operator import add
 
 from .distribution import Distribution
 from .instrument import FULL, Instrument, finite, plain
@@ -29,11 +28,10 @@ class Histogram(Instrument):
     def _absorb(self, batch: list[float]) -> int:
         bad = 0
         try:
-            good = plain(reduce(add, batch, 0))
-            values = array("d", batch).tolist() if good else []
-        except Exception:  # something that is no number
-            good = False
-        if not good:
+            values = array("d", batch).tolist() if plain(batch) else []
+        except OverflowError:  # an int too large for a float
+            values = []
+        if not (values and math.isfinite(sum(values))):
             numbers, bad = finite(batch)
             values = [float(number) for number in numbers]
         if values:

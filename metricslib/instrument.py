@@ -20,7 +20,7 @@ from .names import Tags, canonical_tags
 from .series import Kind, Series
 from .window import Aggregates
 
-__all__ = ["Home", "Instrument", "finite"]
+__all__ = ["Home", "Instrument", "finite", "plain"]
 
 FULL = 512
 """How many values may wait in an instrument's buffer before whoever adds one more folds them."""
@@ -30,6 +30,7 @@ CHILDREN = 4096
 """How many ways of writing its tags an instrument remembers, for :meth:`Instrument.tagged`."""
 _LARGEST = 2**1023
 _REMEMBERED = (str, int, bool)
+_PLAIN = frozenset((int, float))
 
 
 class Home(Protocol):
@@ -94,9 +95,9 @@ def finite(batch: Sequence[object]) -> tuple[list[float], int]:
     return numbers, len(batch) - len(numbers)
 
 
-def plain(total: object) -> bool:
-    """Whether a sum shows that all its terms were finite ints and floats."""
-    return (type(total) is float and math.isfinite(total)) or (type(total) is int and -_LARGEST < total < _LARGEST)
+def plain(batch: Sequence[object]) -> bool:
+    """Whether all in ``batch`` are ints and floats, of no subclass: what is nearly always so, and seen at C's speed."""
+    return _PLAIN.issuperset(map(type, batch))
 
 
 class Instrument:

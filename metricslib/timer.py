@@ -1,10 +1,10 @@
 """A timer: how long things took. Seconds in, milliseconds kept, as Graphite's users know them."""
 
-from array import array
+import math
+import sys
 from collections.abc import Callable
-from functools import reduce
 from itertools import repeat
-from operator import add, mul
+from operator import mul
 from types import TracebackType
 from typing import Self
 
@@ -14,7 +14,7 @@ from .series import Series
 
 __all__ = ["Span", "Timer"]
 
-_LONGEST = 1e300  # seconds; what is longer would be no finite number of milliseconds
+_ENDLESS = sys.float_info.max / 1000  # seconds; so many milliseconds, or more, are no finite number
 
 
 class Span:
@@ -84,13 +84,12 @@ class Timer(Instrument):
     def _absorb(self, batch: list[float]) -> int:
         bad = 0
         try:
-            good = plain(reduce(add, batch, 0.0) * 1000.0) and min(batch) >= 0
-            values = array("d", map(mul, batch, repeat(1000.0))).tolist() if good else []
-        except Exception:  # something that is no number
-            good = False
-        if not good:
+            values = list(map(mul, batch, repeat(1000.0))) if plain(batch) else []
+        except OverflowError:  # an int too large for a float
+            values = []
+        if not (values and math.isfinite(sum(values)) and min(values) >= 0):
             numbers, bad = finite(batch)
-            values = [number * 1000.0 for number in numbers if 0 <= number < _LONGEST]
+            values = [number * 1000.0 for number in numbers if 0 <= number < _ENDLESS]
             bad += len(numbers) - len(values)
         if values:
             if self._distribution is None:
