@@ -11,6 +11,7 @@ import pytest
 
 from metricslib.registry import Registry
 from metricslib.testing import ManualClock
+from metricslib.window import Cut
 
 ROOT = Path(__file__).parent.parent
 
@@ -52,3 +53,14 @@ def clock() -> ManualClock:
 def registry(clock: ManualClock) -> Registry:
     """A registry of the test's own, on `clock`."""
     return Registry(clock=clock)
+
+
+@pytest.fixture
+def tick(registry: Registry, clock: ManualClock) -> Callable[[], Cut]:
+    """Call to let ten seconds pass and end the interval."""
+
+    def tick() -> Cut:
+        clock.advance(10)
+        return registry.tick(int(clock.time()), 10.0)
+
+    return tick

@@ -1,0 +1,164 @@
+"""A timer: seconds in, milliseconds kept; every block under its own start."""
+
+import math
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metricslib.distribution import Distribution
+from metricslib.registry import Registry
+from metricslib.testing import ManualClock
+
+
+def test_durations_are_kept_in_milliseconds(registry, tick):
+    """0.25 seconds are 250 ms; an idle interval is empty."""
+    timer = registry.timer("x")
+    timer.observe(0.25)
+    timer.observe(2)
+    window = tick().whole
+    assert (window.timers["x"].count, window.timers["x"].min, window.timers["x"].max) == (2, 250.0, 2000.0)
+    idle = tick()
+    assert idle.whole.timers["x"].count == 0
+    assert idle.fresh.timers == {}
+
+
+@given(st.lists(st.floats(0, 1e6) | st.integers(0, 10**6), min_size=1, max_size=1200))
+def test_every_duration_is_multiplied_once(durations):
+    """So that every route to Graphite ends in the same buckets, to the bit."""
+    registry = Registry(clock=ManualClock())
+    timer = registry.timer("x")
+    for duration in durations:
+        timer.observe(duration)
+    timed = registry.tick(10, 10).whole.timers["x"]
+    expected = Distribution([duration * 1000.0 for duration in durations]).freeze()
+    assert (timed.count, timed.min, timed.max) == (expected.count, expected.min, expected.max)
+    assert timed.powers() == expected.powers()
+    assert timed.percentile(90) == expected.percentile(90)
+
+
+@pytest.mark.parametrize("seconds", [-1, -1e-9, -5e-324, 1e306, 2**1022, math.inf, math.nan, -math.inf])
+def test_a_duration_that_cannot_be_is_counted_as_bad(registry, tick, seconds):
+    """Negative, endless or beyond what milliseconds can say; the good ones around it count."""
+    timer = registry.timer("x")
+    for each in (1, seconds, 2):
+        timer.observe(each)
+    assert tick().whole.timers["x"].sum == 3000
+    assert registry.account.totals() == {"bad_value": 1}
+
+
+def test_zero_is_a_duration_with_either_sign(registry, tick):
+    """A clock with coarse ticks says 0 often."""
+    timer = registry.timer("x")
+    timer.observe(0)
+    timer.observe(-0.0)
+    assert (tick().whole.timers["x"].count, registry.account.totals()) == (2, {})
+
+
+# -- blocks
+
+
+def test_a_block_is_timed_by_the_registrys_monotonic_clock(registry, clock, tick):
+    """A step of the wall clock in its middle does not count."""
+    with registry.timer("x").time() as span:
+        clock.advance(1.5)
+        assert span.elapsed == 1.5
+        clock.set_time(0)
+        clock.advance(0.5)
+    clock.advance(3)
+    assert span.elapsed == 2
+    assert tick().whole.timers["x"].sum == 2000
+
+
+def test_a_block_that_raises_is_timed_and_its_exception_goes_on(registry, clock, tick):
+    """Failures take time too."""
+
+    def fail():
+        clock.advance(1)
+        raise KeyError
+
+    with pytest.raises(KeyError), registry.timer("x").time():
+        fail()
+    assert tick().whole.timers["x"].sum == 1000
+
+
+def test_blocks_may_nest_and_overlap(registry, clock, tick):
+    """Each has its own start, so one timer serves any number at the same time."""
+    timer = registry.timer("x")
+    outer, other = timer.time(), timer.time()
+    with outer:
+        clock.advance(1)
+        other.__enter__()
+        with timer.time():
+            clock.advance(1)
+    clock.advance(1)
+    other.__exit__(None, None, None)
+    assert sorted(tick().whole.timers["x"]._samples) == [1000, 2000, 2000]
+
+
+def test_a_span_may_be_used_again(registry, clock, tick):
+    """It starts anew each time it is entered."""
+    span = registry.timer("x").time()
+    for seconds in (1, 2):
+        with span:
+            clock.advance(seconds)
+    assert tick().whole.timers["x"]._samples == [1000, 2000]
+
+
+def test_a_block_may_be_tagged_by_what_happens_in_it(registry, clock, tick):
+    """Later tags win; the untagged timer stays idle."""
+    with registry.timer("x").time() as span:
+        span.tag(status="ok", tier="gold")
+        span.tag(status="late")
+        clock.advance(1)
+    window = tick().whole
+    assert window.timers["x;status=late;tier=gold"].sum == 1000
+    assert window.timers["x"].count == 0
+
+
+def test_a_block_may_be_discarded(registry, clock, tick):
+    """It was no measurement after all."""
+    with registry.timer("x").time() as span:
+        clock.advance(1)
+        span.discard()
+    assert tick().whole.timers["x"].count == 0
+
+
+def test_a_clock_that_goes_back_makes_no_negative_block(registry, clock, tick, monkeypatch):
+    """Whatever a patched clock does, elapsed is at least 0."""
+    with registry.timer("x").time() as span:
+        monkeypatch.setattr(clock, "_monotonic", -5.0)
+        assert span.elapsed == 0
+    assert tick().whole.timers["x"]._samples == [0.0]
+    assert registry.account.totals() == {}
+
+
+def test_threads_time_their_own_blocks(registry, clock, tick):
+    """Two threads inside one timer's blocks at the same time: two measurements, each from its own start."""
+    timer, inside, leave = registry.timer("x"), threading.Barrier(3), threading.Barrier(3)
+
+    def work():
+        with timer.time():
+            inside.wait()
+            leave.wait()
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    inside.wait()
+    clock.advance(1)
+    leave.wait()
+    for thread in threads:
+        thread.join()
+    assert tick().whole.timers["x"]._samples == [1000, 1000]
+
+
+def test_freezegun_does_not_break_timing():
+    """It replaces the clocks of the time module; the default clock looks them up at each call."""
+    freezegun = pytest.importorskip("freezegun")
+    registry = Registry()
+    timer = registry.timer("x")
+    with freezegun.freeze_time("2026-01-01") as frozen, timer.time():
+        frozen.tick(1.5)
+    assert registry.tick(10, 10).whole.timers["x"]._samples == [1500.0]

@@ -1,0 +1,100 @@
+"""A unique counts different members, told apart by their text at the moment they were added."""
+
+import weakref
+
+import pytest
+
+from metricslib import unique as unique_module
+
+
+def test_members_count_once_an_interval(registry, tick):
+    """An idle one is 0."""
+    unique = registry.unique("x")
+    for member in ("a", "b", "a"):
+        unique.add(member)
+    assert tick().whole.uniques == {"x": frozenset("ab")}
+    idle = tick()
+    assert idle.whole.uniques == {"x": frozenset()}
+    assert idle.fresh.uniques == {}
+    unique.add("a")
+    assert tick().whole.uniques == {"x": frozenset("a")}
+
+
+def test_members_are_told_apart_by_their_text(registry, tick):
+    """1 and "1" are one member; the text is a plain str whatever the type."""
+
+    class Text(str):
+        pass
+
+    class Odd:
+        def __str__(self):
+            return Text("odd")
+
+    unique = registry.unique("x")
+    for member in (1, "1", 1.0, None, "None", b"a", Text("t"), Odd(), (1, 2)):
+        unique.add(member)
+    members = tick().whole.uniques["x"]
+    assert members == {"1", "1.0", "None", "b'a'", "t", "odd", "(1, 2)"}
+    assert {type(member) for member in members} == {str}
+
+
+def test_a_member_counts_as_what_it_was_when_added(registry, tick):
+    """A buffer that is used again, or an object that changes, is a member each time."""
+    unique, member = registry.unique("x"), []
+    for number in range(3):
+        member.append(number)
+        unique.add(member)
+    assert len(tick().whole.uniques["x"]) == 3
+
+
+def test_members_are_not_kept_alive(registry, tick):
+    """What was added may go: only its text waits for the fold."""
+
+    class Member:
+        pass
+
+    member = Member()
+    gone = weakref.ref(member)
+    registry.unique("x").add(member)
+    del member
+    assert gone() is None
+
+
+def raising(error):
+    class Raising:
+        def __str__(self):
+            raise error
+
+    return Raising()
+
+
+@pytest.mark.parametrize(
+    "member", [raising(RuntimeError()), raising(RecursionError()), 10**5000, -(10**5000)], ids=range(4)
+)
+def test_a_member_without_a_text_is_counted_as_bad(registry, tick, member):
+    """And the others count."""
+    unique = registry.unique("x")
+    for each in ("a", member, "b"):
+        unique.add(each)
+    assert tick().whole.uniques == {"x": frozenset("ab")}
+    assert registry.account.totals() == {"bad_value": 1}
+
+
+def test_long_members_are_kept_as_digests(registry, tick):
+    """Bounded in memory, and still told apart, surrogates included."""
+    unique = registry.unique("x")
+    for member in ("a" * 1000, "a" * 1001, "a" * 1000, "\ud800" * 1000, "b" * 256):
+        unique.add(member)
+    members = tick().whole.uniques["x"]
+    assert len(members) == 4
+    assert max(map(len, members)) == 256
+
+
+def test_the_number_of_members_is_bounded_and_what_is_over_is_counted(registry, tick, monkeypatch):
+    """Known members do not count as dropped."""
+    monkeypatch.setattr(unique_module, "MEMBERS", 10)
+    unique = registry.unique("x")
+    for number in [*range(15), *range(5)]:
+        unique.add(number)
+    assert tick().whole.uniques["x"] == {str(number) for number in range(10)}
+    assert registry.account.totals() == {"unique_full": 5}
