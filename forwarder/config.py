@@ -115,7 +115,7 @@ OPTIONS: Mapping[str, Option] = {
     "max_tag_sets": Option(options.COUNT, "how many sets of tags a name may have"),
     "expire": Option(options.DURATION, "seconds after which an idle series leaves; 0 keeps all"),
     "socket_mode": Option(options.MODE, "file mode of Unix sockets"),
-    "receive_buffer": Option(options.COUNT, "bytes that the kernel may keep for a UDP socket"),
+    "receive_buffer": Option(options.SIZE, "bytes that the kernel may keep for a UDP socket"),
     "stop_timeout": Option(options.DURATION, "seconds that the end may take, to deliver what is left", "S"),
     "log_level": Option(options.LEVEL, "how much is logged", "LEVEL"),
     "naming.legacy": Option(options.SWITCH, "statsd's legacy namespace: stats.K, stats_counts.K, stats.timers.K.x"),

@@ -33,6 +33,7 @@ __all__ += [
 LEVELS = ("debug", "info", "warning", "error")
 """How much is logged, most first."""
 
+_LARGEST = 1 << 30
 _SWITCHES = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
@@ -90,6 +91,12 @@ def _is_number(value: object) -> bool:
 def _count(value: Any) -> int:
     _must(_is_number(value) and value >= 1 and math.isfinite(value) and value == int(value))
     return int(value)
+
+
+def _size(value: Any) -> int:
+    size = _count(value)
+    _must(size <= _LARGEST)
+    return size
 
 
 def _duration(value: Any) -> float:
@@ -165,6 +172,7 @@ URLS = Kind(
     lambda text: [url.strip() for url in re.split(r",(?=\s*[a-z][a-z+]*:)", text) if url.strip()],
 )
 COUNT = Kind("a whole number of at least 1", _count, _number)
+SIZE = Kind("a number of bytes from 1 to 1 GiB", _size, _number)
 DURATION = Kind("a number of seconds, 0 or more", _duration, _number)
 PERCENTS = Kind(
     "percents from -100 to 100, and not 0", _percents, lambda text: [_number(word) for word in _words(text)]

@@ -7,16 +7,17 @@ from metricslib.clock import SYSTEM_CLOCK, Clock
 
 from .listener import Listener, Sink
 
-__all__ = ["DatagramListener", "grow_buffer"]
+__all__ = ["RECEIVE_BUFFER", "DatagramListener", "grow_buffer"]
 
 BATCH = 256
 """How many datagrams are read before they are handed over."""
 _SO_RCVBUFFORCE = 33
-_WANTED = 64 << 20
+RECEIVE_BUFFER = 64 << 20
+"""How many bytes the kernel is asked to keep."""
 _PAUSE = 0.1  # seconds after an error, which may last
 
 
-def grow_buffer(sock: socket.socket, wanted: int = _WANTED) -> int:
+def grow_buffer(sock: socket.socket, wanted: int = RECEIVE_BUFFER) -> int:
     """Make the receive buffer as large as the kernel allows, and return how many bytes it granted."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, wanted)

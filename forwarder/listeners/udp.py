@@ -5,7 +5,7 @@ import struct
 
 from metricslib.clock import SYSTEM_CLOCK, Clock
 
-from .datagrams import DatagramListener, grow_buffer
+from .datagrams import RECEIVE_BUFFER, DatagramListener, grow_buffer
 from .listener import Sink
 from .tcp import resolve, url
 
@@ -17,13 +17,19 @@ _LONGEST = 65535  # what fits into one, so none is ever cut
 
 
 class UdpListener(DatagramListener):
-    """Hears datagrams on ``host`` and ``port``; port 0 takes a free one. Thread-safe but for bind, start and stop."""
+    """Hears datagrams on ``host`` and ``port``; port 0 takes a free one. Thread-safe but for bind, start and stop.
 
-    def __init__(self, host: str, port: int, sink: Sink, *, clock: Clock = SYSTEM_CLOCK) -> None:
+    The kernel is asked to keep ``buffer`` bytes while we are busy.
+    """
+
+    def __init__(
+        self, host: str, port: int, sink: Sink, *, buffer: int = RECEIVE_BUFFER, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
         super().__init__(sink, longest=_LONGEST, clock=clock)
         self._host = host
         self._port = port
         self._last_drops = 0
+        self._buffer_wanted = buffer
         self.receive_buffer = 0
         """How many bytes the kernel keeps for us while we are busy, as it counts them; known once bound."""
 
@@ -46,7 +52,7 @@ class UdpListener(DatagramListener):
         family, address = resolve(self._host, self._port, socket.SOCK_DGRAM)
         sock = socket.socket(family, socket.SOCK_DGRAM)
         try:
-            self.receive_buffer = grow_buffer(sock)
+            self.receive_buffer = grow_buffer(sock, self._buffer_wanted)
             sock.bind(address)
         except BaseException:
             sock.close()

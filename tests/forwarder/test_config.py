@@ -138,6 +138,7 @@ def test_variables_of_kubernetes_are_none_of_ours():
         ('http = "8127"', "f.toml: http: '8127' is not HOST:PORT, with an IPv6 address in brackets, or off"),
         ('http = "::1:8127"', "f.toml: http: '::1:8127' is not HOST:PORT, with an IPv6 address in brackets, or off"),
         ('http = "h:65536"', "f.toml: http: 'h:65536' is not HOST:PORT, with an IPv6 address in brackets, or off"),
+        ("receive_buffer = 1073741825", "f.toml: receive_buffer: 1073741825 is not a number of bytes from 1 to 1 GiB"),
         ("socket_mode = 660", 'f.toml: socket_mode: 660 is not a file mode in octal, in quotes, such as "0660"'),
         (
             'socket_mode = "0888"',
