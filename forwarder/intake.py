@@ -23,7 +23,7 @@ from metricslib.unique import MEMBERS
 from metricslib.window import Aggregates, GaugeChange
 
 from .counts import BadLine, BadLines, Counts
-from .interval import Interval, Tally
+from .interval import Changes, Interval, Tally
 from .keys import Keys, Registry
 from .parser import KINDS, parse
 
@@ -34,8 +34,7 @@ _WHOLE = 2.0**53
 _TALLIES = 1 << 16
 _LONGEST_TALLY = 256
 
-_Changes = tuple[tuple[str, GaugeChange], ...]
-_Effect = TypeVar("_Effect", Tally, _Changes)
+_Effect = TypeVar("_Effect", Tally, Changes)
 
 
 class _Ordered:
@@ -45,7 +44,7 @@ class _Ordered:
 
     def __init__(self) -> None:
         self.counters: dict[str, Tally] = {}
-        self.gauges: dict[str, _Changes] = {}
+        self.gauges: dict[str, Changes] = {}
         self.fractional = False
 
 
@@ -133,22 +132,12 @@ class Intake:
         interval = self._interval
         if ordered.fractional or interval.fractional:
             interval.fractional = True
-            self._apply_in_order(lines, ordered.counters, interval.add)
+            _in_order(lines, ordered.counters, interval.add)
         else:
             for line, tally in ordered.counters.items():
                 interval.add_whole(tally, counted[line])
         if ordered.gauges:
-            self._apply_in_order(lines, ordered.gauges, interval.change)
-
-    def _apply_in_order(
-        self, lines: list[str], effects: Mapping[str, _Effect], apply: Callable[[_Effect], int]
-    ) -> None:
-        for line in lines:
-            effect = effects.get(line)
-            if effect is not None and (refused := apply(effect)):
-                self._aggregated -= refused
-                self._bad += refused
-                self._bad_lines.add(line, "total out of range", refused)
+            _in_order(lines, ordered.gauges, interval.change)
 
     def _read(self, counted: Counter[str], ordered: _Ordered) -> None:
         """Read each line once: do at once what may be done in any order, and leave the rest in ``ordered``."""
@@ -221,6 +210,13 @@ class Intake:
             if len(self._tallies) >= _TALLIES:
                 self._tallies.clear()
             self._tallies[line] = tally
+
+
+def _in_order(lines: list[str], effects: Mapping[str, _Effect], apply: Callable[[_Effect], None]) -> None:
+    for line in lines:
+        effect = effects.get(line)
+        if effect is not None:
+            apply(effect)
 
 
 def _amount(number: float) -> float:

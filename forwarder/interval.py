@@ -1,19 +1,19 @@
 """What one intake has added up since the registry last asked. One owner writes; whoever takes it over reads."""
 
-import math
-from collections.abc import Iterable
 from hashlib import sha256
 from itertools import repeat
 from typing import NamedTuple
 
 from metricslib.distribution import Distribution
 from metricslib.series import Kind
-from metricslib.window import Aggregates, GaugeChange
+from metricslib.window import Aggregates, GaugeChange, total
 
-__all__ = ["Interval", "Tally"]
+__all__ = ["Changes", "Interval", "Tally"]
 
 Tally = tuple[tuple[str, float], ...]
 """What is added to which counters: ints where it is whole numbers, whose sums are exact in any order."""
+Changes = tuple[tuple[str, GaugeChange], ...]
+"""What is done to which gauges."""
 
 _BUFFERED = 1 << 16
 _LONGEST_MEMBER = 256  # as in metricslib.unique: what is longer is told apart by its hash
@@ -48,32 +48,21 @@ class Interval:
         for key, amount in tally:
             counters[key] = counters.get(key, 0) + amount * times
 
-    def add(self, tally: Tally) -> int:
-        """Add any numbers; return how many were refused, for the total would be none."""
-        refused = 0
+    def add(self, tally: Tally) -> None:
+        """Add any numbers; a total without end is the largest number there is."""
         for key, amount in tally:
-            total = self.counters.get(key, 0) + amount
-            if math.isfinite(total):
-                self.counters[key] = total
-            else:
-                refused += 1
-        return refused
+            self.counters[key] = total(self.counters.get(key, 0), amount)
 
-    def change(self, changes: Iterable[tuple[str, GaugeChange]]) -> int:
-        """Change gauges; return how many changes were refused, for the value would be no number."""
-        refused = 0
+    def change(self, changes: Changes) -> None:
+        """Change gauges."""
         for key, change in changes:
             before = self.gauges.get(key)
             if before is None or change.base is not None:
                 self.gauges[key] = change
-                continue
-            # Where the value is known, deltas are added to it one by one, as statsd does.
-            after = before.then(change) if before.base is None else GaugeChange(before.base + change.delta)
-            if math.isfinite(after.delta if after.base is None else after.base):
-                self.gauges[key] = after
-            else:
-                refused += 1
-        return refused
+            elif before.base is None:
+                self.gauges[key] = before.then(change)
+            else:  # where the value is known, deltas are added to it one by one, as statsd does
+                self.gauges[key] = GaugeChange(total(before.base, change.delta))
 
     def sample(self, kind: Kind, key: str, value: float, weight: float, times: int) -> None:
         """Add equal samples to a timer or histogram."""
