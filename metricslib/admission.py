@@ -46,10 +46,10 @@ class Admission:
             return None
         if filtered in self._admitted:
             return filtered
-        if len(self._admitted) >= self._max_series:
-            return self._overflow(filtered, filtered.kind + "s", Series(filtered.kind, "overflow"))
         if filtered.tags and len(self._tag_sets.get((filtered.kind, filtered.name), ())) >= self._max_tag_sets:
             return self._overflow(filtered, filtered.name, Series(filtered.kind, filtered.name, OVERFLOW))
+        if len(self._admitted) >= self._max_series:
+            return self._overflow(filtered, filtered.kind + "s", Series(filtered.kind, "overflow"))
         self.readmit(filtered)
         return filtered
 

@@ -1,0 +1,270 @@
+"""Which series get in: filters change or refuse, caps hold against anything, and all of it is counted."""
+
+import logging
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metricslib.account import Account
+from metricslib.admission import OVERFLOW, Admission
+from metricslib.errors import InvalidOption
+from metricslib.registry import Registry
+from metricslib.series import KINDS, Series, add_tags, drop, keep, rename, series_of
+from metricslib.testing import ManualClock
+
+SUMMABLE = [kind for kind in KINDS if kind != "gauge"]
+
+
+def admission(*filters, max_series=100, max_tag_sets=10):
+    return Admission(filters, max_series, max_tag_sets, Account())
+
+
+def small(**options):
+    return Registry(clock=ManualClock(), **{"max_series": 20, "max_tag_sets": 5} | options)
+
+
+def measure(instrument):
+    call = {"unique": "add", "timer": "observe", "histogram": "observe"}.get(instrument.kind, "inc")
+    getattr(instrument, call)(1)
+
+
+# -- caps
+
+
+@pytest.mark.parametrize("kind", SUMMABLE)
+def test_over_the_cap_of_tag_sets_a_name_has_one_more_series(kind):
+    """`name;overflow=true` takes what is new; what was there before goes on, and so do other names."""
+    registry = small()
+    instrument = getattr(registry, kind)("x")
+    children = [instrument.tagged(user=number) for number in range(8)]
+    for child in children:
+        measure(child)
+    assert [child.key for child in children] == [f"x;user={number}" for number in range(5)] + ["x;overflow=true"] * 3
+    assert len(set(children)) == 6
+    assert instrument.tagged(user=2) is children[2]
+    assert getattr(registry, kind)("y", tags={"user": 9}).key == "y;user=9"
+    window = registry.tick(10, 10).whole[kind]
+    assert [key for key in window if key.startswith("x")] == [
+        "x",
+        *(f"x;user={number}" for number in range(5)),
+        "x;overflow=true",
+    ]
+    assert registry.account.totals() == {"overflow": 3}
+
+
+@pytest.mark.parametrize("kind", SUMMABLE)
+def test_over_the_cap_of_series_there_is_one_more_of_each_kind(kind):
+    """`overflow` takes what is new."""
+    registry = small(max_series=3)
+    instruments = [getattr(registry, kind)(f"n{number}") for number in range(5)]
+    for instrument in instruments:
+        measure(instrument)
+    assert [instrument.key for instrument in instruments] == ["n0", "n1", "n2", "overflow", "overflow"]
+    assert instruments[3] is instruments[4]
+    assert list(registry.tick(10, 10).whole[kind]) == ["n0", "n1", "n2", "overflow"]
+    assert registry.account.totals() == {"overflow": 2}
+    assert len(registry) == 3
+
+
+def test_gauges_over_a_cap_are_dropped_and_counted():
+    """A gauge that many write says nothing; the instrument is there all the same, and does nothing."""
+    registry = small(max_tag_sets=1)
+    gauge = registry.gauge("x")
+    gauge.tagged(a=1).set(1)
+    gauge.tagged(a=2).set(2)
+    gauge.tagged(a=2).inc()
+    registry.gauge("x", read=lambda: 3, tags={"a": 3})
+    assert registry.tick(10, 10).whole.gauges == {"x;a=1": 1}
+    assert registry.account.totals() == {"overflow_dropped": 2}
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(KINDS),
+            st.sampled_from(["a", "b", "c", "d", "overflow"]),
+            st.dictionaries(st.sampled_from(["t", "overflow"]), st.sampled_from(["true", "1", "2", "3"]), max_size=2),
+        ),
+        max_size=80,
+    )
+)
+def test_caps_hold_against_any_names_and_tags(made):
+    """Also against those that look like the overflow's own: what is alive is bounded, and the sum of all is kept."""
+    registry = small(max_series=8, max_tag_sets=3)
+    for kind, name, tags in made:
+        measure(getattr(registry, kind)(name, tags=tags))
+    assert len(registry) <= 8
+    window = registry.tick(10, 10).whole
+    assert len(window) <= 8 + len(KINDS) + 2 * len(KINDS)  # an overflow of each kind, and of names with 3 tag sets
+    assert sum(window.counters.values()) == sum(kind == "counter" for kind, _, _ in made)
+    assert sum(timer.count for timer in window.timers.values()) == sum(kind == "timer" for kind, _, _ in made)
+
+
+def test_a_flood_of_names_that_claim_to_be_an_overflow_stops_at_the_cap():
+    """No client can pass the cap by a tag."""
+    gate = admission(max_series=10)
+    admitted = {gate.admit(Series("counter", f"n{number}", OVERFLOW)) for number in range(1000)}
+    assert len(gate) == 10
+    assert len(admitted) == 11
+
+
+def test_a_series_that_left_makes_room():
+    """For a tag set of its name and for a series."""
+    gate = admission(max_series=4, max_tag_sets=2)
+    one, two, three = (series_of("counter", "x", {"t": number}) for number in (1, 2, 3))
+    assert (gate.admit(one), gate.admit(two)) == (one, two)
+    assert gate.admit(three) == Series("counter", "x", OVERFLOW)
+    gate.release(one)
+    assert gate.admit(three) == three
+    assert gate.admit(one) == Series("counter", "x", OVERFLOW)
+    assert len(gate) == 2
+    for series in (two, three, three):
+        gate.release(series)
+    assert len(gate) == 0
+    assert gate._tag_sets == {}
+
+
+def test_a_name_over_a_cap_is_reported_once():
+    """However often, by tag set and by series."""
+    gate = admission(max_series=3, max_tag_sets=1)
+    for number in range(5):
+        gate.admit(series_of("counter", "x", {"t": number}))
+    assert gate.newly_full() == ["x"]
+    for number in range(5):
+        gate.admit(series_of("counter", "x", {"t": number}))
+        gate.admit(series_of("timer", f"n{number}"))
+    assert gate.newly_full() == ["timers"]
+    assert gate.newly_full() == []
+
+
+def test_the_log_says_so_once_a_name_and_only_in_the_tick(caplog):
+    """Never from the instrument call, for logging may block or measure."""
+    registry = small(max_tag_sets=1)
+    with caplog.at_level(logging.DEBUG):
+        for number in range(5):
+            registry.counter("x").tagged(t=number).inc()
+            registry.counter("y").tagged(t=number).inc()
+        assert caplog.messages == []
+        for end in (10, 20):
+            registry.tick(end, 10)
+            registry.counter("x").tagged(t="more").inc()
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    assert [(" x " in message, " y " in message) for message in caplog.messages] == [(True, False), (False, True)]
+
+
+@pytest.mark.parametrize("option", ["max_series", "max_tag_sets"])
+@pytest.mark.parametrize("cap", [0, -1, 1.5, None, "10"])
+def test_a_cap_that_means_nothing_is_refused_early(option, cap):
+    """By name, with the bad value."""
+    with pytest.raises(InvalidOption, match=option) as caught:
+        Registry(**{option: cap})
+    assert caught.value.value == cap
+
+
+def test_threads_that_make_the_same_series_count_them_once():
+    """Whoever comes first makes it; the number alive is the number there is."""
+    registry, barrier = small(max_series=1000, max_tag_sets=1000), threading.Barrier(8)
+
+    def work():
+        barrier.wait()
+        for number in range(200):
+            registry.counter("x", tags={"t": number}).inc()
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(registry) == 200
+    assert set(registry.tick(10, 10).whole.counters.values()) == {8}
+
+
+# -- filters
+
+
+def keys(*filters):
+    """What is sent of three counters that were each incremented by 1."""
+    registry = small(filters=filters)
+    for name, tags in (("web.hits", {"a": 1}), ("web.misses", {}), ("db.hits", {})):
+        registry.counter(name, tags=tags).inc()
+    return registry.tick(10, 10).whole.counters
+
+
+@pytest.mark.parametrize(
+    ("filters", "counters"),
+    [
+        ([drop("web.*")], {"db.hits": 1}),
+        ([keep("web.*")], {"web.hits;a=1": 1, "web.misses": 1}),
+        ([rename("web.*", "www.{name}")], {"www.web.hits;a=1": 1, "www.web.misses": 1, "db.hits": 1}),
+        ([rename("*", "all")], {"all;a=1": 1, "all": 2}),
+        ([add_tags(a=9, b=2)], {"web.hits;a=1;b=2": 1, "web.misses;a=9;b=2": 1, "db.hits;a=9;b=2": 1}),
+        ([drop("*.misses"), rename("web.*", "x")], {"x;a=1": 1, "db.hits": 1}),
+        ([rename("web.*", "x"), drop("web.*")], {"x;a=1": 1, "x": 1, "db.hits": 1}),
+        ([lambda series: series if series.tags else None], {"web.hits;a=1": 1}),
+        ([lambda series: series._replace(tags=())], {"web.hits": 1, "web.misses": 1, "db.hits": 1}),
+        ([lambda series: series._replace(name="a b;c=1")], {"a_b;a=1;c=1": 1, "a_b;c=1": 2}),
+    ],
+)
+def test_filters_change_or_leave_out_new_series(filters, counters):
+    """One after the other; two series that get one name add up; a function of one's own will do."""
+    assert keys(*filters) == counters
+
+
+def raising(series):
+    raise RuntimeError("filter is broken")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        raising,
+        lambda series: True,
+        lambda series: series.name,
+        lambda series: series._replace(kind="timer"),
+        lambda series: series._replace(name=None),
+        lambda series: series._replace(tags=5),
+        lambda series: (),
+        lambda: None,
+    ],
+)
+def test_a_broken_filter_is_counted_and_passed_over(broken):
+    """It raises nowhere, and the series is kept: what is measured matters more."""
+    registry = small(filters=[broken, add_tags(b=2)])
+    registry.counter("x").inc()
+    assert registry.tick(10, 10).whole.counters == {"x;b=2": 1}
+    assert registry.account.totals() == {"filter_error": 1}
+
+
+def test_what_a_filter_leaves_out_measures_nothing_and_is_counted():
+    """The instruments are there, and every call of theirs does nothing, for their children too."""
+    registry = small(filters=[drop("x")])
+    for kind in KINDS:
+        instrument = getattr(registry, kind)("x")
+        for _ in range(2000):
+            measure(instrument)
+        measure(instrument.tagged(a=1))
+        assert len(instrument._pending) == 0
+    assert len(registry.tick(10, 10).whole) == 0
+    assert registry.account.totals() == {"filtered": 2 * len(KINDS)}
+
+
+def test_a_filter_is_asked_once_for_each_series():
+    """Not on the hot path."""
+    asked = []
+    registry = small(filters=[lambda series: asked.append(series.key) or series])
+    for _ in range(3):
+        registry.counter("x").tagged(a=1).inc()
+        registry.tick(10, 10)
+    assert asked == ["x", "x;a=1"]
+
+
+def test_the_object_is_found_under_the_name_that_was_asked_for():
+    """A renamed series is the same object for who asks again, and its name is the program's own."""
+    registry = small(filters=[rename("old", "new")])
+    counter = registry.counter("old")
+    assert registry.counter("old") is counter
+    assert (counter.name, counter.key) == ("old", "new")
+    assert counter.tagged(a=1).key == "old;a=1".replace("old", "new")
+    assert registry.counter("new") is not counter

@@ -1,0 +1,108 @@
+"""What is known of each series beyond the open interval: its place, its value, its lifetime totals."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metricslib.distribution import Distribution
+from metricslib.ledger import Ledger, Total
+from metricslib.series import KINDS
+from metricslib.window import ABSENT, Aggregates, GaugeChange
+
+
+def aggregates(**kinds):
+    made = Aggregates()
+    for kind, values in kinds.items():
+        for key, value in values.items():
+            made.add(kind, key, value)
+    return made
+
+
+def samples(*values):
+    return Distribution(values).freeze()
+
+
+def close(ledger, open_, end=10):
+    window = ledger.window(open_, end - 10, end, 10)
+    ledger.close(open_, end)
+    return window
+
+
+def test_idle_series_have_their_place_in_every_window():
+    """A counter is 0, a timer empty, a unique has no member, a gauge repeats its value, and one without is absent."""
+    ledger = Ledger()
+    for kind in KINDS:
+        ledger.know(kind, "x", 0)
+    ledger.know("gauge", "y", 0)
+    close(ledger, aggregates(gauge={"y": GaugeChange(5)}))
+    window = close(ledger, Aggregates(), 20)
+    assert window.counters == {"x": 0}
+    assert (window.timers["x"].count, window.histograms["x"].count) == (0, 0)
+    assert window.uniques == {"x": frozenset()}
+    assert window.gauges == {"y": 5}
+    assert len(ledger) == 6
+
+
+def test_the_order_is_that_of_first_appearance():
+    """Whether idle or active, and in every window after."""
+    ledger = Ledger()
+    ledger.know("counter", "b", 0)
+    assert list(close(ledger, aggregates(counter={"c": 1, "a": 1})).counters) == ["b", "c", "a"]
+    assert list(close(ledger, aggregates(counter={"a": 1, "b": 1})).counters) == ["b", "c", "a"]
+
+
+def test_a_window_may_be_looked_at_without_ending_the_interval():
+    """Only closing adds to totals and values."""
+    ledger, open_ = Ledger(), aggregates(counter={"c": 1}, gauge={"g": GaugeChange(None, 1)})
+    for _ in range(3):
+        assert ledger.window(open_, 0, 10, 10).counters == {"c": 1}
+        assert ledger.window(open_, 0, 10, 10).gauges == {"g": 1}
+    assert ledger["counter"]["c"].sum == 0
+    close(ledger, open_)
+    assert ledger["counter"]["c"].sum == 1
+    assert close(ledger, open_, 20).gauges == {"g": 2}
+
+
+@given(st.lists(st.lists(st.floats(0.001, 1e6), min_size=1, max_size=40), min_size=1, max_size=5))
+def test_lifetime_totals_are_the_sums_over_all_windows(intervals):
+    """Count and sum, and for every power of two how many samples lie at or below it: Prometheus' histograms."""
+    ledger = Ledger()
+    for number, values in enumerate(intervals):
+        close(ledger, aggregates(timer={"t": Distribution(values, limit=4).freeze()}), 10 * number)
+    total, everything = ledger["timer"]["t"], [value for values in intervals for value in values]
+    assert total.count == len(everything)
+    assert abs(total.sum - sum(everything)) < 1e-9 * sum(everything)
+    for power in range(-12, 22):
+        below = sum(weight for p, weight in total.powers.items() if p <= power)
+        assert below == sum(value <= 2.0**power for value in everything)
+
+
+def test_an_absent_gauge_leaves_the_window_and_comes_back():
+    """Its callback failed in between."""
+    ledger, seen = Ledger(), []
+    for change in (GaugeChange(1), ABSENT, None, GaugeChange(None, 3)):
+        seen.append(dict(close(ledger, aggregates(gauge={"g": change} if change else {})).gauges))
+    assert seen == [{"g": 1}, {}, {}, {"g": 3}]
+
+
+def test_a_series_is_idle_since_the_end_of_the_last_interval_in_which_something_happened():
+    """Of any kind; a new one since it became known."""
+    ledger = Ledger()
+    ledger.know("counter", "new", 15)
+    close(ledger, aggregates(counter={"a": 1}, unique={"u": frozenset("x")}, gauge={"g": GaugeChange(1)}), 10)
+    close(ledger, aggregates(counter={"a": 1}, timer={"t": samples(1)}), 20)
+    assert set(ledger.idle_since(10)) == set()
+    assert set(ledger.idle_since(11)) == {("unique", "u"), ("gauge", "g")}
+    assert set(ledger.idle_since(20)) == {("unique", "u"), ("gauge", "g"), ("counter", "new")}
+    ledger.forget("unique", "u")
+    ledger.forget("unique", "u")
+    assert ("unique", "u") not in set(ledger.idle_since(11))
+
+
+def test_a_copy_of_a_total_stays_as_it_was():
+    """What a reader holds does not change under it."""
+    total = Total(5)
+    total.sum, total.powers = 3, {1: 2}
+    copied = total.copy()
+    total.sum, total.powers[1] = 4, 3
+    assert (copied.active, copied.sum, copied.powers, copied.gauge, copied.count) == (5, 3, {1: 2}, None, 0)
+    assert Total(5).copy().powers is None
