@@ -1,24 +1,23 @@
 """The calls that make instruments and decorators, written once for the registry and for scopes of it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import cast
 
 from .counter import Counter
+from .decorators import Decorators
 from .errors import InvalidType
 from .gauge import Gauge
 from .histogram import Histogram
 from .instrument import Instrument
-from .names import Tags, canonical_tags, checked_name, prefixed, split
+from .names import TagMapping, Tags, canonical_tags, checked_name, checked_tags, prefixed, split
 from .series import Kind
 from .timer import Timer
 from .unique import Unique
 
 __all__ = ["Instruments", "Scope"]
 
-TagMapping = Mapping[str, object]
 
-
-class Instruments:
+class Instruments(Decorators):
     """Get-or-create calls: the same kind, name and tags return the same object.
 
     A name may be any non-empty string and may carry tags as ``name;key=value``; characters are treated as statsd treats
@@ -60,12 +59,6 @@ class Instruments:
         """Return a view in which every name starts with ``name`` and a dot, and every series has ``tags``."""
         name, own = split(checked_name(name))
         return Scope(self, name, canonical_tags([*own, *canonical_tags(checked_tags(tags) or {})]))
-
-
-def checked_tags(tags: TagMapping | None) -> TagMapping | None:
-    if tags is not None and not isinstance(tags, Mapping):
-        raise InvalidType("tags", tags, "a mapping")
-    return tags
 
 
 class Scope(Instruments):

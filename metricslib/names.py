@@ -11,7 +11,22 @@ from collections.abc import Iterable, Mapping
 
 from .errors import InvalidType
 
-__all__ = ["EMPTY", "Tags", "canonical_tags", "checked_name", "join", "prefixed", "sanitise", "split", "with_suffix"]
+__all__ = [
+    "EMPTY",
+    "TagMapping",
+    "Tags",
+    "canonical_tags",
+    "checked_name",
+    "checked_tags",
+    "join",
+    "prefixed",
+    "sanitise",
+    "split",
+    "with_suffix",
+]
+
+TagMapping = Mapping[str, object]
+"""Tags as a program gives them: values may be anything with a ``str()``."""
 
 Tags = tuple[tuple[str, str], ...]
 """Tags in canonical form: sanitised, sorted by key, keys unique."""
@@ -40,6 +55,13 @@ def checked_name(name: object, argument: str = "name") -> str:
     if not isinstance(name, str) or not name:
         raise InvalidType(argument, name, "a non-empty string")
     return name
+
+
+def checked_tags(tags: TagMapping | None) -> TagMapping | None:
+    """Return ``tags`` if they are a mapping or None, and raise :class:`InvalidType` otherwise."""
+    if tags is not None and not isinstance(tags, Mapping):
+        raise InvalidType("tags", tags, "a mapping")
+    return tags
 
 
 def _tag_key(key: object) -> str:
