@@ -217,6 +217,10 @@ class Registry(Instruments):
         """How many series are alive."""
         return len(self._admission)
 
+    def __bool__(self) -> bool:
+        """Also without series a registry is one."""
+        return True
+
     @contextmanager
     def _locked(self) -> Iterator[None]:
         lock = self._lock  # another one after a fork in the middle

@@ -125,6 +125,10 @@ class Window:
     def __len__(self) -> int:
         return sum(len(self[kind]) for kind in KINDS)
 
+    def __bool__(self) -> bool:
+        """Also an interval without series happened."""
+        return True
+
 
 class Cut(NamedTuple):
     """What a flush takes out of a registry: the same interval, seen twice."""
