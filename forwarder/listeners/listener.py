@@ -17,6 +17,8 @@ __all__ = ["Listener", "Sink"]
 
 log = logging.getLogger("forwarder")
 
+_SPARE = 1.0  # seconds that the thread may take beyond its deadline, for handing over what it has read
+
 
 class Sink(Protocol):
     """Where a listener puts what it hears: :class:`~forwarder.intake.Intake` or :class:`~forwarder.relay.Relay`."""
@@ -37,6 +39,9 @@ class Sink(Protocol):
 class Listener:
     """One bound address. A listener is used once: ``bind``, ``start``, ``stop``."""
 
+    _waker: socket.socket  # these two only while there is a thread
+    _woken: socket.socket
+
     def __init__(self, sink: Sink, clock: Clock) -> None:
         self._sink = sink
         self._clock = clock
@@ -45,8 +50,6 @@ class Listener:
         self._address = ""
         self._thread: threading.Thread | None = None
         self._deadline: float | None = None  # on the monotonic clock; set when the thread is to stop
-        self._waker, self._woken = socket.socketpair()
-        self._woken.setblocking(False)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._address or 'not bound'}>"
@@ -69,26 +72,28 @@ class Listener:
 
     def start(self) -> None:
         """Begin to read."""
+        self._waker, self._woken = socket.socketpair()
         self._thread = threading.Thread(target=self._main, name=f"forwarder {self._address}", daemon=True)
         self._thread.start()
 
     def stop(self, deadline: float) -> bool:
         """Take nothing new, hand over what the kernel already holds, and close; return whether that was done in time.
 
-        ``deadline`` is in seconds from now.
+        ``deadline`` is in seconds from now. Doing it again, or without a start, does no harm.
         """
         self._deadline = self._clock.monotonic() + deadline
-        stopped = True
-        if self._thread is not None:
-            self._waker.send(b"\0")
-            self._thread.join(deadline + 1.0)
-            stopped = not self._thread.is_alive()
-        elif self._socket is not None:
-            self._close(self._socket)
-        if stopped:
-            self._waker.close()
-            self._woken.close()
-        return stopped
+        if self._thread is None:
+            if self._socket is not None:
+                self._close(self._socket)
+            return True
+        self._waker.send(b"\0")
+        self._thread.join(deadline + _SPARE)
+        if self._thread.is_alive():
+            return False
+        self._thread = None
+        self._waker.close()
+        self._woken.close()
+        return True
 
     @property
     def _late(self) -> bool:

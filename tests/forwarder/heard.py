@@ -1,0 +1,55 @@
+"""What a test hears in the place of an intake."""
+
+import threading
+from collections import Counter
+
+WAIT = 10.0
+"""Seconds after which a test gives up."""
+
+
+class Heard:
+    """A sink that remembers everything, and lets a test wait for it."""
+
+    def __init__(self):
+        self.chunks: list[bytes] = []
+        self.dropped: Counter[str] = Counter()
+        self.settled = 0
+        self.events: list[str] = []
+        self._changed = threading.Condition()
+
+    def feed(self, chunks):
+        with self._changed:
+            self.chunks += chunks
+            self.events.append("feed")
+            self._changed.notify_all()
+
+    def drop(self, cause, count=1):
+        with self._changed:
+            self.dropped[cause] += count
+            self._changed.notify_all()
+
+    def settle(self):
+        with self._changed:
+            self.settled += 1
+            self.events.append("settle")
+            self._changed.notify_all()
+
+    @property
+    def lines(self) -> list[bytes]:
+        return [line for chunk in self.chunks for line in chunk.split(b"\n") if line]
+
+    def wait(self, lines: int = 0, dropped: int = 0, settled: int = 0) -> "Heard":
+        """Wait until so much was heard."""
+        with self._changed:
+            assert self._changed.wait_for(
+                lambda: len(self.lines) >= lines and self.dropped.total() >= dropped and self.settled >= settled, WAIT
+            ), f"heard only {self.lines[-5:]} … ({len(self.lines)} lines), {self.dropped}"
+        return self
+
+
+class Broken(Heard):
+    """A sink that always fails."""
+
+    def feed(self, chunks):
+        super().feed(chunks)
+        raise RuntimeError("this sink is broken")

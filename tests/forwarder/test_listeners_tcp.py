@@ -1,0 +1,247 @@
+"""Connections over real sockets, on loopback."""
+
+import errno
+import socket
+import struct
+
+import pytest
+
+from forwarder.intake import Intake
+from forwarder.listeners import TcpListener
+from forwarder.listeners.lines import LONGEST
+from forwarder.relay import Relay
+from tests.forwarder.heard import WAIT, Broken, Heard
+
+
+@pytest.fixture
+def heard():
+    return Heard()
+
+
+@pytest.fixture
+def listen():
+    """Call to start a listener, which is stopped at the end of the test."""
+    listeners = []
+
+    def listen(sink, host="127.0.0.1", **options):
+        listener = TcpListener(host, 0, sink, **options)
+        listeners.append(listener)
+        listener.bind()
+        listener.start()
+        return listener
+
+    yield listen
+    for listener in listeners:
+        listener.stop(1.0)
+
+
+def connect(listener):
+    host, _, port = listener.address.partition("://")[2].rpartition(":")
+    return socket.create_connection((host.strip("[]"), int(port)), WAIT)
+
+
+def confirmed(sock) -> bool:
+    """Half-close and read to the end: whether the peer says that it has read everything."""
+    sock.shutdown(socket.SHUT_WR)
+    return sock.recv(1) == b""
+
+
+def confirmed_at_once(listener) -> bool:
+    with connect(listener) as sock:
+        return sock.recv(1) == b""
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_lines_arrive(listen, heard, host):
+    """However they are cut, and the last one without a line feed."""
+    listener = listen(heard, host)
+    with connect(listener) as sock:
+        sock.sendall(b"a:1|c\nb:")
+        heard.wait(lines=1)
+        sock.sendall(b"2|c\nc:3|c")
+        assert confirmed(sock)
+    assert heard.lines == [b"a:1|c", b"b:2|c", b"c:3|c"]
+    assert listener.counts() == {"connections": 1}
+
+
+def test_the_end_of_the_stream_confirms(listen, heard):
+    """When a sender reads it, everything is with the sink, which has been told to pass it on."""
+    with connect(listen(heard)) as sock:
+        sock.sendall(b"a:1|c\n" * 50_000)
+        assert confirmed(sock)
+    assert len(heard.lines) == 50_000
+    assert heard.events[-1] == "settle"
+
+
+def test_long_lines_are_dropped_once(listen, heard):
+    """However long they are; the lines around them arrive."""
+    with connect(listen(heard)) as sock:
+        sock.sendall(b"a:1|c\n" + b"x" * 300_000 + b"\nb:1|c\n" + b"x" * (LONGEST + 1))
+        assert confirmed(sock)
+    assert heard.lines == [b"a:1|c", b"b:1|c"]
+    assert heard.dropped == {"line_too_long": 2}
+
+
+def test_connections_do_not_mix(listen, heard):
+    """Halves of lines on two connections stay apart."""
+    listener = listen(heard)
+    with connect(listener) as one, connect(listener) as two:
+        one.sendall(b"x\na:")
+        heard.wait(lines=1)
+        two.sendall(b"y\nb:")
+        heard.wait(lines=2)
+        one.sendall(b"1|c")
+        assert confirmed(one)
+        two.sendall(b"2|c")
+        assert confirmed(two)
+    assert heard.lines == [b"x", b"y", b"a:1|c", b"b:2|c"]
+
+
+def test_too_many_connections_are_refused(listen, heard):
+    """What is over the bound is reset, never confirmed, and counted; when one leaves, there is room again."""
+    listener = listen(heard, connections=1)
+    with connect(listener) as first:
+        first.sendall(b"a:1|c\n")
+        heard.wait(lines=1)
+        with pytest.raises(ConnectionResetError):
+            confirmed_at_once(listener)
+        assert confirmed(first)
+    with connect(listener) as third:
+        third.sendall(b"c:1|c\n")
+        assert confirmed(third)
+    assert heard.lines == [b"a:1|c", b"c:1|c"]
+    assert listener.counts() == {"connections": 2, "connections_refused": 1}
+
+
+def test_a_reset_cuts_the_last_line(listen, heard):
+    """Of a connection that was not ended properly, half a line is dropped and counted."""
+    listener = listen(heard)
+    with connect(listener) as sock:
+        sock.sendall(b"a:1|c\nb:12")
+        heard.wait(lines=1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    heard.wait(dropped=1)
+    assert heard.lines == [b"a:1|c"]
+    assert heard.dropped == {"cut_off": 1}
+    assert listener.counts() == {"connections": 1, "connection_errors": 1}
+
+
+def test_stop_hands_over_what_the_kernel_holds(heard):
+    """Connections not accepted yet are read; those that their peers have ended are confirmed, the others reset."""
+    listener = TcpListener("127.0.0.1", 0, heard)
+    listener.bind()
+    with connect(listener) as ended, connect(listener) as open_:
+        ended.sendall(b"a:1|c\n" * 10_000)
+        ended.shutdown(socket.SHUT_WR)
+        open_.sendall(b"b:1|c\nc:12")
+        listener.start()
+        assert listener.stop(5.0)
+        assert ended.recv(1) == b""
+        with pytest.raises(ConnectionResetError):
+            open_.recv(1)
+    assert sorted(heard.lines) == [b"a:1|c"] * 10_000 + [b"b:1|c"]
+    assert heard.dropped == {"cut_off": 1}
+    assert heard.events[-1] == "settle"
+
+
+def test_stop_waits_for_nobody(listen, heard):
+    """A sender that does not end is cut off, and hears of it."""
+    listener = listen(heard)
+    with connect(listener) as sock:
+        sock.sendall(b"a:1|c\n")
+        heard.wait(lines=1)
+        assert listener.stop(0.0)
+        with pytest.raises(ConnectionResetError):
+            sock.recv(1)
+
+
+def test_after_stop_nobody_listens(listen, heard):
+    """A stopped listener has given its port back."""
+    listener = listen(heard)
+    assert listener.stop(1.0)
+    with pytest.raises(ConnectionRefusedError):
+        connect(listener)
+
+
+def test_stop_without_start_gives_the_address_back(heard):
+    """A daemon that fails half-way through its sockets closes those it has."""
+    listener = TcpListener("127.0.0.1", 0, heard)
+    listener.bind()
+    again = TcpListener("127.0.0.1", int(listener.address.rpartition(":")[2]), heard)
+    with pytest.raises(OSError, match="in use"):
+        again.bind()
+    assert listener.stop(1.0)
+    again.bind()
+    assert again.stop(1.0)
+
+
+def test_a_broken_sink_ends_nothing(listen, caplog):
+    """What it raises is counted and logged once, and reading goes on."""
+    broken = Broken()
+    listener = listen(broken)
+    for _ in range(2):
+        with connect(listener) as sock:
+            sock.sendall(b"a:1|c\n")
+            assert confirmed(sock)
+    assert listener.counts() == {"connections": 2, "feed_error": 2}
+    assert len(caplog.records) == 1
+
+
+def test_want_of_descriptors_ends_nothing(heard, caplog, monkeypatch):
+    """Accepting rests for a while, without turning in circles, and then goes on."""
+
+    class Exhausted:
+        """A listening socket that once finds no descriptor."""
+
+        def __init__(self, sock):
+            self.sock = sock
+            self.failed = 0
+
+        def accept(self):
+            if not self.failed:
+                self.failed += 1
+                raise OSError(errno.EMFILE, "Too many open files")
+            return self.sock.accept()
+
+        def __getattr__(self, name):
+            return getattr(self.sock, name)
+
+    monkeypatch.setattr("forwarder.listeners.streams._REST", 0.01)
+    listener = TcpListener("127.0.0.1", 0, heard)
+    listener.bind()
+    listener._socket = Exhausted(listener._socket)
+    listener.start()
+    with connect(listener) as sock:
+        sock.sendall(b"a:1|c\n")
+        assert confirmed(sock)
+    assert listener.stop(1.0)
+    assert listener.counts() == {"accept_errors": 1, "connections": 1}
+    assert heard.lines == [b"a:1|c"]
+
+
+def test_statsd_lines_reach_the_registry(listen, registry, tick):
+    """Listener, intake and registry together."""
+    intake = Intake(registry)
+    registry.add_source(intake)
+    with connect(listen(intake)) as sock:
+        sock.sendall(b"a:1|c\na:2|c")
+        assert confirmed(sock)
+    assert tick().whole.counters == {"a": 3}
+
+
+def test_graphite_points_are_passed_on_before_they_are_confirmed(listen):
+    """The same server, another sink: when the connection is closed, the points are with whoever carries them."""
+    points = []
+    listener = listen(Relay(points.extend), scheme="graphite")
+    assert listener.address.startswith("graphite://127.0.0.1:")
+    with connect(listener) as sock:
+        sock.sendall(b"a.b 1 5\nc.d 2 6")
+        assert confirmed(sock)
+    assert points == [("a.b", 1.0, 5), ("c.d", 2.0, 6)]
+
+
+def test_graphite_points_wait_a_second_at_most(listen, heard):
+    """On a connection that stays open, the sink is told to pass on what it holds, once a second."""
+    with connect(listen(heard)) as sock:
+        sock.sendall(b"a.b 1 5\n")
+        heard.wait(lines=1, settled=1)

@@ -1,0 +1,167 @@
+"""Datagrams over real sockets, on loopback."""
+
+import socket
+
+import pytest
+
+from forwarder.listeners import UdpListener
+from tests.forwarder.heard import Broken, Heard
+
+
+@pytest.fixture
+def heard():
+    return Heard()
+
+
+@pytest.fixture
+def listen():
+    """Call to start a listener, which is stopped at the end of the test."""
+    listeners = []
+
+    def listen(sink, host="127.0.0.1"):
+        listener = UdpListener(host, 0, sink)
+        listeners.append(listener)
+        listener.bind()
+        listener.start()
+        return listener
+
+    yield listen
+    for listener in listeners:
+        listener.stop(1.0)
+
+
+def sender(listener, host="127.0.0.1"):
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+    sock.connect((host, int(listener.address.rpartition(":")[2])))
+    return sock
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+def test_datagrams_arrive(listen, heard, host):
+    """Each as one chunk, an empty one too, over IPv4 and IPv6."""
+    listener = listen(heard, host)
+    with sender(listener, listener.address[len("udp://") :].rpartition(":")[0].strip("[]")) as sock:
+        for datagram in (b"a:1|c\nb:1|c", b"", b"c:1|c"):
+            sock.send(datagram)
+        heard.wait(lines=3)
+    assert heard.chunks == [b"a:1|c\nb:1|c", b"", b"c:1|c"]
+
+
+def test_the_longest_datagram_is_whole(listen, heard):
+    """65,507 bytes are the most that IPv4 carries."""
+    datagram = b"x" * 65_507
+    with sender(listen(heard)) as sock:
+        sock.send(datagram)
+        heard.wait(lines=1)
+    assert heard.chunks == [datagram]
+
+
+def test_the_address_names_the_port_that_was_taken(heard):
+    """Known once bound, before anything is read."""
+    listener = UdpListener("127.0.0.1", 0, heard)
+    assert listener.address == ""
+    listener.bind()
+    try:
+        assert listener.address.startswith("udp://127.0.0.1:")
+        assert not listener.address.endswith(":0")
+        assert listener.receive_buffer >= 212_992  # what an unprivileged process gets on a kernel with default settings
+    finally:
+        assert listener.stop(1.0)
+
+
+def test_a_taken_address_is_refused(listen, heard):
+    """Two listeners never share a port."""
+    port = int(listen(heard).address.rpartition(":")[2])
+    second = UdpListener("127.0.0.1", port, heard)
+    with pytest.raises(OSError, match="in use"):
+        second.bind()
+    second.stop(0)
+
+
+def test_stop_hands_over_what_the_kernel_holds(heard):
+    """Everything sent before is heard; who sends afterwards is refused."""
+    listener = UdpListener("127.0.0.1", 0, heard)
+    listener.bind()
+    with sender(listener) as sock:
+        for _ in range(1000):
+            sock.send(b"a:1|c")
+        listener.start()
+        assert listener.stop(5.0)
+        assert len(heard.chunks) == 1000
+        assert listener.counts() == {"kernel_dropped": 0}
+        sock.send(b"late:1|c")
+        with pytest.raises(ConnectionRefusedError):
+            sock.send(b"late:1|c")
+
+
+def test_what_comes_while_stopping_is_refused_and_not_lost(heard):
+    """Between hanging up and closing, new datagrams are refused visibly, and old ones still heard."""
+    listener = UdpListener("0.0.0.0", 0, heard)
+    listener.bind()
+    with sender(listener) as sock:
+        sock.send(b"early:1|c")
+        listener._hang_up(listener._socket)
+        sock.send(b"late:1|c")
+        with pytest.raises(ConnectionRefusedError):
+            sock.send(b"late:1|c")
+    listener.start()
+    assert listener.stop(5.0)
+    assert heard.chunks == [b"early:1|c"]
+
+
+def test_the_kernels_drops_are_counted(heard):
+    """Datagrams that found the buffer full are known at any time, also after the end."""
+    listener = UdpListener("127.0.0.1", 0, heard, buffer=8192)
+    listener.bind()
+    with sender(listener) as sock:
+        for _ in range(200):
+            sock.send(b"x" * 1000)
+    dropped = listener.kernel_drops()
+    assert 0 < dropped < 200
+    listener.start()
+    assert listener.stop(5.0)
+    assert len(heard.chunks) == 200 - dropped
+    assert listener.counts()["kernel_dropped"] == dropped
+
+
+def test_a_broken_sink_ends_nothing(listen, caplog):
+    """What it raises is counted and logged once, and reading goes on."""
+    broken = Broken()
+    listener = listen(broken)
+    with sender(listener) as sock:
+        for lines in (1, 2):
+            sock.send(b"a:1|c")
+            broken.wait(lines=lines)
+    assert listener.stop(5.0)
+    assert listener.counts()["feed_error"] == 2
+    assert len(caplog.records) == 1
+
+
+def test_an_error_of_the_socket_ends_nothing(heard, caplog):
+    """It is counted, and reading goes on."""
+
+    class Faulty:
+        """A socket that fails once."""
+
+        def __init__(self, sock):
+            self.sock = sock
+            self.failed = False
+
+        def recv_into(self, *args):
+            if not self.failed:
+                self.failed = True
+                raise OSError("faulty")
+            return self.sock.recv_into(*args)
+
+        def __getattr__(self, name):
+            return getattr(self.sock, name)
+
+    listener = UdpListener("127.0.0.1", 0, heard)
+    listener.bind()
+    listener._socket = Faulty(listener._socket)
+    listener.start()
+    with sender(listener) as sock:
+        sock.send(b"a:1|c")
+        heard.wait(lines=1)
+    assert listener.stop(5.0)
+    assert listener.counts()["recv_error"] == 1

@@ -1,0 +1,178 @@
+"""Unix sockets, stream and datagram, and their files."""
+
+import os
+import socket
+import stat
+
+import pytest
+
+from forwarder.listeners import UnixDatagramListener, UnixStreamListener
+from tests.forwarder.heard import WAIT, Heard
+
+KINDS = {UnixStreamListener: socket.SOCK_STREAM, UnixDatagramListener: socket.SOCK_DGRAM}
+
+
+@pytest.fixture
+def heard():
+    return Heard()
+
+
+@pytest.fixture
+def path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a path in it may be too long for a socket
+    return "s.sock"
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def listen(path, heard):
+    """Call to start a listener, which is stopped at the end of the test."""
+    listeners = []
+
+    def listen(kind, **options):
+        listener = kind(path, heard, **options)
+        listeners.append(listener)
+        listener.bind()
+        listener.start()
+        return listener
+
+    yield listen
+    for listener in listeners:
+        listener.stop(1.0)
+
+
+def connect(kind, path):
+    sock = socket.socket(socket.AF_UNIX, KINDS[kind])
+    sock.settimeout(WAIT)
+    sock.connect(path)
+    return sock
+
+
+def test_lines_arrive(listen, heard, kind, path):
+    """What is sent is heard, and the address is that of the file."""
+    listener = listen(kind)
+    scheme = {UnixStreamListener: "unix", UnixDatagramListener: "unixgram"}[kind]
+    assert listener.address == f"{scheme}://{path}"
+    with connect(kind, path) as sock:
+        sock.sendall(b"a:1|c\n")
+        sock.sendall(b"b:1|c\n")
+        heard.wait(lines=2)
+    assert heard.lines == [b"a:1|c", b"b:1|c"]
+
+
+def test_the_end_of_the_stream_confirms(listen, heard, path):
+    """When a sender reads it, everything is with the sink."""
+    listen(UnixStreamListener)
+    with connect(UnixStreamListener, path) as sock:
+        sock.sendall(b"a:1|c\n" * 50_000)
+        sock.shutdown(socket.SHUT_WR)
+        assert sock.recv(1) == b""
+    assert len(heard.lines) == 50_000
+
+
+def test_of_too_long_a_datagram_whole_lines_are_kept(listen, heard, path, monkeypatch):
+    """What does not fit is dropped, once, and counted."""
+    monkeypatch.setattr("forwarder.listeners.unix._LONGEST_DATAGRAM", 10)
+    listen(UnixDatagramListener)
+    with connect(UnixDatagramListener, path) as sock:
+        sock.send(b"a:1|c\nb:12|c\nc:1|c")
+        heard.wait(dropped=1, lines=1)
+    assert heard.lines == [b"a:1|c"]
+    assert heard.dropped == {"truncated": 1}
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o666, 0o660])
+def test_the_file_has_its_mode(listen, kind, path, mode):
+    """Whatever the umask is; nobody but its owner may send unless that is asked for."""
+    listen(kind, mode=mode)
+    assert stat.S_IMODE(os.stat(path).st_mode) == mode
+
+
+def test_nobody_else_may_send_by_default(listen, kind, path):
+    """0600 is the default."""
+    listen(kind)
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+
+
+def test_the_file_goes_at_the_end(listen, kind, path):
+    """A stopped listener leaves nothing behind."""
+    listener = listen(kind)
+    assert listener.stop(1.0)
+    assert not os.path.lexists(path)
+
+
+def test_the_file_of_another_stays(listen, kind, path):
+    """Only what was made here is removed."""
+    listener = listen(kind)
+    os.rename(path, "other")
+    with open(path, "w"):
+        assert listener.stop(1.0)
+    assert os.path.exists(path)
+
+
+@pytest.mark.parametrize("left", KINDS.values())
+def test_a_dead_socket_is_replaced(listen, heard, kind, path, left):
+    """What somebody left who died does not keep us from starting, if it was of our type."""
+    with socket.socket(socket.AF_UNIX, left) as dead:
+        dead.bind(path)
+    listen(kind)
+    with connect(kind, path) as sock:
+        sock.sendall(b"a:1|c\n")
+        heard.wait(lines=1)
+
+
+@pytest.mark.parametrize("other", KINDS.values())
+def test_a_living_socket_is_left_alone(kind, path, heard, other):
+    """Whatever its type is, and whether its queue is full or not."""
+    with socket.socket(socket.AF_UNIX, other) as alive:
+        alive.bind(path)
+        if other == socket.SOCK_STREAM:
+            alive.listen(0)
+        listener = kind(path, heard)
+        with pytest.raises(OSError, match="in use"):
+            listener.bind()
+        listener.stop(0)
+        assert os.path.exists(path)
+
+
+def test_a_file_that_is_no_socket_is_left_alone(kind, path, heard):
+    """A wrong path in the configuration destroys nothing."""
+    with open(path, "w") as file:
+        file.write("precious")
+    listener = kind(path, heard)
+    with pytest.raises(OSError, match="in use"):
+        listener.bind()
+    listener.stop(0)
+    with open(path) as file:
+        assert file.read() == "precious"
+
+
+def test_stop_hands_over_what_the_kernel_holds(kind, path, heard):
+    """Everything sent before is heard; who sends afterwards is refused."""
+    listener = kind(path, heard)
+    listener.bind()
+    with connect(kind, path) as sock:
+        for _ in range(5):
+            sock.sendall(b"a:1|c\n")
+        listener.start()
+        assert listener.stop(5.0)
+        with pytest.raises(OSError):  # noqa: PT011 - which one depends on the type of socket
+            sock.sendall(b"late:1|c\n")
+    assert heard.lines == [b"a:1|c"] * 5
+    assert heard.dropped == {}
+
+
+def test_half_a_line_at_the_end_is_dropped(path, heard):
+    """A sender that was cut off had more to say: what is there of its line may mean something else."""
+    listener = UnixStreamListener(path, heard)
+    listener.bind()
+    with connect(UnixStreamListener, path) as sock:
+        sock.sendall(b"a:1|c\nb:12")
+        listener.start()
+        assert listener.stop(5.0)
+    assert heard.lines == [b"a:1|c"]
+    assert heard.dropped == {"cut_off": 1}
