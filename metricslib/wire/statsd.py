@@ -25,12 +25,12 @@ SEPARATOR = b"\n\n"
 
 
 def encode(window: Window, prefix: str = "", limit: int = DATAGRAM) -> tuple[bytes, int]:
-    """Return datagrams of at most ``limit`` bytes, joined by :data:`SEPARATOR`, and how many values are in them.
+    """Return datagrams of at most ``limit`` bytes, joined by :data:`SEPARATOR`, and how many lines are in them.
 
     A single line longer than ``limit`` gets a datagram of its own.
     """
     lines = [line.encode() for line in _lines(window, prefix)]
-    values = len(lines)
+    values = sum(line.count(b"\n") + 1 for line in lines)
     datagrams: list[bytes] = []
     packed: list[bytes] = []
     size = 0
