@@ -1,0 +1,22 @@
+"""Bytes to a place, or kept: destinations, the spool where batches wait, and the courier that brings them."""
+
+from .courier import Courier
+from .deadline import Deadline
+from .destination import Destination, Options, Undelivered
+from .destinations import open_destination
+from .spool import Batch, Holdings, MemorySpool, Spool
+from .status import Status
+
+__all__ = [
+    "Batch",
+    "Courier",
+    "Deadline",
+    "Destination",
+    "Holdings",
+    "MemorySpool",
+    "Options",
+    "Spool",
+    "Status",
+    "Undelivered",
+    "open_destination",
+]

@@ -1,0 +1,281 @@
+"""The courier: brings one destination's batches to it, one at a time, from a thread of its own.
+
+One attempt is made at a time. After a failure the next waits, longer each time, by a random share of a bound that
+doubles, so that a server that comes back is not met by everybody at once. When it is back after an outage, what was
+delivered in the minute before is sent again where that is harmless. The thread survives any exception. Errors are
+counted by type, and logged once until the next success.
+"""
+
+import logging
+import queue
+import random
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+
+from ..account import Account
+from ..clock import SYSTEM_CLOCK, Clock
+from ..window import Cut
+from ..wire import graphite
+from . import lines
+from .deadline import Deadline
+from .destination import Destination, Undelivered
+from .spool import Batch, MemorySpool, Spool
+from .status import Status
+
+__all__ = ["Courier"]
+
+log = logging.getLogger("metricslib")
+
+BASE = 0.5
+CAP = 30.0
+"""Bounds of the wait after the first failure, and after many, in seconds."""
+REPEAT = 60.0
+"""How many seconds of delivered batches are sent again after an outage."""
+_MARGIN = 0.1
+"""Seconds before the end of a stop at which an attempt is cut, so that its outcome is still counted."""
+
+
+class Courier:
+    """Delivers to ``destination`` what waits in ``spool``.
+
+    The spool is by default one in memory with the bounds of the URL's options. ``clock`` times the waits between
+    attempts, and ages; ``rng`` returns random numbers from 0 to 1. Without :meth:`start`, each :meth:`step` does what
+    is due.
+    """
+
+    def __init__(
+        self,
+        destination: Destination,
+        spool: Spool | None = None,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        rng: Callable[[], float] = random.random,
+    ) -> None:
+        options = destination.options
+        keep = REPEAT if destination.resend else 0
+        self.destination = destination
+        if spool is None:
+            spool = MemorySpool(options.spool_bytes, options.max_age, keep=keep, clock=clock)
+        self.spool: Spool = spool
+        self._clock = clock
+        self._rng = rng
+        self._begin()
+
+    def _begin(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._stop: Deadline | None = None
+        self._attempt: Deadline | None = None
+        # A signal handler may stop the program at any moment: it may put into this queue, but not set an Event.
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._due = 0.0
+        self._failures = 0
+        self._since = self._clock.time()
+        self._last_success: float | None = None
+        self._bytes = 0
+        self._errors = Account()
+        self._last_error: str | None = None
+        self._logged: set[str] = set()
+
+    # -- what is to be delivered
+
+    def send(self, cut: Cut) -> None:
+        """Encode ``cut`` and let it wait. Raises what the destination's encoder raises."""
+        for batch in self.destination.encode(cut):
+            self.spool.put(batch)
+        self._ring()
+
+    def relay(self, points: Sequence[graphite.Point]) -> None:
+        """Let points that came from elsewhere wait, or count them as dropped, cause ``unsupported``."""
+        if not self.destination.relays:
+            self.spool.refuse(len(points), "unsupported")
+            return
+        for batch in lines.batches(0, graphite.encode_points(points), windows=0):
+            self.spool.put(batch)
+        self._ring()
+
+    def offer(self, batch: Batch) -> None:
+        """Let a batch that is encoded already wait."""
+        self.spool.put(batch)
+        self._ring()
+
+    def _ring(self) -> None:
+        if self._bell.empty():
+            self._bell.put(None)
+        if self._thread is not None and not self._stop:
+            self.start()  # nothing should have ended the thread; if something has, it begins again
+
+    # -- one step
+
+    def step(self) -> float | None:
+        """Make one attempt if one is due; return the seconds until the next is, None when nothing waits."""
+        now = self._clock.monotonic()
+        if now < self._due:
+            return self._due - now if self.spool.holdings().waiting_batches else None
+        batch = self.spool.head()
+        if batch is None:
+            return None
+        attempt = self._attempt = Deadline(self.destination.options.timeout)
+        if self._stop:
+            attempt.cut(max(0.0, self._stop.left() - _MARGIN))
+        try:
+            try:
+                lost = self.destination.deliver(batch.payload, attempt)
+            except Undelivered as failure:
+                self._settle_failed(batch, failure)
+                self._failed(type(failure.__cause__ or failure).__name__, failure.reason)
+            else:
+                self._arrived(batch, lost)
+        except Exception as error:  # a defect of the destination: it must not end the thread
+            self.spool.settle(batch, batch)
+            self._failed(type(error).__name__, f"unexpected {type(error).__name__}", error)
+        if not self.spool.holdings().waiting_batches:
+            return None
+        return max(0.0, self._due - self._clock.monotonic())
+
+    def _arrived(self, batch: Batch, lost: Mapping[str, int]) -> None:
+        if self._failures and self.destination.resend:
+            self.spool.rewind(REPEAT)
+        self.spool.settle(batch, None, lost)
+        self._bytes += len(batch.payload)
+        self._last_success = self._clock.monotonic()
+        if self._failures:
+            self._since = self._clock.time()
+            log.info("%s: delivering again", self.destination.label)
+        self._failures = 0
+        self._logged.clear()
+
+    def _settle_failed(self, batch: Batch, failure: Undelivered) -> None:
+        if failure.remaining == batch.payload:
+            self.spool.settle(batch, batch, failure.lost)
+            return
+        self._bytes += len(batch.payload) - len(failure.remaining)
+        remaining = None
+        if failure.remaining:
+            remaining = Batch(batch.stamp, lines.count(failure.remaining), failure.remaining, batch.windows)
+        self.spool.settle(batch, remaining, failure.lost)
+
+    def _failed(self, kind: str, reason: str, error: Exception | None = None) -> None:
+        if not self._failures:
+            self._since = self._clock.time()
+        self._due = self._clock.monotonic() + self._rng() * min(CAP, BASE * 2 ** min(self._failures, 16))
+        self._failures += 1
+        self._survived(kind, reason, error)
+
+    def _survived(self, kind: str, reason: str, error: Exception | None = None) -> None:
+        self._errors.add(kind)
+        self._last_error = reason
+        if kind not in self._logged:
+            self._logged.add(kind)
+            # Where it happened, but not the exception's own text: it may hold anything.
+            where = "\n" + "".join(traceback.format_tb(error.__traceback__)) if error else ""
+            log.warning("%s: %s; it is tried again, and logged once%s", self.destination.label, reason, where)
+
+    # -- the thread
+
+    def start(self) -> None:
+        """Deliver in the background from now on; does nothing when begun.
+
+        Raises RuntimeError when no thread can be begun.
+        """
+        if self._thread is None or not self._thread.is_alive():
+            self._stop = None
+            thread = threading.Thread(target=self._run, name=f"metricslib-{self.destination.label}", daemon=True)
+            self._thread = thread
+            try:
+                thread.start()
+            except RuntimeError:
+                self._thread = None
+                raise
+
+    def _run(self) -> None:
+        me = threading.current_thread()
+        while self._thread is me:
+            try:
+                wait = self.step()
+            except Exception as error:  # a defect of the spool, say: whatever is wrong, go on, and do not spin
+                self._survived(type(error).__name__, f"unexpected {type(error).__name__}", error)
+                wait = 1.0
+            stop = self._stop
+            if stop and (wait is None or not stop.left()):
+                return
+            if wait != 0:
+                self._rest(min(wait, stop.left()) if stop and wait is not None else wait)
+
+    def _rest(self, seconds: float | None) -> None:
+        try:
+            self._bell.get(timeout=seconds)
+        except queue.Empty:
+            pass
+
+    def wait_idle(self, seconds: float) -> bool:
+        """Return whether nothing waits any more, as soon as that is so, or after ``seconds``."""
+        deadline = Deadline(seconds)
+        while self.spool.holdings().waiting_batches:
+            if not deadline.left() or self._thread is None or not self._thread.is_alive():
+                return False
+            time.sleep(min(0.005, deadline.left()))
+        return True
+
+    def stop(self, seconds: float) -> bool:
+        """Go on trying for at most ``seconds`` while something waits, then end, and return whether all was delivered.
+
+        What was not is dropped, cause ``shutdown``. A courier that was stopped may be started again.
+        """
+        stop = Deadline(seconds)
+        self._failures, self._due = min(self._failures, 1), 0.0
+        if self._thread is None and self.spool.holdings().waiting_batches:
+            self._begin_late(stop)
+        self._stop = stop
+        if attempt := self._attempt:
+            attempt.cut(max(0.0, seconds - _MARGIN))
+        self._bell.put(None)
+        thread, ended = self._thread, True
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(stop.left())
+            ended = not thread.is_alive()
+        self._thread = None
+        waited = self.spool.holdings().waiting_batches
+        self.spool.abandon("shutdown")
+        if ended:
+            self.destination.close()
+        return not waited
+
+    def _begin_late(self, stop: Deadline) -> None:
+        """Deliver what waits although there is no thread, in this one if need be."""
+        try:
+            self.start()
+        except RuntimeError:  # the interpreter is ending, and begins no more threads
+            self._thread, self._stop = threading.current_thread(), stop
+            self._run()
+
+    def forget(self) -> None:
+        """In a forked child: thread, sockets, locks and what waits are the parent's."""
+        self._begin()
+        self.spool.forget()
+        self.destination.close()
+
+    # -- for the page
+
+    def status(self) -> Status:
+        """Return how delivery goes; changes nothing."""
+        held = self.spool.holdings()
+        last = self._last_success
+        errors = self._errors.totals()
+        return Status(
+            label=self.destination.label,
+            up=not self._failures,
+            since=self._since,
+            age=None if last is None else max(0.0, self._clock.monotonic() - last),
+            windows_sent=held.windows,
+            points_sent=held.delivered,
+            bytes_sent=self._bytes,
+            errors=sum(errors.values()),
+            errors_by_type=errors,
+            dropped=held.dropped,
+            waiting_batches=held.waiting_batches,
+            waiting_points=held.waiting_points,
+            waiting_bytes=held.waiting_bytes,
+            last_error=self._last_error,
+        )

@@ -1,0 +1,27 @@
+"""A moment by which something must be over, and which may be brought forward while it is waited for."""
+
+import time
+from collections.abc import Callable
+
+__all__ = ["Deadline"]
+
+
+class Deadline:
+    """Ends ``seconds`` from now. Any thread may ask it, or :meth:`cut` it short.
+
+    It runs by the machine's own monotonic clock, taken once at import, for sockets do not live in a test's time.
+    """
+
+    __slots__ = ("_end", "_now")
+
+    def __init__(self, seconds: float, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._end = now() + seconds
+
+    def left(self) -> float:
+        """Seconds left; 0 when it has passed."""
+        return max(0.0, self._end - self._now())
+
+    def cut(self, seconds: float) -> None:
+        """End at most ``seconds`` from now."""
+        self._end = min(self._end, self._now() + seconds)

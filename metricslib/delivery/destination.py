@@ -1,0 +1,87 @@
+"""What a destination is: it encodes windows into batches of bytes, and delivers those."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..errors import MetricsError
+from ..window import Cut
+from .deadline import Deadline
+from .spool import Batch
+
+__all__ = ["Destination", "Options", "Undelivered"]
+
+
+class Undelivered(MetricsError):
+    """A delivery failed, wholly or in part.
+
+    ``reason`` is for people, and holds no secret. ``remaining`` is what to try again; ``lost`` counts lines, by cause,
+    that are neither delivered nor may be sent again. What is in neither was delivered.
+    """
+
+    def __init__(self, reason: str, remaining: bytes, lost: Mapping[str, int] | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.remaining = remaining
+        self.lost: Mapping[str, int] = lost or {}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the query of any destination's URL can set."""
+
+    timeout: float = 5.0
+    """Seconds that one attempt to deliver a batch may take."""
+    spool_bytes: int = 64 << 20
+    """How much may wait; beyond, the oldest is dropped."""
+    max_age: float | None = None
+    """Seconds after which what waits is dropped; None: never."""
+    revise: bool = True
+    """Whether a slot may be sent more than once. Not so for receivers that do not keep the last value."""
+
+
+class Destination(Protocol):
+    """Where windows go. A courier calls it from one thread at a time; :meth:`encode` may be called from another."""
+
+    @property
+    def label(self) -> str:
+        """The URL without what may be secret: for pages and logs."""
+        ...
+
+    @property
+    def options(self) -> Options: ...
+
+    @property
+    def deltas(self) -> bool:
+        """Whether it adds up what it is sent, and so gets each event once."""
+        ...
+
+    @property
+    def relays(self) -> bool:
+        """Whether a payload may be lines of Graphite that came from elsewhere."""
+        ...
+
+    @property
+    def resend(self) -> bool:
+        """Whether sending twice is harmless."""
+        ...
+
+    @property
+    def revise(self) -> bool:
+        """Whether a slot may be sent before it is complete, and again when it is."""
+        ...
+
+    def encode(self, cut: Cut) -> list[Batch]:
+        """Return what to send of ``cut``, in the order to send it; empty when there is nothing."""
+        ...
+
+    def deliver(self, payload: bytes, deadline: Deadline) -> Mapping[str, int]:
+        """Deliver a batch's payload before the deadline and return the lines that were lost on the way, by cause.
+
+        Raises :class:`Undelivered` when something remains to be sent.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of what is open; the destination may be used again. Called in a forked child, too."""
+        ...

@@ -1,0 +1,191 @@
+"""URL in, destination out: what each scheme means, and what is wrong with a URL that means nothing.
+
+=========================  =============================================================
+``graphite://host:2003``   Graphite's lines over TCP; ``graphite+udp://`` over UDP
+``statsd://host:8125``     deltas over UDP; ``statsd+tcp://`` over TCP
+``statsd+unix:///path``    deltas over a Unix stream socket; ``statsd+unixgram:///path`` datagrams
+``whisper:///dir``         Graphite's files, ``?retentions=10s:1d,1m:30d,10m:1y``
+``file:///path.jsonl``     a line of JSON a window
+``console:``               Graphite's lines to standard output
+=========================  =============================================================
+
+All take ``?timeout=5s`` (an attempt's), ``?spool_bytes=67108864`` and ``?max_age=1d``, and those that are sent whole
+slots ``?revise=off``: each slot once, when it is complete. A time is in seconds, or has a unit: s, m, h, d, w.
+"""
+
+import re
+import socket
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Any, TextIO
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from ..clock import SYSTEM_CLOCK, Clock
+from ..errors import InvalidDestination, InvalidType
+from ..naming import Naming
+from .destination import Destination, Options
+from .files import ConsoleDestination, FileDestination
+from .graphite import GraphiteDestination
+from .statsd import StatsdDestination
+from .transport import Endpoint
+from .whisper_files import RETENTIONS, WhisperDestination, parse_retentions
+
+__all__ = ["SCHEMES", "open_destination", "without_secrets"]
+
+SCHEMES = (
+    "graphite",
+    "graphite+udp",
+    "statsd",
+    "statsd+tcp",
+    "statsd+unix",
+    "statsd+unixgram",
+    "whisper",
+    "file",
+    "console",
+)
+
+_HOSTS = SCHEMES[:4]
+_COMMON = ("timeout", "spool_bytes", "max_age")
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhdw]?)")
+
+
+def open_destination(
+    url: str, naming: Naming, *, clock: Clock = SYSTEM_CLOCK, console: TextIO | None = None
+) -> Destination:
+    """Return the destination that ``url`` names. Nothing is connected or written yet.
+
+    Raises :class:`~..errors.InvalidDestination`, whose text and ``url`` hold no user info and no option's value.
+    """
+    if not isinstance(url, str):
+        raise InvalidType("destination", url, "a URL")
+    try:
+        return _open(url, naming, clock, console)
+    except ValueError as error:
+        raise InvalidDestination(without_secrets(url), str(error)) from None
+
+
+def without_secrets(url: str) -> str:
+    """Return ``url`` without what may be a password or a key.
+
+    >>> without_secrets("graphite://me:secret@host:2003?key=secret")
+    'graphite://host:2003?…'
+    """
+    place, question, _ = url.partition("?")
+    return re.sub(r"(?<=:)(//)?.*@", r"\1", place, flags=re.DOTALL) + question + ("…" if question else "")
+
+
+def _open(url: str, naming: Naming, clock: Clock, console: TextIO | None) -> Destination:
+    scheme, colon, _ = url.partition(":")
+    scheme = scheme.lower()
+    if not colon or scheme not in SCHEMES:
+        close = get_close_matches(scheme, SCHEMES, 1)
+        hint = f"did you mean {close[0]}:" if close else f"known are {', '.join(SCHEMES)}"
+        raise ValueError(f"unknown scheme; {hint}")
+    parts = urlsplit(url)
+    if "@" in (url if scheme in _HOSTS else parts.netloc) or parts.fragment:
+        raise ValueError("takes no user name, password or fragment")
+    query = _query(parts, scheme)
+    retentions = query.pop("retentions", RETENTIONS)
+    options = Options(**{name: _OPTIONS[name](name, text) for name, text in query.items()})
+    if scheme in _HOSTS:
+        endpoint = _host(parts, scheme, 2003 if scheme.startswith("graphite") else 8125)
+        kind = socket.SOCK_STREAM if scheme in ("graphite", "statsd+tcp") else socket.SOCK_DGRAM
+        label = f"{scheme}://{endpoint}"
+        if scheme.startswith("graphite"):
+            return GraphiteDestination(label, endpoint, naming, options, kind=kind)
+        return StatsdDestination(label, endpoint, naming, options, kind=kind)
+    if scheme == "console":
+        if parts.netloc or parts.path:
+            raise ValueError("takes no host and no path: write console:")
+        return ConsoleDestination("console:", naming, options, console)
+    path = _path(parts, scheme)
+    label = f"{scheme}://{path}" if path.startswith("/") else f"{scheme}:{path}"
+    if scheme == "file":
+        return FileDestination(label, path, naming, options)
+    if scheme == "whisper":
+        return _whisper(label, path, naming, options, retentions, clock)
+    kind = socket.SOCK_STREAM if scheme == "statsd+unix" else socket.SOCK_DGRAM
+    return StatsdDestination(label, Endpoint(path=path), naming, options, kind=kind)
+
+
+def _whisper(label: str, path: str, naming: Naming, options: Options, text: str, clock: Clock) -> Destination:
+    try:
+        retentions = parse_retentions(text)
+    except ImportError:
+        raise ValueError("needs the package whisper: pip install 'metricslib[forwarder]'") from None
+    except ValueError as error:
+        raise ValueError(f"retentions: {error}") from None
+    return WhisperDestination(label, path, naming, options, retentions=retentions, clock=clock)
+
+
+# -- parts of a URL
+
+
+def _host(parts: SplitResult, scheme: str, port: int) -> Endpoint:
+    if not parts.hostname:
+        raise ValueError(f"has no host; write {scheme}://host:{port}")
+    if parts.path not in ("", "/"):
+        raise ValueError("takes no path")
+    try:
+        given = parts.port
+    except ValueError:  # its text quotes what may be half a password
+        given = 0
+    if given == 0:
+        raise ValueError("the port is no number from 1 to 65535")
+    return Endpoint(parts.hostname, given or port)
+
+
+def _path(parts: SplitResult, scheme: str) -> str:
+    if parts.netloc not in ("", "localhost"):
+        raise ValueError(f"takes no host; write {scheme}:///path with three slashes")
+    path = unquote(parts.path)
+    if not path or (path.endswith("/") and scheme != "whisper") or "\0" in path:
+        raise ValueError(f"has no path; write {scheme}:///path")
+    return path
+
+
+def _query(parts: SplitResult, scheme: str) -> dict[str, str]:
+    known = [*_COMMON]
+    if not scheme.startswith("statsd"):
+        known.append("revise")
+    if scheme == "whisper":
+        known.append("retentions")
+    query: dict[str, str] = {}
+    for name, text in parse_qsl(parts.query, keep_blank_values=True):
+        if name not in known:
+            close = get_close_matches(name, known, 1)
+            hint = f"did you mean {close[0]}" if close else f"known are {', '.join(known)}"
+            raise ValueError(f"unknown option {name}; {hint}")
+        if name in query:
+            raise ValueError(f"option {name} is given twice")
+        query[name] = text
+    return query
+
+
+def _seconds(name: str, text: str) -> float:
+    match = _DURATION.fullmatch(text)
+    seconds = float(match[1]) * _UNITS[match[2]] if match else 0
+    if not 0 < seconds < 1e9:
+        raise ValueError(f"{name} must be a time above 0, such as 5s or 1d")
+    return seconds
+
+
+def _bytes(name: str, text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,15}", text) or not int(text):
+        raise ValueError(f"{name} must be a whole number above 0")
+    return int(text)
+
+
+def _switch(name: str, text: str) -> bool:
+    if text not in ("on", "off"):
+        raise ValueError(f"{name} must be on or off")
+    return text == "on"
+
+
+_OPTIONS: dict[str, Callable[[str, str], Any]] = {
+    "timeout": _seconds,
+    "spool_bytes": _bytes,
+    "max_age": _seconds,
+    "revise": _switch,
+}

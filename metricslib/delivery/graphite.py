@@ -1,0 +1,48 @@
+"""Graphite as a destination: lines over TCP, which confirm, or over UDP, which do not."""
+
+import socket
+from collections.abc import Mapping
+
+from ..naming import Naming
+from ..window import Cut
+from ..wire import graphite
+from . import lines
+from .deadline import Deadline
+from .destination import Options, Undelivered
+from .spool import Batch
+from .transport import Datagrams, Endpoint, Stream
+
+__all__ = ["GraphiteDestination"]
+
+_DATAGRAM = 1432
+
+
+class GraphiteDestination:
+    """Sends whole slots as lines. A slot keeps the last value sent, so sending again is harmless."""
+
+    deltas = False
+    relays = True
+    resend = True
+
+    def __init__(self, label: str, endpoint: Endpoint, naming: Naming, options: Options, *, kind: int) -> None:
+        self.label = label
+        self.options = options
+        self.revise = options.revise
+        self._naming = naming
+        self._transport = Stream(endpoint) if kind == socket.SOCK_STREAM else Datagrams(endpoint)
+
+    def encode(self, cut: Cut) -> list[Batch]:
+        stamp = cut.whole.end
+        return lines.batches(stamp, graphite.encode(self._naming.pairs(cut.whole), stamp))
+
+    def deliver(self, payload: bytes, deadline: Deadline) -> Mapping[str, int]:
+        if isinstance(self._transport, Stream):
+            self._transport.send(payload, deadline, again=True)
+            return {}
+        try:
+            return self._transport.send(list(lines.pieces(payload, b"\n", _DATAGRAM)), deadline)
+        except Undelivered as failure:
+            raise Undelivered(failure.reason, payload) from failure.__cause__
+
+    def close(self) -> None:
+        self._transport.close()

@@ -1,0 +1,34 @@
+"""How delivery to one destination goes: a value for the page, the JSON and the library's own metrics."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+__all__ = ["Status"]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Counts are since the start, or the fork."""
+
+    label: str
+    """The URL, without what is secret in it."""
+    up: bool
+    """Whether the last attempt succeeded; True before the first."""
+    since: float
+    """Since when, in seconds since the epoch."""
+    age: float | None
+    """Seconds since the last success; None before the first."""
+    windows_sent: int
+    points_sent: int
+    bytes_sent: int
+    """Repeats after an outage among them, unlike the windows and points."""
+    errors: int
+    """Attempts that failed, and whatever else went wrong."""
+    errors_by_type: Mapping[str, int]
+    dropped: Mapping[str, int]
+    """Points, by cause."""
+    waiting_batches: int
+    waiting_points: int
+    waiting_bytes: int
+    last_error: str | None
+    """For people; holds no secret."""

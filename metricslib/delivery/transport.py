@@ -1,0 +1,239 @@
+"""Bytes to a place: over TCP and Unix stream sockets with confirmation, over UDP and Unix datagrams without.
+
+A stream's peer confirms by closing. We write all, close our side, and read to the end of file: the peer read to the end
+before it closed. When it closes before we have, or with bytes of ours not acknowledged, it did not read all; when it
+closes with bytes unread, the kernel turns that into a reset. A timeout says nothing, so nothing is confirmed.
+
+Names are resolved at each connection and all addresses are tried, with an equal share of the time that is left. Waits
+are short and look at the deadline again and again, so that it can be brought forward from outside. Only the resolver
+cannot be interrupted; after it nothing is sent if the deadline has passed.
+"""
+
+import errno
+import fcntl
+import os
+import select
+import socket
+import struct
+import termios
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from . import lines
+from .deadline import Deadline
+from .destination import Undelivered
+
+__all__ = ["Datagrams", "Endpoint", "Stream"]
+
+_SLICE = 0.05
+_BURST = 32
+_PAUSE = 0.001
+"""Seconds between bursts of UDP: a receiver's buffer holds about ninety datagrams."""
+
+
+class Endpoint(NamedTuple):
+    """A host and a port, or the path of a Unix socket."""
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    def __str__(self) -> str:
+        if self.path:
+            return self.path
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def addresses(self, kind: int) -> list[tuple[int, Any]]:
+        """Return families and addresses, asking the resolver. Raises OSError or UnicodeError."""
+        if self.path:
+            return [(socket.AF_UNIX, self.path)]
+        found = socket.getaddrinfo(self.host, self.port, type=kind)
+        return list(dict.fromkeys((int(family), address) for family, _, _, _, address in found))
+
+
+class _Transport:
+    """Opens connections to an endpoint, one at a time."""
+
+    kind: int
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self._socket: socket.socket | None = None
+
+    def close(self, opened: socket.socket | None = None) -> None:
+        """Close ``opened``, or whatever is open."""
+        opened = opened or self._socket
+        if opened is self._socket:
+            self._socket = None
+        if opened is not None:
+            opened.close()
+
+    def _connect(self, deadline: Deadline) -> socket.socket:
+        addresses = self.endpoint.addresses(self.kind)
+        error: OSError = OSError("the name has no address")
+        for place, (family, address) in enumerate(addresses):
+            if not deadline.left():
+                raise TimeoutError
+            opened = self._socket = socket.socket(family, self.kind)
+            opened.setblocking(False)
+            try:
+                _establish(opened, address, Deadline(deadline.left() / (len(addresses) - place)), deadline)
+            except OSError as failure:
+                self.close(opened)
+                error = failure
+            else:
+                return opened
+        raise error
+
+    def _reason(self, error: Exception) -> str:
+        if isinstance(error, TimeoutError):
+            return f"{self.endpoint}: no answer in time"
+        return f"{self.endpoint}: {getattr(error, 'strerror', None) or error or type(error).__name__}"
+
+
+class Stream(_Transport):
+    """TCP or a Unix stream socket. Each payload has a connection of its own."""
+
+    kind = socket.SOCK_STREAM
+
+    def send(self, payload: bytes, deadline: Deadline, *, again: bool) -> None:
+        """Return when the peer has read every byte of ``payload``.
+
+        Raises :class:`Undelivered`. When it is unknown what the peer has read, all remains if it may be sent ``again``,
+        otherwise all is lost, cause ``unconfirmed``.
+        """
+        started = False
+        opened = None
+        try:
+            opened = self._connect(deadline)
+            unwritten = memoryview(payload)
+            while unwritten:
+                _await(opened, select.POLLOUT, deadline)
+                unwritten = unwritten[opened.send(unwritten) :]
+                started = True
+            _confirm(opened, deadline)
+        except (OSError, UnicodeError) as error:
+            reason = self._reason(error)
+            if started and not again:
+                raise Undelivered(reason, b"", {"unconfirmed": lines.count(payload)}) from error
+            raise Undelivered(reason, payload) from error
+        finally:
+            if opened is not None:
+                self.close(opened)
+
+
+class Datagrams(_Transport):
+    """UDP or Unix datagrams. What the kernel accepted is delivered, as far as anybody can know."""
+
+    kind = socket.SOCK_DGRAM
+
+    def __init__(self, endpoint: Endpoint, *, pause: Callable[[float], object] | None = None) -> None:
+        super().__init__(endpoint)
+        self._pause = pause or time.sleep
+
+    def send(self, datagrams: Sequence[bytes], deadline: Deadline) -> dict[str, int]:
+        """Send all, and return how many lines were in datagrams too long for the network, cause ``too_long``.
+
+        Raises :class:`Undelivered` with the datagrams not sent, an empty line between them. Where nobody listens to
+        UDP, the host says so after a datagram: if it was the first, it is among those not sent, for nobody had it; a
+        later one may have been another's, so the last one is lost, cause ``refused``.
+        """
+        flown: list[bytes] = []
+        lost: dict[str, int] = {}
+        rest = 0
+        opened = None
+        try:
+            opened = self._connect(deadline)
+            for rest, datagram in enumerate(datagrams):
+                if rest and rest % _BURST == 0 and not self.endpoint.path:
+                    self._pause(_PAUSE)
+                if not _send_one(opened, datagram, deadline):
+                    lost["too_long"] = lost.get("too_long", 0) + lines.count(datagram)
+                    continue
+                flown.append(datagram)
+                if refusal := opened.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                    rest += 1
+                    raise OSError(refusal, os.strerror(refusal))
+        except (OSError, UnicodeError) as error:
+            unsent = list(datagrams[rest:])
+            if isinstance(error, ConnectionRefusedError) and flown and not self.endpoint.path:
+                if len(flown) == 1:
+                    unsent = flown + unsent
+                else:
+                    lost["refused"] = lines.count(flown[-1])
+            raise Undelivered(self._reason(error), b"\n\n".join(unsent), lost) from error
+        finally:
+            if opened is not None:
+                self.close(opened)
+        return lost
+
+
+def _establish(opened: socket.socket, address: Any, share: Deadline, deadline: Deadline) -> None:
+    """Connect, within this address' share of the time."""
+    while True:
+        if not deadline.left():
+            raise TimeoutError
+        code = opened.connect_ex(address)
+        if code == errno.EINPROGRESS:
+            _await(opened, select.POLLOUT, deadline, share)
+            code = opened.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code == errno.EAGAIN and share.left():  # the queue of a Unix socket is full; there is nothing to poll
+            time.sleep(min(_SLICE, share.left()))
+        elif code:
+            raise OSError(code, os.strerror(code))
+        else:
+            return
+
+
+def _await(opened: socket.socket, event: int, *deadlines: Deadline) -> None:
+    poll = select.poll()
+    poll.register(opened, event)
+    while left := min(deadline.left() for deadline in deadlines):
+        if poll.poll(min(left, _SLICE) * 1000):
+            return
+    raise TimeoutError
+
+
+def _send_one(opened: socket.socket, datagram: bytes, deadline: Deadline) -> bool:
+    """Hand a datagram to the kernel; return False when it is too long ever to be sent."""
+    while True:
+        try:
+            opened.send(datagram)
+        except BlockingIOError:
+            _await(opened, select.POLLOUT, deadline)
+        except OSError as error:
+            if error.errno == errno.EMSGSIZE:
+                return False
+            raise
+        else:
+            return True
+
+
+def _confirm(opened: socket.socket, deadline: Deadline) -> None:
+    """Return when the peer has closed after reading everything; raise OSError when it has closed otherwise."""
+    early = ConnectionAbortedError("closed before it had read all")
+    if _ended(opened):
+        raise early
+    opened.shutdown(socket.SHUT_WR)
+    while not _ended(opened):
+        _await(opened, select.POLLIN, deadline)
+    if opened.family != socket.AF_UNIX and _unacknowledged(opened):
+        raise early
+
+
+def _ended(opened: socket.socket) -> bool:
+    """Whether the peer has closed its side; what it says meanwhile is of no interest."""
+    try:
+        return not opened.recv(65536)
+    except BlockingIOError:
+        return False
+
+
+def _unacknowledged(opened: socket.socket) -> int:
+    """Bytes that the peer's kernel has not acknowledged."""
+    try:
+        answer: bytes = fcntl.ioctl(opened.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
+    except OSError:  # a system that does not tell
+        return 0
+    return int(struct.unpack("i", answer)[0])

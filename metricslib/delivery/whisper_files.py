@@ -1,0 +1,202 @@
+"""Whisper files as a destination: Graphite's own storage, written in place of a carbon server.
+
+Files lie where carbon would put them, so graphite-web can be pointed at the directory: dots become folders, and a
+series with tags goes into a folder named after its hash. How values are rolled up into coarser archives follows from
+what they are, by the path's last part. One process should write to a directory.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from errno import EISDIR, ELOOP, ENAMETOOLONG, ENOTDIR
+from hashlib import sha256
+from typing import Any
+
+from ..clock import Clock
+from ..naming import Naming
+from ..window import Cut
+from ..wire import graphite
+from . import lines
+from .deadline import Deadline
+from .destination import Options, Undelivered
+from .spool import Batch
+
+__all__ = ["RETENTIONS", "WhisperDestination", "aggregation", "parse_retentions", "relative_path"]
+
+RETENTIONS = "10s:1d,1m:30d,10m:1y"
+_LONGEST = 255
+"""Bytes in a file's name on every usual file system."""
+_LATEST = 2**32
+_THIS_PATH = (EISDIR, ELOOP, ENAMETOOLONG, ENOTDIR)
+"""Errors that concern one path and will not pass."""
+_TAG = re.compile(r"([^;!^=]+)=([^;~][^;]*)\Z")
+_SUMS = re.compile(r"(?:count|sum|sum_squares)(?:_(?:top)?\d[\d_]*)?|bin_\w+")
+
+
+class WhisperDestination:
+    """Writes points into files below ``directory``, each with the archives ``retentions``."""
+
+    deltas = False
+    relays = True
+    resend = True
+
+    def __init__(
+        self,
+        label: str,
+        directory: str,
+        naming: Naming,
+        options: Options,
+        *,
+        retentions: list[tuple[int, int]],
+        clock: Clock,
+    ) -> None:
+        import whisper
+
+        self.label = label
+        self.options = options
+        self.revise = options.revise
+        self._whisper: Any = whisper
+        self._directory = directory
+        self._naming = naming
+        self._retentions = retentions
+        self._longest = max(step * points for step, points in retentions)
+        self._clock = clock
+
+    def encode(self, cut: Cut) -> list[Batch]:
+        stamp = cut.whole.end
+        return lines.batches(stamp, graphite.encode(self._naming.pairs(cut.whole), stamp))
+
+    def deliver(self, payload: bytes, deadline: Deadline) -> Mapping[str, int]:
+        """Write all points. Lost are those with a path that is no file's (``bad_path``), of a time before the coarsest
+        archive (``too_old``) or beyond what the format can hold (``bad_stamp``), or in a file that is damaged
+        (``bad_file``), and lines that are no points (``bad_line``).
+        """
+        now = int(self._clock.time())
+        lost: dict[str, int] = {}
+        left: dict[str, list[tuple[int, float]]] = {}
+        points = 0
+        for path, value, stamp in graphite.decode(payload):
+            points += 1
+            if not 0 < stamp < _LATEST:
+                lost["bad_stamp"] = lost.get("bad_stamp", 0) + 1
+            elif stamp < now - self._longest:
+                lost["too_old"] = lost.get("too_old", 0) + 1
+            else:
+                left.setdefault(path, []).append((stamp, value))
+        if bad := lines.count(payload) - points:
+            lost["bad_line"] = bad
+        for path in list(left):
+            if not deadline.left():
+                raise Undelivered(f"{self._directory}: not all could be written in time", _encoded(left), lost)
+            try:
+                cause = self._write(path, left[path], now)
+            except OSError as error:
+                raise Undelivered(f"{self._directory}: {error.strerror}", _encoded(left), lost) from error
+            if cause:
+                lost[cause] = lost.get(cause, 0) + len(left[path])
+            del left[path]
+        return lost
+
+    def close(self) -> None:
+        """No file stays open."""
+
+    def _write(self, path: str, points: list[tuple[int, float]], now: int) -> str | None:
+        """Write one path's points; return the cause if they are lost. Raises OSError for what may pass."""
+        relative = relative_path(path)
+        if relative is None:
+            return "bad_path"
+        file = os.path.join(self._directory, relative)
+        try:
+            if not os.path.exists(file):
+                self._create(file, aggregation(path, self._naming))
+            self._whisper.update_many(file, points, now=now)
+        except OSError as error:
+            if error.errno in _THIS_PATH:
+                return "bad_path"
+            raise
+        except Exception:  # whisper raises its own, and whatever damaged bytes lead to
+            return "bad_file"
+        return None
+
+    def _create(self, file: str, method: str) -> None:
+        """Make the file under another name first, so that nobody ever sees half of one."""
+        folder = os.path.dirname(file)
+        os.makedirs(folder, exist_ok=True)
+        new = os.path.join(folder, f".{os.getpid()}.new")
+        if os.path.exists(new):
+            os.unlink(new)
+        self._whisper.create(new, list(self._retentions), xFilesFactor=0, aggregationMethod=method, sparse=True)
+        os.replace(new, file)
+
+
+def parse_retentions(text: str) -> list[tuple[int, int]]:
+    """Return archives as (seconds a point, points), as in carbon's ``storage-schemas.conf``.
+
+    Raises ValueError for what makes no file, ImportError without the package ``whisper``.
+    """
+    import whisper
+
+    archives = [whisper.parseRetentionDef(part.strip()) for part in text.split(",")]
+    try:
+        whisper.validateArchiveList(archives)
+    except whisper.InvalidConfiguration as error:
+        raise ValueError(str(error)) from None
+    return archives
+
+
+def relative_path(path: str) -> str | None:
+    """Return the file of a series, as carbon names it, relative to the directory; None when there can be none.
+
+    >>> relative_path("web.hits.count"), relative_path("../secret"), relative_path("a..b")
+    ('web/hits/count.wsp', None, None)
+    """
+    if "/" in path or "\0" in path:
+        return None
+    if ";" not in path:
+        parts = path.split(".")
+    else:
+        canonical = _canonical(path)
+        if canonical is None:
+            return None
+        digest = sha256(canonical.encode()).hexdigest()
+        parts = ["_tagged", digest[:3], digest[3:6], canonical.replace(".", "_DOT_")]
+    parts[-1] += ".wsp" if parts[-1] else ""
+    if not all(parts) or any(len(part.encode()) > _LONGEST for part in parts):
+        return None
+    return os.path.join(*parts)
+
+
+def _canonical(path: str) -> str | None:
+    """Return a tagged path as carbon writes it: sorted as texts, so that ``a1=`` stands before ``a=``."""
+    name, *pieces = path.split(";")
+    matches = [_TAG.match(piece) for piece in pieces]
+    tags = {match[1]: match[2] for match in matches if match}
+    name = name.lstrip("~")
+    if not name or not all(matches):
+        return None
+    tags.pop("name", None)  # carbon's own, which holds the name
+    return name + "".join(sorted(f";{key}={value}" for key, value in tags.items()))
+
+
+def aggregation(path: str, naming: Naming) -> str:
+    """Return how the values of ``path`` are rolled up: counts and sums are summed, extremes stay, gauges keep the last.
+
+    >>> [aggregation(f"stats.timers.q.{part}", Naming()) for part in ("count_90", "upper", "lower", "mean")]
+    ['sum', 'max', 'min', 'average']
+    """
+    name = path.partition(";")[0]
+    if naming.suffix:
+        name = name.removesuffix("." + naming.suffix)
+    gauges = "stats.gauges" if naming.legacy else ".".join(filter(None, (naming.namespace, naming.gauges)))
+    if gauges and name.startswith(gauges + "."):
+        return "last"
+    last = name.rpartition(".")[2]
+    if _SUMS.fullmatch(last) or (naming.legacy and name.startswith("stats_counts.")):
+        return "sum"
+    if last.startswith("upper"):
+        return "max"
+    return "min" if last.startswith("lower") else "average"
+
+
+def _encoded(points: Mapping[str, Iterable[tuple[int, float]]]) -> bytes:
+    return graphite.encode_points((path, value, stamp) for path, many in points.items() for stamp, value in many)
