@@ -1,0 +1,123 @@
+"""A report as JSON, for programs.
+
+The schema is stable: within ``"schema": 1`` members are added, never changed or taken away. Times are seconds since
+the epoch, durations seconds, and a timer's values milliseconds. A number that is not finite is ``null``; there is no
+NaN and no Infinity.
+
+``schema``        1
+``title``         what the page is called
+``time``          when the report was made
+``uptime``        seconds since the page was set up
+``interval``      seconds between ticks
+``prefix``        what stands in front of every name at the destinations
+``window``        ``{"start", "end"}`` of the last whole interval; null before the first has ended
+``open``          ``{"start", "end"}`` of the interval that is open
+``percentiles``   percents; in ``last`` they are called ``p90``, or ``top10`` for a negative one
+``count``         ``{"total", "matched", "shown"}``: how many series there are, match the filter, and are in ``series``
+``match``         the filter; empty for all
+``series``        a list by path: ``{"kind", "key", "name", "tags", "unit", "last", "open", "total"}``
+``dropped``       what the registry refused or dropped, by cause
+``flusher``       ``{"running", "ticks", "steps_back", "lag", "errors"}``; errors by cause
+``destinations``  a list: ``{"label", "up", "since", "age", "windows_sent", "points_sent", "bytes_sent", "errors",
+                  "errors_by_type", "dropped", "waiting_batches", "waiting_points", "waiting_bytes", "last_error"}``
+``sections``      what else the program has to say, by title
+
+In ``last``: a counter has ``count`` and ``rate``; a timer or histogram those and ``sum mean min max std median`` and
+the percentiles; a gauge ``value``; a unique ``count``. One in which nothing was measured has ``count`` and ``rate`` 0
+and no other. ``open`` holds ``count``, ``sum mean min max`` or ``value``; ``total`` the ``count`` and ``sum`` over
+all whole intervals. Each is null when there is nothing to say. ``unit`` is ``"ms"`` for timers and null for others.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ..delivery import Status
+from .report import Report, Row
+
+__all__ = ["as_json", "as_values"]
+
+
+def as_json(report: Report) -> str:
+    """Return the report as one JSON object, in ASCII."""
+    return json.dumps(as_values(report), allow_nan=False, separators=(",", ":")) + "\n"
+
+
+def as_values(report: Report) -> dict[str, Any]:
+    """Return what :func:`as_json` writes, as dictionaries, lists, texts and numbers."""
+    flusher = report.flusher
+    return {
+        "schema": 1,
+        "title": report.title,
+        "time": report.time,
+        "uptime": report.uptime,
+        "interval": flusher.interval,
+        "prefix": flusher.prefix,
+        "window": report.window and _span(*report.window),
+        "open": _span(*report.open),
+        "percentiles": list(report.percentiles),
+        "count": {"total": report.total, "matched": report.matched, "shown": len(report.rows)},
+        "match": report.match,
+        "series": [_series(row) for row in report.rows],
+        "dropped": dict(report.dropped),
+        "flusher": {
+            "running": flusher.running,
+            "ticks": flusher.ticks,
+            "steps_back": flusher.steps_back,
+            "lag": flusher.lag,
+            "errors": dict(flusher.errors),
+        },
+        "destinations": [_destination(status) for status in report.destinations],
+        "sections": _plain(report.sections),
+    }
+
+
+def _span(start: float, end: int) -> dict[str, float]:
+    return {"start": start, "end": end}
+
+
+def _series(row: Row) -> dict[str, Any]:
+    return {
+        "kind": row.kind,
+        "key": row.key,
+        "name": row.name,
+        "tags": dict(row.tags),
+        "unit": "ms" if row.kind == "timer" else None,
+        "last": row.last,
+        "open": row.open,
+        "total": row.total,
+    }
+
+
+_DESTINATION = (
+    "label",
+    "up",
+    "since",
+    "age",
+    "windows_sent",
+    "points_sent",
+    "bytes_sent",
+    "errors",
+    "errors_by_type",
+    "dropped",
+    "waiting_batches",
+    "waiting_points",
+    "waiting_bytes",
+    "last_error",
+)
+
+
+def _destination(status: Status) -> dict[str, Any]:
+    return {name: _plain(getattr(status, name)) for name in _DESTINATION}
+
+
+def _plain(value: object) -> Any:
+    """Return ``value`` made of what JSON has; what it does not have becomes a text."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(part) for part in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
