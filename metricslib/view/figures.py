@@ -1,0 +1,76 @@
+"""Numbers, moments and durations as short texts for people; the exact values are in the JSON."""
+
+import math
+from datetime import UTC, datetime
+from decimal import Decimal
+
+__all__ = ["age", "amount", "moment", "size", "time_of_day"]
+
+_DIGITS = 4
+_HUGE = 1e15
+_LARGEST = 1e308
+_TINY = 1e-4
+_STEPS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def amount(value: float) -> str:
+    """Return a number with four significant digits; whole ones in full.
+
+    >>> [amount(value) for value in (1234567, 1234.567, 12.3, 0.012345, 0.0, 1e-9)]
+    ['1,234,567', '1,235', '12.3', '0.01235', '0', '1e-09']
+    """
+    magnitude = abs(value)
+    if not magnitude:
+        return "0"
+    if not magnitude < _LARGEST:
+        return f"{Decimal(value):.{_DIGITS}g}".lower() if isinstance(value, int) else str(value)
+    if magnitude >= _HUGE or magnitude < _TINY:
+        return f"{float(value):.{_DIGITS}g}"
+    if value == int(value):
+        return f"{int(value):,}"
+    decimals = max(0, _DIGITS - 1 - math.floor(math.log10(magnitude)))
+    text = f"{value:,.{decimals}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def age(seconds: float) -> str:
+    """Return a duration in its two largest units; a negative one, from a clock that was set back, is 0.
+
+    >>> [age(seconds) for seconds in (0.4, 59.9, 61, 7200, 90061)]
+    ['0 s', '59 s', '1 min 1 s', '2 h', '1 d 1 h']
+    """
+    rest = int(max(0.0, seconds))
+    parts = []
+    for step, unit in _STEPS:
+        count, rest = divmod(rest, step)
+        parts.append((count, unit))
+    while len(parts) > 1 and not parts[0][0]:
+        del parts[0]
+    return " ".join(f"{count} {unit}" for count, unit in parts[:2] if count or parts[0] == (0, unit))
+
+
+def size(count: float) -> str:
+    """Return a number of bytes.
+
+    >>> [size(count) for count in (0, 1023, 1536, 64 * 2**20)]
+    ['0 B', '1,023 B', '1.5 KiB', '64 MiB']
+    """
+    power = 0
+    while count >= 1024 and power < len(_UNITS) - 1:
+        count /= 1024
+        power += 1
+    return f"{amount(count)} {_UNITS[power]}"
+
+
+def moment(time: float) -> str:
+    """Return a time since the epoch as UTC date and time; what no calendar holds as its number."""
+    try:
+        return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    except (OverflowError, ValueError, OSError):
+        return str(time)
+
+
+def time_of_day(time: float) -> str:
+    """Return the UTC time of day alone."""
+    return moment(time).rpartition(" ")[2]

@@ -1,0 +1,252 @@
+"""The page: complete in itself, unharmed by whatever names and errors it has to show, true about what is missing."""
+
+import base64
+import hashlib
+import re
+from html import unescape
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metricslib.delivery import Status
+from metricslib.flusher import FlusherStatus
+from metricslib.ledger import Total
+from metricslib.registry import Snapshot
+from metricslib.view.page import page
+from metricslib.view.query import Query
+from metricslib.view.report import report
+from metricslib.view.style import POLICY
+from metricslib.window import Window
+
+TAGS = """
+    a b body button code dd div dl dt form h1 h2 head header html i input link meta nav p span style table tbody td th
+    thead title tr wbr
+"""
+ATTRIBUTES = "aria-label charset class colspan content href http-equiv lang maxlength name placeholder title type value"
+
+
+class Parsed(HTMLParser):
+    """Tags, attributes and text of a page, as a browser would find them."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes, self.text, self.rows = set(), [], [], []
+        self.in_cell = False
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        self.attributes += attributes
+        if tag == "tr":
+            self.rows.append([])
+        if tag == "td":
+            self.rows[-1].append("")
+            self.in_cell = True
+
+    def handle_endtag(self, tag):
+        self.in_cell = self.in_cell and tag != "td"
+
+    def handle_data(self, data):
+        self.text.append(data)
+        if self.in_cell:
+            self.rows[-1][-1] += data
+
+    def row(self, path):
+        (found,) = [row for row in self.rows if row and row[0] == path]
+        return found
+
+
+def test_every_kind_has_its_values_in_its_columns(registry, end_interval, look):
+    """Path, kind, the last interval's statistics, the open one so far, the total; empty where there is none."""
+    registry.counter("web.hits", tags={"route": "u"}).inc(1200)
+    registry.timer("web.time").observe(0.0125)
+    registry.gauge("depth").set(7)
+    registry.unique("users").add("ann")
+    end_interval()
+    registry.counter("web.hits", tags={"route": "u"}).inc(5)
+    found = Parsed(page(look()))
+    assert found.row("web.hits;route=u") == ["web.hits;route=u", "counter", "1,200", "120", *[""] * 6, "5", "1,200"]
+    statistics = ["1", "0.1", "12.5", "12.5", "12.5", "12.5", "12.5", "0"]
+    assert found.row("web.time") == ["web.time", "timer", *statistics, "0", "1"]
+    assert found.row("depth") == ["depth", "gauge", "7", *[""] * 7, "7", ""]
+    assert found.row("users") == ["users", "unique", "1", *[""] * 7, "0", ""]
+
+
+def test_an_interval_without_samples_says_no_data(registry, end_interval, look):
+    """An idle timer, a new series and a gauge that was never set have no data, and above all no old percentiles."""
+    registry.timer("query").observe(0.777)
+    registry.gauge("never")
+    end_interval()
+    end_interval()
+    registry.counter("new").inc()
+    text = page(look())
+    found = Parsed(text)
+    for path in ("query", "never", "new"):
+        assert found.row(path)[2] == "no data"
+    assert "777" not in text
+
+
+def test_what_paths_share_is_set_back_but_stays_whole(registry, look):
+    """What a path shares with the one above is faint, but for its last piece; the path is there in one piece too."""
+    for name in ("web.hits", "web.hits_all", "web.time"):
+        registry.counter(name)
+    registry.counter("web.time", tags={"a": 1, "b": 2})
+    registry.counter("web.time", tags={"a": 1, "b": 3})
+    registry.timer("web.time", tags={"a": 1, "b": 3})
+    text = page(look()).replace("<wbr>", "")
+    names = re.findall('<td class="name" title=".*?">(.*?)</td>', text)
+    assert 'title="web.time;a=1;b=3"' in text
+    assert names == [
+        "web.hits",
+        "<i>web</i>.hits_all",
+        "<i>web</i>.time",
+        "<i>web.time</i>;a=1;b=2",
+        "<i>web.time;a=1</i>;b=3",
+        "<i>web.time;a=1</i>;b=3",
+    ]
+
+
+def test_the_top_tells_when_and_how_much(registry, clock, end_interval, look):
+    """Interval, last window in UTC and its age, uptime, prefix, number of series, what was dropped or went wrong."""
+    clock.set_time(1_700_006_400)
+    registry.counter("hits").inc("no number")
+    end_interval()
+    clock.advance(3)
+    text = " ".join(Parsed(page(look(uptime=3700, prefix="shop.web1", errors={"tick": 2}, steps_back=1))).text)
+    for told in (
+        "2023-11-15 00:00:00 – 00:00:10 UTC",
+        "(3 s ago)",
+        "10 s",
+        "1 h 1 min",
+        "shop.web1",
+        "bad_value 1",
+        "tick 2",
+        "1 ×",
+        "not running",
+    ):
+        assert told in text
+
+
+def test_without_a_whole_interval_the_page_says_when_the_first_ends(clock, look):
+    """Nobody has to guess why there is nothing yet."""
+    clock.advance(4)
+    text = " ".join(" ".join(Parsed(page(look(running=True))).text).split())
+    assert "none yet; the first ends in 6 s" in text
+    assert "Nothing has been measured yet." in text
+    assert "sent nowhere" in text
+    assert "not running" not in text
+
+
+def test_destinations_tell_how_they_are(look, clock, destination):
+    """State, age of the last success, what was sent, waits, failed and was dropped by cause, and the last error."""
+    down = destination(
+        label="statsd://b:8125", up=False, age=None, errors=3, dropped={"refused": 1234}, last_error="<refused>"
+    )
+    new = destination(label="file:///x", age=None)
+    clock.set_time(1_700_000_000 + 7260)
+    found = Parsed(page(look(destinations=[destination(), down, new])))
+    label = "graphite://graphite.example:2003"
+    assert found.row(label) == [label, "up for 2 h 1 min", "3 s ago", "12", "3,456", "7 MiB", "0 B", "0", "0", ""]
+    assert found.row("statsd://b:8125")[1:3] == ["down for 2 h 1 min", "–"]
+    assert found.row("file:///x")[1:3] == ["not tried yet", "–"]
+    assert found.row("statsd://b:8125")[7:] == ["3", "refused 1,234", "<refused>"]
+
+
+def test_sections_are_shown_as_they_are_given(look):
+    """A mapping as names and values, a list of mappings as a table; mappings in them by name."""
+    sections = {
+        "Account": {"received": 12345, "dropped": {"overflow": 5}, "bad": {}, "on": True, "rate": 0.5, "none": None},
+        "Listeners": [{"address": "udp://x", "lines": 10}, {"address": "tcp://y", "open": [1, 2]}],
+    }
+    text = page(look(sections=sections))
+    found = Parsed(text)
+    assert "<h2>Account</h2>" in text
+    assert re.findall("<dd>(.*?)</dd>", text)[-6:] == ["12,345", "overflow 5", "–", "True", "0.5", "–"]
+    assert found.row("udp://x") == ["udp://x", "10", "–"]
+    assert found.row("tcp://y") == ["tcp://y", "–", "1, 2"]
+
+
+def test_more_series_than_rows_are_told_with_the_way_to_them(registry, look):
+    """How many are shown, how many are not, and that a filter finds them."""
+    for number in range(30):
+        registry.counter(f"a.{number}")
+    text = " ".join(Parsed(page(look(limit=10))).text)
+    assert "The first 10 of 30 series; 20 more are not shown." in text
+    assert "None of 30 series matches." in page(look(match="b.*"))
+    assert "1 of 30 series." in page(look(match="a.7"))
+
+
+def test_links_keep_to_what_was_asked(look):
+    """Filter and reloading stay, in links as in the form."""
+    text = page(look(match="a&b"), Query(match='a&b"', refresh=5))
+    hrefs = [unescape(href) for href in re.findall('href="(.*?)"', text)]
+    assert hrefs == ["?match=a%26b%22", "?match=a%26b%22&format=json", "?"]
+    assert '<meta http-equiv="refresh" content="5">' in text
+    assert 'value="a&amp;b&quot;"' in text
+    assert "http-equiv" not in page(look())
+
+
+def test_the_page_needs_nothing_but_itself(registry, end_interval, look, destination):
+    """No script, no picture, no address outside; the policy allows this very style sheet and nothing else."""
+    registry.counter("hits").inc()
+    end_interval()
+    text = page(look(destinations=[destination()]))
+    assert not re.findall(r"\b(?:src|action|on\w+|style|url|@import)\s*=", text)
+    assert "script" not in text
+    (style,) = re.findall("<style>(.*?)</style>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert POLICY.startswith(f"default-src 'none'; style-src 'sha256-{digest}'; ")
+
+
+HOSTILE = st.text(max_size=30) | st.sampled_from(
+    [
+        "<script>alert(1)</script>",
+        '"><img src=x onerror=alert(1)>',
+        "' onmouseover='x",
+        "</td></table>",
+        "]]>",
+        "&lt;",
+        "\0",
+    ]
+)
+
+
+@given(HOSTILE, HOSTILE, HOSTILE, HOSTILE)
+def test_hostile_texts_stay_texts(name, label, cause, title):
+    """Whatever stands in names, labels, errors, titles and sections: no tag and no attribute comes out of it."""
+    window = Window(0, 10, 10.0, counters={name: 1.0})
+    totals = {kind: {} for kind in ("timer", "histogram", "gauge", "unique")} | {"counter": {name: Total(0)}}
+    status = Status(
+        label=label,
+        up=False,
+        since=0.0,
+        age=1.0,
+        windows_sent=0,
+        points_sent=0,
+        bytes_sent=0,
+        errors=1,
+        errors_by_type={label: 1},
+        dropped={cause: 1},
+        waiting_batches=0,
+        waiting_points=0,
+        waiting_bytes=0,
+        last_error=label,
+    )
+    flusher = FlusherStatus(True, 10, name, 1, 0, 0.0, {cause: 1}, [status])
+    sections = {title: {name: label, cause: {title: [name]}}, label: [{name: cause, title: label}]}
+    found = report(Snapshot(20.0, window, window, totals, {cause: 1}), flusher, title=title, sections=sections)
+    parsed = Parsed(page(found, Query(match=name)).replace("\0", ""))
+    assert parsed.tags <= set(TAGS.split())
+    assert {name for name, _ in parsed.attributes} <= set(ATTRIBUTES.split())
+    assert label.replace("\0", "").split() == [] or "".join(label.replace("\0", "").split()) in "".join(
+        "".join(parsed.text).split()
+    )
+
+
+@pytest.mark.parametrize("text", ["\ud800", "\0", "\x85", "\u202e"])
+def test_odd_characters_do_not_break_the_page(look, destination, text):
+    """Half of a surrogate pair, NUL, control characters: shown as well as can be."""
+    assert "</html>" in page(look(destinations=[destination(last_error=text)]))
