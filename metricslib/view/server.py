@@ -1,0 +1,197 @@
+"""The page on a port of its own: a small HTTP server on a daemon thread, for programs that have none.
+
+It is bounded: at most 16 requests at a time, 10 seconds of silence and 30 seconds in all for each; what is over is
+turned away or cut off. It listens on loopback unless told otherwise, for the page tells much about a program to
+whoever may read it.
+"""
+
+import io
+import logging
+import os
+import socket
+import threading
+import time
+import weakref
+from socketserver import ThreadingMixIn
+from typing import TYPE_CHECKING, Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+from ..default import ensure_flusher
+from ..default import registry as default_registry
+from ..errors import InvalidOption
+from ..flusher import Flusher
+from ..registry import Registry
+from .answer import View
+from .wsgi import application_of
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+__all__ = ["Server", "serve"]
+
+log = logging.getLogger("metricslib")
+
+_MOST_REQUESTS = 16
+_SILENCE = 10.0
+_LONGEST = 30.0
+_POLL = 0.2  # how long close() may have to wait
+_BUSY = b"HTTP/1.0 503 Service Unavailable\r\nContent-Type: text/plain\r\n\r\nToo many requests at a time.\n"
+
+
+def serve(
+    port: int = 8128, host: str = "127.0.0.1", registry: Registry | None = None, flusher: Flusher | None = None
+) -> "Server":
+    """Serve the page of ``flusher``, of ``registry``, or else of the default registry; returns at once.
+
+    A registry of your own that no flusher ships gets one that ends its intervals, until the server is closed. Port 0
+    takes any free one; ``url`` tells which. Raises :class:`OSError` where the port is taken, and
+    :class:`~.errors.AlreadyStarted` where a registry is given without the flusher that already ends its intervals.
+    """
+    if flusher is not None:
+        if registry is not None and registry is not flusher.registry:
+            raise InvalidOption("registry", registry, "is not the one of the flusher that was given with it")
+        return Server(application_of(View.of(flusher)), port, host)
+    if registry is None or registry is default_registry:
+        server = Server(application_of(View(ensure_flusher)), port, host)
+        ensure_flusher()
+        return server
+    own = Flusher(registry)
+    own.start()
+    try:
+        return Server(application_of(View.of(own)), port, host, then=own.stop)
+    except BaseException:
+        own.stop()
+        raise
+
+
+class Server:
+    """A WSGI application served on a thread of its own, from the moment this is made until it is closed.
+
+    ``then`` is called after closing. A forked child lets go of the port at once.
+    """
+
+    def __init__(self, app: "WSGIApplication", port: int = 0, host: str = "127.0.0.1", *, then: Any = None) -> None:
+        if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
+            raise InvalidOption("port", port, "must be a port number, 0 to 65535")
+        self._then = then
+        self._http = (_HTTP6 if ":" in host else _HTTP)((host, port), _Handler)
+        self._http.set_app(app)
+        self.host, self.port = self._http.server_name, self._http.server_port
+        self._thread = threading.Thread(target=self._serve, name="metricslib-page", daemon=True)
+        self._thread.start()
+        _servers.add(self)
+
+    @property
+    def url(self) -> str:
+        """Where the page is: ``http://127.0.0.1:8128/``."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}/"
+
+    def close(self) -> None:
+        """Stop listening; requests that are under way are answered. Closing twice does nothing."""
+        if self in _servers:
+            _servers.discard(self)
+            self._http.shutdown()
+            self._http.server_close()
+            self._thread.join()
+            if self._then:
+                self._then()
+
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Server at {self.url}>"
+
+    def _serve(self) -> None:
+        self._http.serve_forever(_POLL)
+
+    def _left_in_parent(self) -> None:
+        self._http.socket.close()
+
+
+class _HTTP(ThreadingMixIn, WSGIServer):
+    """One thread a request, within bounds."""
+
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 64
+
+    def __init__(self, address: tuple[str, int], handler: type[WSGIRequestHandler]) -> None:
+        self._since: dict[socket.socket, float] = {}
+        super().__init__(address, handler)
+
+    def server_bind(self) -> None:
+        # Not WSGIServer's: it asks DNS for the name of the host.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
+        self.setup_environ()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if len(self._since) >= _MOST_REQUESTS:
+            request.setblocking(False)
+            try:
+                request.send(_BUSY)
+            except OSError:
+                pass  # it will see that the connection ends
+            self.shutdown_request(request)
+            return
+        self._since[request] = time.monotonic()
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._since.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Cut off what lasts too long. Called a few times a second by the thread that accepts."""
+        before = time.monotonic() - _LONGEST
+        for request, since in list(self._since.items()):
+            if since < before:
+                try:
+                    request.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass  # it ended by itself
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        log.debug("a request for the metrics page broke off", exc_info=True)
+
+
+class _HTTP6(_HTTP):
+    address_family = socket.AF_INET6
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = _SILENCE
+    default_request_version = "HTTP/1.0"  # so that what is no HTTP at all gets a status line too
+
+    def handle(self) -> None:
+        super().handle()
+        # A body that nobody reads would reset the connection, and the answer with it.
+        length = self.headers.get("Content-Length", "") if getattr(self, "headers", None) else ""
+        if length.isdigit():
+            self.rfile.read(min(int(length), 65536))
+
+    def get_stderr(self) -> io.StringIO:
+        return io.StringIO()  # where wsgiref would write that a reader went away
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        log.debug("metrics page: " + format, *arguments)
+
+
+_servers: weakref.WeakSet[Server] = weakref.WeakSet()
+
+
+def _forget_parent() -> None:
+    for server in list(_servers):
+        server._left_in_parent()
+    _servers.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_parent)

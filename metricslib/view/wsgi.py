@@ -1,0 +1,46 @@
+"""The page as a WSGI application, for any server and with no framework.
+
+It answers at its root alone; mounted elsewhere, that is where it is mounted.
+"""
+
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from ..flusher import Flusher
+from .answer import Answer, Extra, View
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+__all__ = ["application", "application_of"]
+
+_NOT_FOUND = b"There is nothing here; the metrics are at /.\n"
+
+
+def application(flusher: Flusher, *, title: str = "metricslib", extra: Extra | None = None) -> "WSGIApplication":
+    """Return a WSGI application that shows what ``flusher`` ships, and how that goes.
+
+    ``extra`` is called at each request and returns more sections of the page by title: names with what they are, or a
+    list of such mappings, which becomes a table. They are in the JSON too.
+    """
+    return application_of(View.of(flusher, title=title, extra=extra))
+
+
+def application_of(view: View) -> "WSGIApplication":
+    """Return a WSGI application that passes requests to ``view``."""
+
+    def answer(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        if environ.get("PATH_INFO", "") not in ("", "/"):
+            return _send(Answer(404, (("Content-Type", "text/plain"),), _NOT_FOUND), environ, start_response)
+        method, query = environ["REQUEST_METHOD"], environ.get("QUERY_STRING", "")
+        return _send(view.answer(method, query), environ, start_response)
+
+    return answer
+
+
+def _send(
+    answer: Answer, environ: "WSGIEnvironment", start_response: Callable[[str, list[tuple[str, str]]], object]
+) -> Iterable[bytes]:
+    start_response(f"{answer.status} {HTTPStatus(answer.status).phrase}", list(answer.headers))
+    return [] if environ["REQUEST_METHOD"] == "HEAD" else [answer.body]

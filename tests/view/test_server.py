@@ -1,0 +1,248 @@
+"""The page on a port of its own, over real HTTP."""
+
+import contextlib
+import os
+import select
+import socket
+import threading
+
+import pytest
+import requests
+
+from metricslib.errors import AlreadyStarted, InvalidOption
+from metricslib.flusher import Flusher
+from metricslib.registry import Registry
+from metricslib.view import server as server_module
+from metricslib.view.server import Server, serve
+from tests.peers import eventually
+
+
+@pytest.fixture
+def served(flusher):
+    with serve(port=0, flusher=flusher) as server:
+        yield server
+
+
+def connect(server):
+    return contextlib.closing(socket.create_connection((server.host, server.port), timeout=20))
+
+
+def ask(server, request):
+    """Send raw bytes, and return all that comes back until the server closes."""
+    with connect(server) as connection:
+        connection.sendall(request)
+        received = b""
+        with contextlib.suppress(ConnectionError):
+            while chunk := connection.recv(65536):
+                received += chunk
+        return received
+
+
+def test_it_serves_page_and_json(served, registry):
+    """On loopback, at the address it tells."""
+    registry.counter("web.hits").inc(3)
+    assert served.url == f"http://127.0.0.1:{served.port}/"
+    page = requests.get(served.url, timeout=20)
+    assert (page.status_code, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert "web.hits" in page.text
+    found = requests.get(served.url, params={"format": "json", "match": "web.*"}, timeout=20).json()
+    assert found["series"][0]["open"] == {"count": 3}
+
+
+def test_head_other_methods_and_other_paths(served):
+    """As every door of the page answers; a body that nobody asked for does not hide the answer."""
+    head = requests.head(served.url, timeout=20)
+    assert (head.status_code, head.text) == (200, "")
+    assert int(head.headers["Content-Length"]) > 1000
+    for method in ("POST", "PUT", "DELETE"):
+        refused = requests.request(method, served.url, data=b"x" * 50_000, timeout=20)
+        assert (refused.status_code, refused.headers["Allow"]) == (405, "GET, HEAD")
+    assert requests.get(served.url + "favicon.ico", timeout=20).status_code == 404
+
+
+def test_closing_frees_the_port(flusher):
+    """Closing twice does nothing; the port can be taken again at once."""
+    server = serve(port=0, flusher=flusher)
+    requests.get(server.url, timeout=20)
+    server.close()
+    server.close()
+    with pytest.raises(requests.ConnectionError):
+        requests.get(server.url, timeout=20)
+    with serve(port=server.port, flusher=flusher) as again:
+        assert requests.get(again.url, timeout=20).status_code == 200
+
+
+def test_a_taken_port_is_told_at_once(served, flusher):
+    """Not in a log, later."""
+    with pytest.raises(OSError, match="in use"):
+        serve(port=served.port, flusher=flusher)
+
+
+@pytest.mark.parametrize("port", [-1, 65536, "8128", True, None])
+def test_a_port_that_is_none_is_refused(flusher, port):
+    """With the bad value in the error."""
+    with pytest.raises(InvalidOption) as caught:
+        serve(port=port, flusher=flusher)
+    assert caught.value.value is port
+
+
+def test_a_registry_of_ones_own_gets_a_flusher_until_closing():
+    """Its intervals end while it is served; afterwards another flusher may have it."""
+    registry = Registry()
+    registry.counter("hits").inc()
+    with serve(port=0, registry=registry) as server:
+        assert requests.get(server.url, params={"format": "json"}, timeout=20).json()["flusher"]["running"]
+        with pytest.raises(AlreadyStarted):
+            serve(port=0, registry=registry)
+    other = Flusher(registry)
+    other.start()
+    assert other.running
+    other.stop()
+
+
+def test_a_registry_whose_port_is_taken_is_let_go(served):
+    """A page that could not be served leaves no flusher behind."""
+    registry = Registry()
+    with pytest.raises(OSError, match="in use"):
+        serve(port=served.port, registry=registry)
+    with serve(port=0, registry=registry):
+        pass
+
+
+def test_flusher_and_registry_must_belong_together(flusher, registry):
+    """The flusher's own registry may be named too, another may not."""
+    with pytest.raises(InvalidOption):
+        serve(port=0, registry=Registry(), flusher=flusher)
+    serve(port=0, registry=registry, flusher=flusher).close()
+
+
+def test_a_silent_client_is_cut_off_and_holds_nobody_up(flusher, monkeypatch):
+    """Others are answered meanwhile, and the silent one sees the end of the connection."""
+    monkeypatch.setattr(server_module._Handler, "timeout", 0.05)
+    with serve(port=0, flusher=flusher) as server, connect(server) as silent:
+        silent.sendall(b"GET / HT")
+        assert requests.get(server.url, timeout=20).status_code == 200
+        assert silent.recv(1) == b""
+
+
+def test_a_slow_client_is_cut_off_in_the_end(flusher, monkeypatch):
+    """Somebody who sends a byte now and then has only so much time in all."""
+    monkeypatch.setattr(server_module, "_LONGEST", 0.05)
+    with serve(port=0, flusher=flusher) as server, connect(server) as slow:
+        slow.sendall(b"GET / HTTP/1.0\r\n")
+        assert select.select([slow], [], [], 20)[0]
+        with contextlib.suppress(ConnectionError):
+            assert slow.recv(1) == b""
+
+
+def test_too_many_at_a_time_are_turned_away(flusher, monkeypatch):
+    """With status 503; when the others have gone it serves again."""
+    monkeypatch.setattr(server_module, "_MOST_REQUESTS", 2)
+    with serve(port=0, flusher=flusher) as server:
+        with connect(server), connect(server):
+            eventually(lambda: len(server._http._since) == 2)
+            assert ask(server, b"").startswith(b"HTTP/1.0 503 ")
+        eventually(lambda: not server._http._since)
+        assert requests.get(server.url, timeout=20).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GET /?match=%FF%00%3Cscript%3E HTTP/1.0\r\n\r\n", b"200"),
+        (b"GET / HTTP/9.9\r\n\r\n", b"505"),
+        (b"nonsense\r\n\r\n", b"400"),
+        (b"GET /" + b"a" * 70_000 + b" HTTP/1.0\r\n\r\n", b"414"),
+        (b"GET / HTTP/1.0\r\n" + b"".join(b"H%d: x\r\n" % number for number in range(200)) + b"\r\n", b"431"),
+        (b"POST / HTTP/1.0\r\nContent-Length: 99999999999999999999\r\n\r\n", b"405"),
+        (b"GET / HTTP/1.0\r\nContent-Length: -5\r\n\r\n", b"200"),
+    ],
+)
+def test_hostile_requests_get_an_answer(served, monkeypatch, request_, status):
+    """Too long, too many, too odd: a status, and the server goes on. Nothing reaches the standard error."""
+    monkeypatch.setattr(server_module._Handler, "timeout", 0.2)
+    assert status in ask(served, request_)[:40]
+    assert requests.get(served.url, timeout=20).status_code == 200
+
+
+def test_hostile_requests_write_nothing_to_standard_error(served, capfd):
+    """Whoever can reach the port cannot fill a program's logs."""
+    with connect(served) as gone:
+        gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        gone.sendall(b"GET / HTTP/1.0\r\n\r\n")
+    ask(served, b"nonsense\r\n\r\n")
+    requests.get(served.url, timeout=20)
+    eventually(lambda: not served._http._since)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_many_readers_at_once(served, registry):
+    """Each gets a whole page, while the program goes on measuring."""
+    done = threading.Event()
+
+    def measure():
+        while not done.is_set():
+            registry.counter("hits").inc()
+            registry.timer("query").observe(0.1)
+
+    statuses = []
+    readers = [
+        threading.Thread(
+            target=lambda: statuses.extend(requests.get(served.url, timeout=60).status_code for _ in range(10))
+        )
+        for _ in range(8)
+    ]
+    measuring = threading.Thread(target=measure)
+    measuring.start()
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
+    done.set()
+    measuring.join()
+    assert statuses == [200] * 80
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_child_lets_go_of_the_port(flusher):
+    """When the parent closes, nobody is left holding the port, though the child lives on."""
+    server = serve(port=0, flusher=flusher)
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(write)
+        os.read(read, 1)  # until the parent has looked
+        os._exit(0)
+    try:
+        server.close()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((server.host, server.port), timeout=20)
+    finally:
+        os.close(write)
+        os.close(read)
+        os.waitpid(child, 0)
+
+
+def test_ipv6(flusher):
+    """The address in the URL stands in brackets."""
+    try:
+        server = serve(port=0, host="::1", flusher=flusher)
+    except OSError:
+        pytest.skip("no IPv6 here")
+    with server:
+        assert server.url == f"http://[::1]:{server.port}/"
+        assert requests.get(server.url, timeout=20).status_code == 200
+
+
+def test_any_application_can_be_served():
+    """The server knows nothing of pages: the forwarder's is served by it too."""
+
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"hello"]
+
+    closed = []
+    with Server(app, then=lambda: closed.append(True)) as server:
+        assert requests.get(server.url, timeout=20).text == "hello"
+    assert closed == [True]
