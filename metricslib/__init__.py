@@ -1,1 +1,98 @@
-"""Measure a Python program and ship the numbers to Graphite."""
+"""Measure a Python program and ship the numbers to Graphite.
+
+::
+
+    import metricslib as metrics
+
+    hits = metrics.counter("web.hits")
+    hits.inc()
+
+    @metrics.timed
+    def work(): ...
+
+    metrics.start("graphite://graphite.example:2003", prefix="shop.web1")
+
+Instruments are counters, gauges, timers, histograms and uniques; each call on them takes well under a microsecond,
+waits for nothing and never raises. A background flusher ends an interval every ten seconds and ships its aggregates
+under statsd's names. All functions here work on one default registry; :class:`Registry` and :class:`Flusher` are for
+those who want their own.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .counter import Counter
+from .default import (
+    count_exceptions,
+    counted,
+    counter,
+    flush,
+    gauge,
+    histogram,
+    in_progress,
+    scope,
+    start,
+    stop,
+    timed,
+    timer,
+    unique,
+)
+from .errors import AlreadyStarted, InvalidDestination, InvalidOption, InvalidType, MetricsError
+from .flusher import Flusher
+from .gauge import Gauge
+from .histogram import Histogram
+from .instruments import Scope
+from .registry import Registry
+from .series import add_tags, drop, keep, rename
+from .timer import Timer
+from .unique import Unique
+
+if TYPE_CHECKING:
+    from . import view as view
+    from .view import serve as serve
+
+__all__ = [
+    "AlreadyStarted",
+    "Counter",
+    "Flusher",
+    "Gauge",
+    "Histogram",
+    "InvalidDestination",
+    "InvalidOption",
+    "InvalidType",
+    "MetricsError",
+    "Registry",
+    "Scope",
+    "Timer",
+    "Unique",
+    "add_tags",
+    "count_exceptions",
+    "counted",
+    "counter",
+    "drop",
+    "flush",
+    "gauge",
+    "histogram",
+    "in_progress",
+    "keep",
+    "rename",
+    "scope",
+    "serve",
+    "start",
+    "stop",
+    "timed",
+    "timer",
+    "unique",
+    "view",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load what needs more than the core when it is first asked for."""
+    if name == "view":
+        return import_module(".view", __name__)
+    if name == "serve":
+        return import_module(".view", __name__).serve
+    if name == "__version__":
+        return import_module("importlib.metadata").version("metricslib")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
