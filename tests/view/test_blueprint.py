@@ -116,6 +116,7 @@ def test_importing_starts_nothing_and_registering_ends_intervals():
         """
 import sys, threading
 import metricslib.view
+from metricslib import default
 assert "flask" not in sys.modules
 print(threading.active_count())
 blueprints = [metricslib.view.blueprint(), metricslib.view.blueprint(name="second")]
@@ -125,7 +126,7 @@ app = flask.Flask("shop")
 for blueprint in blueprints:
     app.register_blueprint(blueprint, url_prefix="/" + blueprint.name)
 print(threading.active_count())
-metricslib.counter("hits").inc(7)
+default.counter("hits").inc(7)
 print(app.test_client().get("/second?format=json&match=hits").json["series"][0]["open"]["count"])
 """
     )
@@ -136,11 +137,12 @@ def test_start_may_follow_the_page(tmp_path):
     """A destination given later is on the page, and nothing measured before is lost."""
     told = run(
         f"""
-import flask, metricslib
+import flask, metricslib.view
+from metricslib import default
 app = flask.Flask("shop")
 app.register_blueprint(metricslib.view.blueprint(), url_prefix="/metrics")
-metricslib.counter("hits").inc(7)
-metricslib.start("file://{tmp_path}/out.jsonl", interval=1000)
+default.counter("hits").inc(7)
+default.start("file://{tmp_path}/out.jsonl", interval=1000)
 found = app.test_client().get("/metrics?format=json&match=hits").json
 print(len(found["destinations"]), found["interval"], found["series"][0]["open"]["count"])
 """
