@@ -167,7 +167,7 @@ class Instrument:
             self._home.account.add("buffer_full")
 
     def _absorb_pending(self) -> None:
-        pending = self._awake
+        pending, lock = self._awake, self._lock
         # No further than OVERRUN: what is beyond may be dropped by others at any moment.
         if taken := min(len(pending), OVERRUN):
             batch = pending[:taken]
@@ -177,7 +177,9 @@ class Instrument:
             except BaseException:  # raised by a signal handler, or for want of memory or stack
                 self._home.account.add("interrupted", taken)
                 raise
-            if bad:
+            if self._lock is not lock:  # a fork in the middle: this is the child, and the batch is the parent's
+                self._clear()
+            elif bad:
                 self._home.account.add("bad_value", bad)
 
     # -- what each kind does; the lock is held
