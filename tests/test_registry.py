@@ -265,7 +265,7 @@ class Reading(RuleBasedStateMachine):
         if name not in self.known[kind]:
             self.known[kind].append(name)
 
-    @rule(name=names, value=st.integers(1, 10**20) | VALUES.filter(bool), times=st.sampled_from([1, 2, 600]))
+    @rule(name=names, value=st.integers(1, 2**30) | VALUES.filter(bool), times=st.sampled_from([1, 2, 600]))
     def inc(self, name, value, times):
         for _ in range(times):
             self.registry.counter(name).inc(value)

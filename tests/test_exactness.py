@@ -1,0 +1,265 @@
+"""Nothing is lost or counted twice: eight threads measure with all their might while ticks, flushes and snapshots run.
+
+Threads switch every microsecond. The sums over all fresh parts, and over all whole windows, are exactly what was made.
+"""
+
+import sys
+import threading
+from collections import Counter as Tally
+
+import pytest
+
+from metricslib.instrument import FULL, OVERRUN
+from metricslib.registry import Registry
+from metricslib.testing import ManualClock
+
+THREADS = 8
+TURNS = 80
+"""At least so often the reader cuts in while all measure."""
+
+
+@pytest.fixture(autouse=True)
+def switching():
+    """Threads take turns as often as they can."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+class Reader:
+    """Cuts windows without a pause, each time in another way, and adds up what they hold."""
+
+    def __init__(self, registry, clock):
+        self.registry = registry
+        self.fresh, self.whole = Tally(), Tally()
+        self.uniques = set()
+        self.turns = self.waiting = 0
+        self._clock = clock
+        self._turned = threading.Condition()
+
+    def paced(self, times):
+        """Count up to `times`, in so many parts that the reader takes its turns meanwhile."""
+        part = times // TURNS
+        for turn in range(TURNS):
+            with self._turned:
+                self._turned.wait_for(lambda: self.turns > turn)  # noqa: B023  -- waited for here and now
+            yield from range(turn * part, turn * part + part)
+
+    def turn(self):
+        """Cut once."""
+        match self.turns % 4:
+            case 0:
+                self._clock.advance(10)
+                cut = self.registry.tick(int(self._clock.time()), 10)
+                self._add(self.whole, cut.whole)
+                self._add(self.fresh, cut.fresh)
+            case 1 | 2:
+                self._add(self.fresh, self.registry.flush(int(self._clock.time()) + 10, 10).fresh)
+            case 3:
+                self.registry.snapshot()
+        instruments = list(self.registry._instruments.values())
+        self.waiting = max(self.waiting, *(len(instrument._pending) for instrument in instruments))
+        with self._turned:
+            self.turns += 1
+            self._turned.notify_all()
+
+    def finish(self):
+        """Cut a last time, to the end of the interval."""
+        while self.turns % 4:
+            self.turn()
+        self.turn()
+
+    def _add(self, tally, window):
+        tally.update({("counter", key): value for key, value in window.counters.items()})
+        for kind in ("timer", "histogram"):
+            for key, distribution in window[kind].items():
+                tally[kind, key] += distribution.count
+                tally[kind + ".sum", key] += distribution.sum
+                assert sum(distribution.powers().values()) == distribution.count
+        for members in window.uniques.values():
+            self.uniques |= members
+
+
+def measure_in_threads(reader, *works):
+    """Run every work in eight threads (each gets its number) while the reader reads, then read a last time."""
+    errors = []
+    start = threading.Barrier(THREADS * len(works) + 1)
+
+    def run(work, number):
+        start.wait()
+        try:
+            work(number)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(work, number)) for work in works for number in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    start.wait()
+    while any(thread.is_alive() for thread in threads):
+        reader.turn()
+    for thread in threads:
+        thread.join()
+    reader.finish()
+    assert errors == []
+    assert reader.turns > TURNS
+    assert reader.registry.account.totals() == {}
+    return reader
+
+
+@pytest.fixture
+def reader():
+    clock = ManualClock()
+    return Reader(Registry(clock=clock), clock)
+
+
+@pytest.mark.parametrize("full", [FULL, 3])
+def test_a_counter_counts_every_increment(reader, monkeypatch, full):
+    """8 × 100,000, and buffers stay far below their bound; also if they are folded at every turn."""
+    monkeypatch.setattr("metricslib.counter.FULL", full)
+    counter = reader.registry.counter("x")
+
+    def work(_):
+        for _ in reader.paced(100_000):
+            counter.inc()
+
+    measure_in_threads(reader, work)
+    assert reader.fresh["counter", "x"] == reader.whole["counter", "x"] == 800_000
+    assert reader.waiting < OVERRUN // 2
+    assert reader.registry.snapshot().totals["counter"]["x"].sum == 800_000
+
+
+@pytest.mark.parametrize("full", [FULL, 3])
+def test_a_timer_counts_every_observation(reader, monkeypatch, full):
+    """8 × 100,000: counts, sums, and the lifetime counts of every power of two."""
+    monkeypatch.setattr("metricslib.timer.FULL", full)
+    timer = reader.registry.timer("x")
+
+    def work(number):
+        seconds = 2.0**number / 1000
+        for _ in reader.paced(100_000):
+            timer.observe(seconds)
+
+    measure_in_threads(reader, work)
+    assert reader.fresh["timer", "x"] == reader.whole["timer", "x"] == 800_000
+    assert reader.fresh["timer.sum", "x"] == pytest.approx(25_500_000)
+    assert reader.whole["timer.sum", "x"] == pytest.approx(25_500_000)
+    assert reader.registry.snapshot().totals["timer"]["x"].powers == dict.fromkeys(range(8), 100_000)
+    assert reader.waiting < OVERRUN // 2
+
+
+def test_all_kinds_at_once_count_every_call(reader):
+    """Histogram, unique, a gauge that goes up and down, timed blocks and tagged children, side by side."""
+    registry, each = reader.registry, 4_000
+    histogram, unique, gauge, timer = (
+        registry.histogram("h"),
+        registry.unique("u"),
+        registry.gauge("g"),
+        registry.timer("t"),
+    )
+
+    def observe(_):
+        for _ in reader.paced(each):
+            histogram.observe(3)
+
+    def add(number):
+        for member in reader.paced(each):
+            unique.add(number * each + member)
+
+    def change(number):
+        for _ in reader.paced(each):
+            gauge.inc(3)
+            gauge.dec(2)
+
+    def time(_):
+        for _ in reader.paced(each):
+            with timer.time():
+                pass
+
+    def count(number):
+        for turn in reader.paced(each):
+            registry.counter("c").tagged(turn=turn % 10, even=number % 2 == 0).inc(2)
+
+    measure_in_threads(reader, observe, add, change, time, count)
+    made = THREADS * each
+    for tally in (reader.fresh, reader.whole):
+        assert (tally["histogram", "h"], tally["histogram.sum", "h"], tally["timer", "t"]) == (made, 3 * made, made)
+        counted = {key: value for (kind, key), value in tally.items() if kind == "counter" and value}
+        assert counted == {f"c;even={even};turn={turn}": made // 10 for turn in range(10) for even in (True, False)}
+    assert reader.uniques == {str(member) for member in range(made)}
+    assert registry.snapshot().open.gauges == {"g": made}
+
+
+def test_batches_that_overflow_a_small_buffer_are_kept_or_counted(reader, monkeypatch):
+    """When folds cannot keep up, what is dropped is on the account: made = aggregated + dropped."""
+    monkeypatch.setattr("metricslib.instrument.OVERRUN", 600)
+    counter = reader.registry.counter("x")
+
+    def work(_):
+        for _ in reader.paced(20_000):
+            counter.inc()
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        with counter._lock:  # hold the folds up for a moment
+            reader.registry.account.totals()
+        reader.turn()
+    for thread in threads:
+        thread.join()
+    reader.finish()
+    dropped = reader.registry.account.totals()
+    assert reader.fresh["counter", "x"] + dropped.get("buffer_full", 0) == THREADS * 20_000
+    assert reader.fresh == reader.whole
+
+
+class Interleaved(list):
+    """A buffer in which other threads act at the worst moment: between the copy of what it holds and its deletion."""
+
+    def __init__(self, act):
+        self._act = act
+
+    def __getitem__(self, index):
+        copy = super().__getitem__(index)
+        self._act()
+        return copy
+
+
+def test_what_comes_while_a_fold_is_under_way_waits_for_the_next(reader):
+    """The fold deletes what it copied, and nothing that others put in meanwhile."""
+    counter = reader.registry.counter("x")
+    counter._pending = counter._awake = Interleaved(lambda: counter.inc(1000))
+    counter.inc(1)
+    assert reader.registry.tick(10, 10).fresh.counters == {"x": 1}
+    assert reader.registry.tick(20, 10).fresh.counters == {"x": 1000}
+
+
+def test_what_is_dropped_from_a_full_buffer_was_not_folded(reader, monkeypatch):
+    """Two threads put a value into a full buffer and are stopped; the fold begins; then they find it full."""
+    monkeypatch.setattr("metricslib.instrument.OVERRUN", 10)
+    counter = reader.registry.counter("x")
+    counter._pending = counter._awake = Interleaved(lambda: (counter._fold(), counter._fold()))
+    counter._pending.extend([1] * 12)
+    reader.finish()
+    reader.finish()
+    assert reader.registry.account.totals() == {"buffer_full": 2}
+    assert reader.fresh["counter", "x"] == 10
+
+
+def test_a_thread_that_finds_a_full_buffer_no_longer_full_drops_nothing(reader, monkeypatch):
+    """It was stopped after its look at the length; what is there now may be in another's fold already."""
+    monkeypatch.setattr("metricslib.instrument.OVERRUN", 10)
+
+    class Stale(list):
+        def __len__(self):
+            return 11
+
+    counter = reader.registry.counter("x")
+    counter._pending = counter._awake = Stale([1] * 10)
+    with counter._lock:
+        counter._fold()
+    counter._pending = counter._awake = list(counter._pending)
+    assert reader.registry.account.totals() == {}
+    assert reader.registry.tick(10, 10).fresh.counters == {"x": 10}

@@ -1,0 +1,43 @@
+"""Every module can be imported alone, without a warning, and the package itself pulls in nothing heavy."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MODULES = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for package in ("metricslib", "forwarder")
+    for path in (ROOT / package).rglob("*.py")
+    if path.name != "__main__.py"
+)
+HEAVY = ("flask", "sqlite3", "asyncio", "requests", "whisper", "waitress", "multiprocessing", "ssl", "http.server")
+
+
+def alone(script):
+    """Run a script in a fresh interpreter in which warnings are errors; return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_can_be_imported_alone(module):
+    """Nothing hangs on the order of imports, and none of them warns."""
+    alone(f"import {module}")
+
+
+def test_importing_the_package_is_cheap():
+    """Neither Flask nor SQLite nor asyncio nor anything else that a program may never need."""
+    loaded = alone("import sys, metricslib; print(*sys.modules)")
+    assert set(HEAVY).isdisjoint(loaded)
+
+
+def test_all_that_is_promised_is_there():
+    """Each name in a module's `__all__` can be had."""
+    script = "import {0} as m; [getattr(m, name) for name in getattr(m, '__all__', ())]"
+    alone("\n".join(script.format(module) for module in MODULES))
