@@ -8,11 +8,11 @@ from collections.abc import Callable
 __all__ = ["GraphitePeer", "eventually"]
 
 
-def eventually(condition: Callable[[], object], seconds: float = 20.0) -> None:
+def eventually(condition: Callable[[], object], seconds: float = 20.0, or_else: str = "a condition") -> None:
     """Wait until ``condition()`` holds; fail when it does not in time."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "never came true"
+        assert time.monotonic() < deadline, f"{or_else} never came true"
         time.sleep(0.005)
 
 
