@@ -94,6 +94,7 @@ class Flusher:
         """Make what a process must make for itself: destinations, and everything with a lock in it."""
         self.naming = replace(self._naming, prefix=expanded(self._naming.prefix), _paths={})
         self._couriers = [self._courier(open_destination(url, self.naming)) for url in self.to]
+        self._leaving: list[Courier] = []
         self._own_metrics = OwnMetrics(self._own, self.registry.account, self._errors, self._statuses)
         self._thread: threading.Thread | None = None
         self._stopping = False
@@ -103,7 +104,7 @@ class Flusher:
         self._logged: set[str] = set()
 
     def _courier(self, destination: Destination) -> Courier:
-        return Courier(destination, clock=self.registry.clock)
+        return Courier(destination)
 
     @property
     def interval(self) -> int:
@@ -174,6 +175,43 @@ class Flusher:
         self.registry.release(self)
         return all(delivered) and not thread.is_alive()
 
+    def change(
+        self, to: str | Iterable[str], *, interval: float, naming: Naming, timeout: float = EXIT_DEADLINE
+    ) -> None:
+        """Go on with other destinations, another interval or other names, in the middle of an interval.
+
+        The open interval is sent whole under the new names, and nothing of it under the old ones. A destination that
+        stays, its options aside, still gets first what waits for it. One that goes has ``timeout`` seconds for that;
+        what is not delivered then is counted as dropped, cause ``shutdown``. Raises what the constructor raises, and
+        then nothing has changed.
+        """
+        to = (to,) if isinstance(to, str) else tuple(to)
+        filled = replace(naming, prefix=expanded(naming.prefix), _paths={})
+        schedule = self._schedule.changed(interval, self.registry.clock.time())
+        destinations = [open_destination(url, filled) for url in to]
+        with self._cutting:
+            leaving = list(zip(self.to, self._couriers, strict=True))
+            couriers = []
+            for url, destination in zip(to, destinations, strict=True):
+                found = next((pair for pair in leaving if _place(pair[0]) == _place(url)), None)
+                if found:
+                    leaving.remove(found)
+                    found[1].redirect(destination)
+                couriers.append(found[1] if found else self._courier(destination))
+                if not found and self.running:
+                    couriers[-1].start()
+            self._leaving = [courier for _, courier in leaving]
+            self.to, self._couriers, self._schedule = to, couriers, schedule
+            self._naming, self.naming = naming, filled
+        self._work.set()
+        self._see_off(timeout)
+
+    def _see_off(self, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        while self._leaving:
+            self._leaving[0].stop(max(0.0, deadline - time.monotonic()))
+            self._own_metrics.leave(self._leaving.pop(0).status())
+
     def status(self) -> FlusherStatus:
         """Return how shipping goes; changes nothing."""
         return FlusherStatus(
@@ -188,7 +226,7 @@ class Flusher:
         )
 
     def _statuses(self) -> list[Status]:
-        return [courier.status() for courier in self._couriers]
+        return [courier.status() for courier in (*self._couriers, *self._leaving)]
 
     def relay(self, points: Sequence[tuple[str, float, int]]) -> None:
         """Pass points that carry their own path and stamp to every destination; unprefixed, and part of no window.
@@ -289,6 +327,11 @@ class Flusher:
                 os.getpid(),
             )
         self.start()
+
+
+def _place(url: str) -> str:
+    """Return a destination's URL without its options."""
+    return url.partition("?")[0]
 
 
 # -- the end of the process, and forks

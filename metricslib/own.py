@@ -4,6 +4,7 @@ A source of the registry, under a name of its own; each destination is a tag. Co
 collection.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 from .account import Account
@@ -24,6 +25,7 @@ class OwnMetrics:
         self._errors = errors
         self._status = status
         self._before: dict[str, float] = {}
+        self._gone: Counter[str] = Counter()
 
     def collect(self) -> Aggregates:
         """Return what happened since the last call, and the age of each destination's last success, in seconds."""
@@ -32,15 +34,21 @@ class OwnMetrics:
             aggregates.counters[self._key("dropped", cause=cause)] = count
         for cause, count in self._errors.fresh().items():
             aggregates.counters[self._key("errors", cause=cause)] = count
+        totals = self._gone.copy()
         for status in self._status():
-            for key, total in self._sent(status):
-                if new := total - self._before.get(key, 0):
-                    aggregates.counters[key] = new
-                    self._before[key] = total
+            totals.update(dict(self._sent(status)))
             if status.age is not None:
                 aggregates.gauges[self._key("last_success_age", destination=status.label)] = GaugeChange(status.age)
             aggregates.gauges[self._key("spool_bytes", destination=status.label)] = GaugeChange(status.waiting_bytes)
+        for key, total in totals.items():
+            if (new := total - self._before.get(key, 0)) > 0:
+                aggregates.counters[key] = new
+                self._before[key] = total
         return aggregates
+
+    def leave(self, status: Status) -> None:
+        """Remember the last status of a destination that from now on is none any more."""
+        self._gone.update(dict(self._sent(status)))
 
     def forget(self, kind: Kind, key: str) -> None:
         """Nothing is kept that would have to be freed."""
@@ -48,7 +56,7 @@ class OwnMetrics:
     def _key(self, name: str, **tags: str) -> str:
         return join(f"{self._name}.{name}", canonical_tags(tags))
 
-    def _sent(self, status: Status) -> Iterator[tuple[str, float]]:
+    def _sent(self, status: Status) -> Iterator[tuple[str, int]]:
         yield self._key("windows_sent", destination=status.label), status.windows_sent
         yield self._key("points_sent", destination=status.label), status.points_sent
         yield self._key("bytes_sent", destination=status.label), status.bytes_sent

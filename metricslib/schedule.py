@@ -50,6 +50,15 @@ class Schedule:
         self._last = boundary
         return boundary
 
+    def changed(self, interval: float, now: float) -> "Schedule":
+        """Return the schedule that goes on from here with another interval: its stamps follow those used already."""
+        if interval == self.interval:
+            return self
+        schedule = Schedule(interval, now)
+        schedule._last = self._last
+        schedule.steps_back = self.steps_back
+        return schedule
+
     def open_stamp(self, now: float) -> int:
         """Return the stamp that the open interval will have if it ends at the next boundary."""
         end = self._end(now)

@@ -85,3 +85,24 @@ def test_an_interval_that_is_no_whole_number_of_seconds_is_refused_by_name(inter
     """Graphite's stamps are whole seconds, so an interval must be."""
     with pytest.raises(InvalidOption, match="interval"):
         Schedule(interval, now=0)  # type: ignore[arg-type]
+
+
+def test_another_interval_goes_on_behind_the_last_stamp():
+    """Stamps strictly increase across the change, in both directions; the same interval changes nothing."""
+    schedule = Schedule(10, now=95)
+    assert schedule.tick(100.5) == 100
+    assert schedule.changed(10, 103) is schedule
+    longer = schedule.changed(60, 103)
+    assert longer.delay(103) == 17
+    assert longer.open_stamp(103) == 160  # a slot after 100, and not before the next boundary
+    assert longer.tick(120) == 120
+    shorter = longer.changed(10, 121)
+    assert (shorter.delay(121), shorter.open_stamp(121)) == (9, 130)
+    assert shorter.tick(130) == 130
+
+
+def test_another_interval_does_not_use_a_stamp_twice():
+    """A change within the moment of a tick does not send the slot that was just sent again."""
+    schedule = Schedule(10, now=95)
+    assert schedule.tick(120) == 120
+    assert schedule.changed(60, 120).tick(120) is None

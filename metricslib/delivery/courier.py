@@ -106,6 +106,13 @@ class Courier:
         if self._thread is not None and not self._stop:
             self.start()  # nothing should have ended the thread; if something has, it begins again
 
+    def redirect(self, destination: Destination) -> None:
+        """Deliver to ``destination`` from now on: the same place, with other options or names.
+
+        What waits goes there first, as it was encoded. The bounds of the spool stay as they are.
+        """
+        self.destination = destination  # the one before holds nothing open between two deliveries
+
     # -- one step
 
     def step(self) -> float | None:

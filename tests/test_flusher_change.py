@@ -1,0 +1,185 @@
+"""A flusher that is told to go on otherwise, in the middle of an interval, loses nothing and sends nothing twice."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from metricslib.errors import InvalidDestination, InvalidOption
+from metricslib.flusher import Flusher
+from metricslib.naming import Naming
+from metricslib.registry import Registry
+from metricslib.testing import ManualClock
+from tests.peers import GraphitePeer, eventually
+
+
+@pytest.fixture
+def peer() -> Iterator[GraphitePeer]:
+    peer = GraphitePeer()
+    yield peer
+    peer.close()
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def registry(clock: ManualClock) -> Registry:
+    return Registry(clock=clock)
+
+
+@pytest.fixture
+def start(registry: Registry, peer: GraphitePeer):
+    """Start flushers that end with the test, before their peer."""
+    flushers = []
+
+    def start(to, **options):
+        flushers.append(Flusher(registry, to, **options))
+        flushers[-1].start()
+        return flushers[-1]
+
+    yield start
+    for flusher in flushers:
+        flusher.stop(1)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def test_the_open_interval_goes_out_under_the_new_names_alone(start, registry, peer):
+    """Nothing is flushed under the old names, for Graphite would keep a part of the interval there."""
+    flusher = start(peer.url, prefix="old")
+    registry.counter("a").inc(1)
+    flusher.change(peer.url, interval=10, naming=Naming(prefix="new", percentiles=(50,)))
+    registry.counter("a").inc(2)
+    registry.timer("t").observe(1)
+    assert flusher.stop()
+    assert peer.at("stats.counters.new.a.count") == [3]
+    assert peer.at("stats.timers.new.t.upper_50") == [1000]
+    assert not any(".old." in path for path, _ in peer.values)
+
+
+def test_history_and_ticks_go_on(start, registry, clock, peer):
+    """The page sees one flusher, before and after."""
+    flusher = start(peer.url)
+    clock.advance(10)
+    flusher.tick()
+    flusher.change(peer.url, interval=60, naming=Naming(prefix="new"))
+    clock.advance(60)
+    flusher.tick()
+    status = flusher.status()
+    assert (status.ticks, status.interval, status.prefix) == (2, 60, "new")
+    assert [window.interval for window in flusher.history.windows()] == [10, 60]
+
+
+def test_what_waits_for_a_destination_that_stays_is_delivered_first(start, registry, clock):
+    """An outage and a reload at once cost nothing: old slots keep their old names, and come before the new ones."""
+    port = free_port()
+    flusher = start(f"graphite://127.0.0.1:{port}?timeout=1s", prefix="old")
+    registry.counter("a").inc(1)
+    clock.advance(10)
+    flusher.tick()
+    eventually(lambda: flusher.status().destinations[0].errors)
+    flusher.change(f"graphite://127.0.0.1:{port}?timeout=2s", interval=10, naming=Naming(prefix="new"))
+    registry.counter("a").inc(2)
+    back = GraphitePeer(port)
+    assert flusher.stop(20)
+    assert back.at("stats.counters.old.a.count") == [1]
+    assert back.at("stats.counters.new.a.count") == [2]
+    assert back.received.index(b".old.") < back.received.index(b".new.")
+    back.close()
+
+
+def test_a_destination_that_goes_gets_what_waits_for_it(start, registry, clock, peer):
+    """Whole intervals that it was promised; the open one goes to the new destination alone."""
+    other = GraphitePeer()
+    flusher = start(peer.url)
+    registry.counter("a").inc(1)
+    clock.advance(10)
+    flusher.tick()
+    flusher.change(other.url, interval=10, naming=Naming())
+    registry.counter("a").inc(2)
+    assert flusher.stop()
+    assert peer.at("stats.counters.a.count") == [1]
+    assert other.at("stats.counters.a.count") == [2]
+    assert [status.label for status in flusher.status().destinations] == [other.url]
+    other.close()
+
+
+def test_what_a_destination_that_goes_cannot_take_is_counted(start, registry, clock, peer):
+    """It has its time; then its points are dropped, cause ``shutdown``, which the next window says."""
+    gone = f"graphite://127.0.0.1:{free_port()}"
+    flusher = start(gone)
+    registry.counter("a").inc(1)
+    clock.advance(10)
+    flusher.tick()
+    flusher.change(peer.url, interval=10, naming=Naming(), timeout=0.2)
+    assert flusher.stop()
+    dropped = {path: value for (path, _), value in peer.values.items() if "points_dropped.count" in path}
+    assert len(dropped) == 1
+    path, points = dropped.popitem()
+    assert "cause=shutdown" in path
+    assert points >= 2
+
+
+def test_own_metrics_count_nothing_twice(start, registry, clock, peer):
+    """A destination that goes and comes back starts counting anew; its series do not."""
+    other = GraphitePeer()
+    flusher = start(peer.url)
+    for url in (other.url, peer.url, other.url, peer.url):
+        clock.advance(10)
+        flusher.tick()
+        assert flusher.flush()
+        flusher.change(url, interval=10, naming=Naming())
+    clock.advance(10)
+    flusher.tick()
+    assert flusher.flush()
+    sent = registry.counter("metricslib.windows_sent", tags={"destination": peer.url}).key
+    snapshot = registry.snapshot()
+    assert snapshot.totals["counter"][sent].sum + snapshot.open.counters[sent] == 3 * 2  # a tick and a flush each time
+    assert flusher.stop()
+    other.close()
+
+
+def test_a_statsd_destination_gets_each_event_once(start, registry, peer):
+    """What it was sent before the change is not sent again after it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(10)
+        url = f"statsd://127.0.0.1:{server.getsockname()[1]}"
+        flusher = start(url, own="")
+        registry.counter("a").inc(1)
+        assert flusher.flush()
+        flusher.change(url, interval=10, naming=Naming(prefix="new"))
+        registry.counter("a").inc(2)
+        assert flusher.stop()
+        assert [server.recv(1000), server.recv(1000)] == [b"a:1|c", b"new.a:2|c"]
+
+
+def test_a_mistake_changes_nothing(start, registry, peer):
+    """It raises what the constructor raises, and the flusher goes on as it was."""
+    flusher = start(peer.url, prefix="old")
+    for error, to, interval, naming in (
+        (InvalidDestination, "grafite://h", 10, Naming()),
+        (InvalidOption, peer.url, 0.5, Naming()),
+        (InvalidOption, peer.url, 10, Naming(prefix="{nobody}")),
+    ):
+        with pytest.raises(error):
+            flusher.change([peer.url, to], interval=interval, naming=naming)
+    registry.counter("a").inc(1)
+    assert flusher.stop()
+    assert peer.at("stats.counters.old.a.count") == [1]
+
+
+def test_one_that_is_not_started_can_be_changed_too(registry, peer):
+    """It begins with what it was told last."""
+    flusher = Flusher(registry, "graphite://127.0.0.1:1", prefix="old")
+    flusher.change(peer.url, interval=10, naming=Naming(prefix="new"))
+    flusher.start()
+    registry.counter("a").inc(1)
+    assert flusher.stop()
+    assert peer.at("stats.counters.new.a.count") == [1]
