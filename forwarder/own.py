@@ -38,8 +38,8 @@ class Door:
     label: str
     """Its address as a URL, with the port it was given."""
     feed: Intake | Relay
-    kernel_drops: Callable[[], int] = int
-    """How many datagrams the kernel has dropped since the start."""
+    events: Callable[[], Mapping[str, int]] = dict
+    """What happened to the socket since the start, by cause; ``kernel_dropped``: datagrams."""
 
     @property
     def relays(self) -> bool:
@@ -95,8 +95,9 @@ class OwnMetrics:
             for cause, count in points.dropped.items():
                 yield self._key(f"points_dropped.{sanitise(cause)}"), count
         for door in self._doors:
-            name = re.sub(r"[^a-zA-Z0-9]+", "_", door.label).strip("_")
-            yield self._key(f"kernel_drops.{name}"), door.kernel_drops()
+            if (drops := door.events().get("kernel_dropped")) is not None:
+                name = re.sub(r"[^a-zA-Z0-9]+", "_", door.label).strip("_")
+                yield self._key(f"kernel_drops.{name}"), drops
 
     def sections(self) -> Mapping[str, Any]:
         """Return what the page shows of it, by title."""
@@ -125,7 +126,7 @@ def _listener(door: Door, counts: Counts) -> Mapping[str, Any]:
         "Taken": counts.aggregated,
         "Bad": counts.bad,
         "Dropped": dict(counts.dropped),
-        "Dropped by the kernel": door.kernel_drops(),
+        "Socket": dict(door.events()),
     }
 
 
