@@ -24,6 +24,7 @@ __all__ += [
     "MODE",
     "NAME",
     "PERCENTS",
+    "SIZE",
     "SWITCH",
     "TEXT",
     "URLS",

@@ -1,0 +1,99 @@
+"""The command line: argv and environment in, a running daemon or an exit code out. The only file that exits.
+
+Exit codes: 0 after a stop that was asked for, and for ``--check-config``, ``--help`` and ``--version``; 1 when it could
+not start, or was told twice to stop; 2 when the command line or the configuration is wrong. Each error is one line on
+stderr.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+
+from metricslib.errors import MetricsError
+
+from .config import CONFIG, OPTIONS, Config, ConfigError, masked, of_environment, of_file, of_flags, settle
+from .daemon import CannotListen, Daemon
+from .options import URLS
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the forwarder until it is told to stop, and return the exit code."""
+    arguments = vars(_parser().parse_args(argv))
+    check, file = arguments.pop("check_config"), arguments.pop("config")
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    def load() -> Config:
+        return _load(arguments, os.environ, file)
+
+    try:
+        daemon = Daemon(load())
+        if check:
+            print(daemon.config.as_toml(), end="")
+        else:
+            daemon.run(load, os._exit)
+    except CannotListen as error:
+        return _failed(error, 1)
+    except MetricsError as error:
+        return _failed(error, 2)
+    return 0
+
+
+def _failed(error: Exception, code: int) -> int:
+    print(f"forwarder: {masked(str(error))}", file=sys.stderr)
+    return code
+
+
+def _load(flags: Mapping[str, str | list[str] | None], environ: Mapping[str, str], file: str | None) -> Config:
+    file = file or environ.get(CONFIG)
+    settings = of_file(_read(file), file) if file else {}
+    return settle(of_flags(flags), of_environment(environ), settings)
+
+
+def _read(file: str) -> str:
+    try:
+        return Path(file).read_text("utf-8")
+    except OSError as error:
+        raise ConfigError(file, "", f"cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(file, "", "is no TOML: not in UTF-8") from error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="forwarder",
+        description="Take metrics as a statsd server does, and ship them to Graphite.",
+        epilog="A flag wins over its environment variable (FORWARDER_LISTEN, …), that over the configuration file."
+        " SIGTERM delivers what is left and ends; SIGHUP reads the configuration again.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", metavar="FILE", help="configuration file, in TOML")
+    default = Config().values()
+    for name, option in OPTIONS.items():
+        if not option.metavar:
+            continue
+        value = option.kind.raw(default[name])
+        shown = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            metavar=option.metavar,
+            action="append" if option.kind is URLS else "store",
+            help=f"{option.help} ({shown})" if shown else option.help,
+        )
+    parser.add_argument(
+        "--check-config", action="store_true", help="print the configuration that would be in effect, and exit"
+    )
+    parser.add_argument("--version", action="version", version=f"forwarder {_version()}")
+    return parser
+
+
+def _version() -> str:
+    try:
+        return metadata.version("metricslib")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"

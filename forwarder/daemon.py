@@ -1,0 +1,221 @@
+"""The daemon: listeners, registry, flusher and page made from one configuration; how they begin and end.
+
+Every address is bound before anything is read, and ``ready`` is printed only then. At the end nothing new is taken,
+what the kernel holds is read, the open interval is flushed and delivered, and the page goes last. A reload changes what
+the flusher does in the middle of an interval; registry and sockets stay, so no value is lost or counted twice.
+"""
+
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from queue import SimpleQueue
+
+from metricslib.clock import SYSTEM_CLOCK, Clock
+from metricslib.errors import MetricsError
+from metricslib.flusher import Flusher
+from metricslib.registry import Registry
+from metricslib.view import Server, application
+
+from .addresses import Address, parse
+from .config import Config, masked
+from .intake import Intake
+from .listeners import Listener, TcpListener, UdpListener, UnixDatagramListener, UnixStreamListener
+from .own import Door, OwnMetrics
+from .relay import Relay
+
+__all__ = ["CannotListen", "Daemon"]
+
+log = logging.getLogger("forwarder")
+
+_SMALL = 4 << 20
+"""Bytes of receive buffer below which a burst of datagrams is soon too much."""
+_FIXED = ("listen", "http", "socket_mode", "receive_buffer", "max_series", "max_tag_sets", "own_prefix")
+"""Options that a reload cannot change."""
+
+
+class CannotListen(MetricsError, OSError):
+    """An address that cannot be had; ``address`` is its URL, and the cause the system's error."""
+
+    def __init__(self, address: str, error: OSError) -> None:
+        super().__init__(f"cannot listen on {address}: {error.strerror or error}")
+        self.address = address
+
+
+class Daemon:
+    """One forwarder, to be started and stopped once. Making it raises what the flusher raises for what cannot work."""
+
+    def __init__(self, config: Config, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        self.config = config
+        self.registry = Registry(
+            clock=clock, max_series=config.max_series, max_tag_sets=config.max_tag_sets, expire=config.expire or None
+        )
+        self.flusher = Flusher(
+            self.registry, config.to, interval=config.interval, naming=config.naming, own=config.own_prefix
+        )
+        self._clock = clock
+        self._listeners: list[Listener] = []
+        self._own: OwnMetrics | None = None
+        self._page: Server | None = None
+
+    # -- start
+
+    def start(self) -> None:
+        """Bind every address, then begin. Raises :class:`CannotListen`, and then nothing is left bound."""
+        try:
+            doors = [self._open(url) for url in self.config.listen]
+            self._own = OwnMetrics(self.config.own_prefix, doors, lambda: self.flusher.status().lag)
+            self._serve(self._own)
+        except BaseException:
+            for listener in self._listeners:
+                listener.stop(0)
+            raise
+        for door in doors:
+            if isinstance(door.feed, Intake):
+                self.registry.add_source(door.feed)
+        self.flusher.start()
+        self.registry.add_source(self._own)  # the last one: it speaks of what the others were just asked for
+        for listener in self._listeners:
+            listener.start()
+        if not self.config.to:
+            log.info("no destination: what is measured is shown on the page, and sent nowhere")
+
+    def _open(self, url: str) -> Door:
+        address = parse(url)
+        feed: Intake | Relay
+        if address.scheme == "graphite":
+            feed = Relay(self.flusher.relay, clock=self._clock)
+        else:
+            feed = Intake(self.registry, clock=self._clock, keys=max(1 << 20, 2 * self.config.max_series))
+        listener = self._listener(address, feed)
+        self._listeners.append(listener)
+        try:
+            listener.bind()
+        except OSError as error:
+            raise CannotListen(url, error) from error
+        if isinstance(listener, UdpListener):
+            self._check_buffer(listener)
+        return Door(listener.address, feed, listener.counts)
+
+    def _listener(self, address: Address, feed: Intake | Relay) -> Listener:
+        match address.scheme:
+            case "udp":
+                return UdpListener(
+                    address.host, address.port, feed, buffer=self.config.receive_buffer, clock=self._clock
+                )
+            case "unix":
+                return UnixStreamListener(address.path, feed, mode=self.config.socket_mode, clock=self._clock)
+            case "unixgram":
+                return UnixDatagramListener(address.path, feed, mode=self.config.socket_mode, clock=self._clock)
+        return TcpListener(address.host, address.port, feed, scheme=address.scheme, clock=self._clock)
+
+    def _check_buffer(self, listener: UdpListener) -> None:
+        wanted = self.config.receive_buffer
+        if listener.receive_buffer < min(wanted, _SMALL):
+            log.warning(
+                "%s: the kernel keeps no more than %d bytes while the forwarder is busy, and drops what comes then;"
+                " for more: sysctl -w net.core.rmem_max=%d",
+                listener.address,
+                listener.receive_buffer,
+                wanted,
+            )
+
+    def _serve(self, own: OwnMetrics) -> None:
+        if self.config.page is None:
+            return
+        host, port = self.config.page
+        app = application(self.flusher, title="forwarder", extra=own.sections)
+        try:
+            self._page = Server(app, port, host)
+        except OSError as error:
+            raise CannotListen(f"http://{self.config.http}", error) from error
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Every bound address as a URL, listeners first, the page last."""
+        page = (self._page.url.rstrip("/"),) if self._page else ()
+        return (*(listener.address for listener in self._listeners), *page)
+
+    # -- reload
+
+    def change(self, config: Config) -> None:
+        """Go on with ``config``, in the middle of an interval, which is sent whole under the new names.
+
+        Sockets, caps and the own prefix stay as they are; a change of those is logged. Raises what the flusher raises
+        for what cannot work, and then nothing has changed.
+        """
+        before = self.config.values()
+        changed = [name for name, value in config.values().items() if value != before[name]]
+        fixed = [name for name in changed if name in _FIXED]
+        naming = replace(config.naming, unprefixed=self.config.naming.unprefixed)
+        self.flusher.change(config.to, interval=config.interval, naming=naming, timeout=self.config.stop_timeout)
+        self.config = replace(config, naming=naming, **{name: before[name] for name in _FIXED})
+        self.registry.expire = config.expire or None
+        if "log_level" in changed:
+            set_level(config.log_level)
+        if fixed:
+            log.warning("changed only by a restart: %s", ", ".join(fixed))
+        log.info("configuration reloaded; changed: %s", ", ".join(sorted({*changed} - {*fixed})) or "nothing")
+
+    # -- stop
+
+    def stop(self, timeout: float | None = None) -> bool:
+        """Take nothing new, read what has come, flush and deliver; return whether all of that was done.
+
+        ``timeout`` is in seconds, by default as configured. What could not be delivered in time is logged and counted.
+        """
+        timeout = self.config.stop_timeout if timeout is None else timeout
+        deadline = time.monotonic() + timeout
+        reading_ends = time.monotonic() + timeout / 3
+        stopped = [listener.stop(max(0.0, reading_ends - time.monotonic())) for listener in self._listeners]
+        delivered = self.flusher.stop(max(0.0, deadline - time.monotonic()))
+        if self._page:
+            self._page.close()
+        if not all(stopped):
+            log.warning("not everything that had come could be read in time")
+        if not delivered:
+            dropped = {status.label: status.dropped for status in self.flusher.status().destinations if status.dropped}
+            log.warning("not everything could be delivered in time; dropped: %s", dropped)
+        return all(stopped) and delivered
+
+    # -- as a process
+
+    def run(self, load: Callable[[], Config], leave: Callable[[int], object]) -> None:
+        """Start, print ``ready`` and every bound address on stderr, and work until SIGTERM or SIGINT; then stop.
+
+        SIGHUP asks ``load`` for a new configuration. A second SIGTERM or SIGINT calls ``leave(1)`` out of the signal
+        handler; it must not return. Raises what :meth:`start` raises.
+        """
+        signals: SimpleQueue[int] = SimpleQueue()
+        ending: list[int] = []
+
+        def end(number: int, _frame: object) -> None:
+            if ending:
+                leave(1)
+            ending.append(number)
+            signals.put(number)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, end)
+        signal.signal(signal.SIGHUP, lambda number, _frame: signals.put(number))
+        set_level(self.config.log_level)
+        self.start()
+        print("ready", *self.addresses, file=sys.stderr, flush=True)
+        while signals.get() == signal.SIGHUP:
+            self._reload(load)
+        log.info("%s: stopping", signal.Signals(ending[0]).name)
+        self.stop()
+
+    def _reload(self, load: Callable[[], Config]) -> None:
+        try:
+            self.change(load())
+        except (MetricsError, OSError) as error:
+            log.error("reload refused, everything stays as it was: %s", masked(str(error)))
+
+
+def set_level(level: str) -> None:
+    """Log what is at least as grave as ``level``."""
+    for name in ("forwarder", "metricslib"):
+        logging.getLogger(name).setLevel(level.upper())

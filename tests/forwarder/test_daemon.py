@@ -1,0 +1,331 @@
+"""The daemon in this process: everything wired, on free ports, from a line on a socket to a value in Graphite."""
+
+import dataclasses
+import logging
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from forwarder.config import Config, of_file, of_flags, settle
+from forwarder.daemon import CannotListen, Daemon
+from metricslib.errors import InvalidDestination
+from tests.peers import GraphitePeer, eventually
+
+HOUR = 3600
+"""An interval in which no tick disturbs the test; a flush sends what is open."""
+
+
+@pytest.fixture
+def peer() -> Iterator[GraphitePeer]:
+    peer = GraphitePeer()
+    yield peer
+    peer.close()
+
+
+@pytest.fixture
+def start(peer):
+    """Start daemons that are stopped at the end of the test, before their peer, whatever happens."""
+    daemons = []
+
+    def start(listen=("udp://127.0.0.1:0",), to=(), *, interval=HOUR, toml="", http="127.0.0.1:0"):
+        to = (to,) if isinstance(to, str) else to
+        flags = of_flags({"listen": list(listen), "to": list(to), "interval": str(interval), "http": http})
+        daemon = Daemon(settle(flags, of_file(toml, "test")))
+        daemons.append(daemon)
+        daemon.start()
+        return daemon
+
+    yield start
+    for daemon in daemons:
+        daemon.stop(5)
+
+
+def port_of(address):
+    return int(address.rpartition(":")[2])
+
+
+def send(address, text):
+    scheme, _, where = address.partition("://")
+    if scheme.startswith("unix"):
+        kind = socket.SOCK_DGRAM if scheme == "unixgram" else socket.SOCK_STREAM
+        family, target = socket.AF_UNIX, where
+    else:
+        kind = socket.SOCK_DGRAM if scheme == "udp" else socket.SOCK_STREAM
+        host, _, port = where.rpartition(":")
+        family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+        target = (host.strip("[]"), int(port))
+    with socket.socket(family, kind) as sock:
+        sock.connect(target)
+        sock.sendall(text.encode())
+
+
+def page(daemon):
+    return requests.get(daemon.addresses[-1] + "/?format=json", timeout=10).json()
+
+
+def received(daemon):
+    return page(daemon)["sections"]["Pieces"]["Received"]
+
+
+# -- through it
+
+
+def test_every_kind_of_listener_ends_in_graphite(start, peer, tmp_path):
+    """A counter that hears from UDP, TCP, IPv6 and both Unix sockets has the sum of all of them."""
+    listen = [
+        "udp://127.0.0.1:0",
+        "tcp://127.0.0.1:0",
+        "udp://[::1]:0",
+        f"unix://{tmp_path}/s",
+        f"unixgram://{tmp_path}/d",
+    ]
+    daemon = start(listen, peer.url)
+    assert all(port_of(address) for address in daemon.addresses if "unix" not in address)
+    for power, address in enumerate(daemon.addresses[:-1]):
+        send(address, f"a:{10**power}|c\nt:{power + 1}|ms")
+    eventually(lambda: received(daemon) == 10)
+    assert daemon.flusher.flush()
+    assert peer.at("stats.counters.a.count") == [11111]
+    assert peer.at("stats.timers.t.upper_90") == [5]
+    assert peer.at("stats.timers.t.sum") == [15]
+    assert peer.at("stats.counters.statsd.pieces_aggregated.count") == [10]
+
+
+def test_prefix_and_naming_come_from_the_configuration(start, peer):
+    """The prefix is in front of what clients send, and not of the forwarder's own."""
+    daemon = start(to=peer.url, toml='prefix = "shop"\npercentiles = [50]\n[naming]\nlegacy = true')
+    send(daemon.addresses[0], "a:1|c\nt:5|ms")
+    eventually(lambda: received(daemon) == 2)
+    assert daemon.flusher.flush()
+    assert peer.at("stats_counts.shop.a") == [1]
+    assert peer.at("stats.timers.shop.t.upper_50") == [5]
+    assert peer.at("stats_counts.statsd.pieces_received") == [2]
+
+
+def test_graphite_points_pass_by(start, peer):
+    """They keep path and stamp, whatever the prefix and the interval are."""
+    daemon = start(["graphite://127.0.0.1:0"], peer.url, toml='prefix = "shop"')
+    send(daemon.addresses[0], "a.b;x=y 1.5 1700000000\nbad\n")
+    eventually(lambda: peer.values.get(("a.b;x=y", 1_700_000_000)) == 1.5)
+    assert page(daemon)["sections"]["Graphite points"] == {"Received": 2, "Relayed": 1, "Bad": 1, "Dropped": {}}
+
+
+def test_caps_come_from_the_configuration(start):
+    """What is over a cap is counted, and shown."""
+    daemon = start(toml="max_series = 10\nmax_tag_sets = 1")
+    send(daemon.addresses[0], "a;x=1:1|c\na;x=2:2|c\na;x=3:4|c")
+    eventually(lambda: received(daemon) == 3)
+    counters = daemon.registry.snapshot().open.counters
+    assert (counters["a;x=1"], counters["a;overflow=true"]) == (1, 6)
+    assert page(daemon)["dropped"] == {"overflow": 2}
+
+
+def test_without_a_destination_there_is_the_page(start, caplog):
+    """The log says that nothing is sent, and the page shows everything."""
+    caplog.set_level(logging.INFO, "forwarder")
+    daemon = start()
+    assert "sent nowhere" in caplog.text
+    send(daemon.addresses[0], "hits:5|c\nbroken")
+    eventually(lambda: received(daemon) == 2)
+    html = requests.get(daemon.addresses[-1], timeout=10).text
+    for text in ("forwarder", "hits", "Listeners", daemon.addresses[0], "Last bad lines", "broken"):
+        assert text in html
+
+
+def test_the_page_can_be_off(start):
+    """Then no port is taken for it."""
+    daemon = start(http="off")
+    assert [address.partition(":")[0] for address in daemon.addresses] == ["udp"]
+
+
+def test_idle_series_leave(start):
+    """``expire`` is the registry's; 0 keeps all."""
+    assert start(toml="expire = 5").registry.expire == 5
+    assert start(toml="expire = 0").registry.expire is None
+    assert start().registry.expire == 86_400
+
+
+def test_a_small_receive_buffer_is_reported(start, caplog, monkeypatch):
+    """The log names the sysctl and how much to ask for."""
+    monkeypatch.setattr("forwarder.listeners.udp.grow_buffer", lambda sock, wanted: 425_984)
+    daemon = start()
+    assert f"{daemon.addresses[0]}: the kernel keeps no more than 425984 bytes" in caplog.text
+    assert f"sysctl -w net.core.rmem_max={64 << 20}" in caplog.text
+
+
+# -- the end
+
+
+def test_stop_delivers_what_has_come(start, peer):
+    """What the kernel had taken before the stop is in Graphite after it, under all kinds of listeners."""
+    daemon = start(["udp://127.0.0.1:0", "tcp://127.0.0.1:0", "graphite://127.0.0.1:0"], peer.url)
+    udp, tcp, graphite, _ = daemon.addresses
+    for _ in range(1000):
+        send(udp, "u:1|c")
+    send(tcp, "t:1|c\n" * 10_000 + "t:5|c")
+    send(graphite, "p 7 1700000000\n")
+    assert daemon.stop()
+    assert peer.at("stats.counters.u.count") == [1000]
+    assert peer.at("stats.counters.t.count") == [10_005]
+    assert peer.at("p") == [7]
+
+
+def test_stop_ends_in_time_and_says_what_was_lost(start, caplog):
+    """A destination that is away costs no more than the deadline."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        free = server.getsockname()[1]
+    daemon = start(to=f"graphite://127.0.0.1:{free}")
+    assert not daemon.stop(0.5)
+    assert "not everything could be delivered in time; dropped: {" in caplog.text
+    assert "shutdown" in caplog.text
+
+
+def test_after_stop_every_address_is_free(start, tmp_path):
+    """The same configuration can be started again at once, also where clients left connections behind."""
+    daemon = start(["udp://127.0.0.1:0", "tcp://127.0.0.1:0", f"unix://{tmp_path}/s"])
+    with socket.create_connection(("127.0.0.1", port_of(daemon.addresses[1]))) as client:
+        client.sendall(b"a:1|c\n")
+        eventually(lambda: received(daemon) == 1)
+        daemon.stop()
+        again = start(daemon.addresses[:-1], http=daemon.addresses[-1].removeprefix("http://"))
+    assert again.addresses == daemon.addresses
+
+
+def test_a_taken_address_leaves_nothing_bound(start, tmp_path):
+    """The error names the URL, and what had been bound before is free again."""
+    taken = start(["tcp://127.0.0.1:0"]).addresses[0]
+    unix = f"unix://{tmp_path}/s"
+    with pytest.raises(CannotListen, match=f"^cannot listen on {taken}: Address already in use$"):
+        start([unix, taken])
+    assert not (tmp_path / "s").exists()
+    start([unix])
+
+
+def test_a_taken_page_leaves_nothing_bound(start, tmp_path):
+    """The page's address is bound like the others, before anything is read."""
+    taken = start().addresses[-1]
+    with pytest.raises(CannotListen, match=f"^cannot listen on {taken}: Address already in use$"):
+        start([f"unix://{tmp_path}/s"], http=taken.removeprefix("http://"))
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_destination_that_cannot_work_is_refused_before_anything_is_bound():
+    """Nothing was opened, so there is nothing to close."""
+    with pytest.raises(InvalidDestination):
+        Daemon(dataclasses.replace(Config(), to=("grafite://h",)))
+
+
+# -- reload
+
+
+def changed(daemon, **flags):
+    """Return the daemon's configuration with other values."""
+    return settle(of_flags(flags), of_file(daemon.config.as_toml(), "before"))
+
+
+def test_a_reload_sends_the_open_interval_once_and_under_the_new_names(start, peer):
+    """What came before and after it is in one slot under the new prefix, and nothing is under the old one."""
+    daemon = start(to=peer.url, toml='prefix = "old"')
+    send(daemon.addresses[0], "a:1|c\ng:5|g")
+    eventually(lambda: received(daemon) == 2)
+    daemon.change(changed(daemon, prefix="new"))
+    send(daemon.addresses[0], "a:2|c")
+    eventually(lambda: received(daemon) == 3)
+    assert daemon.flusher.flush()
+    assert peer.at("stats.counters.new.a.count") == [3]
+    assert peer.at("stats.gauges.new.g") == [5]
+    assert not any(".old." in path for path, _ in peer.values)
+    assert page(daemon)["prefix"] == "new"
+
+
+def test_a_reload_moves_to_other_destinations(start, peer):
+    """Values go to the new destination from then on; points do too."""
+    other = GraphitePeer()
+    daemon = start(["udp://127.0.0.1:0", "graphite://127.0.0.1:0"], peer.url)
+    send(daemon.addresses[0], "a:1|c")
+    eventually(lambda: received(daemon) == 1)
+    daemon.change(changed(daemon, to=[other.url]))
+    send(daemon.addresses[1], "p 7 1700000000\n")
+    eventually(lambda: other.at("p") == [7])
+    assert daemon.stop()
+    assert other.at("stats.counters.a.count") == [1]
+    assert not peer.values
+    other.close()
+
+
+def test_a_reload_under_load_loses_nothing(start, peer):
+    """Interval, prefix and percentiles change again and again while a client sends: the sum over all slots is exact."""
+    daemon = start(["tcp://127.0.0.1:0"], peer.url, interval=1)
+    sent = 0
+
+    def client():
+        nonlocal sent
+        with socket.create_connection(("127.0.0.1", port_of(daemon.addresses[0]))) as sock:
+            while not enough.is_set():
+                sock.sendall(b"a:1|c\nt:5|ms\n" * 50)
+                sent += 50
+
+    enough = threading.Event()
+    thread = threading.Thread(target=client)
+    thread.start()
+    for turn in range(20):
+        ticks = daemon.flusher.status().ticks
+        daemon.change(changed(daemon, prefix=f"p{turn % 3}", interval=str(1 + turn % 2), percentiles=str(50 + turn)))
+        if turn % 7 == 0:
+            eventually(lambda before=ticks: daemon.flusher.status().ticks > before)
+    enough.set()
+    thread.join()
+    assert daemon.stop()
+    prefixes = [f"stats.counters.p{number}.a.count" for number in range(3)]
+    assert sum(sum(peer.at(path)) for path in prefixes) == sent
+    assert sum(sum(peer.at(f"stats.timers.p{number}.t.count")) for number in range(3)) == sent
+    assert sum(peer.at("stats.counters.statsd.pieces_aggregated.count")) == 2 * sent
+
+
+def test_a_reload_that_cannot_work_changes_nothing(start, peer):
+    """The error is the caller's, and the daemon goes on as it was."""
+    daemon = start(to=peer.url)
+    with pytest.raises(InvalidDestination):
+        daemon.change(changed(daemon, to=["grafite://h"], prefix="new"))
+    send(daemon.addresses[0], "a:1|c")
+    assert daemon.stop()
+    assert peer.at("stats.counters.a.count") == [1]
+
+
+def test_a_reload_says_what_it_cannot_change(start, caplog):
+    """Sockets, caps and the own prefix need a restart, and the log names them."""
+    caplog.set_level(logging.INFO, "forwarder")
+    daemon = start()
+    daemon.change(changed(daemon, http="127.0.0.1:1", listen=["tcp://127.0.0.1:1"], interval="5"))
+    assert "changed only by a restart: listen, http" in caplog.text
+    assert "configuration reloaded; changed: interval" in caplog.text
+    assert page(daemon)["interval"] == 5
+
+
+def test_own_names_stay_after_a_reload(start, peer):
+    """The own prefix needs a restart; until then its series have their old names, and still no prefix."""
+    daemon = start(to=peer.url)
+    daemon.change(changed(daemon, prefix="new", own_prefix="fw"))
+    assert daemon.config.own_prefix == "statsd"
+    assert daemon.stop()
+    assert peer.at("stats.counters.statsd.pieces_received.count") == [0]
+
+
+def test_expire_can_be_reloaded(start):
+    """It is read at each tick."""
+    daemon = start()
+    config = settle(of_file("expire = 60", "f"), of_file(daemon.config.as_toml(), "before"))
+    daemon.change(config)
+    assert daemon.registry.expire == 60
+
+
+def test_socket_files_have_the_configured_mode(start, tmp_path):
+    """0600 unless configured otherwise."""
+    start([f"unix://{tmp_path}/a"])
+    start([f"unixgram://{tmp_path}/b"], toml='socket_mode = "0666"')
+    modes = [Path(tmp_path, name).stat().st_mode & 0o777 for name in "ab"]
+    assert modes == [0o600, 0o666]

@@ -1,0 +1,233 @@
+"""The forwarder as a process: what it prints, what signals do to it, and that Graphite gets exactly what was sent."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.peers import GraphitePeer, eventually
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+class Forwarder:
+    """A running forwarder, and what it has written on stderr so far."""
+
+    def __init__(self, *flags: str) -> None:
+        command = [sys.executable, "-W", "error", "-m", "forwarder", "--http", "127.0.0.1:0", *flags]
+        self.process = subprocess.Popen(command, cwd=ROOT, env={"PATH": ""}, stderr=subprocess.PIPE, text=True)
+        assert self.process.stderr is not None
+        self._stderr = self.process.stderr
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        self.lines.extend(iter(self._stderr.readline, ""))
+
+    @property
+    def log(self) -> str:
+        return "".join(self.lines)
+
+    def ready(self) -> dict[str, str]:
+        """Wait for the ready line and return its addresses by scheme."""
+        eventually(lambda: any(line.startswith("ready ") for line in self.lines) or self.process.poll() is not None)
+        line = next((line for line in self.lines if line.startswith("ready ")), None)
+        assert line, self.log
+        return {address.partition(":")[0]: address for address in line.split()[1:]}
+
+    def end(self, *signals: signal.Signals) -> int:
+        """Send signals, and return the exit code."""
+        for number in signals:
+            self.process.send_signal(number)
+        code = self.process.wait(30)
+        self._reader.join()
+        self._stderr.close()
+        return code
+
+
+@pytest.fixture
+def peer() -> Iterator[GraphitePeer]:
+    peer = GraphitePeer()
+    yield peer
+    peer.close()
+
+
+@pytest.fixture
+def forwarder():
+    """Start forwarders that are gone at the end of the test."""
+    started = []
+
+    def start(*flags):
+        started.append(Forwarder(*flags))
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.process.poll() is None:
+            process.process.kill()
+        process.end()
+
+
+def send(address, text, times=1):
+    scheme, _, where = address.partition("://")
+    host, _, port = where.rpartition(":")
+    kind = socket.SOCK_DGRAM if scheme == "udp" else socket.SOCK_STREAM
+    with socket.socket(socket.AF_UNIX if scheme == "unix" else socket.AF_INET, kind) as sock:
+        sock.connect(where if scheme == "unix" else (host, int(port)))
+        for _ in range(times):
+            sock.sendall(text.encode())
+
+
+def received(ready):
+    page = requests.get(ready["http"] + "/?format=json", timeout=10).json()
+    return page["sections"]["Pieces"]["Received"]
+
+
+def test_every_tick_ships_exactly_what_was_sent(forwarder, peer, tmp_path):
+    """Over several real intervals, from three kinds of sockets; the sum over all slots is exact."""
+    flags = ["--listen", "udp://127.0.0.1:0", "--listen", "tcp://127.0.0.1:0", "--listen", f"unix://{tmp_path}/s"]
+    process = forwarder(*flags, "--to", peer.url, "--interval", "1")
+    ready = process.ready()
+    assert ready.keys() == {"udp", "tcp", "unix", "http"}
+    assert ready["unix"] == f"unix://{tmp_path}/s"
+    for turn in range(3):
+        slots = len(peer.at("stats.counters.statsd.pieces_received.count"))
+        send(ready["udp"], f"a:1|c\ng:{turn}|g", times=100)
+        send(ready["tcp"], "a:2|c\nt:5|ms\n", times=1000)
+        send(ready["unix"], "a:3|c\n", times=1000)
+        eventually(lambda before=slots: len(peer.at("stats.counters.statsd.pieces_received.count")) > before)
+    assert process.end(signal.SIGTERM) == 0
+    assert sum(peer.at("stats.counters.a.count")) == 3 * (100 + 2000 + 3000)
+    assert sum(peer.at("stats.timers.t.sum")) == 3 * 5000
+    assert peer.at("stats.gauges.g")[-1] == 2
+    totals = {
+        name: sum(peer.at(f"stats.counters.statsd.{name}.count"))
+        for name in ("pieces_received", "pieces_aggregated", "bad_lines_seen", "packets_received", "metrics_received")
+    }
+    assert totals["pieces_received"] == totals["pieces_aggregated"] == totals["metrics_received"] == 3 * 3200
+    assert totals["bad_lines_seen"] == 0
+    assert totals["packets_received"] > 300
+
+
+def test_a_stop_delivers_the_open_interval(forwarder, tmp_path):
+    """SIGTERM and SIGINT drain, flush, deliver and end with 0; socket files are gone."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        file = tmp_path / f"{number}.jsonl"
+        process = forwarder("--listen", f"unix://{tmp_path}/s", "--to", f"file://{file}", "--interval", "3600")
+        ready = process.ready()
+        send(ready["unix"], "a:1|c\n", times=5000)
+        assert process.end(number) == 0
+        windows = [json.loads(line) for line in file.read_text().splitlines()]
+        assert windows[-1]["counters"]["a"] == 5000
+        assert not (tmp_path / "s").exists()
+        assert f"{number.name}: stopping" in process.log
+
+
+def test_a_reload_changes_the_prefix_and_loses_no_count(forwarder, peer, tmp_path):
+    """SIGHUP reads the file again, in the middle of traffic; a slot is under one prefix or under the other."""
+    file = tmp_path / "f.toml"
+    file.write_text('prefix = "old"\n')
+    flags = ["--config", str(file), "--listen", "tcp://127.0.0.1:0", "--to", peer.url]
+    process = forwarder(*flags, "--interval", "1")
+    ready = process.ready()
+    send(ready["tcp"], "a:1|c\n", times=1000)
+    eventually(lambda: sum(peer.at("stats.counters.old.a.count")) == 1000)
+    send(ready["tcp"], "a:1|c\n", times=1000)
+    file.write_text('prefix = "new"\n')
+    process.process.send_signal(signal.SIGHUP)
+    send(ready["tcp"], "a:1|c\n", times=1000)
+    eventually(lambda: "configuration reloaded; changed: prefix" in process.log)
+    send(ready["tcp"], "a:1|c\n", times=1000)
+    assert process.end(signal.SIGTERM) == 0
+    slots = [(path, stamp) for path, stamp in peer.values if path.endswith(".a.count")]
+    assert len({stamp for _, stamp in slots}) == len(slots)
+    assert sum(peer.values[slot] for slot in slots) == 4000
+    assert sum(peer.at("stats.counters.new.a.count")) >= 1000
+
+
+def test_a_reload_of_a_wrong_file_changes_nothing(forwarder, peer, tmp_path):
+    """The log says what is wrong, and work goes on as before."""
+    file = tmp_path / "f.toml"
+    file.write_text('prefix = "old"\n')
+    process = forwarder("--config", str(file), "--listen", "tcp://127.0.0.1:0", "--to", peer.url, "--interval", "3600")
+    ready = process.ready()
+    for wrong, told in (
+        ('prefix = "new"\nintervall = 5\n', "unknown key intervall; did you mean interval?"),
+        ("prefix = ", "is no TOML"),
+        (None, "cannot be read: No such file or directory"),
+    ):
+        file.unlink() if wrong is None else file.write_text(wrong)
+        process.process.send_signal(signal.SIGHUP)
+        eventually(lambda told=told: told in process.log)
+    assert process.log.count("reload refused, everything stays as it was: ") == 3
+    send(ready["tcp"], "a:1|c\n")
+    eventually(lambda: received(ready) == 1)
+    assert process.end(signal.SIGTERM) == 0
+    assert peer.at("stats.counters.old.a.count") == [1]
+
+
+def test_the_log_level_is_reloaded(forwarder, tmp_path):
+    """It needs no restart to see more, or less."""
+    file = tmp_path / "f.toml"
+    file.write_text('log_level = "warning"\n')
+    process = forwarder("--config", str(file), "--listen", "udp://127.0.0.1:0")
+    process.ready()
+    file.write_text('log_level = "info"\n')
+    process.process.send_signal(signal.SIGHUP)
+    eventually(lambda: "configuration reloaded; changed: log_level" in process.log)
+    assert "sent nowhere" not in process.log
+
+
+def test_a_second_signal_ends_at_once_with_1(forwarder):
+    """Who does not want to wait for a destination that is away need not."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        to = f"graphite://127.0.0.1:{silent.getsockname()[1]}?timeout=60"
+        process = forwarder("--listen", "udp://127.0.0.1:0", "--to", to, "--interval", "3600", "--stop-timeout", "3600")
+        process.ready()
+        process.process.send_signal(signal.SIGTERM)
+        eventually(lambda: "SIGTERM: stopping" in process.log)
+        assert process.end(signal.SIGTERM) == 1
+
+
+def test_a_port_in_use_ends_with_1_and_one_line(forwarder):
+    """One line on stderr, no traceback and no ready line."""
+    ready = forwarder("--listen", "udp://127.0.0.1:0").ready()
+    process = forwarder("--listen", ready["udp"])
+    assert process.end() == 1
+    assert process.log == f"forwarder: cannot listen on {ready['udp']}: Address already in use\n"
+
+
+def test_a_wrong_flag_ends_with_2_and_one_line(forwarder):
+    """As ``--check-config`` would have told."""
+    process = forwarder("--interval", "x")
+    assert process.end() == 2
+    assert process.log == "forwarder: --interval: 'x' is not a whole number of at least 1\n"
+
+
+def test_dead_series_leave(forwarder, peer, tmp_path):
+    """After ``expire`` seconds without a value a series is sent no more; it comes back with the next value."""
+    file = tmp_path / "f.toml"
+    file.write_text("expire = 1\n")
+    process = forwarder("--config", str(file), "--listen", "udp://127.0.0.1:0", "--to", peer.url, "--interval", "1")
+    ready = process.ready()
+    send(ready["udp"], "a:1|c")
+    eventually(lambda: 0 in peer.at("stats.counters.a.count"))
+
+    def slots(path):
+        return len(peer.at(path))
+
+    own = "stats.counters.statsd.pieces_received.count"
+    eventually(lambda: slots(own) - slots("stats.counters.a.count") >= 2)
+    before = slots("stats.counters.a.count")
+    send(ready["udp"], "a:5|c")
+    eventually(lambda: 5 in peer.at("stats.counters.a.count"))
+    assert before <= 4
+    assert process.end(signal.SIGTERM) == 0
