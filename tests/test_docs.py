@@ -1,0 +1,272 @@
+"""The documentation says what is: its code runs, its tables and configuration agree with the source.
+
+Every block that is fenced as ``python`` in the documentation and the README is run, page by page: the blocks of a page
+are one program, in a process and an empty directory of its own. Warnings are errors, and the wall clock stands still,
+so that no interval ends in between. A fragment that is not to be run is fenced as ``python no-run``. A block that is
+fenced as ``text`` and directly follows a block of code is what that code prints; ``…`` in it stands for anything.
+Console blocks are not run.
+"""
+
+import configparser
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from forwarder.config import OPTIONS, Config
+from forwarder.options import toml
+from metricslib.delivery.whisper_files import aggregation
+from metricslib.naming import Naming
+from metricslib.registry import Registry
+
+from .test_floors import FLOORS, SOURCE_SUFFIXES
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+STORAGE = DOCS / "how-to" / "graphite-storage-schemas.md"
+
+
+NOW = 1_700_006_403.0
+"""Three seconds into an interval of ten."""
+
+
+class Block(NamedTuple):
+    """One fenced block: the fence's words, the line number of its first line of text, the text."""
+
+    info: str
+    line: int
+    text: str
+
+    @property
+    def end(self) -> int:
+        """The line number of the closing fence."""
+        return self.line + self.text.count("\n")
+
+
+def blocks(text: str) -> list[Block]:
+    """Return the fenced blocks of a page, in order."""
+    found, opened, fence, inside = [], 0, "", []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not fence:
+            if match := re.match(r"(```+)(.*)", line):
+                (fence, info), opened, inside = match.groups(), number, []
+        elif line == fence:
+            found.append(Block(info.strip(), opened + 1, "".join(f"{part}\n" for part in inside)))
+            fence = ""
+        else:
+            inside.append(line)
+    assert not fence, f"line {opened}: a fence that nobody closes"
+    return found
+
+
+def program(page: list[Block]) -> str:
+    """Return the page's code, on the lines where it stands there; NUL ends what each block prints."""
+    lines: list[str] = []
+    for block in page:
+        if block.info == "python":
+            lines += [""] * (block.line - 1 - len(lines))
+            lines += [*block.text.splitlines(), 'print(end="\\0")']
+    return "\n".join(lines)
+
+
+def promised_output(page: list[Block], text: str) -> Iterator[tuple[int, Block]]:
+    """Yield blocks that show what a block of code prints, with that block's number among the blocks of code."""
+    lines = text.splitlines()
+    ran = -1
+    for before, block in zip([Block("", 0, ""), *page], page, strict=False):
+        ran += block.info == "python"
+        between = lines[before.end : block.line - 2]
+        if block.info == "text" and before.info == "python" and not any(between):
+            yield ran, block
+
+
+def looks_like(shown: str, printed: str) -> bool:
+    pattern = ".*".join(re.escape(part) for part in shown.split("…"))
+    return re.fullmatch(pattern, printed, re.DOTALL) is not None
+
+
+WITH_CODE = [page for page in PAGES if "\n```python\n" in page.read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("path", WITH_CODE, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_the_code_of_a_page_runs(path: Path, tmp_path: Path):
+    """Each page's code is a program that ends well, and prints what the page says."""
+    text = path.read_text(encoding="utf-8")
+    page = blocks(text)
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("METRICSLIB", "FORWARDER"))
+    }
+    source = f"import time; time.time = lambda: {NOW}; exec(compile({program(page)!r}, {str(path)!r}, 'exec'))"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", source],
+        cwd=tmp_path,
+        env={**environment, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1", "TZ": "UTC"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    printed = done.stdout.split("\0")
+    for number, block in promised_output(page, text):
+        assert looks_like(block.text, printed[number]), f"{path}:{block.line}: prints\n{printed[number]}"
+
+
+def test_code_that_is_not_run_says_so():
+    """No page has code under another fence, which nobody would run."""
+    odd = [
+        f"{path}:{block.line}: {block.info}"
+        for path in PAGES
+        for block in blocks(path.read_text(encoding="utf-8"))
+        if re.match(r"py|\{code|>>>", block.info) and block.info not in ("python", "python no-run")
+    ]
+    assert not odd
+
+
+# -- the order of the source, as architecture.md tells it
+
+
+def told_floors() -> dict[str, int]:
+    """Return file or folder → floor, from the tables of architecture.md: rows of ``| floor | `package/file` … |``."""
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| (`[^|]*) \|", text, re.MULTILINE)
+    return {name: int(floor) for floor, files in rows for name in re.findall(r"`([^`]+)`", files)}
+
+
+def test_the_floors_are_told_as_they_are():
+    """The tables in architecture.md have every file of both packages, on the floor that FLOORS gives it."""
+    files = [
+        path.relative_to(ROOT).as_posix()
+        for package in ("metricslib", "forwarder")
+        for path in (ROOT / package).rglob("*")
+        if path.suffix in SOURCE_SUFFIXES
+    ]
+    patterns = {next(pattern for pattern in FLOORS if fnmatchcase(file, pattern)) for file in files}
+    assert told_floors() == {pattern.removesuffix("*"): FLOORS[pattern] for pattern in patterns}
+
+
+# -- the forwarder's options, as its page tells them
+
+
+def test_every_option_is_told_with_its_default():
+    """The table of options in forwarder.md has all that there are, in order, with flag and default."""
+    text = (DOCS / "reference" / "forwarder.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\| `([a-z_.]+)` \| (?:`(--[a-z-]+)`)? ?\| (?:`(.*?)`)? ?\| ", text, re.MULTILINE)
+    defaults = Config().values()
+    assert told == [
+        (
+            name,
+            f"--{name.replace('_', '-')}" if option.metavar else "",
+            toml(option.kind.raw(defaults[name])) if name in defaults else "",
+        )
+        for name, option in OPTIONS.items()
+    ]
+
+
+# -- storage-schemas.conf and storage-aggregation.conf, as the how-to gives them
+
+
+def configuration(name: str) -> str:
+    """Return the block of the how-to that is the file ``name``: its first line says so."""
+    page = blocks(STORAGE.read_text(encoding="utf-8"))
+    (text,) = [block.text for block in page if block.info == "ini" and block.text.startswith(f"# {name}\n")]
+    return text
+
+
+def sections(name: str) -> list[tuple[str, dict[str, str]]]:
+    parser = configparser.ConfigParser()
+    parser.read_string(configuration(name))
+    return [(section, dict(parser[section])) for section in parser.sections()]
+
+
+def paths(naming: Naming) -> dict[str, str]:
+    """Return every path that one series of each kind has, plain and tagged, and how a whisper destination rolls it up."""
+    registry = Registry()
+    for tags in ({}, {"route": "/u"}):
+        registry.counter("web.hits", tags=tags).inc()
+        registry.timer("db.query", tags=tags).observe(0.1)
+        registry.timer("db.idle", tags=tags)
+        registry.histogram("upload.bytes", tags=tags).observe(1)
+        registry.gauge("queue.count", tags=tags).set(1)
+        registry.unique("web.users", tags=tags).add("u")
+    return {path: aggregation(path, naming) for path, _ in naming.pairs(registry.tick(10, 10).whole)}
+
+
+NAMINGS = {
+    "default": Naming(prefix="shop.web1", percentiles=(90, 99.9, -10), bins=(("db", (10, 0.5, float("inf"))),)),
+    "legacy": Naming(prefix="shop.web1", percentiles=(90, 99.9, -10), legacy=True),
+}
+
+
+def first_match(name: str, path: str) -> dict[str, str]:
+    return next(options for _, options in sections(name) if re.search(options["pattern"], path))
+
+
+@pytest.mark.parametrize("naming", NAMINGS)
+def test_every_path_meets_its_schema_and_aggregation(naming: str):
+    """The first pattern that a path matches, as carbon goes about it, gives 10-second slots and the method that our own
+    whisper files have.
+    """
+    for path, method in paths(NAMINGS[naming]).items():
+        assert first_match("storage-schemas.conf", path)["retentions"].startswith("10s:"), path
+        found = first_match("storage-aggregation.conf", path)
+        assert (found["aggregationmethod"], float(found["xfilesfactor"])) == (method, 0), path
+
+
+CARBON = """
+import sys
+from carbon.conf import settings
+settings["CONF_DIR"] = sys.argv[1]
+from carbon.storage import loadAggregationSchemas, loadStorageSchemas
+schemas, aggregations = loadStorageSchemas(), loadAggregationSchemas()
+for path in sys.stdin.read().split():
+    schema = next(schema for schema in schemas if schema.matches(path))
+    aggregation = next(aggregation for aggregation in aggregations if aggregation.matches(path))
+    print(path, schema.archives[0].getTuple()[0], *aggregation.archives)
+"""
+
+
+@pytest.mark.parametrize("naming", NAMINGS)
+def test_carbon_reads_the_configuration_the_same_way(naming: str, tmp_path: Path, need: Callable[..., None]):
+    """carbon's own code, with the files as the how-to gives them, finds the same for every path."""
+    if not importlib.util.find_spec("carbon"):
+        need("carbon-cache.py")
+    for name in ("storage-schemas.conf", "storage-aggregation.conf"):
+        (tmp_path / name).write_text(configuration(name))
+    expected = paths(NAMINGS[naming])
+    done = subprocess.run(
+        [sys.executable, "-c", CARBON, str(tmp_path)], input="\n".join(expected), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    found = [line.split() for line in done.stdout.splitlines() if line.startswith("stats")]
+    assert found == [[path, "10", "0.0", method] for path, method in expected.items()]
+
+
+# -- the checks check
+
+
+def test_blocks_know_where_they_stand():
+    """Fences, their words, and the line numbers of a page's blocks."""
+    assert blocks("a\n```python\nx = 1\n\ny = 2\n```\n\n```text\n```\n") == [
+        Block("python", 3, "x = 1\n\ny = 2\n"),
+        Block("text", 9, ""),
+    ]
+
+
+def test_promised_output_follows_its_code():
+    """Only a text block with nothing but empty lines between it and the code is taken as output."""
+    text = "```python\n```\n\n```text\na\n```\n```python\n```\nThus:\n```text\nb\n```\n"
+    assert [(number, block.text) for number, block in promised_output(blocks(text), text)] == [(0, "a\n")]
+
+
+@pytest.mark.parametrize(("shown", "printed", "like"), [("a…c\n", "abbc\n", True), ("a\n", "ab\n", False)])
+def test_output_may_have_gaps(shown: str, printed: str, like: bool):
+    """… stands for anything, everything else for itself."""
+    assert looks_like(shown, printed) is like
