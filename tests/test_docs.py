@@ -9,6 +9,7 @@ Console blocks are not run.
 
 import configparser
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -22,9 +23,12 @@ import pytest
 
 from forwarder.config import OPTIONS, Config
 from forwarder.options import toml
+from metricslib import Flusher, Registry
 from metricslib.delivery.whisper_files import aggregation
 from metricslib.naming import Naming
-from metricslib.registry import Registry
+from metricslib.view.as_json import as_values
+from metricslib.view.report import report
+from metricslib.wire import jsonl
 
 from .test_floors import FLOORS, SOURCE_SUFFIXES
 
@@ -152,6 +156,42 @@ def test_the_floors_are_told_as_they_are():
     assert told_floors() == {pattern.removesuffix("*"): FLOORS[pattern] for pattern in patterns}
 
 
+# -- names that readers rely on
+
+
+def told_names(page: str, heading: str) -> list[str]:
+    """Return the names in the first column of the first table under ``heading``."""
+    text = (DOCS / "reference" / page).read_text(encoding="utf-8").partition(f"# {heading}\n")[2]
+    rows = re.search(r"^(?:\|.*\n)+", text, re.MULTILINE)
+    assert rows, f"{page}: no table under {heading}"
+    return re.findall(r"`([^`]+)`", "\n".join(row.split("|")[1] for row in rows[0].splitlines()))
+
+
+def test_the_members_of_the_json_are_told():
+    """json.md has every member of the page's JSON, in order."""
+    registry = Registry()
+    registry.counter("web.hits").inc()
+    flusher = Flusher(registry, "console:")
+    page = as_values(report(registry.snapshot(10, 10), flusher.status()))
+    assert told_names("json.md", "The object") == list(page)
+    assert told_names("json.md", "A series") == list(page["series"][0])
+    assert sorted(told_names("json.md", "A destination")) == sorted(page["destinations"][0])
+
+
+def test_every_cause_of_the_registry_is_told():
+    """registry.md has every cause under which floors up to the registry count what they drop, and no other."""
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "metricslib").glob("*.py")]
+    causes = {cause for source in sources for cause in re.findall(r"account\.add\(\"([a-z_]+)\"", source)}
+    assert set(told_names("registry.md", "What is counted when something is dropped")) - {"str()", "on_slow"} == causes
+
+
+def test_the_schema_of_json_lines_is_told():
+    """destinations.md has every member of a line of a jsonl file."""
+    line = json.loads(jsonl.encode(Registry().tick(10, 10).whole))
+    told = told_names("destinations.md", "Files of JSON lines")
+    assert sorted(told) == sorted(line)
+
+
 # -- the forwarder's options, as its page tells them
 
 
@@ -187,7 +227,7 @@ def sections(name: str) -> list[tuple[str, dict[str, str]]]:
 
 
 def paths(naming: Naming) -> dict[str, str]:
-    """Return every path that one series of each kind has, plain and tagged, and how a whisper destination rolls it up."""
+    """Return every path that one series of each kind has, plain and tagged, and how our whisper files roll it up."""
     registry = Registry()
     for tags in ({}, {"route": "/u"}):
         registry.counter("web.hits", tags=tags).inc()
