@@ -76,7 +76,11 @@ class Spool(Protocol):
         ...
 
     def rewind(self, seconds: float) -> int:
-        """Put what was delivered in the last ``seconds`` before the last delivery in front again; return its points."""
+        """Put what was delivered in the last ``seconds`` before the last delivery in front again; return its points.
+
+        The batch taken then goes on waiting behind it: an older batch may hold an older value of the same slot, and
+        must not be the last to arrive.
+        """
         ...
 
     def abandon(self, cause: str) -> int:
@@ -202,6 +206,9 @@ class MemorySpool:
                 item = self._kept.pop()
                 if self._size + item.size > self._max_bytes:
                     break
+                if self._taken:
+                    self._waiting.appendleft(self._taken)
+                    self._taken = None
                 self._append(_Item(item.batch, now, repeat=True), left=True)
                 points += item.batch.points
             self._kept.clear()

@@ -73,8 +73,6 @@ class _Transport:
         addresses = self.endpoint.addresses(self.kind)
         error: OSError = OSError("the name has no address")
         for place, (family, address) in enumerate(addresses):
-            if not deadline.left():
-                raise TimeoutError
             opened = self._socket = socket.socket(family, self.kind)
             opened.setblocking(False)
             try:

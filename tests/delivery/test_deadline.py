@@ -1,0 +1,24 @@
+"""A deadline runs out, and can be brought forward."""
+
+from metricslib.delivery.deadline import Deadline
+
+
+def test_a_deadline_runs_out_and_is_never_negative():
+    """Seconds left fall to 0 and stay there."""
+    now = [100.0]
+    deadline = Deadline(5, lambda: now[0])
+    assert deadline.left() == 5
+    now[0] += 4
+    assert deadline.left() == 1
+    now[0] += 4
+    assert deadline.left() == 0
+
+
+def test_a_deadline_is_brought_forward_but_never_put_off():
+    """stop() shortens an attempt; it gives it no more time."""
+    now = [100.0]
+    deadline = Deadline(5, lambda: now[0])
+    deadline.cut(2)
+    assert deadline.left() == 2
+    deadline.cut(60)
+    assert deadline.left() == 2

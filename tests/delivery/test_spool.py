@@ -1,0 +1,298 @@
+"""The spool loses nothing without saying so, and holds no more than it may."""
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from metricslib.delivery.spool import Batch, MemorySpool
+from metricslib.errors import InvalidOption
+from metricslib.testing import ManualClock
+
+OVERHEAD = 250
+
+
+def batch(points: int = 1, size: int = 10, windows: int = 1) -> Batch:
+    return Batch(0, points, b"x" * size, windows)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+def test_batches_leave_in_the_order_in_which_they_came():
+    """Oldest first, and each is there until it is settled."""
+    spool = MemorySpool()
+    first, second = batch(), batch()
+    spool.put(first)
+    spool.put(second)
+    assert spool.head() is first
+    assert spool.head() is first
+    spool.settle(first)
+    assert spool.head() is second
+    spool.settle(second)
+    assert spool.head() is None
+
+
+def test_the_oldest_is_dropped_when_it_is_full():
+    """The newest are what is asked for first after an outage."""
+    spool = MemorySpool(max_bytes=2 * (100 + OVERHEAD))
+    for points in (1, 2, 4):
+        spool.put(batch(points, 100))
+    held = spool.holdings()
+    assert held.dropped == {"spool_full": 1}
+    assert (held.waiting_points, held.waiting_batches, held.waiting_bytes) == (6, 2, 200)
+
+
+def test_a_batch_larger_than_the_bound_is_dropped_alone():
+    """It does not drive out what fits."""
+    spool = MemorySpool(max_bytes=1000)
+    spool.put(batch(1, 100))
+    spool.put(batch(5, 1001 - OVERHEAD))
+    assert spool.holdings().dropped == {"spool_full": 5}
+    assert spool.holdings().waiting_points == 1
+
+
+def test_what_is_being_delivered_is_never_dropped():
+    """Or it could be counted as delivered and as dropped; the next oldest goes."""
+    spool = MemorySpool(max_bytes=2 * (100 + OVERHEAD), max_age=5, clock=ManualClock())
+    spool.put(batch(1, 100))
+    taken = spool.head()
+    for points in (2, 4):
+        spool.put(batch(points, 100))
+    assert spool.holdings().dropped == {"spool_full": 2}
+    spool.settle(taken)
+    assert spool.holdings().delivered == 1
+
+
+def test_what_has_waited_too_long_is_dropped(clock: ManualClock):
+    """By the time it waited, whatever its stamp says."""
+    spool = MemorySpool(max_age=60, clock=clock)
+    spool.put(batch(1))
+    clock.advance(60)
+    spool.put(batch(2))
+    assert spool.holdings().dropped == {}
+    clock.advance(1)
+    assert spool.head().points == 2
+    assert spool.holdings().dropped == {"too_old": 1}
+
+
+def test_many_small_batches_are_bounded_too():
+    """An empty payload takes memory as well."""
+    spool = MemorySpool(max_bytes=10_000)
+    for _ in range(1000):
+        spool.put(batch(1, 0))
+    assert spool.holdings().waiting_batches == 10_000 // OVERHEAD
+
+
+def test_a_part_that_remains_stays_at_the_head():
+    """What was delivered and what was lost of a batch are counted; the rest goes first."""
+    spool = MemorySpool()
+    whole, rest, later = batch(10), batch(3), batch(1)
+    spool.put(whole)
+    spool.put(later)
+    spool.settle(spool.head(), rest, {"refused": 2})
+    held = spool.holdings()
+    assert (held.delivered, held.dropped, held.waiting_points) == (5, {"refused": 2}, 4)
+    assert spool.head() is rest
+
+
+def test_an_outcome_that_cannot_be_is_refused():
+    """More lost than there was would unbalance the account."""
+    spool = MemorySpool()
+    spool.put(batch(2))
+    taken = spool.head()
+    with pytest.raises(ValueError, match="more"):
+        spool.settle(taken, None, {"bad_path": 3})
+    spool.settle(taken)
+    assert spool.holdings().delivered == 2
+
+
+def test_windows_count_when_their_last_batch_is_delivered():
+    """Pieces of one window, and relayed points, are no windows; one that was lost was not sent."""
+    spool = MemorySpool()
+    for windows in (0, 1, 1):
+        spool.put(batch(1, windows=windows))
+    spool.settle(spool.head())
+    assert spool.holdings().windows == 0
+    spool.settle(spool.head())
+    spool.settle(spool.head(), None, {"unconfirmed": 1})
+    assert spool.holdings().windows == 1
+
+
+def test_what_cannot_be_carried_is_in_the_account():
+    """Refused points were to be put, and are dropped."""
+    spool = MemorySpool()
+    spool.refuse(7, "unsupported")
+    assert (spool.holdings().put, spool.holdings().dropped) == (7, {"unsupported": 7})
+
+
+def deliver(spool: MemorySpool, points: int, size: int = 10) -> None:
+    spool.put(batch(points, size))
+    spool.settle(spool.head())
+
+
+def test_a_rewind_puts_the_last_seconds_in_front_again(clock: ManualClock):
+    """Oldest first, before all that waits; counted back from the last delivery, however long ago that was."""
+    spool = MemorySpool(keep=60, clock=clock)
+    for points in (1, 2, 4, 8):
+        deliver(spool, points)
+        clock.advance(30)
+    clock.advance(3600)
+    spool.put(batch(16))
+    assert spool.rewind(60) == 14
+    order = []
+    while (taken := spool.head()) is not None:
+        order.append(taken.points)
+        spool.settle(taken)
+    assert order == [2, 4, 8, 16]
+
+
+def test_a_repeat_counts_once(clock: ManualClock):
+    """It was delivered before: neither doing it again nor dropping it changes that. Only its bytes wait."""
+    spool = MemorySpool(keep=60, clock=clock)
+    deliver(spool, 5)
+    assert spool.rewind(60) == 5
+    held = spool.holdings()
+    assert (held.delivered, held.waiting_points, held.waiting_batches, held.waiting_bytes) == (5, 0, 1, 10)
+    spool.settle(spool.head(), None, {"bad_path": 2})
+    assert (spool.holdings().delivered, spool.holdings().dropped) == (5, {})
+    deliver(spool, 3)
+    spool.rewind(60)
+    spool.abandon("shutdown")
+    assert (spool.holdings().delivered, spool.holdings().dropped) == (8, {})
+
+
+def test_a_batch_is_repeated_once(clock: ManualClock):
+    """A destination that comes and goes gets everything twice at most, so what waits gets its turn."""
+    spool = MemorySpool(keep=60, clock=clock)
+    deliver(spool, 5)
+    assert spool.rewind(60) == 5
+    spool.settle(spool.head())
+    assert spool.rewind(60) == 0
+
+
+def test_what_is_kept_to_repeat_is_bounded(clock: ManualClock):
+    """By a quarter of the spool; and repeats give way to what was never delivered."""
+    spool = MemorySpool(max_bytes=8 * (100 + OVERHEAD), keep=60, clock=clock)
+    for _ in range(6):
+        deliver(spool, 1, 100)
+    for _ in range(7):
+        spool.put(batch(1, 100))
+    assert spool.rewind(60) == 1
+    spool.put(batch(1, 100))
+    assert spool.holdings().waiting_batches == 8
+    assert spool.holdings().waiting_points == 8
+    assert spool.holdings().dropped == {}
+
+
+def test_nothing_is_kept_where_a_repeat_would_do_harm(clock: ManualClock):
+    """Without ``keep`` there is nothing to rewind."""
+    spool = MemorySpool(clock=clock)
+    deliver(spool, 5)
+    assert spool.rewind(60) == 0
+
+
+def test_what_is_abandoned_is_counted_and_a_late_outcome_is_not():
+    """A delivery that comes to its end after the spool was given up changes nothing."""
+    spool = MemorySpool()
+    for points in (1, 2):
+        spool.put(batch(points))
+    taken = spool.head()
+    assert spool.abandon("shutdown") == 3
+    spool.settle(taken)
+    held = spool.holdings()
+    assert (held.delivered, held.dropped, held.waiting_points) == (0, {"shutdown": 3}, 0)
+    spool.put(batch(4))
+    assert spool.head().points == 4
+
+
+def test_a_child_starts_empty_whatever_lock_the_parent_held():
+    """forget() takes no lock, so one that was held at the fork does not matter."""
+    spool = MemorySpool()
+    spool.put(batch(3))
+    spool.head()
+    held = spool._lock
+    spool.forget()
+    assert spool._lock is not held
+    assert spool.holdings() == MemorySpool().holdings()
+    assert spool.head() is None
+
+
+@pytest.mark.parametrize("bounds", [{"max_bytes": 0}, {"max_bytes": -1}, {"max_age": 0}])
+def test_a_bound_that_means_nothing_is_refused(bounds):
+    """A spool that could hold nothing is a mistake of set-up."""
+    with pytest.raises(InvalidOption):
+        MemorySpool(**bounds)
+
+
+class Accounts(RuleBasedStateMachine):
+    """Whatever happens in whatever order: put = delivered + dropped + waiting, and the bound holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = ManualClock()
+        self.spool = MemorySpool(max_bytes=2000, max_age=100, keep=60, clock=self.clock)
+        self.taken: Batch | None = None
+        self.late = False  # whether it was abandoned meanwhile
+        self.put = 0
+
+    @rule(points=st.integers(0, 9), size=st.integers(0, 900))
+    def put_one(self, points: int, size: int) -> None:
+        self.put += points
+        self.spool.put(batch(points, size))
+
+    @rule(points=st.integers(0, 9))
+    def refuse(self, points: int) -> None:
+        self.put += points
+        self.spool.refuse(points, "unsupported")
+
+    @rule()
+    def take(self) -> None:
+        head = self.spool.head()
+        assert self.taken is None or self.late or head is self.taken
+        self.taken, self.late = head, False
+
+    @rule(data=st.data())
+    def settle(self, data) -> None:
+        if self.taken is not None:
+            remains = data.draw(st.integers(0, self.taken.points))
+            lost = data.draw(st.integers(0, self.taken.points - remains))
+            rest = batch(remains, len(self.taken.payload) // 2) if remains else None
+            before = self.spool.holdings().delivered
+            self.spool.settle(self.taken, rest, {"refused": lost})
+            delivered = self.spool.holdings().delivered - before
+            assert delivered in (0, self.taken.points - remains - lost)
+            assert not (self.late and delivered)
+            self.taken = None
+
+    @rule()
+    def fail(self) -> None:
+        if self.taken is not None:
+            self.spool.settle(self.taken, self.taken)
+            self.taken = None
+
+    @rule(seconds=st.integers(0, 120))
+    def rewind(self, seconds: int) -> None:
+        self.spool.rewind(seconds)
+
+    @rule(seconds=st.integers(0, 120))
+    def wait(self, seconds: int) -> None:
+        self.clock.advance(seconds)
+
+    @rule()
+    def abandon(self) -> None:
+        self.spool.abandon("shutdown")
+        self.late = True
+        assert self.spool.holdings().waiting_batches == 0
+
+    @invariant()
+    def balances(self) -> None:
+        held = self.spool.holdings()
+        assert held.put == self.put
+        assert held.put == held.delivered + sum(held.dropped.values()) + held.waiting_points
+        assert min(held.delivered, held.waiting_points, held.waiting_bytes, *held.dropped.values(), 0) == 0
+        assert held.waiting_bytes + OVERHEAD * held.waiting_batches <= 2000
+
+
+TestAccounts = Accounts.TestCase
