@@ -91,7 +91,10 @@ class Carbon:
         if not self.file(path).exists():
             return [None] * len(stamps)
         first, last = stamps[0], stamps[-1]
-        found = whisper.fetch(str(self.file(path)), first - self.interval, last, now=last)
+        try:
+            found = whisper.fetch(str(self.file(path)), first - self.interval, last, now=last)
+        except whisper.CorruptWhisperFile:  # carbon is making it right now
+            return [None] * len(stamps)
         assert found is not None
         (start, end, step), values = found
         slots = dict(zip(range(start, end, step), values, strict=True))
