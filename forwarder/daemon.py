@@ -39,8 +39,8 @@ _FIXED = ("listen", "http", "socket_mode", "receive_buffer", "max_series", "max_
 class CannotListen(MetricsError, OSError):
     """An address that cannot be had; ``address`` is its URL, and the cause the system's error."""
 
-    def __init__(self, address: str, error: OSError) -> None:
-        super().__init__(f"cannot listen on {address}: {error.strerror or error}")
+    def __init__(self, address: str, error: OSError | UnicodeError) -> None:
+        super().__init__(f"cannot listen on {address}: {getattr(error, 'strerror', None) or error}")
         self.address = address
 
 
@@ -93,7 +93,7 @@ class Daemon:
         self._listeners.append(listener)
         try:
             listener.bind()
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter for a name that can be none
             raise CannotListen(url, error) from error
         if isinstance(listener, UdpListener):
             self._check_buffer(listener)
@@ -129,7 +129,7 @@ class Daemon:
         app = application(self.flusher, title="forwarder", extra=own.sections)
         try:
             self._page = Server(app, port, host)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise CannotListen(f"http://{self.config.http}", error) from error
 
     @property

@@ -213,6 +213,15 @@ def test_a_taken_page_leaves_nothing_bound(start, tmp_path):
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "a..b", "x" * 64])
+def test_a_host_that_is_none_is_an_error_like_any_other(start, host):
+    """Whether nobody has the name or nobody can have it, for listeners and for the page."""
+    with pytest.raises(CannotListen, match=f"^cannot listen on udp://{host}:1: ."):
+        start([f"udp://{host}:1"])
+    with pytest.raises(CannotListen, match=f"^cannot listen on http://{host}:1: ."):
+        start(http=f"{host}:1")
+
+
 def test_a_destination_that_cannot_work_is_refused_before_anything_is_bound():
     """Nothing was opened, so there is nothing to close."""
     with pytest.raises(InvalidDestination):

@@ -50,6 +50,8 @@ class Forwarder:
         code = self.process.wait(30)
         self._reader.join()
         self._stderr.close()
+        assert "Traceback" not in self.log, self.log
+        assert "Exception ignored" not in self.log, self.log
         return code
 
 
