@@ -1,0 +1,98 @@
+"""The whole pipeline on one machine, with no server needed: ``make run``.
+
+Starts the forwarder (its page; Graphite's own whisper files under ``./data``), the shop under a real WSGI server, which
+ships to the forwarder over a Unix socket, and steady traffic. Ctrl-C ends it in order: traffic, shop, forwarder; each
+hands on what it has, so that the last interval is in the files too.
+"""
+
+import argparse
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from .traffic import Traffic
+
+SHOP_PORT = 8000
+
+
+def forwarder(data: Path, ports: tuple[str, str]) -> tuple[subprocess.Popen[str], dict[str, str]]:
+    """Start the forwarder and return it with its addresses by scheme, once it is ready."""
+    statsd, page = ports
+    command = [sys.executable, "-m", "forwarder", "--http", page]
+    command += ["--listen", f"udp://{statsd}", "--listen", f"tcp://{statsd}", "--listen", f"unix://{data}/statsd.sock"]
+    command += ["--to", f"whisper://{data}/whisper"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "ready " in line:
+            addresses = {word.partition("://")[0]: word for word in line.split() if "://" in word}
+            threading.Thread(target=_pass_on, args=(process,), daemon=True).start()
+            return process, addresses
+        sys.stderr.write(line)
+    raise SystemExit(process.wait() or 1)
+
+
+def _pass_on(process: subprocess.Popen[str]) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        sys.stderr.write(f"forwarder: {line}")
+
+
+def shop(data: Path, port: int) -> tuple[subprocess.Popen[str], str]:
+    """Start the shop and return it with its address."""
+    command = [sys.executable, "-m", "examples.shop.server", str(port), f"statsd+unix://{data}/statsd.sock"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stdout is not None
+    address = process.stdout.readline().strip()
+    if not address:
+        raise SystemExit(process.wait() or 1)
+    return process, address
+
+
+def wait(seconds: float | None) -> None:
+    """Wait for Ctrl-C or SIGTERM, or for ``seconds``."""
+    done = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: done.set())
+    done.wait(seconds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="make run", description="Run the example shop, a forwarder and traffic.")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="directory of the whisper files (./data)")
+    parser.add_argument("--seconds", type=float, help="end by itself after so many seconds")
+    parser.add_argument("--free-ports", action="store_true", help="take any free ports, not 8000, 8125 and 8127")
+    options = parser.parse_args()
+    data = options.data.resolve()
+    data.mkdir(parents=True, exist_ok=True)
+    ports = ("127.0.0.1:0", "127.0.0.1:0") if options.free_ports else ("127.0.0.1:8125", "127.0.0.1:8127")
+
+    forwarding, addresses = forwarder(data, ports)
+    try:
+        selling, address = shop(data, 0 if options.free_ports else SHOP_PORT)
+    except BaseException:
+        forwarding.terminate()
+        raise
+    traffic = Traffic(address)
+    traffic.start()
+    print(f"the shop            {address}/")
+    print(f"its metrics         {address}/metrics/")
+    print(f"the forwarder       {addresses['http']}/")
+    print(f"statsd lines to     {addresses['udp']}, {addresses['tcp']}")
+    print(f"whisper files in    {data}/whisper")
+    print("Ctrl-C ends it.", flush=True)
+    wait(options.seconds)
+
+    print("\nending: traffic, shop, forwarder")
+    traffic.stop()
+    for process in (selling, forwarding):
+        process.terminate()
+        process.wait()
+    print("answered:", ", ".join(f"{count} × {status}" for status, count in sorted(traffic.sent.items())))
+    raise SystemExit(selling.returncode or forwarding.returncode)
+
+
+if __name__ == "__main__":
+    main()
