@@ -159,7 +159,7 @@ def relative_path(path: str) -> str | None:
         if canonical is None:
             return None
         digest = sha256(canonical.encode()).hexdigest()
-        parts = ["_tagged", digest[:3], digest[3:6], canonical.replace(".", "_DOT_")]
+        parts = ["_tagged", digest[:3], digest[3:6], digest]
     parts[-1] += ".wsp" if parts[-1] else ""
     if not all(parts) or any(len(part.encode()) > _LONGEST for part in parts):
         return None
