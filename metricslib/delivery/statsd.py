@@ -5,6 +5,7 @@ It adds up what it is sent, so nothing is sent twice: a payload whose fate is un
 
 import socket
 from collections.abc import Mapping
+from dataclasses import replace
 
 from ..naming import Naming
 from ..window import Cut
@@ -37,13 +38,21 @@ class StatsdDestination:
 
     def encode(self, cut: Cut) -> list[Batch]:
         payload, _ = statsd.encode(cut.fresh, self._prefix, self._limit)
-        return lines.batches(cut.fresh.end, payload, statsd.SEPARATOR)
+        batches = lines.batches(cut.fresh.end, payload, statsd.SEPARATOR)
+        if isinstance(self._transport, Datagrams):
+            return batches
+        return [replace(batch, payload=_stream(batch.payload)) for batch in batches]
 
     def deliver(self, payload: bytes, deadline: Deadline) -> Mapping[str, int]:
         if isinstance(self._transport, Datagrams):
             return self._transport.send(payload.split(statsd.SEPARATOR), deadline)
-        self._transport.send(payload.replace(statsd.SEPARATOR, b"\n") + b"\n", deadline, again=False)
+        self._transport.send(payload, deadline, again=False)
         return {}
 
     def close(self) -> None:
         self._transport.close()
+
+
+def _stream(payload: bytes) -> bytes:
+    """Return datagrams as lines of a stream, each with its end."""
+    return payload.replace(statsd.SEPARATOR, b"\n") + b"\n"

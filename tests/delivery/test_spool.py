@@ -148,6 +148,22 @@ def test_a_rewind_puts_the_last_seconds_in_front_again(clock: ManualClock):
     assert order == [2, 4, 8, 16]
 
 
+def test_after_a_rewind_the_batch_on_its_way_still_arrives_last(clock: ManualClock):
+    """An older batch may hold an older value of the same slot: nothing older may be the last to arrive."""
+    spool = MemorySpool(keep=60, clock=clock)
+    deliver(spool, 1)
+    spool.put(batch(2))
+    taken = spool.head()
+    assert spool.rewind(60) == 1
+    spool.settle(taken)  # it arrived, but it is sent once more
+    order = []
+    while (taken := spool.head()) is not None:
+        order.append(taken.points)
+        spool.settle(taken)
+    assert order == [1, 2]
+    assert spool.holdings().delivered == spool.holdings().put == 3
+
+
 def test_a_repeat_counts_once(clock: ManualClock):
     """It was delivered before: neither doing it again nor dropping it changes that. Only its bytes wait."""
     spool = MemorySpool(keep=60, clock=clock)

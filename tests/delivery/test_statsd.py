@@ -1,0 +1,90 @@
+"""A statsd server gets each event once, over any of its sockets."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from metricslib.delivery import Deadline, Undelivered, open_destination
+from metricslib.naming import Naming
+from metricslib.window import Cut, Window
+
+WHOLE = Window(0, 10, 10, counters={"a": 5, "idle": 0})
+CUT = Cut(WHOLE, Window(0, 10, 10, counters={"a": 1}, gauges={"g": -5}))
+MANY = Window(0, 10, 10, counters={f"some.counter.{number}": number + 1 for number in range(500)})
+NAMING = Naming(prefix="p")
+
+
+def read_all(connection: socket.socket) -> bytes:
+    received = b""
+    while chunk := connection.recv(65536):
+        received += chunk
+    return received
+
+
+def test_only_what_is_new_is_sent():
+    """The server adds up; idle series and what was sent before are not in it. A negative gauge is two lines."""
+    (batch,) = open_destination("statsd://host", NAMING).encode(CUT)
+    assert batch.payload == b"p.a:1|c\np.g:0|g\np.g:-5|g"
+    assert (batch.stamp, batch.points, batch.windows) == (10, 3, 1)
+
+
+def test_nothing_new_sends_nothing():
+    """Idle intervals cost nothing."""
+    assert open_destination("statsd://host", NAMING).encode(Cut(WHOLE, Window(0, 10, 10))) == []
+
+
+@pytest.mark.parametrize("scheme", ["statsd+tcp", "statsd+unix"])
+def test_a_stream_ends_every_line(peer, tmp_path: Path, scheme: str):
+    """Without the empty lines that stand between datagrams."""
+    one = peer(read_all, None if scheme == "statsd+tcp" else tmp_path / "s")
+    url = f"{scheme}://127.0.0.1:{one.port}" if scheme == "statsd+tcp" else f"{scheme}://{tmp_path}/s"
+    destination = open_destination(url, NAMING)
+    (batch,) = destination.encode(Cut(WHOLE, MANY))
+    assert destination.deliver(batch.payload, Deadline(20)) == {}
+    one.close()
+    assert one.received[0].splitlines() == [b"p.some.counter.%d:%d|c" % (number, number + 1) for number in range(500)]
+    assert one.received[0].endswith(b"\n")
+
+
+@pytest.mark.parametrize(("scheme", "longest"), [("statsd", 1432), ("statsd+unixgram", 8192)])
+def test_datagrams_are_as_large_as_the_way_allows(tmp_path: Path, scheme: str, longest: int):
+    """A frame of Ethernet, or what every reader of a Unix socket has room for."""
+    family = socket.AF_INET if scheme == "statsd" else socket.AF_UNIX
+    with socket.socket(family, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0) if scheme == "statsd" else str(tmp_path / "s"))
+        server.settimeout(20)
+        port = server.getsockname()[1] if scheme == "statsd" else None
+        destination = open_destination(f"statsd://127.0.0.1:{port}" if port else f"{scheme}://{tmp_path}/s", NAMING)
+        (batch,) = destination.encode(Cut(WHOLE, MANY))
+        assert destination.deliver(batch.payload, Deadline(20)) == {}
+        received: list[bytes] = []
+        while sum(datagram.count(b"\n") + 1 for datagram in received) < 500:
+            received.append(server.recv(65536))
+    assert b"\n\n".join(received) == batch.payload
+    assert longest * 0.9 < max(map(len, received)) <= longest
+
+
+def test_what_is_not_confirmed_is_lost_and_counted(peer):
+    """Sending it again could count it twice."""
+
+    def read_a_little(connection):
+        connection.recv(3)
+
+    destination = open_destination(f"statsd+tcp://127.0.0.1:{peer(read_a_little).port}", NAMING)
+    (batch,) = destination.encode(Cut(WHOLE, MANY))
+    with pytest.raises(Undelivered) as failure:
+        destination.deliver(batch.payload, Deadline(20))
+    assert failure.value.remaining == b""
+    assert failure.value.lost == {"unconfirmed": batch.points}
+
+
+def test_while_the_server_is_away_everything_waits(refused_port: int, tmp_path: Path):
+    """Nothing was sent, so nothing is lost, whatever the socket."""
+    urls = [f"statsd://127.0.0.1:{refused_port}", f"statsd+tcp://127.0.0.1:{refused_port}"]
+    for url in [*urls, f"statsd+unix://{tmp_path}/s", f"statsd+unixgram://{tmp_path}/s"]:
+        destination = open_destination(url, NAMING)
+        (batch,) = destination.encode(Cut(WHOLE, MANY))
+        with pytest.raises(Undelivered) as failure:
+            destination.deliver(batch.payload, Deadline(5))
+        assert (failure.value.remaining, failure.value.lost) == (batch.payload, {})
