@@ -57,7 +57,9 @@ class Block(NamedTuple):
 
 def blocks(text: str) -> list[Block]:
     """Return the fenced blocks of a page, in order."""
-    found, opened, fence, inside = [], 0, "", []
+    found: list[Block] = []
+    opened, fence = 0, ""
+    inside: list[str] = []
     for number, line in enumerate(text.splitlines(), 1):
         if not fence:
             if match := re.match(r"(```+)(.*)", line):
