@@ -1,9 +1,10 @@
 """What all instruments share: a buffer that anybody may append to at any moment, and a fold that empties it.
 
-The rule is that measuring never waits. ``list.append`` is atomic, so a caller only appends: from any thread, signal
-handler, greenlet or garbage-collector callback. Whoever finds the buffer full folds it into the instrument's state,
-under a lock that is only tried, never waited for; the flusher alone waits. Values are checked in the fold, where a bad
-one is counted.
+The rule is that measuring never waits for anybody. ``list.append`` is atomic, so a caller only appends: from any
+thread, signal handler, greenlet or garbage-collector callback. Whoever finds the buffer full folds it into the
+instrument's state, under a lock that is only tried; if another has it, the call goes on, and where the buffer is
+crowded it first stands back for a moment. The flusher alone waits. Values are checked in the fold, where a bad one is
+counted.
 
 The buffer can be swapped for one of two others, at no cost to the calls: an :class:`_Alarm`, which wakes a sleeping
 instrument (one that expired, or that a fork left behind) at its first use, and a :class:`_Void`, which keeps nothing.
@@ -24,6 +25,14 @@ __all__ = ["Home", "Instrument", "finite", "plain"]
 
 FULL = 512
 """How many values may wait in an instrument's buffer before whoever adds one more folds them."""
+CROWDED = 16 * FULL
+"""From how many on callers stand back for a moment, one call in ``FULL``, to let the fold catch up.
+
+Folding costs about what filling does. Of eight threads that do nothing else, the one that folds would have an eighth of
+the time, and the buffer would grow without end. It is a moment, not a wait for the fold's end: where that cannot be, as
+in a signal handler that interrupted it, the call goes on.
+"""
+_MOMENT = 0.001  # seconds
 OVERRUN = 1 << 20
 """How many may wait while the fold is held up; what comes then is dropped and counted, cause ``buffer_full``."""
 CHILDREN = 4096
@@ -154,7 +163,9 @@ class Instrument:
     def _fold(self) -> None:
         """Empty the buffer into the state, unless somebody is at it already."""
         lock = self._lock  # another one after a fork in the middle
-        if lock.acquire(blocking=False):
+        waiting = len(self._awake)
+        stand_back = CROWDED < waiting < OVERRUN and waiting % FULL == 0
+        if lock.acquire(timeout=_MOMENT if stand_back else 0):
             try:
                 self._absorb_pending()
             finally:

@@ -6,6 +6,7 @@ Threads switch every microsecond. The sums over all fresh parts, and over all wh
 import sys
 import threading
 from collections import Counter as Tally
+from importlib import import_module
 
 import pytest
 
@@ -117,7 +118,7 @@ def reader():
 @pytest.mark.parametrize("full", [FULL, 3])
 def test_a_counter_counts_every_increment(reader, monkeypatch, full):
     """8 × 100,000, and buffers stay far below their bound; also if they are folded at every turn."""
-    monkeypatch.setattr("metricslib.counter.FULL", full)
+    monkeypatch.setattr(import_module("metricslib.counter"), "FULL", full)
     counter = reader.registry.counter("x")
 
     def work(_):
@@ -126,14 +127,14 @@ def test_a_counter_counts_every_increment(reader, monkeypatch, full):
 
     measure_in_threads(reader, work)
     assert reader.fresh["counter", "x"] == reader.whole["counter", "x"] == 800_000
-    assert reader.waiting < OVERRUN // 2
+    assert reader.waiting < OVERRUN // 8
     assert reader.registry.snapshot().totals["counter"]["x"].sum == 800_000
 
 
 @pytest.mark.parametrize("full", [FULL, 3])
 def test_a_timer_counts_every_observation(reader, monkeypatch, full):
     """8 × 100,000: counts, sums, and the lifetime counts of every power of two."""
-    monkeypatch.setattr("metricslib.timer.FULL", full)
+    monkeypatch.setattr(import_module("metricslib.timer"), "FULL", full)
     timer = reader.registry.timer("x")
 
     def work(number):
@@ -146,7 +147,7 @@ def test_a_timer_counts_every_observation(reader, monkeypatch, full):
     assert reader.fresh["timer.sum", "x"] == pytest.approx(25_500_000)
     assert reader.whole["timer.sum", "x"] == pytest.approx(25_500_000)
     assert reader.registry.snapshot().totals["timer"]["x"].powers == dict.fromkeys(range(8), 100_000)
-    assert reader.waiting < OVERRUN // 2
+    assert reader.waiting < OVERRUN // 8
 
 
 def test_all_kinds_at_once_count_every_call(reader):

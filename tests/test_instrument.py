@@ -13,7 +13,7 @@ import greenlet
 import pytest
 
 from metricslib import instrument as instrument_module
-from metricslib.instrument import FULL, Instrument
+from metricslib.instrument import CROWDED, FULL, Instrument
 from metricslib.series import KINDS
 
 NUMERIC = [kind for kind in KINDS if kind != "unique"]
@@ -257,6 +257,28 @@ def test_a_buffer_that_nobody_may_empty_has_an_end(registry, tick, kind, monkeyp
         assert len(instrument._pending) == 1000
     assert measured(tick().whole, kind) == (1 if kind == "gauge" else 1000)
     assert registry.account.totals() == {"buffer_full": 500}
+
+
+def test_callers_stand_back_for_a_moment_from_a_fold_that_cannot_keep_up(registry, monkeypatch):
+    """One call in 512, once the buffer is crowded and until it is full: never long, and never for the fold's end."""
+
+    class HeldUp:
+        def __init__(self):
+            self.waits = []
+
+        def acquire(self, timeout):
+            self.waits.append((len(counter._pending), timeout))
+            return False
+
+    monkeypatch.setattr(instrument_module, "OVERRUN", 2 * CROWDED)
+    counter = registry.counter("x")
+    counter._lock = HeldUp()
+    for _ in range(4 * CROWDED):
+        counter.inc()
+    waits = [(waiting, timeout) for waiting, timeout in counter._lock.waits if timeout]
+    assert [waiting for waiting, _ in waits] == list(range(CROWDED + FULL, 2 * CROWDED, FULL))
+    assert max(timeout for _, timeout in waits) <= 0.001
+    assert registry.account.totals() == {"buffer_full": 2 * CROWDED}
 
 
 class Interruption(Exception):
