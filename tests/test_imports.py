@@ -37,6 +37,13 @@ def test_importing_the_package_is_cheap():
     assert set(HEAVY).isdisjoint(loaded)
 
 
+@pytest.mark.parametrize("kind", ["counter", "gauge", "timer", "histogram", "unique"])
+def test_the_packages_functions_are_not_hidden_by_the_modules_of_their_name(kind):
+    """`metricslib.counter` is the function and also a file: whatever is imported in whatever order, the function."""
+    for first, second in (("metricslib", f"metricslib.{kind}"), (f"metricslib.{kind}", "metricslib")):
+        alone(f"import {first}; import {second}; import metricslib; metricslib.{kind}('x'); metricslib.stop()")
+
+
 def test_all_that_is_promised_is_there():
     """Each name in a module's `__all__` can be had."""
     script = "import {0} as m; [getattr(m, name) for name in getattr(m, '__all__', ())]"
