@@ -3,7 +3,7 @@
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -12,6 +12,7 @@ import pytest
 from metricslib.registry import Registry
 from metricslib.testing import ManualClock
 from metricslib.window import Cut
+from tests.peers import Forwarder
 
 ROOT = Path(__file__).parent.parent
 
@@ -64,3 +65,19 @@ def tick(registry: Registry, clock: ManualClock) -> Callable[[], Cut]:
         return registry.tick(int(clock.time()), 10.0)
 
     return tick
+
+
+@pytest.fixture
+def forwarder() -> Iterator[Callable[..., Forwarder]]:
+    """Call with flags to start a forwarder that is gone at the end of the test."""
+    started: list[Forwarder] = []
+
+    def start(*flags: str) -> Forwarder:
+        started.append(Forwarder(*flags))
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.process.poll() is None:
+            process.process.kill()
+        process.end()

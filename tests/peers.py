@@ -1,11 +1,20 @@
-"""Peers for tests: a Graphite that can be read, stopped and made to misbehave, and a wait with an end."""
+"""Peers for tests: a forwarder of one's own, a Graphite that can be read, and a wait with an end."""
 
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-__all__ = ["GraphitePeer", "eventually"]
+import requests
+
+__all__ = ["Forwarder", "GraphitePeer", "eventually", "send"]
+
+ROOT = Path(__file__).parent.parent
 
 
 def eventually(condition: Callable[[], object], seconds: float = 20.0, or_else: str = "a condition") -> None:
@@ -49,3 +58,59 @@ class GraphitePeer:
     def close(self) -> None:
         self._server.shutdown(socket.SHUT_RDWR)
         self._server.close()
+
+
+class Forwarder:
+    """A running forwarder, and what it has written on stderr so far."""
+
+    def __init__(self, *flags: str) -> None:
+        command = [sys.executable, "-W", "error", "-m", "forwarder", "--http", "127.0.0.1:0", *flags]
+        self.process = subprocess.Popen(command, cwd=ROOT, env={"PATH": ""}, stderr=subprocess.PIPE, text=True)
+        assert self.process.stderr is not None
+        self._stderr = self.process.stderr
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        self.lines.extend(iter(self._stderr.readline, ""))
+
+    @property
+    def log(self) -> str:
+        return "".join(self.lines)
+
+    def ready(self) -> dict[str, str]:
+        """Wait for the ready line and return its addresses by scheme."""
+        eventually(lambda: any(line.startswith("ready ") for line in self.lines) or self.process.poll() is not None)
+        line = next((line for line in self.lines if line.startswith("ready ")), None)
+        assert line, self.log
+        return {address.partition(":")[0]: address for address in line.split()[1:]}
+
+    def page(self) -> dict[str, Any]:
+        """What its page says, once it is ready."""
+        answer = requests.get(self.ready()["http"] + "/?format=json", timeout=10)
+        page: dict[str, Any] = answer.json()
+        return page
+
+    def end(self, *signals: signal.Signals) -> int:
+        """Send signals, and return the exit code."""
+        for number in signals:
+            self.process.send_signal(number)
+        code = self.process.wait(30)
+        self._reader.join()
+        self._stderr.close()
+        assert "Traceback" not in self.log, self.log
+        assert "Exception ignored" not in self.log, self.log
+        return code
+
+
+def send(address: str, text: str, times: int = 1) -> None:
+    """Send ``text`` to a listener's address: so many datagrams, or so many times over one connection."""
+    scheme, _, where = address.partition("://")
+    host, _, port = where.rpartition(":")
+    kind = socket.SOCK_DGRAM if scheme in ("udp", "unixgram") else socket.SOCK_STREAM
+    unix = scheme.startswith("unix")
+    with socket.socket(socket.AF_UNIX if unix else socket.AF_INET, kind) as sock:
+        sock.connect(where if unix else (host, int(port)))
+        for _ in range(times):
+            sock.sendall(text.encode())

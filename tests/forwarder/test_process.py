@@ -3,56 +3,11 @@
 import json
 import signal
 import socket
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-import requests
 
-from tests.peers import GraphitePeer, eventually
-
-ROOT = Path(__file__).parent.parent.parent
-
-
-class Forwarder:
-    """A running forwarder, and what it has written on stderr so far."""
-
-    def __init__(self, *flags: str) -> None:
-        command = [sys.executable, "-W", "error", "-m", "forwarder", "--http", "127.0.0.1:0", *flags]
-        self.process = subprocess.Popen(command, cwd=ROOT, env={"PATH": ""}, stderr=subprocess.PIPE, text=True)
-        assert self.process.stderr is not None
-        self._stderr = self.process.stderr
-        self.lines: list[str] = []
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self) -> None:
-        self.lines.extend(iter(self._stderr.readline, ""))
-
-    @property
-    def log(self) -> str:
-        return "".join(self.lines)
-
-    def ready(self) -> dict[str, str]:
-        """Wait for the ready line and return its addresses by scheme."""
-        eventually(lambda: any(line.startswith("ready ") for line in self.lines) or self.process.poll() is not None)
-        line = next((line for line in self.lines if line.startswith("ready ")), None)
-        assert line, self.log
-        return {address.partition(":")[0]: address for address in line.split()[1:]}
-
-    def end(self, *signals: signal.Signals) -> int:
-        """Send signals, and return the exit code."""
-        for number in signals:
-            self.process.send_signal(number)
-        code = self.process.wait(30)
-        self._reader.join()
-        self._stderr.close()
-        assert "Traceback" not in self.log, self.log
-        assert "Exception ignored" not in self.log, self.log
-        return code
+from tests.peers import GraphitePeer, eventually, send
 
 
 @pytest.fixture
@@ -60,37 +15,6 @@ def peer() -> Iterator[GraphitePeer]:
     peer = GraphitePeer()
     yield peer
     peer.close()
-
-
-@pytest.fixture
-def forwarder():
-    """Start forwarders that are gone at the end of the test."""
-    started = []
-
-    def start(*flags):
-        started.append(Forwarder(*flags))
-        return started[-1]
-
-    yield start
-    for process in started:
-        if process.process.poll() is None:
-            process.process.kill()
-        process.end()
-
-
-def send(address, text, times=1):
-    scheme, _, where = address.partition("://")
-    host, _, port = where.rpartition(":")
-    kind = socket.SOCK_DGRAM if scheme == "udp" else socket.SOCK_STREAM
-    with socket.socket(socket.AF_UNIX if scheme == "unix" else socket.AF_INET, kind) as sock:
-        sock.connect(where if scheme == "unix" else (host, int(port)))
-        for _ in range(times):
-            sock.sendall(text.encode())
-
-
-def received(ready):
-    page = requests.get(ready["http"] + "/?format=json", timeout=10).json()
-    return page["sections"]["Pieces"]["Received"]
 
 
 def test_every_tick_ships_exactly_what_was_sent(forwarder, peer, tmp_path):
@@ -171,7 +95,7 @@ def test_a_reload_of_a_wrong_file_changes_nothing(forwarder, peer, tmp_path):
         eventually(lambda told=told: told in process.log)
     assert process.log.count("reload refused, everything stays as it was: ") == 3
     send(ready["tcp"], "a:1|c\n")
-    eventually(lambda: received(ready) == 1)
+    eventually(lambda: process.page()["sections"]["Pieces"]["Received"] == 1)
     assert process.end(signal.SIGTERM) == 0
     assert peer.at("stats.counters.old.a.count") == [1]
 
