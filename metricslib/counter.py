@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import reduce
 from operator import add
 
-from .instrument import FULL, Instrument, finite, plain
+from .instrument import FULL, Instrument, all_finite, plain
 
 __all__ = ["Counter"]
 
@@ -23,7 +23,7 @@ class Counter(Instrument):
     """Adds up numbers over an interval. An idle counter is 0."""
 
     kind = "counter"
-    __slots__ = ("_total",)
+    __slots__ = ()
 
     def inc(self, n: float = 1) -> None:
         """Add ``n``, an int or a float, also negative. What is no finite number is counted as bad and skipped."""
@@ -32,20 +32,13 @@ class Counter(Instrument):
         if len(pending) > FULL:
             self._fold()
 
-    def _clear(self) -> None:
-        self._total: float = 0
+    def _absorbed(self, state: float | None, batch: list[float]) -> tuple[float, int]:
+        before = state or 0
+        if plain(batch) and (total := _added(before, batch)) is not None:
+            return total, 0
+        numbers, bad = all_finite(batch)
+        total = _added(before, numbers)
+        return (before, len(batch)) if total is None else (total, bad)  # None: finite numbers whose sum is not
 
-    def _absorb(self, batch: list[float]) -> int:
-        bad = 0
-        total = _added(self._total, batch) if plain(batch) else None
-        if total is None:
-            numbers, bad = finite(batch)
-            total = _added(self._total, numbers)
-            if total is None:  # finite numbers whose sum is not
-                return len(batch)
-        self._total = total
-        return bad
-
-    def _take(self) -> float | None:
-        total, self._total = self._total, 0
-        return total or None
+    def _aggregate(self, state: float) -> float | None:
+        return state or None

@@ -4,6 +4,7 @@ The one place with module-level state, and the one that reads the environment. A
 """
 
 import os
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -46,6 +47,16 @@ in_progress = registry.in_progress
 _flusher: Flusher | None = None
 _arguments: Mapping[str, Any] | None = None
 _INTERVAL = 10.0
+_lock = threading.RLock()  # re-entrant, for a signal handler may stop what is just being started
+
+
+def _forget_parent() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_parent)
 
 
 def start(
@@ -61,7 +72,8 @@ def start(
     What is not given comes from ``METRICSLIB_TO`` (URLs, separated by commas), ``METRICSLIB_INTERVAL`` (seconds,
     default 10) and ``METRICSLIB_PREFIX``. With ``METRICSLIB_DISABLED`` set, everything is measured and nothing sent.
     ``options`` are those of :class:`~.flusher.Flusher`. Repeating the call with the same arguments does nothing; with
-    others it raises :class:`~.errors.AlreadyStarted`. A destination or option that cannot work raises at once.
+    others it raises :class:`~.errors.AlreadyStarted`, but in a forked child, which may ship elsewhere than its parent.
+    A destination or option that cannot work raises at once.
     """
     global _flusher, _arguments
     if to is None:
@@ -74,28 +86,29 @@ def start(
         "percentiles": tuple(percentiles),
         **options,
     }
-    if _flusher is not None and _flusher.running:
-        if arguments == _arguments:
+    with _lock:
+        if _flusher is not None and arguments == _arguments:
+            _flusher.start()
             return _flusher
-        if _arguments is not None:
+        if _flusher is not None and _arguments is not None and not _flusher.left_behind:
             raise AlreadyStarted(_arguments, arguments)
-    history = _flusher.history if _flusher else None
-    new = Flusher(registry, **_enabled(arguments), history=history)
-    if _flusher is not None:  # it only ended intervals, for the page
-        _flusher.stop()
-    new.start()
-    _flusher, _arguments = new, arguments
-    return new
+        history = _flusher.history if _flusher else None
+        new = Flusher(registry, **_enabled(arguments), history=history)
+        if _flusher is not None:  # it only ended intervals for the page, or it is the parent's
+            _flusher.stop()
+        new.start()
+        _flusher, _arguments = new, arguments
+        return new
 
 
 def ensure_flusher() -> Flusher:
     """Return the default registry's flusher; without ``start()``, one that ends intervals and ships nothing."""
     global _flusher
-    if _flusher is None or not _flusher.running:
-        history = _flusher.history if _flusher else None
-        _flusher = Flusher(registry, interval=_seconds("METRICSLIB_INTERVAL"), history=history)
+    with _lock:
+        if _flusher is None:
+            _flusher = Flusher(registry, interval=_seconds("METRICSLIB_INTERVAL"))
         _flusher.start()
-    return _flusher
+        return _flusher
 
 
 def flush(timeout: float = 5.0) -> bool:
@@ -112,7 +125,8 @@ def stop(timeout: float = EXIT_DEADLINE) -> bool:
     Called by itself when the program ends. The instruments go on measuring, and ``start()`` may follow.
     """
     global _flusher, _arguments
-    flusher, _flusher, _arguments = _flusher, None, None
+    with _lock:
+        flusher, _flusher, _arguments = _flusher, None, None
     return flusher is None or flusher.stop(timeout)
 
 

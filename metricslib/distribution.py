@@ -161,6 +161,21 @@ class Distribution:
         elif values:
             self._sketch(values)
 
+    @classmethod
+    def extended(
+        cls, distribution: "Distribution | None", values: Sequence[float], limit: int
+    ) -> "Distribution | None":
+        """Return ``distribution``, which stays as it is, with samples of weight 1 added; None if there is no sample."""
+        if not values:
+            return distribution
+        new = cls(limit=limit)
+        if distribution is not None:
+            for name in cls.__slots__:
+                value = getattr(distribution, name)
+                setattr(new, name, value.copy() if isinstance(value, list | dict) else value)
+        new.extend(values)
+        return new
+
     def merge(self, other: "Distribution") -> None:
         """Add all of ``other``, which stays as it is. The result is exact only if both are and the samples fit."""
         if other._buckets is None:

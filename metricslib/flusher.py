@@ -87,6 +87,8 @@ class Flusher:
         self._errors = Account()
         self._ticks = 0
         self._lag = 0.0
+        self.left_behind = False
+        """Whether this is a forked child's copy of a flusher that runs in the parent, and was not started here yet."""
         self._prepare()
         _flushers.add(self)
 
@@ -128,6 +130,8 @@ class Flusher:
         """
         if self.running:
             return
+        if self.left_behind:
+            self._begin_in_child()
         self.registry.claim(self)
         if self._own:
             self.registry.add_source(self._own_metrics)
@@ -163,6 +167,8 @@ class Flusher:
         deadline = time.monotonic() + timeout
         thread, self._thread = self._thread, None
         if thread is None:
+            self.left_behind = False
+            self.registry.release(self)
             return True
         _not_at_exit(self.stop)
         self._stopping = True
@@ -173,7 +179,16 @@ class Flusher:
         if self._own:
             self._safely("own metrics", lambda: self.registry.remove_source(self._own_metrics))
         self.registry.release(self)
-        return all(delivered) and not thread.is_alive()
+        if self.registry.held_up:  # most likely by a signal handler that called this: its program ends next
+            _at_exit(self._sweep)
+        return all(delivered) and not self.registry.held_up and not thread.is_alive()
+
+    def _sweep(self) -> None:
+        """At the end of the program, send what was held up when the flusher was stopped."""
+        if not self.running and not self.registry.claimed:
+            self._safely("last sweep", lambda: self._flush(final=True))
+            for courier in self._couriers:
+                courier.stop(EXIT_DEADLINE)
 
     def change(
         self, to: str | Iterable[str], *, interval: float, naming: Naming, timeout: float = EXIT_DEADLINE
@@ -302,7 +317,7 @@ class Flusher:
 
     def _left_in_parent(self) -> None:
         """In a forked child: forget the parent's thread and sockets, and wait for the child's first measurement."""
-        was_running = self._thread is not None
+        self.left_behind = self.left_behind or self._thread is not None
         for courier in self._couriers:
             courier.forget()
         self._thread = None
@@ -310,13 +325,15 @@ class Flusher:
         self._cutting = threading.Lock()
         self._work = threading.Event()
         self._requests = []
-        if was_running:
-            self.registry.on_first_use(self._start_in_child)
+        if self.left_behind:
+            self.registry.on_first_use(self._first_use_in_child)
 
-    def _start_in_child(self) -> None:
-        self._safely("start in a forked child", self._restart)
+    def _first_use_in_child(self) -> None:
+        if self.left_behind:  # nobody has started or stopped it since
+            self._safely("start in a forked child", self.start)
 
-    def _restart(self) -> None:
+    def _begin_in_child(self) -> None:
+        self.left_behind = False
         before = self.naming.prefix
         self._schedule = Schedule(self.interval, self.registry.clock.time())
         self._prepare()
@@ -326,7 +343,6 @@ class Flusher:
                 " value: give it a prefix with {pid}, or send to a forwarder",
                 os.getpid(),
             )
-        self.start()
 
 
 def _place(url: str) -> str:

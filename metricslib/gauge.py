@@ -5,7 +5,7 @@ from typing import Any
 
 from .instrument import FULL, Home, Instrument, finite
 from .series import Series
-from .window import ABSENT, Aggregates, GaugeChange
+from .window import ABSENT, Aggregates, GaugeChange, total
 
 __all__ = ["Gauge"]
 
@@ -20,7 +20,7 @@ class Gauge(Instrument):
     """Holds the last number it was set to, or that its callback returned. A gauge never set is absent."""
 
     kind = "gauge"
-    __slots__ = ("_change", "_read")
+    __slots__ = ("_read",)
 
     def __init__(self, home: Home, series: Series, key: str | None) -> None:
         self._read: Callable[[], float] | None = None
@@ -53,34 +53,28 @@ class Gauge(Instrument):
         if self.sleeping:
             self._wake()
 
-    def _clear(self) -> None:
-        self._change: GaugeChange | None = None
-
-    def _absorb(self, batch: list[Any]) -> int:
+    def _absorbed(self, state: GaugeChange | None, batch: list[Any]) -> tuple[GaugeChange | None, int]:
         bad = 0
-        change = self._change
+        base, delta = state or (None, 0)
         for item in batch:
             relative = type(item) is _Delta
-            numbers, wrong = finite(item if relative else (item,))
-            bad += wrong
-            for number in numbers:
-                new = GaugeChange(None, number) if relative else GaugeChange(number)
-                change = change.then(new) if change else new
-        self._change = change
-        return bad
-
-    def _take(self) -> GaugeChange | None:
-        change, self._change = self._change, None
-        return change
+            value = finite(item[0] if relative else item)
+            if value is None:
+                bad += 1
+            elif relative:
+                delta = total(delta, value)
+            else:
+                base, delta = value, 0
+        return (state if bad == len(batch) else GaugeChange(base, delta)), bad
 
     def _collect_callback(self, into: Aggregates) -> None:
         """Read the callback, if there is one, into ``into``. Called at ticks alone."""
         if self._read is None:
             return
         try:
-            numbers, bad = finite((self._read(),))
+            value = finite(self._read())
         except Exception:  # the callback is the application's
-            numbers, bad = [], 1
-        if bad:
+            value = None
+        if value is None:
             self._home.account.add("bad_callback")
-        into.gauges[self.key] = GaugeChange(numbers[0]) if numbers else ABSENT
+        into.gauges[self.key] = ABSENT if value is None else GaugeChange(value)

@@ -4,7 +4,7 @@ import math
 from array import array
 
 from .distribution import Distribution
-from .instrument import FULL, Instrument, finite, plain
+from .instrument import FULL, Instrument, all_finite, plain
 
 __all__ = ["Histogram"]
 
@@ -13,7 +13,7 @@ class Histogram(Instrument):
     """The distribution of values over an interval. An idle histogram has count 0 and no percentile."""
 
     kind = "histogram"
-    __slots__ = ("_distribution",)
+    __slots__ = ()
 
     def observe(self, value: float) -> None:
         """Add a value, also a negative one. What is no finite number is counted as bad and skipped."""
@@ -22,24 +22,16 @@ class Histogram(Instrument):
         if len(pending) > FULL:
             self._fold()
 
-    def _clear(self) -> None:
-        self._distribution: Distribution | None = None
-
-    def _absorb(self, batch: list[float]) -> int:
+    def _absorbed(self, state: Distribution | None, batch: list[float]) -> tuple[Distribution | None, int]:
         bad = 0
         try:
             values = array("d", batch).tolist() if plain(batch) else []
         except OverflowError:  # an int too large for a float
             values = []
         if not (values and math.isfinite(sum(values))):
-            numbers, bad = finite(batch)
+            numbers, bad = all_finite(batch)
             values = [float(number) for number in numbers]
-        if values:
-            if self._distribution is None:
-                self._distribution = Distribution(limit=self._home.exact)
-            self._distribution.extend(values)
-        return bad
+        return Distribution.extended(state, values, self._home.exact), bad
 
-    def _take(self) -> Distribution | None:
-        taken, self._distribution = self._distribution, None
-        return taken and taken.freeze()
+    def _aggregate(self, state: Distribution) -> Distribution:
+        return state.freeze()

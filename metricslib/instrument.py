@@ -21,7 +21,7 @@ from .names import Tags, canonical_tags
 from .series import Kind, Series
 from .window import Aggregates
 
-__all__ = ["Home", "Instrument", "finite", "plain"]
+__all__ = ["Home", "Instrument", "all_finite", "finite", "plain"]
 
 FULL = 512
 """How many values may wait in an instrument's buffer before whoever adds one more folds them."""
@@ -83,7 +83,7 @@ class _Void(list[Any]):
 _VOID = _Void()
 
 
-def _number(value: object) -> float | None:
+def finite(value: object) -> float | None:
     """Return ``value`` as a finite int or float, or None."""
     try:
         if type(value) is float:
@@ -98,9 +98,9 @@ def _number(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def finite(batch: Sequence[object]) -> tuple[list[float], int]:
+def all_finite(batch: Sequence[object]) -> tuple[list[float], int]:
     """Return the finite numbers in ``batch``, as ints and floats, and how many values were none."""
-    numbers = [number for number in map(_number, batch) if number is not None]
+    numbers = [number for number in map(finite, batch) if number is not None]
     return numbers, len(batch) - len(numbers)
 
 
@@ -113,7 +113,7 @@ class Instrument:
     """One series' instrument. Every method may be called at any time from anywhere, and none raises for a bad value."""
 
     kind: ClassVar[Kind]
-    __slots__ = ("__weakref__", "_awake", "_children", "_home", "_lock", "_pending", "key", "name", "tags")
+    __slots__ = ("__weakref__", "_awake", "_children", "_home", "_lock", "_pending", "_state", "key", "name", "tags")
 
     def __init__(self, home: Home, series: Series, key: str | None) -> None:
         """``series`` is what the program asked for; ``key`` what it is sent as, None when it is left out."""
@@ -125,7 +125,7 @@ class Instrument:
         self._pending = self._awake
         self._lock = threading.Lock()
         self._children: dict[tuple[object, ...], Self] | None = None
-        self._clear()
+        self._state: Any = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.key}>"
@@ -168,6 +168,8 @@ class Instrument:
         if lock.acquire(timeout=_MOMENT if stand_back else 0):
             try:
                 self._absorb_pending()
+            except (MemoryError, RecursionError):  # the values wait for the next fold
+                self._home.account.add("fold_error")
             finally:
                 lock.release()
         elif len(self._awake) > OVERRUN:
@@ -178,34 +180,34 @@ class Instrument:
             self._home.account.add("buffer_full")
 
     def _absorb_pending(self) -> None:
+        """Compute the new state aside, then exchange it for the values in it.
+
+        Whatever breaks in between, such as an exception of a signal handler, leaves state and buffer as they were.
+        """
         pending, lock = self._awake, self._lock
         # No further than OVERRUN: what is beyond may be dropped by others at any moment.
         if taken := min(len(pending), OVERRUN):
-            batch = pending[:taken]
+            state, bad = self._absorbed(self._state, pending[:taken])
+            if self._lock is not lock:  # a fork in the middle: this is the child, and the values are the parent's
+                return
+            # Nothing comes between these two: the interpreter lets others in at calls and jumps only.
+            self._state = state
             del pending[:taken]
-            try:
-                bad = self._absorb(batch)
-            except BaseException:  # raised by a signal handler, or for want of memory or stack
-                self._home.account.add("interrupted", taken)
-                raise
-            if self._lock is not lock:  # a fork in the middle: this is the child, and the batch is the parent's
-                self._clear()
-            elif bad:
+            if bad:
                 self._home.account.add("bad_value", bad)
 
     # -- what each kind does; the lock is held
 
-    def _clear(self) -> None:
-        """Set the state to that of a new instrument."""
+    def _absorbed(self, state: Any, batch: list[Any]) -> tuple[Any, int]:
+        """Return the state (None: that of a new interval) with a batch of raw values added, and how many were bad.
+
+        ``state`` stays as it is, or is such that adding the batch once more changes nothing.
+        """
         raise NotImplementedError
 
-    def _absorb(self, batch: list[Any]) -> int:
-        """Add a batch of raw values to the state and return how many were bad."""
-        raise NotImplementedError
-
-    def _take(self) -> Any:
-        """Return what is new since the last call as an aggregate, or None, and forget it."""
-        raise NotImplementedError
+    def _aggregate(self, state: Any) -> Any:
+        """Return the state, which is not None, as what happened in the interval; None if that is nothing."""
+        return state
 
     # -- for the registry
 
@@ -219,22 +221,23 @@ class Instrument:
         """Whether the next use wakes the instrument."""
         return type(self._pending) is _Alarm
 
-    def _collect(self, into: Aggregates) -> None:
+    def _collect(self, into: Aggregates) -> bool:
         """Move what is new into ``into``. Called by the flusher alone.
 
-        An instrument whose fold is held up for long (its thread was stopped in the middle) keeps its values for the
-        next time.
+        An instrument whose fold is held up for long (its thread was stopped in the middle, say by a signal handler that
+        waits for this very flush) keeps its values for the next time: then the answer is False.
         """
         lock = self._lock
         if not lock.acquire(timeout=0.25):
-            return
+            return False
         try:
             self._absorb_pending()
-            value = self._take()
+            state, self._state = self._state, None
         finally:
             lock.release()
-        if value is not None:
+        if state is not None and (value := self._aggregate(state)) is not None:
             into.add(self.kind, self.key, value)
+        return True
 
     def _sleep(self) -> None:
         """Tell home at the next use."""
@@ -250,5 +253,5 @@ class Instrument:
         self._lock = threading.Lock()
         if self.live:
             self._awake = []
-        self._clear()
+        self._state = None
         self._sleep()

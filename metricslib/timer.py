@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from .distribution import Distribution
-from .instrument import FULL, Home, Instrument, finite, plain
+from .instrument import FULL, Home, Instrument, all_finite, plain
 from .series import Series
 
 __all__ = ["Span", "Timer"]
@@ -61,7 +61,7 @@ class Timer(Instrument):
     """The distribution of durations over an interval. An idle timer has count 0 and no percentile."""
 
     kind = "timer"
-    __slots__ = ("_distribution", "_now")
+    __slots__ = ("_now",)
 
     def __init__(self, home: Home, series: Series, key: str | None) -> None:
         self._now: Callable[[], float] = home.clock.monotonic
@@ -78,25 +78,17 @@ class Timer(Instrument):
         """Return a context manager that measures the block under it, whether it raises or not."""
         return Span(self)
 
-    def _clear(self) -> None:
-        self._distribution: Distribution | None = None
-
-    def _absorb(self, batch: list[float]) -> int:
+    def _absorbed(self, state: Distribution | None, batch: list[float]) -> tuple[Distribution | None, int]:
         bad = 0
         try:
             values = list(map(mul, batch, repeat(1000.0))) if plain(batch) else []
         except OverflowError:  # an int too large for a float
             values = []
         if not (values and math.isfinite(sum(values)) and min(values) >= 0):
-            numbers, bad = finite(batch)
+            numbers, bad = all_finite(batch)
             values = [number * 1000.0 for number in numbers if 0 <= number < _ENDLESS]
             bad += len(numbers) - len(values)
-        if values:
-            if self._distribution is None:
-                self._distribution = Distribution(limit=self._home.exact)
-            self._distribution.extend(values)
-        return bad
+        return Distribution.extended(state, values, self._home.exact), bad
 
-    def _take(self) -> Distribution | None:
-        taken, self._distribution = self._distribution, None
-        return taken and taken.freeze()
+    def _aggregate(self, state: Distribution) -> Distribution:
+        return state.freeze()

@@ -16,7 +16,7 @@ class Unique(Instrument):
     """Counts distinct members over an interval. An idle one is 0."""
 
     kind = "unique"
-    __slots__ = ("_members",)
+    __slots__ = ()
 
     def add(self, member: object) -> None:
         """Add ``member``, told from others by its ``str()``.
@@ -35,13 +35,8 @@ class Unique(Instrument):
         if len(pending) > FULL:
             self._fold()
 
-    def _clear(self) -> None:
-        self._members: set[str] | None = None
-
-    def _absorb(self, batch: list[str | int]) -> int:
-        members, bad = self._members, 0
-        if members is None:
-            members = self._members = set()
+    def _absorbed(self, state: set[str] | None, batch: list[str | int]) -> tuple[set[str], int]:
+        members, bad = set() if state is None else state, 0
         for member in batch:
             try:
                 text = str(member)
@@ -54,8 +49,7 @@ class Unique(Instrument):
                 members.add(text)
             elif text not in members:
                 self._home.account.add("unique_full")
-        return bad
+        return members, bad
 
-    def _take(self) -> frozenset[str] | None:
-        taken, self._members = self._members, None
-        return frozenset(taken) if taken else None
+    def _aggregate(self, state: set[str]) -> frozenset[str] | None:
+        return frozenset(state) or None

@@ -280,19 +280,28 @@ def test_a_signal_handler_may_stop_the_flusher(peer: GraphitePeer):
 import os, signal, sys, metricslib as metrics
 metrics.start(sys.argv[1])
 counter = metrics.counter("a")
+timer = metrics.timer("t")
 made = 0
 def end(*_):
     metrics.stop()
     raise SystemExit(0)
-signal.signal(signal.SIGTERM, end)
-signal.setitimer(signal.ITIMER_REAL, 0.2)
-signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-while True:
-    counter.inc()
+signal.signal(signal.SIGALRM, end)
+signal.setitimer(signal.ITIMER_REAL, float(sys.argv[2]))
+try:
+    while True:
+        timer.observe(0.5)
+        counter.inc()
+        made += 1
+finally:
+    print(made)
 """
-    done = run(program, peer.url)
-    assert done.returncode == 0, done.stderr
-    assert peer.at("stats.counters.a.count")[0] > 0
+    for number in range(5):
+        peer.values.clear()
+        done = run(program, peer.url, str(0.1 + number / 1000))
+        assert done.returncode == 0, done.stderr
+        # The call that was interrupted may or may not have been made.
+        assert 0 <= sum(peer.at("stats.counters.a.count")) - int(done.stdout) <= 1
+        assert 0 <= sum(peer.at("stats.timers.t.count")) - int(done.stdout) <= 1
 
 
 # -- forks
@@ -360,3 +369,62 @@ if pid == 0:
 print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
     assert run(program, peer.url).stdout == "1\n"
+
+
+def test_a_child_may_start_again_with_the_same_arguments_or_with_its_own(peer: GraphitePeer):
+    """A worker's hook after the fork: start() works there, and sends nothing twice."""
+    program = """
+import os, sys, metricslib as metrics
+metrics.start(sys.argv[1], prefix="parent")
+for prefix in ("parent", "child"):
+    pid = os.fork()
+    if pid == 0:
+        metrics.start(sys.argv[1], prefix=prefix)
+        metrics.counter("a").inc(5)
+        metrics.stop()
+        metrics.default.ensure_flusher()
+        sys.exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+"""
+    done = run(program, peer.url)
+    assert done.returncode == 0, done.stderr
+    assert peer.at("stats.counters.child.a.count") == [5]
+    assert peer.received.decode().count("stats.counters.parent.a.count 5") == 1
+
+
+def test_the_page_of_a_child_starts_the_childs_own_flusher(peer: GraphitePeer):
+    """Asked for before the child measured anything, the inherited flusher begins here, with its destination."""
+    program = """
+import os, sys, metricslib as metrics
+metrics.start(sys.argv[1], prefix="w{pid}")
+if os.fork() == 0:
+    flusher = metrics.default.ensure_flusher()
+    assert flusher.running and flusher.to
+    metrics.counter("a").inc(3)
+    sys.exit(0)
+assert os.wait()[1] == 0
+"""
+    done = run(program, peer.url)
+    assert done.returncode == 0, done.stderr
+    assert [value for (path, _), value in peer.values.items() if path.endswith(".a.count")] == [3]
+
+
+def test_many_threads_may_ask_for_the_default_flusher_at_once():
+    """The first requests of a page that was never started come together, and get one flusher."""
+    program = """
+import threading, metricslib as metrics
+found = []
+barrier = threading.Barrier(8)
+def ask():
+    barrier.wait()
+    found.append(metrics.default.ensure_flusher())
+for _ in range(20):
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert len(found) == 8 and len(set(map(id, found))) == 1
+    found.clear()
+    metrics.stop()
+"""
+    done = run(program)
+    assert done.returncode == 0, done.stderr

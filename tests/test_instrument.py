@@ -285,21 +285,36 @@ class Interruption(Exception):
     """What a handler of a time limit raises, wherever the program is."""
 
 
-def test_an_interruption_in_the_middle_of_a_fold_reaches_the_program_and_is_counted(registry, tick, monkeypatch):
-    """Not swallowed, for it is the application's; what it cost is on the account, and measuring goes on."""
+def test_an_interruption_in_the_middle_of_a_fold_reaches_the_program_and_costs_nothing(registry, tick, monkeypatch):
+    """Not swallowed, for it is the application's; the values are still there, once, and measuring goes on."""
     instrument = registry.counter("x")
     instrument.inc(7)
 
-    def interrupted(batch):
+    def interrupted(self, state, batch):
         raise Interruption
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(instrument), "_absorb", lambda self, batch: interrupted(batch))
+        patch.setattr(type(instrument), "_absorbed", interrupted)
         with pytest.raises(Interruption):
             instrument._fold()
-    assert registry.account.totals() == {"interrupted": 1}
     instrument.inc(1)
-    assert tick().whole.counters == {"x": 1}
+    assert tick().whole.counters == {"x": 8}
+    assert registry.account.totals() == {}
+
+
+def test_a_fold_without_memory_or_stack_raises_nothing_and_is_done_later(registry, tick, monkeypatch):
+    """The caller did nothing wrong, and nothing is lost."""
+    instrument = registry.counter("x")
+    instrument.inc(7)
+
+    def exhausted(self, state, batch):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(instrument), "_absorbed", exhausted)
+        instrument._fold()
+    assert tick().whole.counters == {"x": 7}
+    assert registry.account.totals() == {"fold_error": 1}
 
 
 # -- callers from everywhere

@@ -231,6 +231,7 @@ class Courier:
         What was not is dropped, cause ``shutdown``. A courier that was stopped may be started again.
         """
         stop = Deadline(seconds)
+        dropped = sum(self.spool.holdings().dropped.values())
         self._failures, self._due = min(self._failures, 1), 0.0
         if self._thread is None and self.spool.holdings().waiting_batches:
             self._begin_late(stop)
@@ -243,11 +244,10 @@ class Courier:
             thread.join(stop.left())
             ended = not thread.is_alive()
         self._thread = None
-        waited = self.spool.holdings().waiting_batches
         self.spool.abandon("shutdown")
         if ended:
             self.destination.close()
-        return not waited
+        return sum(self.spool.holdings().dropped.values()) == dropped
 
     def _begin_late(self, stop: Deadline) -> None:
         """Deliver what waits although there is no thread, in this one if need be."""

@@ -1,14 +1,14 @@
 """Whisper files as a destination: Graphite's own storage, written in place of a carbon server.
 
 Files lie where carbon would put them, so graphite-web can be pointed at the directory: dots become folders, and a
-series with tags goes into a folder named after its hash. How values are rolled up into coarser archives follows from
+series with tags has a file named after its hash. How values are rolled up into coarser archives follows from
 what they are, by the path's last part. One process should write to a directory.
 """
 
 import os
 import re
 from collections.abc import Iterable, Mapping
-from errno import EISDIR, ELOOP, ENAMETOOLONG, ENOTDIR
+from errno import EEXIST, EISDIR, ELOOP, ENAMETOOLONG, ENOTDIR
 from hashlib import sha256
 from typing import Any
 
@@ -27,7 +27,7 @@ RETENTIONS = "10s:1d,1m:30d,10m:1y"
 _LONGEST = 255
 """Bytes in a file's name on every usual file system."""
 _LATEST = 2**32
-_THIS_PATH = (EISDIR, ELOOP, ENAMETOOLONG, ENOTDIR)
+_THIS_PATH = (EEXIST, EISDIR, ELOOP, ENAMETOOLONG, ENOTDIR)
 """Errors that concern one path and will not pass."""
 _TAG = re.compile(r"([^;!^=]+)=([^;~][^;]*)\Z")
 _SUMS = re.compile(r"(?:count|sum|sum_squares)(?:_(?:top)?\d[\d_]*)?|bin_\w+")
@@ -71,6 +71,10 @@ class WhisperDestination:
         archive (``too_old``) or beyond what the format can hold (``bad_stamp``), or in a file that is damaged
         (``bad_file``), and lines that are no points (``bad_line``).
         """
+        try:
+            os.makedirs(self._directory, exist_ok=True)
+        except OSError as error:  # not the fault of any one path
+            raise Undelivered(f"{self._directory}: {error.strerror}", payload) from error
         now = int(self._clock.time())
         lost: dict[str, int] = {}
         left: dict[str, list[tuple[int, float]]] = {}
@@ -150,9 +154,9 @@ def relative_path(path: str) -> str | None:
     >>> relative_path("web.hits.count"), relative_path("../secret"), relative_path("a..b")
     ('web/hits/count.wsp', None, None)
     """
-    if "/" in path or "\0" in path:
-        return None
     if ";" not in path:
+        if "/" in path or "\0" in path:
+            return None
         parts = path.split(".")
     else:
         canonical = _canonical(path)
