@@ -142,9 +142,8 @@ class Courier:
         return max(0.0, self._due - self._clock.monotonic())
 
     def _arrived(self, batch: Batch, lost: Mapping[str, int]) -> None:
-        if self._failures and self.destination.resend:
-            self.spool.rewind(REPEAT)
-        self.spool.settle(batch, None, lost)
+        if not (self._failures and self.destination.resend and self.spool.rewind(REPEAT)):
+            self.spool.settle(batch, None, lost)
         self._bytes += len(batch.payload)
         self._last_success = self._clock.monotonic()
         if self._failures:

@@ -65,6 +65,17 @@ def open_destination(
         raise InvalidDestination(without_secrets(url), str(error)) from None
 
 
+def split_urls(text: str) -> list[str]:
+    """Return the URLs in a list separated by commas.
+
+    A comma inside a URL's options does not separate, for what follows one that does is a scheme.
+
+    >>> split_urls("whisper:///data?retentions=10s:1d,1m:30d, console:")
+    ['whisper:///data?retentions=10s:1d,1m:30d', 'console:']
+    """
+    return [url.strip() for url in re.split(r",(?=\s*[a-z][a-z+]*:)", text) if url.strip()]
+
+
 def without_secrets(url: str) -> str:
     """Return ``url`` without what may be a password or a key.
 

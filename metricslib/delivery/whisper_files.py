@@ -154,16 +154,15 @@ def relative_path(path: str) -> str | None:
     >>> relative_path("web.hits.count"), relative_path("../secret"), relative_path("a..b")
     ('web/hits/count.wsp', None, None)
     """
-    if ";" not in path:
-        if "/" in path or "\0" in path:
-            return None
-        parts = path.split(".")
-    else:
-        canonical = _canonical(path)
-        if canonical is None:
-            return None
+    canonical = _canonical(path) if ";" in path else path
+    if canonical is None:
+        return None
+    if ";" in canonical:
         digest = sha256(canonical.encode()).hexdigest()
-        parts = ["_tagged", digest[:3], digest[3:6], digest]
+        return os.path.join("_tagged", digest[:3], digest[3:6], digest + ".wsp")
+    if "/" in canonical or "\0" in canonical:
+        return None
+    parts = canonical.split(".")
     parts[-1] += ".wsp" if parts[-1] else ""
     if not all(parts) or any(len(part.encode()) > _LONGEST for part in parts):
         return None
@@ -185,15 +184,18 @@ def _canonical(path: str) -> str | None:
 def aggregation(path: str, naming: Naming) -> str:
     """Return how the values of ``path`` are rolled up: counts and sums are summed, extremes stay, gauges keep the last.
 
+    Of a set the largest stays: six counts of distinct members do not add up.
+
     >>> [aggregation(f"stats.timers.q.{part}", Naming()) for part in ("count_90", "upper", "lower", "mean")]
     ['sum', 'max', 'min', 'average']
     """
     name = path.partition(";")[0]
     if naming.suffix:
         name = name.removesuffix("." + naming.suffix)
-    gauges = "stats.gauges" if naming.legacy else ".".join(filter(None, (naming.namespace, naming.gauges)))
-    if gauges and name.startswith(gauges + "."):
-        return "last"
+    for kind, own, method in (("gauges", naming.gauges, "last"), ("sets", naming.sets, "max")):
+        namespace = f"stats.{kind}" if naming.legacy else ".".join(filter(None, (naming.namespace, own)))
+        if namespace and name.startswith(namespace + "."):
+            return method
     last = name.rpartition(".")[2]
     if _SUMS.fullmatch(last) or (naming.legacy and name.startswith("stats_counts.")):
         return "sum"

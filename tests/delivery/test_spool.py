@@ -15,6 +15,12 @@ def batch(points: int = 1, size: int = 10, windows: int = 1) -> Batch:
     return Batch(0, points, b"x" * size, windows)
 
 
+def take(spool: MemorySpool) -> Batch:
+    taken = spool.head()
+    assert taken is not None
+    return taken
+
+
 @pytest.fixture
 def clock() -> ManualClock:
     return ManualClock()
@@ -57,7 +63,7 @@ def test_what_is_being_delivered_is_never_dropped():
     """Or it could be counted as delivered and as dropped; the next oldest goes."""
     spool = MemorySpool(max_bytes=2 * (100 + OVERHEAD), max_age=5, clock=ManualClock())
     spool.put(batch(1, 100))
-    taken = spool.head()
+    taken = take(spool)
     for points in (2, 4):
         spool.put(batch(points, 100))
     assert spool.holdings().dropped == {"spool_full": 2}
@@ -73,7 +79,7 @@ def test_what_has_waited_too_long_is_dropped(clock: ManualClock):
     spool.put(batch(2))
     assert spool.holdings().dropped == {}
     clock.advance(1)
-    assert spool.head().points == 2
+    assert take(spool).points == 2
     assert spool.holdings().dropped == {"too_old": 1}
 
 
@@ -91,7 +97,7 @@ def test_a_part_that_remains_stays_at_the_head():
     whole, rest, later = batch(10), batch(3), batch(1)
     spool.put(whole)
     spool.put(later)
-    spool.settle(spool.head(), rest, {"refused": 2})
+    spool.settle(take(spool), rest, {"refused": 2})
     held = spool.holdings()
     assert (held.delivered, held.dropped, held.waiting_points) == (5, {"refused": 2}, 4)
     assert spool.head() is rest
@@ -101,7 +107,7 @@ def test_an_outcome_that_cannot_be_is_refused():
     """More lost than there was would unbalance the account."""
     spool = MemorySpool()
     spool.put(batch(2))
-    taken = spool.head()
+    taken = take(spool)
     with pytest.raises(ValueError, match="more"):
         spool.settle(taken, None, {"bad_path": 3})
     spool.settle(taken)
@@ -113,10 +119,10 @@ def test_windows_count_when_their_last_batch_is_delivered():
     spool = MemorySpool()
     for windows in (0, 1, 1):
         spool.put(batch(1, windows=windows))
-    spool.settle(spool.head())
+    spool.settle(take(spool))
     assert spool.holdings().windows == 0
-    spool.settle(spool.head())
-    spool.settle(spool.head(), None, {"unconfirmed": 1})
+    spool.settle(take(spool))
+    spool.settle(take(spool), None, {"unconfirmed": 1})
     assert spool.holdings().windows == 1
 
 
@@ -129,7 +135,7 @@ def test_what_cannot_be_carried_is_in_the_account():
 
 def deliver(spool: MemorySpool, points: int, size: int = 10) -> None:
     spool.put(batch(points, size))
-    spool.settle(spool.head())
+    spool.settle(take(spool))
 
 
 def test_a_rewind_puts_the_last_seconds_in_front_again(clock: ManualClock):
@@ -153,7 +159,7 @@ def test_after_a_rewind_the_batch_on_its_way_still_arrives_last(clock: ManualClo
     spool = MemorySpool(keep=60, clock=clock)
     deliver(spool, 1)
     spool.put(batch(2))
-    taken = spool.head()
+    taken = take(spool)
     assert spool.rewind(60) == 1
     spool.settle(taken)  # it arrived, but it is sent once more
     order = []
@@ -171,7 +177,7 @@ def test_a_repeat_counts_once(clock: ManualClock):
     assert spool.rewind(60) == 5
     held = spool.holdings()
     assert (held.delivered, held.waiting_points, held.waiting_batches, held.waiting_bytes) == (5, 0, 1, 10)
-    spool.settle(spool.head(), None, {"bad_path": 2})
+    spool.settle(take(spool), None, {"bad_path": 2})
     assert (spool.holdings().delivered, spool.holdings().dropped) == (5, {})
     deliver(spool, 3)
     spool.rewind(60)
@@ -184,7 +190,7 @@ def test_a_batch_is_repeated_once(clock: ManualClock):
     spool = MemorySpool(keep=60, clock=clock)
     deliver(spool, 5)
     assert spool.rewind(60) == 5
-    spool.settle(spool.head())
+    spool.settle(take(spool))
     assert spool.rewind(60) == 0
 
 
@@ -214,13 +220,13 @@ def test_what_is_abandoned_is_counted_and_a_late_outcome_is_not():
     spool = MemorySpool()
     for points in (1, 2):
         spool.put(batch(points))
-    taken = spool.head()
+    taken = take(spool)
     assert spool.abandon("shutdown") == 3
     spool.settle(taken)
     held = spool.holdings()
     assert (held.delivered, held.dropped, held.waiting_points) == (0, {"shutdown": 3}, 0)
     spool.put(batch(4))
-    assert spool.head().points == 4
+    assert take(spool).points == 4
 
 
 def test_a_child_starts_empty_whatever_lock_the_parent_held():

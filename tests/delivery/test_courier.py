@@ -1,0 +1,575 @@
+"""A courier delivers in order, tries again in good time, survives everything, accounts for all, and ends when told."""
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+import pytest
+
+from metricslib.delivery import Batch, Courier, Deadline, MemorySpool, Options, Undelivered, open_destination
+from metricslib.naming import Naming
+from metricslib.testing import ManualClock
+from metricslib.window import Cut, Window
+from tests.peers import GraphitePeer, eventually
+
+LINE = b"a 1 1700000000\n"
+Outcome = Exception | Mapping[str, int] | Callable[[bytes, Deadline], Mapping[str, int]]
+
+
+def fails(payload: bytes, deadline: Deadline) -> Mapping[str, int]:
+    """The destination is away."""
+    raise Undelivered("host:2003: Connection refused", payload) from ConnectionRefusedError()
+
+
+class Fake:
+    """A destination that does what the test says, one outcome after the other, and succeeds when nothing is said."""
+
+    label = "fake://host"
+    deltas = False
+    relays = True
+    resend = True
+    revise = True
+
+    def __init__(self, *outcomes: Outcome, **options) -> None:
+        self.options = Options(**options)
+        self.outcomes = list(outcomes)
+        self.delivered: list[bytes] = []
+        self.attempts = 0
+        self.closed = 0
+
+    def encode(self, cut: Cut) -> list[Batch]:
+        return [Batch(cut.whole.end, 1, b"window %d\n" % cut.whole.end)]
+
+    def deliver(self, payload: bytes, deadline: Deadline) -> Mapping[str, int]:
+        self.attempts += 1
+        outcome = self.outcomes.pop(0) if self.outcomes else {}
+        if isinstance(outcome, Exception):
+            raise outcome
+        lost = outcome(payload, deadline) if callable(outcome) else outcome
+        self.delivered.append(payload)
+        return lost
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def batch(text: bytes = LINE, points: int | None = None) -> Batch:
+    return Batch(0, text.count(b"\n") if points is None else points, text)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def couriers() -> Iterator[Callable[..., Courier]]:
+    """Call with a destination for a courier whose thread ends with the test."""
+    made: list[Courier] = []
+
+    def make(destination, **options) -> Courier:
+        made.append(Courier(destination, **options))
+        return made[-1]
+
+    yield make
+    for courier in made:
+        courier.stop(0)
+
+
+def balanced(courier: Courier) -> bool:
+    held = courier.spool.holdings()
+    return held.put == held.delivered + sum(held.dropped.values()) + held.waiting_points
+
+
+# -- one step after the other
+
+
+def test_batches_are_delivered_in_order_and_nothing_is_due_then():
+    """One attempt a step; None says that nothing waits."""
+    destination = Fake()
+    courier = Courier(destination)
+    for text in (b"1\n", b"2\n", b"3\n"):
+        courier.offer(batch(text))
+    assert [courier.step(), courier.step(), courier.step(), courier.step()] == [0, 0, None, None]
+    assert destination.delivered == [b"1\n", b"2\n", b"3\n"]
+
+
+def test_a_window_is_encoded_by_the_destination():
+    """send() takes what the registry cut."""
+    destination = Fake()
+    courier = Courier(destination)
+    window = Window(0, 10, 10)
+    courier.send(Cut(window, window))
+    courier.step()
+    assert destination.delivered == [b"window 10\n"]
+    assert courier.status().windows_sent == 1
+
+
+def test_relayed_points_keep_path_and_stamp_and_are_no_window():
+    """They pass by naming and prefix."""
+    destination = Fake()
+    courier = Courier(destination)
+    courier.relay([("a.b", 0.5, 1_700_000_000), ("c;k=v", 2, 5)])
+    courier.relay([])
+    courier.step()
+    assert destination.delivered == [b"a.b 0.5 1700000000\nc;k=v 2 5\n"]
+    assert (courier.status().points_sent, courier.status().windows_sent) == (2, 0)
+
+
+def test_points_that_a_destination_cannot_carry_are_counted():
+    """Cause ``unsupported``; nothing waits."""
+    destination = Fake()
+    destination.relays = False
+    courier = Courier(destination)
+    courier.relay([("a.b", 0.5, 1_700_000_000)] * 3)
+    assert courier.step() is None
+    assert courier.status().dropped == {"unsupported": 3}
+    assert balanced(courier)
+
+
+def test_waits_between_attempts_grow_to_a_bound(clock: ManualClock):
+    """From half a second, doubled each time, to half a minute; and nothing is tried before it is due."""
+    destination = Fake(*[fails] * 10)
+    courier = Courier(destination, clock=clock, rng=lambda: 1.0)
+    courier.offer(batch())
+    waits = []
+    for _ in range(10):
+        wait = courier.step()
+        assert wait is not None
+        waits.append(wait)
+        assert courier.step() == wait
+        clock.advance(wait)
+    assert waits == [0.5, 1, 2, 4, 8, 16, 30, 30, 30, 30]
+    assert destination.attempts == 10
+    assert courier.step() is None
+    assert destination.delivered == [LINE]
+
+
+def test_waits_are_a_random_share_of_the_bound(clock: ManualClock):
+    """A server that comes back is not met by everybody at once."""
+    courier = Courier(Fake(fails, fails), clock=clock, rng=iter([0.25, 0.75]).__next__)
+    courier.offer(batch())
+    assert courier.step() == 0.125
+    clock.advance(0.125)
+    assert courier.step() == 0.75
+
+
+def test_the_wait_starts_small_again_after_a_success(clock: ManualClock):
+    """Each outage is a new one."""
+    courier = Courier(Fake(fails, fails, {}, fails), clock=clock, rng=lambda: 1.0)
+    courier.offer(batch())
+    for wait in (0.5, 1.0, None):
+        assert courier.step() == wait
+        clock.advance(wait or 0)
+    courier.offer(batch())
+    assert courier.step() == 0.5
+
+
+def test_what_was_lost_on_the_way_is_dropped_by_cause():
+    """A delivery may succeed and still have lost something, such as paths that are none."""
+    courier = Courier(Fake({"bad_path": 2}))
+    courier.offer(batch(LINE * 5))
+    courier.step()
+    assert courier.status().points_sent == 3
+    assert courier.status().dropped == {"bad_path": 2}
+    assert courier.status().up
+
+
+def test_a_part_that_remains_is_tried_again_alone(clock: ManualClock):
+    """What was delivered, lost and kept of it is counted in lines."""
+    destination = Fake(Undelivered("refused", b"c:1|c\n\nd:1|c\ne:1|c", {"refused": 1}))
+    courier = Courier(destination, clock=clock)
+    courier.offer(Batch(10, 5, b"a:1|c\n\nb:1|c\n\nc:1|c\n\nd:1|c\ne:1|c"))
+    courier.step()
+    status = courier.status()
+    assert (status.points_sent, status.dropped, status.waiting_points) == (1, {"refused": 1}, 3)
+    assert status.windows_sent == 0
+    clock.advance(30)
+    courier.step()
+    assert destination.delivered == [b"c:1|c\n\nd:1|c\ne:1|c"]
+    assert (courier.status().points_sent, courier.status().windows_sent) == (4, 1)
+    assert balanced(courier)
+
+
+def test_what_must_not_be_sent_again_is_gone():
+    """All of unknown fate is lost; nothing waits, and the destination is down."""
+    courier = Courier(Fake(Undelivered("reset", b"", {"unconfirmed": 2})))
+    courier.offer(batch(b"a:1|c\nb:1|c\n"))
+    assert courier.step() is None
+    status = courier.status()
+    assert (status.dropped, status.waiting_points, status.up) == ({"unconfirmed": 2}, 0, False)
+
+
+def test_after_an_outage_the_last_minute_is_sent_again(clock: ManualClock):
+    """A Graphite server may have died with it in memory. Counted once; old before new, for the last value stays."""
+    destination = Fake()
+    courier = Courier(destination, clock=clock)
+    for number in range(10):
+        courier.offer(batch(b"%d\n" % number))
+        courier.step()
+        clock.advance(10)
+    destination.outcomes = [fails] * 3
+    courier.offer(batch(b"10\n"))
+    for _ in range(3):
+        courier.step()
+        clock.advance(600)
+    destination.delivered.clear()
+    while courier.step() is not None:
+        pass
+    assert destination.delivered == [b"10\n", *[b"%d\n" % number for number in range(3, 10)], b"10\n"]
+    assert courier.status().points_sent == 11
+    assert courier.status().windows_sent == 11
+    assert balanced(courier)
+
+
+def test_nothing_is_sent_again_to_who_adds_up(clock: ManualClock):
+    """A statsd server would count it twice."""
+    destination = Fake({}, fails)
+    destination.resend = False
+    courier = Courier(destination, clock=clock)
+    for text in (b"1\n", b"2\n"):
+        courier.offer(batch(text))
+        courier.step()
+    clock.advance(30)
+    while courier.step() is not None:
+        pass
+    assert destination.delivered == [b"1\n", b"2\n"]
+
+
+def test_the_urls_options_bound_spool_and_attempt(clock: ManualClock):
+    """Bytes, age, and the time of one attempt."""
+    left: list[float] = []
+
+    def deliver(payload, deadline):
+        left.append(deadline.left())
+        return {}
+
+    courier = Courier(Fake(deliver, timeout=7.0, spool_bytes=1000, max_age=60), clock=clock)
+    courier.offer(batch(b"x" * 1001, 1))
+    assert courier.status().dropped == {"spool_full": 1}
+    courier.offer(batch(b"old\n"))
+    clock.advance(61)
+    courier.offer(batch(b"new\n"))
+    courier.step()
+    assert courier.status().dropped == {"spool_full": 1, "too_old": 1}
+    assert 6 < left[0] <= 7
+
+
+# -- errors
+
+
+@pytest.mark.parametrize("error", [RuntimeError("hunter2"), ValueError(), MemoryError(), KeyError("x")])
+def test_any_exception_is_survived_and_counted(clock: ManualClock, caplog: pytest.LogCaptureFixture, error):
+    """A defect of a destination costs a wait and a line in the log, which has the place but not the error's text."""
+    courier = Courier(Fake(error), clock=clock)
+    courier.offer(batch())
+    courier.step()
+    status = courier.status()
+    assert status.errors_by_type == {type(error).__name__: 1}
+    assert (status.errors, status.up, status.waiting_points) == (1, False, 1)
+    assert status.last_error == f"unexpected {type(error).__name__}"
+    (record,) = caplog.records
+    assert "test_courier.py" in record.getMessage()
+    assert "hunter2" not in record.getMessage()
+    clock.advance(30)
+    courier.step()
+    assert courier.status().up
+    assert balanced(courier)
+
+
+@pytest.mark.parametrize(
+    "outcome", [{"bad_path": 99}, Undelivered("odd", b"a\nb\nc\n"), Undelivered("odd", LINE, {"refused": 99})]
+)
+def test_an_impossible_account_costs_nothing(clock: ManualClock, outcome):
+    """A destination that loses more than there was is wrong: the batch is tried again."""
+    courier = Courier(Fake(outcome), clock=clock)
+    courier.offer(batch())
+    courier.step()
+    assert courier.status().waiting_points == 1
+    assert courier.status().errors_by_type["ValueError"] == 1
+    clock.advance(30)
+    courier.step()
+    assert courier.status().points_sent == 1
+    assert balanced(courier)
+
+
+def test_errors_are_logged_once_until_the_next_success(clock: ManualClock, caplog: pytest.LogCaptureFixture):
+    """A night's outage is one line in the log, and its end another; the next outage is heard again."""
+    caplog.set_level(logging.INFO, "metricslib")
+    courier = Courier(Fake(fails, fails, fails, {}, fails, fails), clock=clock)
+    for _ in range(2):
+        courier.offer(batch())
+        for _ in range(5):
+            courier.step()
+            clock.advance(30)
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO", "WARNING", "INFO"]
+    assert caplog.records[0].getMessage().startswith("fake://host: host:2003: Connection refused")
+    assert courier.status().errors_by_type == {"ConnectionRefusedError": 5}
+
+
+def test_the_status_says_how_it_goes(clock: ManualClock):
+    """Up or down and since when, age of the last success, what was sent, failed and waits."""
+    begin = clock.time()
+    courier = Courier(Fake({}, fails), clock=clock)
+    assert (courier.status().up, courier.status().since, courier.status().age) == (True, begin, None)
+    courier.offer(batch(LINE * 3))
+    courier.step()
+    clock.advance(5)
+    assert courier.status().age == 5
+    courier.offer(batch(LINE))
+    courier.step()
+    clock.advance(3)
+    status = courier.status()
+    assert (status.label, status.up, status.since, status.age) == ("fake://host", False, begin + 5, 8)
+    assert (status.windows_sent, status.points_sent, status.bytes_sent) == (1, 3, 3 * len(LINE))
+    assert (status.waiting_batches, status.waiting_points, status.waiting_bytes) == (1, 1, len(LINE))
+    assert status.last_error == "host:2003: Connection refused"
+
+
+# -- the thread
+
+
+def test_the_thread_delivers_what_is_offered(couriers):
+    """In the background, without being asked."""
+    destination = Fake()
+    courier = couriers(destination)
+    courier.start()
+    courier.start()
+    for number in range(100):
+        courier.offer(batch(b"%d\n" % number))
+    assert courier.wait_idle(20)
+    assert destination.delivered == [b"%d\n" % number for number in range(100)]
+    assert courier.stop(20)
+    assert destination.closed == 1
+
+
+def test_no_thread_runs_before_start():
+    """Making a courier costs no thread."""
+    before = threading.active_count()
+    courier = Courier(Fake())
+    courier.offer(batch())
+    assert threading.active_count() == before
+    assert not courier.wait_idle(20)
+
+
+def test_the_thread_survives_a_broken_spool(couriers, monkeypatch: pytest.MonkeyPatch):
+    """Whatever is wrong, it goes on."""
+    spool = MemorySpool()
+    destination = Fake()
+    courier = couriers(destination, spool=spool)
+    monkeypatch.setattr(spool, "head", lambda: 1 / 0)
+    courier.start()
+    courier.offer(batch())
+    eventually(lambda: courier.status().errors_by_type.get("ZeroDivisionError"))
+    monkeypatch.undo()
+    courier.offer(batch())
+    assert courier.wait_idle(20)
+    assert len(destination.delivered) == 2
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_was_ended_begins_again(couriers):
+    """Nothing should end it; if something has, nobody has to notice."""
+
+    def kill(payload, deadline):
+        raise SystemExit  # ends a thread without a word
+
+    destination = Fake(kill)
+    courier = couriers(destination)
+    courier.start()
+    thread = courier._thread
+    courier.offer(batch(b"1\n"))
+    thread.join(20)
+    assert not thread.is_alive()
+    courier.offer(batch(b"2\n"))
+    assert courier.wait_idle(20)
+    assert destination.delivered == [b"1\n", b"2\n"]
+
+
+def test_stop_delivers_what_waits(couriers):
+    """Also when no thread was ever begun."""
+    for begun in (True, False):
+        destination = Fake()
+        courier = couriers(destination)
+        if begun:
+            courier.start()
+        for number in range(10):
+            courier.offer(batch(b"%d\n" % number))
+        assert courier.stop(20)
+        assert len(destination.delivered) == 10
+        assert courier.status().dropped == {}
+
+
+def test_stop_does_not_wait_for_the_next_attempt_to_be_due(couriers, clock: ManualClock):
+    """It tries at once, and again, however long the wait was to be."""
+    destination = Fake(*[fails] * 5)
+    courier = couriers(destination, clock=clock, rng=lambda: 1.0)
+    courier.offer(batch())
+    for _ in range(5):
+        courier.step()
+        clock.advance(100)
+    destination.outcomes = []
+    assert courier.stop(20)
+    assert destination.delivered == [LINE]
+
+
+def test_stop_counts_what_it_could_not_deliver(couriers):
+    """Cause ``shutdown``; the deadline holds, and the account balances."""
+    courier = couriers(Fake(*[fails] * 1000))
+    courier.start()
+    courier.offer(batch(LINE * 3))
+    courier.offer(batch(LINE * 2))
+    begin = time.monotonic()
+    assert not courier.stop(0.3)
+    assert time.monotonic() - begin < 2
+    assert courier.status().dropped == {"shutdown": 5}
+    assert courier.status().waiting_points == 0
+    assert balanced(courier)
+
+
+def test_stop_ends_in_time_whatever_hangs(couriers, over: threading.Event):
+    """A resolver cannot be interrupted: stop() does not wait for it, and what it comes to later does not count."""
+    begun = threading.Event()
+
+    def hang(payload, deadline):
+        begun.set()
+        over.wait(60)
+        return {}
+
+    destination = Fake(hang)
+    courier = couriers(destination)
+    courier.start()
+    thread = courier._thread
+    courier.offer(batch())
+    begun.wait(20)
+    begin = time.monotonic()
+    assert not courier.stop(0.2)
+    assert time.monotonic() - begin < 2
+    assert courier.status().dropped == {"shutdown": 1}
+    assert destination.closed == 0
+    over.set()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert courier.status().points_sent == 0
+    assert balanced(courier)
+
+
+@pytest.mark.parametrize("scheme", ["graphite", "statsd+tcp"])
+def test_stop_cuts_a_send_to_a_peer_that_never_reads(couriers, over, peer, scheme: str):
+    """The socket is given up within the deadline, and the thread ends."""
+    one = peer(lambda connection: over.wait(60))
+    courier = couriers(open_destination(f"{scheme}://127.0.0.1:{one.port}?timeout=60", Naming()))
+    courier.start()
+    thread = courier._thread
+    courier.offer(batch(LINE * 1_000_000))
+    eventually(lambda: courier._attempt)
+    begin = time.monotonic()
+    assert not courier.stop(0.5)
+    assert time.monotonic() - begin < 2
+    thread.join(20)
+    assert sum(courier.status().dropped.values()) == 1_000_000
+    assert balanced(courier)
+
+
+def test_a_stopped_courier_may_start_again(couriers):
+    """Under the same spool and counts."""
+    destination = Fake()
+    courier = couriers(destination)
+    for number in range(3):
+        courier.start()
+        courier.offer(batch(b"%d\n" % number))
+        assert courier.stop(20)
+    assert destination.delivered == [b"0\n", b"1\n", b"2\n"]
+    assert courier.status().points_sent == 3
+
+
+def test_a_stop_without_threads_delivers_in_the_callers(monkeypatch: pytest.MonkeyPatch):
+    """At the end of the interpreter no thread can begin any more."""
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    destination = Fake()
+    courier = Courier(destination)
+    courier.offer(batch())
+    assert courier.stop(20)
+    assert destination.delivered == [LINE]
+
+
+def test_a_forked_child_has_nothing_of_its_parents(couriers, over: threading.Event):
+    """Neither thread nor lock nor what waits: that is the parent's to deliver. The child can begin anew."""
+    begun = threading.Event()
+
+    def hang(payload, deadline):
+        begun.set()
+        over.wait(60)
+        return {}
+
+    destination = Fake(hang)
+    courier = couriers(destination)
+    courier.start()
+    courier.offer(batch(b"parent's\n"))
+    courier.offer(batch(b"parent's too\n"))
+    begun.wait(20)
+    with courier.spool._lock:
+        child = os.fork()
+        if child == 0:
+            done = 1
+            try:
+                courier.forget()
+                assert courier.status().waiting_batches == 0
+                destination.outcomes, destination.delivered = [], []
+                courier.start()
+                courier.offer(batch(b"child's\n"))
+                assert courier.stop(20)
+                assert destination.delivered == [b"child's\n"]
+                done = 0
+            finally:
+                os._exit(done)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    over.set()
+    assert courier.stop(20)
+    assert destination.delivered == [b"parent's\n", b"parent's too\n"]
+
+
+def test_a_graphite_that_dies_and_comes_back_has_every_point(couriers):
+    """With real sockets: nothing that was sent during its absence is missing, and nothing is counted twice."""
+    first = GraphitePeer()
+    courier = couriers(open_destination(first.url, Naming()), rng=lambda: 0.0)
+    courier.start()
+    for stamp in range(10):
+        courier.relay([("a", stamp, stamp)])
+    assert courier.wait_idle(20)
+    first.close()
+    for stamp in range(10, 20):
+        courier.relay([("a", stamp, stamp)])
+    eventually(lambda: not courier.status().up)
+    second = GraphitePeer(first.port)
+    eventually(lambda: courier.status().waiting_batches == 0)
+    assert second.at("a") == list(range(20))
+    assert courier.status().points_sent == 20
+    assert courier.status().dropped == {}
+    second.close()
+
+
+def test_a_statsd_server_that_comes_back_gets_every_increment_once(couriers):
+    """On the same host a refusal is heard at once, so nothing is sent into the void."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        port = server.getsockname()[1]
+    courier = couriers(open_destination(f"statsd://127.0.0.1:{port}", Naming()), rng=lambda: 0.0)
+    courier.start()
+    for number in range(5):
+        window = Window(0, 10, 10, counters={"a": number + 1})
+        courier.send(Cut(window, window))
+    eventually(lambda: not courier.status().up)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", port))
+        server.settimeout(20)
+        assert [server.recv(100) for _ in range(5)] == [b"a:%d|c" % (number + 1) for number in range(5)]
+    assert courier.wait_idle(20)
+    assert courier.status().dropped == {}
