@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from metricslib.delivery import split_urls
+
 from .addresses import host_and_port
 
 __all__ = ["Kind", "toml"]
@@ -166,11 +168,10 @@ def toml(value: object) -> str:
 TEXT = Kind("text", _text)
 NAME = Kind("letters, digits, '_', '-' and inner dots", _name)
 WORDS = Kind("a list of names", _texts, _words)
-# A comma inside a URL's options (retentions=10s:1d,1m:30d) does not separate: what follows one that does is a scheme.
 URLS = Kind(
     "a list of URLs",
     _texts,
-    lambda text: [url.strip() for url in re.split(r",(?=\s*[a-z][a-z+]*:)", text) if url.strip()],
+    split_urls,
 )
 COUNT = Kind("a whole number of at least 1", _count, _number)
 SIZE = Kind("a number of bytes from 1 to 1 GiB", _size, _number)

@@ -12,16 +12,16 @@
 
     metrics.start("graphite://graphite.example:2003", prefix="shop.web1")
 
-Instruments are counters, gauges, timers, histograms and uniques; each call on them takes well under a microsecond,
-waits for nothing and never raises. A background flusher ends an interval every ten seconds and ships its aggregates
-under statsd's names. All functions here work on one default registry; :class:`Registry` and :class:`Flusher` are for
-those who want their own.
+Instruments are counters, gauges, timers, histograms and uniques; a call on one only appends to a list, and never
+raises. A background flusher ends an interval every ten seconds and ships its aggregates under statsd's names. All
+functions here work on one default registry; :class:`Registry` and :class:`Flusher` are for those who want their own.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .counter import Counter
+from .decorators import SlowCall
 from .default import (
     count_exceptions,
     counted,
@@ -63,6 +63,7 @@ __all__ = [
     "MetricsError",
     "Registry",
     "Scope",
+    "SlowCall",
     "Timer",
     "Unique",
     "add_tags",

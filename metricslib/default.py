@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from .delivery import split_urls
 from .errors import AlreadyStarted, InvalidOption
 from .flusher import EXIT_DEADLINE, Flusher
 from .registry import Registry
@@ -78,7 +79,7 @@ def start(
     global _flusher, _arguments
     if to is None:
         to = os.environ.get("METRICSLIB_TO", "")
-        to = [url.strip() for url in to.split(",") if url.strip()]
+        to = split_urls(to)
     arguments = {
         "to": (to,) if isinstance(to, str) else tuple(to),
         "interval": _seconds("METRICSLIB_INTERVAL") if interval is None else interval,

@@ -409,6 +409,21 @@ assert os.wait()[1] == 0
     assert [value for (path, _), value in peer.values.items() if path.endswith(".a.count")] == [3]
 
 
+def test_destinations_may_come_from_the_environment(peer: GraphitePeer, tmp_path: Path):
+    """Several are separated by commas, but not at commas inside a URL; the other settings have variables too."""
+    program = "import metricslib as metrics; print(metrics.start().to); metrics.counter('a').inc(2)"
+    whisper = f"whisper://{tmp_path}?retentions=1s:1h,1m:1d"
+    environment = {"METRICSLIB_TO": f"{whisper}, {peer.url}", "METRICSLIB_PREFIX": "p", "METRICSLIB_INTERVAL": "5"}
+    done = run(program, **environment)
+    assert done.stdout == f"{(whisper, peer.url)}\n", done.stderr
+    ((path, stamp),) = [key for key in peer.values if key[0].endswith(".a.count")]
+    assert path == "stats.counters.p.a.count"
+    assert stamp % 5 == 0
+    peer.values.clear()
+    assert run(program, **environment, METRICSLIB_DISABLED="1").stdout == "()\n"
+    assert not peer.values
+
+
 def test_many_threads_may_ask_for_the_default_flusher_at_once():
     """The first requests of a page that was never started come together, and get one flusher."""
     program = """

@@ -3,7 +3,7 @@
 from .courier import Courier
 from .deadline import Deadline
 from .destination import Destination, Options, Undelivered
-from .destinations import open_destination
+from .destinations import open_destination, split_urls
 from .spool import Batch, Holdings, MemorySpool, Spool
 from .status import Status
 
@@ -19,4 +19,5 @@ __all__ = [
     "Status",
     "Undelivered",
     "open_destination",
+    "split_urls",
 ]

@@ -30,7 +30,7 @@ from .statsd import StatsdDestination
 from .transport import Endpoint
 from .whisper_files import RETENTIONS, WhisperDestination, parse_retentions
 
-__all__ = ["SCHEMES", "open_destination", "without_secrets"]
+__all__ = ["SCHEMES", "open_destination", "split_urls", "without_secrets"]
 
 SCHEMES = (
     "graphite",
