@@ -92,6 +92,11 @@ class Forwarder:
         page: dict[str, Any] = answer.json()
         return page
 
+    def ticks(self, times: int = 1) -> None:
+        """Wait until so many more of its intervals have ended."""
+        end = self.page()["flusher"]["ticks"] + times
+        eventually(lambda: self.page()["flusher"]["ticks"] >= end, 10.0 + 10 * times)
+
     def end(self, *signals: signal.Signals) -> int:
         """Send signals, and return the exit code."""
         for number in signals:

@@ -5,7 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -32,7 +32,7 @@ MAX_UPDATES_PER_SECOND = inf
 CARBON_METRIC_INTERVAL = 0
 LOG_UPDATES = False
 """
-SCHEMAS = "[everything]\npattern = .*\nretentions = {interval}s:1d\n"
+SCHEMAS = "[everything]\npattern = .*\nretentions = {interval}s:1000\n"
 
 
 def free_port() -> int:
@@ -42,7 +42,7 @@ def free_port() -> int:
 
 
 class Carbon:
-    """A carbon-cache in a directory of its own, which keeps one point an interval for a day."""
+    """A carbon-cache in a directory of its own, which keeps the points of a thousand intervals."""
 
     def __init__(self, root: Path, interval: int) -> None:
         self.root = root
@@ -51,7 +51,7 @@ class Carbon:
         (root / "storage" / "log").mkdir(parents=True)
         (root / "carbon.conf").write_text(CARBON_CONF.format(root=root, port=self.port))
         (root / "storage-schemas.conf").write_text(SCHEMAS.format(interval=interval))
-        self._process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -63,7 +63,7 @@ class Carbon:
         command += ["--nodaemon", f"--config={self.root}/carbon.conf", "start"]
         environment = {**os.environ, "GRAPHITE_ROOT": str(self.root)}
         log = (self.root / "carbon.log").open("ab")
-        self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         log.close()
         eventually(self._listens)
 
@@ -73,10 +73,10 @@ class Carbon:
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         """End it; what it only had in memory is gone."""
-        if self._process is not None:
-            self._process.send_signal(number)
-            self._process.wait()
-            self._process = None
+        if self.process is not None:
+            self.process.send_signal(number)
+            self.process.wait()
+            self.process = None
 
     def file(self, path: str) -> Path:
         """The whisper file of a path, plain or tagged, where carbon itself puts it."""
@@ -85,6 +85,23 @@ class Carbon:
 
             return self.root / "storage" / "whisper" / (TaggedSeries.encode(path, os.sep, hash_only=True) + ".wsp")
         return self.root / "storage" / "whisper" / (path.replace(".", "/") + ".wsp")
+
+    def adds_up(self, totals: Mapping[str, float], first: int, last: int) -> None:
+        """Wait until what is in all slots from ``first`` to ``last`` adds up to each path's total."""
+        stamps = list(range(first // self.interval * self.interval, last + self.interval, self.interval))
+        off = dict.fromkeys(totals, 0.0)
+
+        def all_match() -> bool:
+            for path in list(off):
+                off[path] = sum(value or 0 for value in self.read(path, stamps))
+                if off[path] == pytest.approx(totals[path], rel=1e-12):
+                    del off[path]
+            return not off
+
+        try:
+            eventually(all_match)
+        except AssertionError:
+            assert off == {path: totals[path] for path in off}
 
     def read(self, path: str, stamps: list[int]) -> list[float | None]:
         """What is in the slots of ``stamps``, which are consecutive; None where nothing was written (yet)."""
@@ -102,10 +119,22 @@ class Carbon:
 
 
 @pytest.fixture
-def carbon(tmp_path: Path, need: Callable[..., None]) -> Iterator[Carbon]:
+def start_carbon(tmp_path: Path, need: Callable[..., None]) -> Iterator[Callable[[int], Carbon]]:
+    """Call with an interval for a running carbon-cache with slots of so many seconds."""
+    started: list[Carbon] = []
+
+    def start(interval: int) -> Carbon:
+        need("carbon-cache.py")
+        started.append(Carbon(tmp_path / f"carbon{len(started)}", interval))
+        started[-1].start()
+        return started[-1]
+
+    yield start
+    for cache in started:
+        cache.stop(signal.SIGKILL)
+
+
+@pytest.fixture
+def carbon(start_carbon: Callable[[int], Carbon]) -> Carbon:
     """A running carbon-cache with 10-second slots."""
-    need("carbon-cache.py")
-    cache = Carbon(tmp_path / "carbon", interval=10)
-    cache.start()
-    yield cache
-    cache.stop(signal.SIGKILL)
+    return start_carbon(10)

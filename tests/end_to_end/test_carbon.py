@@ -6,6 +6,7 @@ import signal
 import statistics
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -93,7 +94,10 @@ class Program:
         eventually(lambda: carbon.read(last, self.stamps)[-1] is not None)
         for path, values in self.expected.items():
             close = pytest.approx(values, rel=1e-12, abs=1e-9)
-            eventually(lambda path=path, close=close: carbon.read(path, self.stamps) == close, or_else=path)
+            eventually(partial(self._holds, carbon, path, close), or_else=path)
+
+    def _holds(self, carbon: Carbon, path: str, values: object) -> bool:
+        return carbon.read(path, self.stamps) == values
 
     def undelivered(self) -> int:
         return sum(status.waiting_points for status in self.flusher.status().destinations)
