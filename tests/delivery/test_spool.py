@@ -159,9 +159,9 @@ def test_after_a_rewind_the_batch_on_its_way_still_arrives_last(clock: ManualClo
     spool = MemorySpool(keep=60, clock=clock)
     deliver(spool, 1)
     spool.put(batch(2))
-    taken = take(spool)
+    arrived = take(spool)
     assert spool.rewind(60) == 1
-    spool.settle(taken)  # it arrived, but it is sent once more
+    spool.settle(arrived)  # it arrived, but it is sent once more
     order = []
     while (taken := spool.head()) is not None:
         order.append(taken.points)
