@@ -414,13 +414,13 @@ def test_destinations_may_come_from_the_environment(peer: GraphitePeer, tmp_path
     program = "import metricslib as metrics; print(metrics.start().to); metrics.counter('a').inc(2)"
     whisper = f"whisper://{tmp_path}?retentions=1s:1h,1m:1d"
     environment = {"METRICSLIB_TO": f"{whisper}, {peer.url}", "METRICSLIB_PREFIX": "p", "METRICSLIB_INTERVAL": "5"}
-    done = run(program, **environment)
+    done = run(program, timeout=30, **environment)
     assert done.stdout == f"{(whisper, peer.url)}\n", done.stderr
     ((path, stamp),) = [key for key in peer.values if key[0].endswith(".a.count")]
     assert path == "stats.counters.p.a.count"
     assert stamp % 5 == 0
     peer.values.clear()
-    assert run(program, **environment, METRICSLIB_DISABLED="1").stdout == "()\n"
+    assert run(program, timeout=30, **environment, METRICSLIB_DISABLED="1").stdout == "()\n"
     assert not peer.values
 
 
