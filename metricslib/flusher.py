@@ -179,16 +179,7 @@ class Flusher:
         if self._own:
             self._safely("own metrics", lambda: self.registry.remove_source(self._own_metrics))
         self.registry.release(self)
-        if self.registry.held_up:  # most likely by a signal handler that called this: its program ends next
-            _at_exit(self._sweep)
-        return all(delivered) and not self.registry.held_up and not thread.is_alive()
-
-    def _sweep(self) -> None:
-        """At the end of the program, send what was held up when the flusher was stopped."""
-        if not self.running and not self.registry.claimed:
-            self._safely("last sweep", lambda: self._flush(final=True))
-            for courier in self._couriers:
-                courier.stop(EXIT_DEADLINE)
+        return all(delivered) and not thread.is_alive()
 
     def change(
         self, to: str | Iterable[str], *, interval: float, naming: Naming, timeout: float = EXIT_DEADLINE

@@ -33,6 +33,7 @@ the time, and the buffer would grow without end. It is a moment, not a wait for 
 in a signal handler that interrupted it, the call goes on.
 """
 _MOMENT = 0.001  # seconds
+_PATIENCE = 0.25  # seconds, for the flusher
 OVERRUN = 1 << 20
 """How many may wait while the fold is held up; what comes then is dropped and counted, cause ``buffer_full``."""
 CHILDREN = 4096
@@ -167,7 +168,7 @@ class Instrument:
         stand_back = CROWDED < waiting < OVERRUN and waiting % FULL == 0
         if lock.acquire(timeout=_MOMENT if stand_back else 0):
             try:
-                self._absorb_pending()
+                self._absorb_pending(lock)
             except (MemoryError, RecursionError):  # the values wait for the next fold
                 self._home.account.add("fold_error")
             finally:
@@ -179,16 +180,16 @@ class Instrument:
                 return
             self._home.account.add("buffer_full")
 
-    def _absorb_pending(self) -> None:
-        """Compute the new state aside, then exchange it for the values in it.
+    def _absorb_pending(self, lock: threading.Lock) -> None:
+        """Compute the new state aside, then exchange it for the values in it. The caller has taken ``lock``.
 
         Whatever breaks in between, such as an exception of a signal handler, leaves state and buffer as they were.
         """
-        pending, lock = self._awake, self._lock
+        pending = self._awake
         # No further than OVERRUN: what is beyond may be dropped by others at any moment.
         if taken := min(len(pending), OVERRUN):
             state, bad = self._absorbed(self._state, pending[:taken])
-            if self._lock is not lock:  # a fork in the middle: this is the child, and the values are the parent's
+            if self._lock is not lock:  # it took too long and another took over, or this is the child of a fork
                 return
             # Nothing comes between these two: the interpreter lets others in at calls and jumps only.
             self._state = state
@@ -221,23 +222,25 @@ class Instrument:
         """Whether the next use wakes the instrument."""
         return type(self._pending) is _Alarm
 
-    def _collect(self, into: Aggregates) -> bool:
+    def _collect(self, into: Aggregates) -> None:
         """Move what is new into ``into``. Called by the flusher alone.
 
-        An instrument whose fold is held up for long (its thread was stopped in the middle, say by a signal handler that
-        waits for this very flush) keeps its values for the next time: then the answer is False.
+        From a fold that is held up it takes over, under another lock, and the other finds that out when it goes on. Its
+        thread may be stopped, or run a signal handler that waits for this very flush; or the handler raised between the
+        taking of the lock and the ``try``, and nobody would ever release it.
         """
         lock = self._lock
-        if not lock.acquire(timeout=0.25):
-            return False
+        if not lock.acquire(timeout=_PATIENCE):
+            lock = threading.Lock()
+            lock.acquire()
+            self._lock = lock
         try:
-            self._absorb_pending()
+            self._absorb_pending(lock)
             state, self._state = self._state, None
         finally:
             lock.release()
         if state is not None and (value := self._aggregate(state)) is not None:
             into.add(self.kind, self.key, value)
-        return True
 
     def _sleep(self) -> None:
         """Tell home at the next use."""

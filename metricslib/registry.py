@@ -85,8 +85,6 @@ class Registry(Instruments):
         self._asleep: weakref.WeakValueDictionary[Series, Instrument] = weakref.WeakValueDictionary()
         self._first_use: list[Callable[[], None]] = []
         self._owner: object = None
-        self.held_up = False
-        """Whether at the last look an instrument could not be read: its thread was stopped in the middle of a fold."""
         self._start_anew()
         _registries.add(self)
 
@@ -149,11 +147,6 @@ class Registry(Instruments):
         if self._owner not in (None, owner):
             raise AlreadyStarted(self._owner, owner)
         self._owner = owner
-
-    @property
-    def claimed(self) -> bool:
-        """Whether somebody ends this registry's intervals."""
-        return self._owner is not None
 
     def release(self, owner: object) -> None:
         """Let another end this registry's intervals."""
@@ -240,15 +233,13 @@ class Registry(Instruments):
 
     def _gather(self, *, callbacks: bool) -> None:
         now = self.clock.time()
-        self.held_up = False
         for instrument in list(self._asleep.values()):
             if instrument.sleeping and instrument._awake:  # its last call was still under way when it left
                 instrument._wake()
         for instrument in list(self._instruments.values()):
             if instrument.live:
                 self._ledger.know(instrument.kind, instrument.key, now)
-                if not instrument._collect(self._fresh):
-                    self.held_up = True
+                instrument._collect(self._fresh)
                 if callbacks and isinstance(instrument, Gauge):
                     instrument._collect_callback(self._fresh)
         for source in self._sources:

@@ -7,6 +7,7 @@ import threading
 from decimal import Decimal
 from enum import Enum, IntEnum
 from fractions import Fraction
+from importlib import import_module
 from types import SimpleNamespace
 
 import greenlet
@@ -14,6 +15,7 @@ import pytest
 
 from metricslib import instrument as instrument_module
 from metricslib.instrument import CROWDED, FULL, Instrument
+from metricslib.registry import Registry
 from metricslib.series import KINDS
 
 NUMERIC = [kind for kind in KINDS if kind != "unique"]
@@ -235,15 +237,42 @@ def test_a_buffer_is_bounded_without_any_tick(registry, tick, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_while_a_fold_is_held_up_calls_go_on_and_ticks_end(registry, tick, kind):
-    """A thread was stopped in the middle of a fold: nobody hangs, and nothing is lost when it goes on."""
+def test_a_tick_takes_over_from_a_fold_that_is_held_up(registry, tick, kind, monkeypatch):
+    """A thread was stopped holding the lock: nobody hangs, and the tick has all that was measured."""
+    monkeypatch.setattr(instrument_module, "_PATIENCE", 0.001)
     instrument = make(registry, kind)
     with instrument._lock:
         for number in range(2 * FULL):
             measure(instrument, 1 if kind != "unique" else number)
-        held_up = tick()
-    assert not measured(held_up.fresh, kind)
+        assert measured(tick().fresh, kind) == (1 if kind == "gauge" else 2 * FULL)
+        for number in range(2 * FULL):
+            measure(instrument, 1 if kind != "unique" else number)
+    assert len(instrument._pending) <= FULL
     assert measured(tick().fresh, kind) == (1 if kind == "gauge" else 2 * FULL)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_fold_from_which_a_tick_took_over_adds_nothing_when_it_goes_on(registry, tick, kind, monkeypatch):
+    """Stopped anywhere in the middle, as by a signal handler that waits for a flush: every value counts once."""
+    monkeypatch.setattr(instrument_module, "_PATIENCE", 0.001)
+    instrument, cuts = make(registry, kind), []
+    absorbed = type(instrument)._absorbed
+
+    def stopped(self, state, batch):
+        monkeypatch.setattr(type(instrument), "_absorbed", absorbed)
+        before = absorbed(self, state, batch)
+        measure(instrument, 1 if kind != "unique" else 7)
+        cuts.append(tick())
+        measure(instrument, 1 if kind != "unique" else 8)
+        return before
+
+    monkeypatch.setattr(type(instrument), "_absorbed", stopped)
+    for number in range(5):
+        measure(instrument, 1 if kind != "unique" else number)
+    instrument._fold()
+    cuts.append(tick())
+    assert [measured(cut.fresh, kind) for cut in cuts] == [1 if kind == "gauge" else 6, 1]
+    assert not instrument._lock.locked()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -300,6 +329,48 @@ def test_an_interruption_in_the_middle_of_a_fold_reaches_the_program_and_costs_n
     instrument.inc(1)
     assert tick().whole.counters == {"x": 8}
     assert registry.account.totals() == {}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_handler_that_raises_anywhere_loses_nothing_and_stops_nothing(kind, clock, monkeypatch):
+    """It may hit between the taking of a lock and the `try`, so that nobody releases it: the next tick takes over."""
+    monkeypatch.setattr(instrument_module, "_PATIENCE", 0.001)
+    monkeypatch.setattr(import_module(f"metricslib.{kind}"), "FULL", 3)
+    armed, registries = [], []
+
+    def handler(*_):
+        if armed:
+            armed.clear()
+            raise Interruption
+
+    before = signal.signal(signal.SIGALRM, handler)
+    gc.disable()  # in what that calls back, nobody could catch the exception
+    try:
+        for attempt in range(400):
+            registry = Registry(clock=clock)
+            registries.append(registry)
+            instrument, made, interrupted = make(registry, kind), 0, 0
+            signal.setitimer(signal.ITIMER_REAL, (attempt % 100 + 1) * 1e-6)
+            try:
+                armed.append(True)
+                while made < 300:
+                    measure(instrument, made)
+                    made += 1
+                armed.clear()
+            except Interruption:
+                interrupted = 1
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            window = registry.tick(10, 10).whole
+            if kind in ("unique", "timer", "histogram"):
+                assert made <= (measured(window, kind) or 0) <= made + interrupted
+            elif made:
+                last = {"counter": made * (made - 1) / 2, "gauge": made - 1}[kind]
+                assert measured(window, kind) in (last, last + made if kind == "counter" else made)
+            assert registry.account.totals() == {}
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        gc.enable()
 
 
 def test_a_fold_without_memory_or_stack_raises_nothing_and_is_done_later(registry, tick, monkeypatch):
