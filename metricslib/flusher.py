@@ -269,20 +269,35 @@ class Flusher:
 
     def tick(self) -> None:
         """End the interval now. The background thread does this when it is due; tests with a clock of their own may."""
-        now = self.registry.clock.time()
         with self._cutting:
-            stamp = self._schedule.tick(now)
-            if stamp is None:
-                return
+            self._tick(self.registry.clock.time())
+
+    def _tick(self, now: float) -> None:
+        stamp = self._schedule.tick(now)
+        if stamp is not None:
             self._lag = now - stamp
-            cut = self.registry.tick(stamp, self.interval)
-            self._ticks += 1
-            self.history.append(cut.whole)
-            self._send(cut, closes=True)
+            self._end_overdue(stamp)
+            self._end(stamp)
+
+    def _end(self, stamp: int) -> None:
+        cut = self.registry.tick(stamp, self.interval)
+        self._ticks += 1
+        self.history.append(cut.whole)
+        self._send(cut, closes=True)
+
+    def _end_overdue(self, stamp: int) -> None:
+        """What was sent of the open interval has its slot: if the time of that is over, the interval ends with it."""
+        sent_as = self.registry.sent_as
+        if sent_as is not None and sent_as != stamp:
+            self._end(sent_as)
 
     def _flush(self, *, final: bool = False) -> None:
         with self._cutting:
-            stamp = self._schedule.open_stamp(self.registry.clock.time())
+            now = self.registry.clock.time()
+            if self._schedule.delay(now) == 0:
+                self._tick(now)
+            stamp = self._schedule.open_stamp(now)
+            self._end_overdue(stamp)
             self._send(self.registry.flush(stamp, self.interval), closes=final)
 
     def _send(self, cut: Cut, *, closes: bool) -> None:

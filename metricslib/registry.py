@@ -94,6 +94,8 @@ class Registry(Instruments):
         self._ledger = Ledger()
         self._start = self.clock.time()
         self._sent = Aggregates()  # of the open interval: what a cut took already
+        self.sent_as: int | None = None
+        """The stamp under which the open interval was sent so far; None if nothing of it was."""
         self._fresh = Aggregates()  # of the open interval: what no cut took yet
         self._last: Window | None = None
 
@@ -183,7 +185,7 @@ class Registry(Instruments):
             self._gather(callbacks=True)
             cut, open_ = self._cut(end, interval)
             self._ledger.close(open_, end)
-            self._sent = Aggregates()
+            self._sent, self.sent_as = Aggregates(), None
             self._start = end
             self._last = cut.whole
             if self.expire is not None:
@@ -196,6 +198,7 @@ class Registry(Instruments):
         with self._locked():
             self._gather(callbacks=True)
             cut, self._sent = self._cut(end, interval)
+            self.sent_as = end
         return cut
 
     def snapshot(self, end: int = 0, interval: float = 10.0) -> Snapshot:

@@ -111,6 +111,26 @@ def test_a_stop_sends_the_open_interval_and_a_start_continues_it(
     assert peer.at("stats.counters.a.count") == [4]
 
 
+def test_what_was_sent_of_an_interval_is_in_no_later_slot(registry: Registry, clock: ManualClock, peer: GraphitePeer):
+    """A flush, a stop, and then nobody who ends the interval in time: what was sent stays in its slot, alone."""
+    counter = registry.counter("a")
+    first = Flusher(registry, peer.url, own="")
+    first.start()
+    counter.inc(1)
+    assert first.flush()
+    clock.advance(17)
+    counter.inc(2)
+    assert first.stop()
+    clock.advance(20)
+    counter.inc(4)
+    second = Flusher(registry, f"{peer.url}?revise=off", own="")
+    second.start()
+    clock.advance(10)
+    second.tick()
+    assert second.stop()
+    assert sum(peer.at("stats.counters.a.count")) == 7
+
+
 def test_a_statsd_destination_gets_only_what_is_new(registry: Registry, clock: ManualClock):
     """A server that adds up gets every increment once, whether flush, tick or stop sent it."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
