@@ -187,7 +187,9 @@ class Courier:
         """
         if self._thread is None or not self._thread.is_alive():
             self._stop = None
-            thread = threading.Thread(target=self._run, name=f"metricslib-{self.destination.label}", daemon=True)
+            bell = self._bell = queue.SimpleQueue()  # the one before is for a thread that hung, to wake and end it
+            name = f"metricslib-{self.destination.label}"
+            thread = threading.Thread(target=self._run, args=(bell,), name=name, daemon=True)
             self._thread = thread
             try:
                 thread.start()
@@ -195,7 +197,7 @@ class Courier:
                 self._thread = None
                 raise
 
-    def _run(self) -> None:
+    def _run(self, bell: "queue.SimpleQueue[None]") -> None:
         me = threading.current_thread()
         while self._thread is me:
             try:
@@ -206,14 +208,11 @@ class Courier:
             stop = self._stop
             if stop and (wait is None or not stop.left()):
                 return
-            if wait != 0:
-                self._rest(min(wait, stop.left()) if stop and wait is not None else wait)
-
-    def _rest(self, seconds: float | None) -> None:
-        try:
-            self._bell.get(timeout=seconds)
-        except queue.Empty:
-            pass
+            try:
+                if wait != 0:
+                    bell.get(timeout=min(wait, stop.left()) if stop and wait is not None else wait)
+            except queue.Empty:
+                pass
 
     def wait_idle(self, seconds: float) -> bool:
         """Return whether nothing waits any more, as soon as that is so, or after ``seconds``."""
@@ -254,7 +253,7 @@ class Courier:
             self.start()
         except RuntimeError:  # the interpreter is ending, and begins no more threads
             self._thread, self._stop = threading.current_thread(), stop
-            self._run()
+            self._run(self._bell)
 
     def forget(self) -> None:
         """In a forked child: thread, sockets, locks and what waits are the parent's."""

@@ -409,8 +409,8 @@ def test_stop_does_not_wait_for_the_next_attempt_to_be_due(couriers, clock: Manu
     courier = couriers(destination, clock=clock, rng=lambda: 1.0)
     courier.offer(batch())
     for _ in range(5):
-        courier.step()
         clock.advance(100)
+        courier.step()
     destination.outcomes = []
     assert courier.stop(20)
     assert destination.delivered == [LINE]
@@ -457,6 +457,37 @@ def test_stop_ends_in_time_whatever_hangs(couriers, over: threading.Event):
     assert balanced(courier)
 
 
+def test_a_thread_that_hung_through_a_stop_leaves_the_next_one_alone(couriers, over: threading.Event):
+    """There is one thread at a time: the old one ends as soon as it can, and delivers nothing more."""
+    begun = threading.Event()
+    by: list[threading.Thread] = []
+
+    def hang(payload, deadline):
+        begun.set()
+        over.wait(60)
+        return {}
+
+    def note(payload, deadline):
+        by.append(threading.current_thread())
+        return {}
+
+    courier = couriers(Fake(hang, note, note))
+    courier.start()
+    old = courier._thread
+    courier.offer(batch())
+    begun.wait(20)
+    courier.stop(0)
+    courier.start()
+    courier.offer(batch())
+    assert courier.wait_idle(20)
+    over.set()
+    old.join(20)
+    assert not old.is_alive()
+    courier.offer(batch())
+    assert courier.wait_idle(20)
+    assert by == [courier._thread] * 2
+
+
 @pytest.mark.parametrize("scheme", ["graphite", "statsd+tcp"])
 def test_stop_cuts_a_send_to_a_peer_that_never_reads(couriers, over, peer, scheme: str):
     """The socket is given up within the deadline, and the thread ends."""
@@ -469,7 +500,8 @@ def test_stop_cuts_a_send_to_a_peer_that_never_reads(couriers, over, peer, schem
     begin = time.monotonic()
     assert not courier.stop(0.5)
     assert time.monotonic() - begin < 2
-    thread.join(20)
+    thread.join(5)
+    assert not thread.is_alive()
     assert sum(courier.status().dropped.values()) == 1_000_000
     assert balanced(courier)
 

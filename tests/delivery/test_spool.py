@@ -71,6 +71,16 @@ def test_what_is_being_delivered_is_never_dropped():
     assert spool.holdings().delivered == 1
 
 
+def test_what_cannot_fit_beside_the_batch_on_its_way_drives_out_nothing():
+    """It alone is dropped."""
+    spool = MemorySpool(max_bytes=2000)
+    for points, size in ((1, 1000), (2, 10), (4, 900)):
+        spool.put(batch(points, size))
+        spool.head()
+    assert spool.holdings().dropped == {"spool_full": 4}
+    assert spool.holdings().waiting_points == 3
+
+
 def test_what_has_waited_too_long_is_dropped(clock: ManualClock):
     """By the time it waited, whatever its stamp says."""
     spool = MemorySpool(max_age=60, clock=clock)
@@ -199,6 +209,10 @@ def test_what_is_kept_to_repeat_is_bounded(clock: ManualClock):
     spool = MemorySpool(max_bytes=8 * (100 + OVERHEAD), keep=60, clock=clock)
     for _ in range(6):
         deliver(spool, 1, 100)
+    assert spool.rewind(60) == 2
+    spool.abandon("shutdown")
+    for _ in range(6):
+        deliver(spool, 1, 100)
     for _ in range(7):
         spool.put(batch(1, 100))
     assert spool.rewind(60) == 1
@@ -206,6 +220,15 @@ def test_what_is_kept_to_repeat_is_bounded(clock: ManualClock):
     assert spool.holdings().waiting_batches == 8
     assert spool.holdings().waiting_points == 8
     assert spool.holdings().dropped == {}
+
+
+def test_what_is_kept_to_repeat_does_not_grow_old(clock: ManualClock):
+    """Of what is older than a minute before the last delivery, nothing is kept, and no memory used."""
+    spool = MemorySpool(keep=60, clock=clock)
+    for _ in range(10):
+        deliver(spool, 1)
+        clock.advance(30)
+    assert spool.rewind(1e9) == 3
 
 
 def test_nothing_is_kept_where_a_repeat_would_do_harm(clock: ManualClock):
