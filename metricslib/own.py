@@ -4,6 +4,7 @@ A source of the registry, under a name of its own; each destination is a tag. Co
 collection.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 
@@ -54,7 +55,7 @@ class OwnMetrics:
         """Nothing is kept that would have to be freed."""
 
     def _key(self, name: str, **tags: str) -> str:
-        return join(f"{self._name}.{name}", canonical_tags(tags))
+        return join(f"{self._name}.{name}", canonical_tags({tag: _readable(text) for tag, text in tags.items()}))
 
     def _sent(self, status: Status) -> Iterator[tuple[str, int]]:
         yield self._key("windows_sent", destination=status.label), status.windows_sent
@@ -63,3 +64,8 @@ class OwnMetrics:
         yield self._key("send_errors", destination=status.label), status.errors
         for cause, count in status.dropped.items():
             yield self._key("points_dropped", destination=status.label, cause=cause), count
+
+
+def _readable(text: str) -> str:
+    """Return a URL or a cause such that it can still be read as a tag: ``statsd_unix_run_statsd.sock``."""
+    return re.sub(r"[^\w.-]+", "_", text, flags=re.ASCII)

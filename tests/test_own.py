@@ -1,0 +1,47 @@
+"""The library's own metrics are series that can be read."""
+
+from metricslib.account import Account
+from metricslib.delivery import Status
+from metricslib.own import OwnMetrics
+
+
+def status(label: str, sent: int) -> Status:
+    return Status(
+        label=label,
+        up=True,
+        since=0.0,
+        age=2.5,
+        windows_sent=sent,
+        points_sent=10 * sent,
+        bytes_sent=100 * sent,
+        errors=0,
+        errors_by_type={},
+        dropped={},
+        waiting_batches=0,
+        waiting_points=0,
+        waiting_bytes=7,
+        last_error=None,
+    )
+
+
+def test_a_destination_can_be_read_from_its_tag():
+    """A URL has characters that a tag may not have; what stands for them keeps its parts apart."""
+    own = OwnMetrics("metricslib", Account(), Account(), lambda: [status("statsd+unix:///run/statsd.sock", 1)])
+    collected = own.collect()
+    assert collected.counters["metricslib.windows_sent;destination=statsd_unix_run_statsd.sock"] == 1
+    assert collected.gauges["metricslib.last_success_age;destination=statsd_unix_run_statsd.sock"].base == 2.5
+
+
+def test_counters_are_what_is_new():
+    """What was reported once is not reported again, and nothing new is nothing at all."""
+    dropped, sent = Account(), [3]
+    own = OwnMetrics("m", dropped, Account(), lambda: [status("console:", sent[0])])
+    dropped.add("bad_value", 4)
+    assert own.collect().counters["m.dropped;cause=bad_value"] == 4
+    assert own.collect().counters == {}
+    sent[0] = 5
+    assert own.collect().counters == {
+        "m.windows_sent;destination=console_": 2,
+        "m.points_sent;destination=console_": 20,
+        "m.bytes_sent;destination=console_": 200,
+    }
