@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -201,6 +201,27 @@ class Registry(Instruments):
             self.sent_as = end
         return cut
 
+    def forget(self, kind: Kind, keys: Iterable[str]) -> list[str]:
+        """Delete series with all that is known of them, and return the keys of those that there were, in this order.
+
+        What they hold of the open interval is dropped, and each is counted, cause ``deleted``. A series whose
+        instrument or source is used afterwards begins anew. What was sent before stays where it is.
+        """
+        with self._locked():
+            self._gather(callbacks=False)
+            known = (self._ledger[kind], self._sent[kind], self._fresh[kind])
+            going = [key for key in dict.fromkeys(keys) if any(key in series for series in known)]
+            chosen = {(kind, key) for key in going}
+            for _, instrument in self._instruments_of(chosen):
+                instrument._sleep()
+            self._leave(chosen)
+            for key in going:
+                self._sent[kind].pop(key, None)
+                self._fresh[kind].pop(key, None)
+        if going:
+            self.account.add("deleted", len(going))
+        return going
+
     def snapshot(self, end: int = 0, interval: float = 10.0) -> Snapshot:
         """Return totals, the open interval and the last window."""
         with self._locked():
@@ -272,29 +293,34 @@ class Registry(Instruments):
         idle = set(self._ledger.idle_since(before))
         if not idle:
             return
-        mine = [
-            (series, instrument)
-            for series, instrument in self._instruments.copy().items()  # the copy is made in one step
-            if (instrument.kind, instrument.key) in idle
-        ]
-        for _, instrument in mine:
+        for _, instrument in self._instruments_of(idle):
             if not instrument.sleeping:
                 # It leaves at the next tick, so that a call which is under way right now still finds its way here.
                 instrument._sleep()
                 idle.discard((instrument.kind, instrument.key))
-        for kind, key in idle:
+        self._leave(idle)
+
+    def _instruments_of(self, going: set[tuple[Kind, str]]) -> list[tuple[Series, Instrument]]:
+        return [
+            (series, instrument)
+            for series, instrument in self._instruments.copy().items()  # the copy is made in one step
+            if (instrument.kind, instrument.key) in going
+        ]
+
+    def _leave(self, going: set[tuple[Kind, str]]) -> None:
+        """Let series go whose instruments are asleep. What a call under way still adds is found by the next tick."""
+        for kind, key in going:
             self._ledger.forget(kind, key)
             self._admission.release(series_of(kind, key))
             for source in self._sources:
                 self._forget_in(source, kind, key)
-        for series, instrument in mine:
-            if (instrument.kind, instrument.key) in idle:
-                self._asleep[series] = instrument
-                self._instruments.pop(series, None)
-                if not instrument.sleeping:  # used in this very moment
-                    instrument._wake()
-        if idle:
-            # What is remembered would keep expired instruments alive, and send to an overflow what now has room.
+        for series, instrument in self._instruments_of(going):
+            self._asleep[series] = instrument
+            self._instruments.pop(series, None)
+            if not instrument.sleeping:  # used in this very moment
+                instrument._wake()
+        if going:
+            # What is remembered would keep what left alive, and send to an overflow what now has room.
             for instrument in [*self._instruments.values(), *self._asleep.values()]:
                 instrument._children = None
 
