@@ -175,6 +175,8 @@ class Flusher:
         self._work.set()
         if thread is not threading.current_thread():
             thread.join(timeout)
+        for courier in self._couriers:
+            courier.hurry()  # all of them now, for one that hangs may take all the time there is
         delivered = [courier.stop(max(0.0, deadline - time.monotonic())) for courier in self._couriers]
         if self._own:
             self._safely("own metrics", lambda: self.registry.remove_source(self._own_metrics))

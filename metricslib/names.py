@@ -29,7 +29,7 @@ TagMapping = Mapping[str, object]
 """Tags as a program gives them: values may be anything with a ``str()``."""
 
 Tags = tuple[tuple[str, str], ...]
-"""Tags in canonical form: sanitised, sorted by key, keys unique."""
+"""Tags in canonical form: sanitised, in the order of their texts ``key=value``, keys unique."""
 
 EMPTY = "_"
 """What stands for a name, tag key or tag value of which no legal character is left."""
@@ -79,7 +79,9 @@ def canonical_tags(tags: Mapping[str, object] | Iterable[tuple[str, object]]) ->
     (('route', '-u_v'), ('status', '200'))
     """
     pairs = tags.items() if isinstance(tags, Mapping) else tags
-    return tuple(sorted({_tag_key(key): _tag_value(value) for key, value in pairs}.items()))
+    found = {_tag_key(key): _tag_value(value) for key, value in pairs}
+    # As carbon does, which sorts the texts key=value: a1 comes before a.
+    return tuple(sorted(found.items(), key=lambda tag: tag[0] + "="))
 
 
 def join(name: str, tags: Tags = ()) -> str:

@@ -68,4 +68,4 @@ class OwnMetrics:
 
 def _readable(text: str) -> str:
     """Return a URL or a cause such that it can still be read as a tag: ``statsd_unix_run_statsd.sock``."""
-    return re.sub(r"[^\w.-]+", "_", text, flags=re.ASCII)
+    return re.sub(r"[^\w.-]+", "_", text, flags=re.ASCII).strip("_")

@@ -287,6 +287,20 @@ def test_the_end_takes_at_most_the_deadline_whatever_graphite_does(kind: str):
     assert done.stdout == "False True True 0\n", done.stderr
 
 
+def test_a_destination_that_hangs_takes_no_time_from_the_others(
+    registry: Registry, clock: ManualClock, peer: GraphitePeer
+):
+    """The last interval reaches whoever answers, though another uses up the deadline."""
+    with socket.create_server(("127.0.0.1", 0)) as hanging:
+        flusher = Flusher(registry, [f"graphite://127.0.0.1:{hanging.getsockname()[1]}", peer.url], own="")
+        flusher.start()
+        registry.counter("a").inc(3)
+        assert not flusher.stop(timeout=0.5)
+        assert peer.at("stats.counters.a.count") == [3]
+        first, second = flusher.status().destinations
+        assert (first.dropped, second.dropped) == ({"shutdown": 2}, {})
+
+
 def test_a_program_that_just_ends_has_sent_its_last_interval(peer: GraphitePeer):
     """No stop() needed: the end of the interpreter flushes."""
     done = run("import sys, metricslib as metrics; metrics.start(sys.argv[1]); metrics.counter('a').inc(7)", peer.url)

@@ -82,6 +82,7 @@ def test_the_order_in_which_tags_are_given_does_not_matter(tags, random):
         ({"a": "x;y=z"}, (("a", "x_y=z"),)),
         ({"a=b": "x"}, (("a_b", "x"),)),
         ({1: 2}, (("1", "2"),)),
+        ({"a": 1, "a1": 2, "b": 3}, (("a1", "2"), ("a", "1"), ("b", "3"))),
         ({}, ()),
     ],
 )

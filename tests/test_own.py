@@ -41,7 +41,7 @@ def test_counters_are_what_is_new():
     assert own.collect().counters == {}
     sent[0] = 5
     assert own.collect().counters == {
-        "m.windows_sent;destination=console_": 2,
-        "m.points_sent;destination=console_": 20,
-        "m.bytes_sent;destination=console_": 200,
+        "m.windows_sent;destination=console": 2,
+        "m.points_sent;destination=console": 20,
+        "m.bytes_sent;destination=console": 200,
     }

@@ -223,6 +223,11 @@ class Courier:
             time.sleep(min(0.005, deadline.left()))
         return True
 
+    def hurry(self) -> None:
+        """Try at once what waits, whatever failed before."""
+        self._failures, self._due = min(self._failures, 1), 0.0
+        self._bell.put(None)
+
     def stop(self, seconds: float) -> bool:
         """Go on trying for at most ``seconds`` while something waits, then end, and return whether all was delivered.
 
@@ -230,7 +235,7 @@ class Courier:
         """
         stop = Deadline(seconds)
         dropped = sum(self.spool.holdings().dropped.values())
-        self._failures, self._due = min(self._failures, 1), 0.0
+        self.hurry()
         if self._thread is None and self.spool.holdings().waiting_batches:
             self._begin_late(stop)
         self._stop = stop
