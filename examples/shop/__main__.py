@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import IO
 
 from .traffic import Traffic
 
@@ -28,16 +29,19 @@ def forwarder(data: Path, ports: tuple[str, str]) -> tuple[subprocess.Popen[str]
     for line in process.stderr:
         if "ready " in line:
             addresses = {word.partition("://")[0]: word for word in line.split() if "://" in word}
-            threading.Thread(target=_pass_on, args=(process,), daemon=True).start()
+            _pass_on("forwarder", process.stderr)
             return process, addresses
         sys.stderr.write(line)
     raise SystemExit(process.wait() or 1)
 
 
-def _pass_on(process: subprocess.Popen[str]) -> None:
-    assert process.stderr is not None
-    for line in process.stderr:
-        sys.stderr.write(f"forwarder: {line}")
+def _pass_on(name: str, stream: IO[str]) -> None:
+    def read() -> None:
+        with stream:
+            for line in stream:
+                sys.stderr.write(f"{name}: {line}")
+
+    threading.Thread(target=read).start()
 
 
 def shop(data: Path, port: int) -> tuple[subprocess.Popen[str], str]:
@@ -48,15 +52,16 @@ def shop(data: Path, port: int) -> tuple[subprocess.Popen[str], str]:
     address = process.stdout.readline().strip()
     if not address:
         raise SystemExit(process.wait() or 1)
+    _pass_on("shop", process.stdout)
     return process, address
 
 
-def wait(seconds: float | None) -> None:
-    """Wait for Ctrl-C or SIGTERM, or for ``seconds``."""
+def told_to_end() -> threading.Event:
+    """Return an event that Ctrl-C or SIGTERM sets, from now on, whatever has begun by then."""
     done = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: done.set())
-    done.wait(seconds)
+    return done
 
 
 def main() -> None:
@@ -65,6 +70,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, help="end by itself after so many seconds")
     parser.add_argument("--free-ports", action="store_true", help="take any free ports, not 8000, 8125 and 8127")
     options = parser.parse_args()
+    done = told_to_end()
     data = options.data.resolve()
     data.mkdir(parents=True, exist_ok=True)
     ports = ("127.0.0.1:0", "127.0.0.1:0") if options.free_ports else ("127.0.0.1:8125", "127.0.0.1:8127")
@@ -83,7 +89,7 @@ def main() -> None:
     print(f"statsd lines to     {addresses['udp']}, {addresses['tcp']}")
     print(f"whisper files in    {data}/whisper")
     print("Ctrl-C ends it.", flush=True)
-    wait(options.seconds)
+    done.wait(options.seconds)
 
     print("\nending: traffic, shop, forwarder")
     traffic.stop()

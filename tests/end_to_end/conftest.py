@@ -1,17 +1,18 @@
-"""Real peers: a carbon-cache of one's own."""
+"""Real peers: a carbon-cache of one's own, and the example shop."""
 
 import os
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 import whisper
 
-from tests.peers import eventually
+from tests.peers import ROOT, eventually
 
 CARBON_CONF = """
 [cache]
@@ -116,6 +117,47 @@ class Carbon:
         (start, end, step), values = found
         slots = dict(zip(range(start, end, step), values, strict=True))
         return [slots.get(stamp) for stamp in stamps]
+
+
+class Shop:
+    """``make run``, as a process group of its own, and what it printed."""
+
+    def __init__(self, data: Path, *flags: str) -> None:
+        self.data = data
+        command = [sys.executable, "-W", "error", "-m", "examples.shop", "--free-ports", "--data", str(data), *flags]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+        assert self.process.stdout is not None
+        self.began = int(time.time())
+        self.addresses: dict[str, str] = {}
+        """What it printed on its first lines, such as ``the shop``: the rest of the line."""
+        for line in self.process.stdout:
+            if line.startswith("Ctrl-C"):
+                break
+            name, _, address = line.strip().partition("  ")
+            self.addresses[name] = address.strip()
+        if "its metrics" not in self.addresses:
+            pytest.fail(self.end()[2])
+        self.metrics = self.addresses["its metrics"]
+        self.forwarder = self.addresses["the forwarder"]
+
+    def end(self, number: int | None = None) -> tuple[int, str, str]:
+        """Send a signal, as a terminal does, to the whole group; return exit code, rest of the output, and errors."""
+        if number is not None:
+            os.killpg(self.process.pid, number)
+        try:
+            output, errors = self.process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+        return self.process.returncode, output, errors
+
+    def kill(self) -> None:
+        """End it without looking at how it ends, if it has not ended."""
+        if self.process.poll() is None:
+            self.end(signal.SIGTERM)
+        else:
+            self.process.communicate()
 
 
 @pytest.fixture

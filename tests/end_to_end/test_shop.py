@@ -1,0 +1,122 @@
+"""The example shop as ``make run`` starts it: everything it answered is in Graphite's files, however it ends."""
+
+import itertools
+import re
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import whisper
+
+from metricslib.delivery.whisper_files import relative_path
+from tests.peers import eventually
+
+from .conftest import Shop
+
+ROUTES = ("-", "-search", "-checkout-product")
+STATUSES = ("200", "201", "404", "409")
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Shop]:
+    shop = Shop(tmp_path / "data")
+    yield shop
+    shop.kill()
+
+
+def total(shop: Shop, path: str) -> float | None:
+    """The sum over all slots of a path's file; None where there is none."""
+    relative = relative_path(path)
+    assert relative is not None
+    file = shop.data / "whisper" / relative
+    if not file.exists():
+        return None
+    until = int(time.time()) + 20
+    found = whisper.fetch(str(file), shop.began - 20, until, now=until)
+    assert found is not None
+    (_, _, step), values = found
+    assert step == 10
+    return sum(value or 0 for value in values)
+
+
+def answered(output: str) -> Counter[str]:
+    """The requests answered, by status, as it printed them at its end."""
+    (line,) = [line for line in output.splitlines() if line.startswith("answered: ")]
+    return Counter({status: int(count) for count, status in re.findall(r"(\d+) × (\w+)", line)})
+
+
+def is_whole(shop: Shop, code: int, output: str, errors: str) -> None:
+    """The shop ended as it should, and its files hold each request that was answered, and no other."""
+    assert code == 0
+    assert re.fullmatch(r"forwarder: .* INFO forwarder: SIGTERM: stopping\n", errors), errors
+    told = answered(output)
+    found: Counter[str] = Counter()
+    for route, status in itertools.product(ROUTES, STATUSES):
+        count = total(shop, f"stats.counters.shop.requests.count;route={route};status={status}")
+        found[status] += int(count or 0)
+    assert +found == told
+    times = [total(shop, f"stats.timers.shop.request.count;route={route}") for route in ROUTES]
+    assert sum(time or 0 for time in times) == told.total()
+    sold = total(shop, "stats.timers.shop.checkout.count")
+    assert sold == told["201"] + told["409"]
+    assert total(shop, "stats.histograms.shop.basket.items.count") == told["201"]
+    received = total(shop, "stats.counters.statsd.pieces_received.count")
+    assert received == total(shop, "stats.counters.statsd.pieces_aggregated.count")
+    assert received
+    assert total(shop, "stats.counters.statsd.bad_lines_seen.count") == 0
+
+
+def test_it_ends_by_itself(tmp_path: Path):
+    """After ``--seconds`` it ends with 0, and has printed its addresses and how many requests were answered."""
+    shop = Shop(tmp_path / "data", "--seconds", "2")
+    code, output, errors = shop.end()
+    assert list(shop.addresses) == ["the shop", "its metrics", "the forwarder", "statsd lines to", "whisper files in"]
+    assert shop.addresses["whisper files in"] == f"{tmp_path}/data/whisper"
+    assert answered(output)["200"] > 5
+    is_whole(shop, code, output, errors)
+
+
+def test_ctrl_c_writes_the_last_interval(shop: Shop):
+    """SIGINT to the whole group, as a terminal sends it, ends traffic, shop and forwarder in this order: all that was
+    answered until then is in the files.
+    """
+    eventually(lambda: requests_handled(shop) > 20)
+    is_whole(shop, *shop.end(signal.SIGINT))
+
+
+def requests_handled(shop: Shop) -> int:
+    rows = [row for row in page(shop.metrics)["series"] if row["name"] == "shop.requests"]
+    return sum((row["total"] or {}).get("count", 0) + (row["open"] or {}).get("count", 0) for row in rows)
+
+
+def test_both_pages_answer_while_it_runs(shop: Shop):
+    """HTML and JSON, of the shop's series and of the forwarder's own."""
+    for url, title, series in (
+        (shop.metrics, "metricslib", "shop.requests"),
+        (shop.forwarder, "forwarder", "statsd.pieces_received"),
+    ):
+        eventually(partial(shows, url, series))
+        assert page(url)["title"] == title
+        html = requests.get(url, timeout=10)
+        assert html.status_code == 200
+        assert html.headers["Content-Type"] == "text/html; charset=utf-8"
+        assert f"<h1>{title}</h1>" in html.text
+        assert f'title="{series}' in html.text
+
+
+def shows(url: str, series: str) -> bool:
+    return series in {row["name"] for row in page(url)["series"]}
+
+
+def page(url: str) -> dict[str, Any]:
+    answer = requests.get(url, params={"format": "json"}, timeout=10)
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"] == "application/json"
+    found: dict[str, Any] = answer.json()
+    return found
