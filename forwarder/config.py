@@ -61,7 +61,7 @@ class Config:
     listen: tuple[str, ...] = ("udp://127.0.0.1:8125", "tcp://127.0.0.1:8125")
     to: tuple[str, ...] = ()
     interval: int = 10
-    naming: Naming = field(default_factory=lambda: Naming(unprefixed="statsd."))
+    naming: Naming = field(default_factory=lambda: Naming(own="statsd"))
     """With prefix and percentiles; series under ``own_prefix`` are left without the prefix."""
     own_prefix: str = "statsd"
     http: str = "127.0.0.1:8127"
@@ -202,7 +202,7 @@ def settle(*sources: Settings) -> Config:
             _check(name, settings[name])
     naming = {name.removeprefix("naming."): values.pop(name) for name in list(values) if _in_naming(name)}
     own = values.get("own_prefix", Config().own_prefix)
-    return Config(naming=Naming(unprefixed=f"{own}.", **naming), **values)
+    return Config(naming=Naming(own=own, **naming), **values)
 
 
 def masked(url: str) -> str:

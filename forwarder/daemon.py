@@ -149,7 +149,7 @@ class Daemon:
         before = self.config.values()
         changed = [name for name, value in config.values().items() if value != before[name]]
         fixed = [name for name in changed if name in _FIXED]
-        naming = replace(config.naming, unprefixed=self.config.naming.unprefixed)
+        naming = replace(config.naming, own=self.config.naming.own)
         self.flusher.change(config.to, interval=config.interval, naming=naming, timeout=self.config.stop_timeout)
         self.config = replace(config, naming=naming, **{name: before[name] for name in _FIXED})
         self.registry.expire = config.expire or None

@@ -86,6 +86,8 @@ class Flusher:
         self._schedule = Schedule(interval, registry.clock.time())
         self._errors = Account()
         self._ticks = 0
+        self.turns = 0
+        """How often an interval was ended, or kept open because the clock was set back: what a watchdog watches."""
         self._lag = 0.0
         self.left_behind = False
         """Whether this is a forked child's copy of a flusher that runs in the parent, and was not started here yet."""
@@ -95,7 +97,9 @@ class Flusher:
     def _prepare(self) -> None:
         """Make what a process must make for itself: destinations, and everything with a lock in it."""
         self.naming = replace(self._naming, prefix=expanded(self._naming.prefix), _paths={})
-        self._couriers = [self._courier(open_destination(url, self.naming)) for url in self.to]
+        self._couriers = [
+            self._courier(open_destination(url, self.naming, clock=self.registry.clock)) for url in self.to
+        ]
         self._leaving: list[Courier] = []
         self._own_metrics = OwnMetrics(self._own, self.registry.account, self._errors, self._statuses)
         self._thread: threading.Thread | None = None
@@ -196,7 +200,7 @@ class Flusher:
         to = (to,) if isinstance(to, str) else tuple(to)
         filled = replace(naming, prefix=expanded(naming.prefix), _paths={})
         schedule = self._schedule.changed(interval, self.registry.clock.time())
-        destinations = [open_destination(url, filled) for url in to]
+        destinations = [open_destination(url, filled, clock=self.registry.clock) for url in to]
         with self._cutting:
             leaving = list(zip(self.to, self._couriers, strict=True))
             couriers = []
@@ -280,6 +284,7 @@ class Flusher:
             self._lag = now - stamp
             self._end_overdue(stamp)
             self._end(stamp)
+        self.turns += 1
 
     def _end(self, stamp: int) -> None:
         cut = self.registry.tick(stamp, self.interval)

@@ -9,6 +9,7 @@ statsd has no histograms; ours get the namespace ``histograms`` and the arithmet
 
 import math
 import os
+import re
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ Bins = tuple[str, tuple[float, ...]]
 """A text that a timer's key must contain, and the exclusive upper bounds of its bins; ``inf`` may be the last."""
 
 _FEW = 1000
+_PERCENT = re.compile(r"_(top)?[0-9]+\Z")
 
 
 def expanded(prefix: str) -> str:
@@ -46,8 +48,8 @@ class Naming:
     to.
 
     ``percentiles`` are percents from -100 to 100; negative ones describe the largest samples. ``calculated`` names the
-    timer statistics to send, such as ``count`` or ``upper_90``; empty sends all. An empty namespace part vanishes with
-    its dot.
+    timer statistics to send, such as ``count`` or ``upper_90``, or as statsd does ``upper_percent`` for every whole
+    percent, and ``histogram`` for all bins; empty sends all. An empty namespace part vanishes with its dot.
     """
 
     prefix: str = ""
@@ -63,14 +65,30 @@ class Naming:
     flush_counts: bool = True
     bins: tuple[Bins, ...] = ()
     calculated: tuple[str, ...] = ()
-    unprefixed: str = "\0"
-    """Series whose names start so get no prefix: a forwarder's own."""
+    own: str = ""
+    """What a daemon's own metrics are called: series under it get no prefix, and Graphite destinations add to each
+    window what statsd says of itself. Empty: there are none.
+    """
     _paths: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         for percent in self.percentiles:
             if not isinstance(percent, int | float) or not 0 < abs(percent) <= 100:
                 raise InvalidOption("percentiles", percent, "must be percents from -100 to 100, and not 0")
+        distinct = {number(percent): percent for percent in self.percentiles}
+        object.__setattr__(self, "percentiles", tuple(distinct.values()))
+
+    @property
+    def unprefixed(self) -> str:
+        """Series whose names start so get no prefix."""
+        return f"{self.own}." if self.own else "\0"
+
+    def own_path(self, statistic: str) -> str:
+        """Return the path of what a daemon says of itself without its being a series."""
+        namespace = "stats" if self.legacy else self.namespace
+        if self.legacy and statistic == "numStats":  # statsd leaves it out here, and dashboards rely on it
+            namespace = ""
+        return f"{prefixed(namespace, self.own)}.{statistic}{self._suffix}"
 
     def pairs(self, window: Window) -> list[tuple[str, float]]:
         """Return the window's paths and values.
@@ -136,12 +154,12 @@ class Naming:
 
     def _statistic_names(self, key: str) -> Iterator[str]:
         for percent in self.percentiles:
-            text = number(percent).replace(".", "_").replace("-", "top")
+            text = number(percent).replace(".", "_", 1).replace("-", "top", 1)
             boundary = "upper" if percent > 0 else "lower"
             yield from (f"{part}_{text}" for part in ("count", "mean", boundary, "sum", "sum_squares"))
         yield from ("std", "upper", "lower", "count", "count_ps", "sum", "sum_squares", "mean", "median")
         for bound in self._bounds(key):
-            yield "histogram.bin_" + ("inf" if bound == math.inf else number(bound).replace(".", "_"))
+            yield "histogram.bin_" + ("inf" if bound == math.inf else number(bound).replace(".", "_", 1))
 
     def _bounds(self, key: str) -> tuple[float, ...]:
         return next((bounds for part, bounds in self.bins if part in key), ())
@@ -158,8 +176,11 @@ class Naming:
             name = prefixed(self.prefix, name)
         if statistic:
             name = f"{name}.{statistic}"
-        suffix = f".{self.suffix}" if self.suffix else ""
-        return f"{prefixed(namespace, name)}{suffix}{semicolon}{tags}"
+        return f"{prefixed(namespace, name)}{self._suffix}{semicolon}{tags}"
+
+    @property
+    def _suffix(self) -> str:
+        return f".{self.suffix}" if self.suffix else ""
 
     def _namespace(self, part: str) -> str:
         return ".".join(filter(None, (self.namespace, part)))
@@ -173,9 +194,13 @@ class Naming:
         """Paths of all statistics, in order, then those of ``count_ps`` and ``count`` again: what an idle one sends."""
         part, legacy = ("timers", self.timers) if kind == "t" else ("histograms", self.histograms)
         namespace = f"stats.{part}" if self.legacy else self._namespace(legacy)
-        wanted = set(self.calculated)
         names = [*self._statistic_names(key), "count_ps", "count"]
-        return tuple(self._path(namespace, key, name) if not wanted or name in wanted else "" for name in names)
+        return tuple(self._path(namespace, key, name) if self._wants(name) else "" for name in names)
+
+    def _wants(self, statistic: str) -> bool:
+        if not self.calculated or statistic in self.calculated:
+            return True
+        return _PERCENT.sub("_percent", statistic.partition(".")[0]) in self.calculated
 
     def _gauge_path(self, _kind: str, key: str) -> tuple[str, ...]:
         return (self._path("stats.gauges" if self.legacy else self._namespace(self.gauges), key),)

@@ -96,7 +96,7 @@ def test_histogram_bins_are_exclusive_at_the_top_and_go_to_the_first_match():
 
 def test_prefix_suffix_and_namespace_have_their_places_and_vanish_with_their_dots():
     """A prefix is inside the namespace, so a series has one path whichever way it is shipped."""
-    naming = Naming(prefix="shop.web1", suffix="x", namespace="", counters="", gauges="g", unprefixed="statsd.")
+    naming = Naming(prefix="shop.web1", suffix="x", namespace="", counters="", gauges="g", own="statsd")
     pairs = naming.pairs(window(counters={"hits;a=b": 1, "statsd.seen": 2}, gauges={"d": 3}))
     assert [path for path, _ in pairs] == [
         "shop.web1.hits.rate.x;a=b",

@@ -104,7 +104,7 @@ def _open(url: str, naming: Naming, clock: Clock, console: TextIO | None) -> Des
         kind = socket.SOCK_STREAM if scheme in ("graphite", "statsd+tcp") else socket.SOCK_DGRAM
         label = f"{scheme}://{endpoint}"
         if scheme.startswith("graphite"):
-            return GraphiteDestination(label, endpoint, naming, options, kind=kind)
+            return GraphiteDestination(label, endpoint, naming, options, kind=kind, clock=clock)
         return StatsdDestination(label, endpoint, naming, options, kind=kind)
     if scheme == "console":
         if parts.netloc or parts.path:

@@ -26,7 +26,7 @@ def test_defaults_are_statsd_on_loopback():
     assert config == Config()
     assert config.listen == ("udp://127.0.0.1:8125", "tcp://127.0.0.1:8125")
     assert (config.to, config.interval, config.page) == ((), 10, ("127.0.0.1", 8127))
-    assert config.naming == Naming(percentiles=(90,), unprefixed="statsd.")
+    assert config.naming == Naming(percentiles=(90,), own="statsd")
 
 
 def test_flag_wins_over_environment_over_file_over_default():
@@ -91,7 +91,7 @@ def _line(name, value):
 def test_own_series_are_left_without_prefix():
     """The forwarder's own metrics keep statsd's names whatever the prefix is, and can be renamed."""
     config = settle(of_file('prefix = "shop"\nown_prefix = "fw"', "f"))
-    assert (config.naming.prefix, config.naming.unprefixed) == ("shop", "fw.")
+    assert (config.naming.prefix, config.naming.own) == ("shop", "fw")
 
 
 def test_an_empty_variable_counts_as_not_set():
