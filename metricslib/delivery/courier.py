@@ -76,6 +76,8 @@ class Courier:
         self._bytes = 0
         self._errors = Account()
         self._last_error: str | None = None
+        self._last_failure = 0.0
+        self._last_delivery = (0.0, 0)
         self._logged: set[str] = set()
 
     # -- what is to be delivered
@@ -124,6 +126,7 @@ class Courier:
         if batch is None:
             return None
         attempt = self._attempt = Deadline(self.destination.options.timeout)
+        began = self._clock.monotonic()
         if self._stop:
             attempt.cut(max(0.0, self._stop.left() - _MARGIN))
         try:
@@ -134,6 +137,7 @@ class Courier:
                 self._failed(type(failure.__cause__ or failure).__name__, failure.reason)
             else:
                 self._arrived(batch, lost)
+                self._last_delivery = self._clock.monotonic() - began, len(batch.payload)
         except Exception as error:  # a defect of the destination: it must not end the thread
             self.spool.settle(batch, batch)
             self._failed(type(error).__name__, f"unexpected {type(error).__name__}", error)
@@ -167,6 +171,7 @@ class Courier:
             self._since = self._clock.time()
         self._due = self._clock.monotonic() + self._rng() * min(CAP, BASE * 2 ** min(self._failures, 16))
         self._failures += 1
+        self._last_failure = self._clock.time()
         self._survived(kind, reason, error)
 
     def _survived(self, kind: str, reason: str, error: Exception | None = None) -> None:
@@ -288,4 +293,7 @@ class Courier:
             waiting_points=held.waiting_points,
             waiting_bytes=held.waiting_bytes,
             last_error=self._last_error,
+            last_failure=self._last_failure,
+            last_seconds=self._last_delivery[0],
+            last_bytes=self._last_delivery[1],
         )

@@ -32,3 +32,9 @@ class Status:
     waiting_bytes: int
     last_error: str | None
     """For people; holds no secret."""
+    last_failure: float = 0.0
+    """When an attempt last failed, in seconds since the epoch; 0: never."""
+    last_seconds: float = 0.0
+    """How long the last successful attempt took,"""
+    last_bytes: int = 0
+    """and how much it delivered."""

@@ -329,6 +329,24 @@ def test_the_status_says_how_it_goes(clock: ManualClock):
     assert status.last_error == "host:2003: Connection refused"
 
 
+def test_the_status_says_when_it_failed_and_how_the_last_delivery_went(clock: ManualClock):
+    """The last failure stays when it is over; seconds and bytes are of the last attempt that succeeded."""
+
+    def slowly(payload: bytes, deadline: Deadline) -> Mapping[str, int]:
+        clock.advance(2)
+        return {}
+
+    courier = Courier(Fake(fails, slowly), clock=clock, rng=lambda: 0.0)
+    courier.offer(batch())
+    assert courier.status().last_failure == courier.status().last_seconds == courier.status().last_bytes == 0
+    failed = clock.time()
+    courier.step()
+    assert (courier.status().last_failure, courier.status().last_bytes) == (failed, 0)
+    courier.step()
+    status = courier.status()
+    assert (status.last_failure, status.last_seconds, status.last_bytes) == (failed, 2, len(LINE))
+
+
 # -- the thread
 
 
