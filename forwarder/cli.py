@@ -17,6 +17,8 @@ from metricslib.errors import MetricsError
 
 from .config import CONFIG, OPTIONS, Config, ConfigError, masked, of_environment, of_file, of_flags, settle
 from .daemon import CannotListen, Daemon
+from .inherited import Inherited, InvalidSocket
+from .notify import Notifier
 from .options import URLS
 
 __all__ = ["main"]
@@ -32,12 +34,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _load(arguments, os.environ, file)
 
     try:
-        daemon = Daemon(load())
+        config = load()
         if check:
-            print(daemon.config.as_toml(), end="")
-        else:
-            daemon.run(load, os._exit)
-    except CannotListen as error:
+            print(Daemon(config).config.as_toml(), end="")
+            return 0
+        inherited = Inherited.of_environment(os.environ, os.getpid())
+        Daemon(config, inherited=inherited, notifier=Notifier.of_environment(os.environ, os.getpid())).run(
+            load, os._exit
+        )
+    except (CannotListen, InvalidSocket) as error:
         return _failed(error, 1)
     except MetricsError as error:
         return _failed(error, 2)

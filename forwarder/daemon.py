@@ -21,10 +21,13 @@ from metricslib.view import Server, application
 
 from .addresses import Address, parse
 from .config import Config, masked
+from .inherited import Inherited, InvalidSocket
 from .intake import Intake
 from .listeners import Listener, TcpListener, UdpListener, UnixDatagramListener, UnixStreamListener
+from .notify import Notifier
 from .own import Door, OwnMetrics
 from .relay import Relay
+from .watchdog import Watchdog
 
 __all__ = ["CannotListen", "Daemon"]
 
@@ -45,9 +48,19 @@ class CannotListen(MetricsError, OSError):
 
 
 class Daemon:
-    """One forwarder, to be started and stopped once. Making it raises what the flusher raises for what cannot work."""
+    """One forwarder, to be started and stopped once. Making it raises what the flusher raises for what cannot work.
 
-    def __init__(self, config: Config, *, clock: Clock = SYSTEM_CLOCK) -> None:
+    ``inherited`` are sockets that listeners take in the place of binding their own; ``notifier`` is told how it goes.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        inherited: Inherited | None = None,
+        notifier: Notifier | None = None,
+    ) -> None:
         self.config = config
         self.registry = Registry(
             clock=clock, max_series=config.max_series, max_tag_sets=config.max_tag_sets, expire=config.expire or None
@@ -56,6 +69,8 @@ class Daemon:
             self.registry, config.to, interval=config.interval, naming=config.naming, own=config.own_prefix
         )
         self._clock = clock
+        self._inherited = inherited or Inherited()
+        self._notifier = notifier or Notifier()
         self._listeners: list[Listener] = []
         self._own: OwnMetrics | None = None
         self._page: Server | None = None
@@ -66,6 +81,7 @@ class Daemon:
         """Bind every address, then begin. Raises :class:`CannotListen`, and then nothing is left bound."""
         try:
             doors = [self._open(url) for url in self.config.listen]
+            self._leave_no_socket()
             self._own = OwnMetrics(self.config.own_prefix, doors, lambda: self.flusher.status().lag)
             self._serve(self._own)
         except BaseException:
@@ -91,13 +107,21 @@ class Daemon:
             feed = Intake(self.registry, clock=self._clock, keys=max(1 << 20, 2 * self.config.max_series))
         listener = self._listener(address, feed)
         self._listeners.append(listener)
+        given = self._inherited.take(address)
         try:
-            listener.bind()
+            listener.bind(given)
         except (OSError, UnicodeError) as error:  # the latter for a name that can be none
             raise CannotListen(url, error) from error
         if isinstance(listener, UdpListener):
-            self._check_buffer(listener)
+            self._check_buffer(listener, given is not None)
         return Door(listener.address, feed, listener.counts)
+
+    def _leave_no_socket(self) -> None:
+        """Refuse to start with a socket that nobody would read, for what is sent there would be lost in silence."""
+        if left := self._inherited.left():
+            self._inherited.close()
+            known = ", ".join(self.config.listen) or "none"
+            raise InvalidSocket(left[0], f"was handed in, and no listener has that address; listeners: {known}")
 
     def _listener(self, address: Address, feed: Intake | Relay) -> Listener:
         match address.scheme:
@@ -111,15 +135,15 @@ class Daemon:
                 return UnixDatagramListener(address.path, feed, mode=self.config.socket_mode, clock=self._clock)
         return TcpListener(address.host, address.port, feed, scheme=address.scheme, clock=self._clock)
 
-    def _check_buffer(self, listener: UdpListener) -> None:
+    def _check_buffer(self, listener: UdpListener, given: bool) -> None:
         wanted = self.config.receive_buffer
         if listener.receive_buffer < min(wanted, _SMALL):
             log.warning(
                 "%s: the kernel keeps no more than %d bytes while the forwarder is busy, and drops what comes then;"
-                " for more: sysctl -w net.core.rmem_max=%d",
+                " for more: %s",
                 listener.address,
                 listener.receive_buffer,
-                wanted,
+                f"ReceiveBuffer={wanted} in the socket's unit" if given else f"sysctl -w net.core.rmem_max={wanted}",
             )
 
     def _serve(self, own: OwnMetrics) -> None:
@@ -202,10 +226,17 @@ class Daemon:
         signal.signal(signal.SIGHUP, lambda number, _frame: signals.put(number))
         set_level(self.config.log_level)
         self.start()
+        watchdog = Watchdog(self._notifier, self.flusher, self._listeners)
+        watchdog.start()
         print("ready", *self.addresses, file=sys.stderr, flush=True)
+        self._notifier.ready(" ".join(self.addresses))
         while signals.get() == signal.SIGHUP:
+            self._notifier.reloading()
             self._reload(load)
+            self._notifier.ready(" ".join(self.addresses))
         log.info("%s: stopping", signal.Signals(ending[0]).name)
+        watchdog.stop()
+        self._notifier.stopping()
         self.stop()
 
     def _reload(self, load: Callable[[], Config]) -> None:

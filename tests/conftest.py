@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -69,11 +70,11 @@ def tick(registry: Registry, clock: ManualClock) -> Callable[[], Cut]:
 
 @pytest.fixture
 def forwarder() -> Iterator[Callable[..., Forwarder]]:
-    """Call with flags to start a forwarder that is gone at the end of the test."""
+    """Call with what `Forwarder` takes to start one that is gone at the end of the test."""
     started: list[Forwarder] = []
 
-    def start(*flags: str) -> Forwarder:
-        started.append(Forwarder(*flags))
+    def start(*flags: str, **how: Any) -> Forwarder:
+        started.append(Forwarder(*flags, **how))
         return started[-1]
 
     yield start

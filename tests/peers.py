@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +60,36 @@ class GraphitePeer:
         self._server.close()
 
 
-class Forwarder:
-    """A running forwarder, and what it has written on stderr so far."""
+# What systemd does between fork and exec when it hands sockets over: they become the descriptors from 3 on.
+_ACTIVATE = """
+import fcntl, os, sys
+given = [fcntl.fcntl(int(number), fcntl.F_DUPFD, 100) for number in sys.argv[1].split(",")]
+for number, descriptor in enumerate(given, 3):
+    os.dup2(descriptor, number)
+    os.close(descriptor)
+os.environ.update(LISTEN_FDS=str(len(given)), LISTEN_PID=str(os.getpid()))
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 
-    def __init__(self, *flags: str) -> None:
+
+class Forwarder:
+    """A running forwarder, and what it has written on stderr so far. ``given`` are sockets handed in to it."""
+
+    def __init__(
+        self, *flags: str, environ: Mapping[str, str] | None = None, given: Sequence[socket.socket] = ()
+    ) -> None:
         command = [sys.executable, "-W", "error", "-m", "forwarder", "--http", "127.0.0.1:0", *flags]
-        self.process = subprocess.Popen(command, cwd=ROOT, env={"PATH": ""}, stderr=subprocess.PIPE, text=True)
+        numbers = [sock.fileno() for sock in given]
+        if given:
+            command = [sys.executable, "-c", _ACTIVATE, ",".join(map(str, numbers)), *command]
+        self.process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={"PATH": "", **(environ or {})},
+            stderr=subprocess.PIPE,
+            text=True,
+            pass_fds=numbers,
+        )
         assert self.process.stderr is not None
         self._stderr = self.process.stderr
         self.lines: list[str] = []

@@ -42,7 +42,8 @@ class DatagramListener(Listener):
             poll.poll()
             if self._drain(sock) is None:
                 select.select([self._woken], [], [], _PAUSE)
-        self._hang_up(sock)
+        if not self._shared:
+            self._hang_up(sock)
         while not self._late and self._drain(sock) == BATCH:
             pass
 

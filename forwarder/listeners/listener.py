@@ -47,6 +47,7 @@ class Listener:
         self._clock = clock
         self._account = Account()
         self._socket: socket.socket | None = None
+        self._shared = False  # whether the socket is somebody else's, too: then nothing is done to it that lasts
         self._address = ""
         self._thread: threading.Thread | None = None
         self._deadline: float | None = None  # on the monotonic clock; set when the thread is to stop
@@ -63,11 +64,22 @@ class Listener:
         """Return what happened to the socket since the start, by cause. Pieces are in the sink's account."""
         return self._account.totals()
 
-    def bind(self) -> None:
-        """Take the address. Raises OSError when it cannot be had."""
-        sock = self._open()
+    @property
+    def alive(self) -> bool:
+        """Whether its thread is at work."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def bind(self, given: socket.socket | None = None) -> None:
+        """Take the address. Raises OSError when it cannot be had.
+
+        ``given`` is a socket that somebody else bound to it, and keeps: what comes while nobody listens waits there.
+        """
+        self._shared = given is not None
+        sock = self._open() if given is None else given
         sock.setblocking(False)
         self._socket = sock
+        if self._shared:
+            self._adopt(sock)
         self._address = self._url(sock)
 
     def start(self) -> None:
@@ -135,6 +147,9 @@ class Listener:
     def _open(self) -> socket.socket:
         """Return the bound socket."""
         raise NotImplementedError
+
+    def _adopt(self, sock: socket.socket) -> None:
+        """Look at a socket that somebody else bound."""
 
     def _url(self, sock: socket.socket) -> str:
         """Return the bound address as a URL."""

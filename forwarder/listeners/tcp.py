@@ -9,13 +9,21 @@ from metricslib.clock import SYSTEM_CLOCK, Clock
 from .listener import Sink
 from .streams import CONNECTIONS, StreamListener
 
-__all__ = ["TcpListener", "resolve", "url"]
+__all__ = ["TcpListener", "new_socket", "resolve", "url"]
 
 
 def resolve(host: str, port: int, kind: socket.SocketKind) -> tuple[socket.AddressFamily, Any]:
     """Return the family and the address to bind for ``host``, a name or an address; OSError if there is none."""
     family, _, _, _, address = socket.getaddrinfo(host or None, port, type=kind, flags=socket.AI_PASSIVE)[0]
     return family, address
+
+
+def new_socket(family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:
+    """Return a socket to bind; bound to ``[::]`` it hears IPv4 as well, however the system is set."""
+    sock = socket.socket(family, kind)
+    if family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    return sock
 
 
 def url(scheme: str, sock: socket.socket) -> str:
@@ -44,7 +52,7 @@ class TcpListener(StreamListener):
 
     def _open(self) -> socket.socket:
         family, address = resolve(self._host, self._port, socket.SOCK_STREAM)
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock = new_socket(family, socket.SOCK_STREAM)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(address)

@@ -7,7 +7,7 @@ from metricslib.clock import SYSTEM_CLOCK, Clock
 
 from .datagrams import RECEIVE_BUFFER, DatagramListener, grow_buffer
 from .listener import Sink
-from .tcp import resolve, url
+from .tcp import new_socket, resolve, url
 
 __all__ = ["UdpListener"]
 
@@ -28,6 +28,7 @@ class UdpListener(DatagramListener):
         super().__init__(sink, longest=_LONGEST, clock=clock)
         self._host = host
         self._port = port
+        self._drops_before = 0
         self._last_drops = 0
         self._buffer_wanted = buffer
         self.receive_buffer = 0
@@ -38,19 +39,21 @@ class UdpListener(DatagramListener):
         return {"kernel_dropped": self.kernel_drops(), **super().counts()}
 
     def kernel_drops(self) -> int:
-        """Return how many datagrams the kernel has dropped on this socket, until now or until it was closed."""
+        """Return how many datagrams the kernel has dropped since the socket was bound here, or given to us, until now
+        or until it was closed.
+        """
         sock = self._socket
         if sock is not None:
             try:
                 info = sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 4 * (_DROPS + 1))
             except OSError:  # closed, or a kernel before 4.12
                 return self._last_drops
-            self._last_drops = struct.unpack(f"{len(info) // 4}I", info)[_DROPS]
+            self._last_drops = struct.unpack(f"{len(info) // 4}I", info)[_DROPS] - self._drops_before
         return self._last_drops
 
     def _open(self) -> socket.socket:
         family, address = resolve(self._host, self._port, socket.SOCK_DGRAM)
-        sock = socket.socket(family, socket.SOCK_DGRAM)
+        sock = new_socket(family, socket.SOCK_DGRAM)
         try:
             self.receive_buffer = grow_buffer(sock, self._buffer_wanted)
             sock.bind(address)
@@ -58,6 +61,10 @@ class UdpListener(DatagramListener):
             sock.close()
             raise
         return sock
+
+    def _adopt(self, sock: socket.socket) -> None:
+        self.receive_buffer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        self._drops_before = self.kernel_drops()
 
     def _url(self, sock: socket.socket) -> str:
         return url("udp", sock)
