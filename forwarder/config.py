@@ -70,6 +70,8 @@ class Config:
     expire: float = 86_400
     """After how long an idle series leaves; 0 keeps all."""
     socket_mode: int = 0o600
+    socket_group: str = ""
+    """Which group Unix sockets' files get; empty: the process's own."""
     receive_buffer: int = 64 << 20
     stop_timeout: float = 10
     log_level: str = "info"
@@ -115,6 +117,7 @@ OPTIONS: Mapping[str, Option] = {
     "max_tag_sets": Option(options.COUNT, "how many sets of tags a name may have"),
     "expire": Option(options.DURATION, "seconds after which an idle series leaves; 0 keeps all"),
     "socket_mode": Option(options.MODE, "file mode of Unix sockets"),
+    "socket_group": Option(options.GROUP, "group of Unix sockets, by name or number; none: the process's own"),
     "receive_buffer": Option(options.SIZE, "bytes that the kernel may keep for a UDP socket"),
     "stop_timeout": Option(options.DURATION, "seconds that the end may take, to deliver what is left", "S"),
     "log_level": Option(options.LEVEL, "how much is logged", "LEVEL"),

@@ -35,7 +35,7 @@ log = logging.getLogger("forwarder")
 
 _SMALL = 4 << 20
 """Bytes of receive buffer below which a burst of datagrams is soon too much."""
-_FIXED = ("listen", "http", "socket_mode", "receive_buffer", "max_series", "max_tag_sets", "own_prefix")
+_FIXED = ("listen", "http", "socket_mode", "socket_group", "receive_buffer", "max_series", "max_tag_sets", "own_prefix")
 """Options that a reload cannot change."""
 
 
@@ -124,15 +124,16 @@ class Daemon:
             raise InvalidSocket(left[0], f"was handed in, and no listener has that address; listeners: {known}")
 
     def _listener(self, address: Address, feed: Intake | Relay) -> Listener:
+        mode, group = self.config.socket_mode, self.config.socket_group
         match address.scheme:
             case "udp":
                 return UdpListener(
                     address.host, address.port, feed, buffer=self.config.receive_buffer, clock=self._clock
                 )
             case "unix":
-                return UnixStreamListener(address.path, feed, mode=self.config.socket_mode, clock=self._clock)
+                return UnixStreamListener(address.path, feed, mode=mode, group=group, clock=self._clock)
             case "unixgram":
-                return UnixDatagramListener(address.path, feed, mode=self.config.socket_mode, clock=self._clock)
+                return UnixDatagramListener(address.path, feed, mode=mode, group=group, clock=self._clock)
         return TcpListener(address.host, address.port, feed, scheme=address.scheme, clock=self._clock)
 
     def _check_buffer(self, listener: UdpListener, given: bool) -> None:

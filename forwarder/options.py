@@ -21,6 +21,7 @@ __all__ += [
     "BINS",
     "COUNT",
     "DURATION",
+    "GROUP",
     "LEVEL",
     "LEVELS",
     "MODE",
@@ -126,6 +127,12 @@ def _mode(value: object) -> int:
     return int(text.removeprefix("0o"), 8)
 
 
+def _group(value: object) -> str:
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else _text(value)
+    _must(re.fullmatch(r"([a-zA-Z_][a-zA-Z0-9_.-]*\$?)?|[0-9]{1,9}", text))
+    return text
+
+
 def _level(value: object) -> str:
     text = _text(value).lower()
     _must(text in LEVELS)
@@ -183,6 +190,7 @@ SWITCH = Kind(
     "true or false", _switch, lambda text: _SWITCHES[text.lower()] if text.lower() in _SWITCHES else _refuse()
 )
 MODE = Kind('a file mode in octal, in quotes, such as "0660"', _mode, raw=lambda mode: f"{mode:04o}")
+GROUP = Kind("the name or the number of a group", _group)
 LEVEL = Kind(f"one of {', '.join(LEVELS)}", _level)
 ADDRESS = Kind("HOST:PORT, with an IPv6 address in brackets, or off", _address)
 BINS = Kind(

@@ -5,6 +5,7 @@ is removed, but only if it is still the one that was made here.
 """
 
 import errno
+import grp
 import os
 import socket
 import stat
@@ -23,11 +24,12 @@ _LONGEST_DATAGRAM = 256 << 10
 
 
 class _SocketFile:
-    """A bound Unix socket's place in the file system."""
+    """A bound Unix socket's place in the file system. Of a socket that somebody else bound it is left alone."""
 
-    def __init__(self, path: str, mode: int) -> None:
+    def __init__(self, path: str, mode: int, group: str) -> None:
         self.path = path
         self._mode = mode
+        self._group = group
         self._identity: tuple[int, int] | None = None
 
     def bind(self, sock: socket.socket) -> None:
@@ -40,11 +42,18 @@ class _SocketFile:
             self._bind(sock)
 
     def _bind(self, sock: socket.socket) -> None:
-        # The file gets the socket's own mode, so that nobody finds it open for a moment. The umask may still take away.
-        os.fchmod(sock.fileno(), self._mode)
+        group = _number_of(self._group) if self._group else -1
+        # The file gets the socket's own mode, so that nobody finds it open for a moment, nor the wrong group. The umask
+        # may still take away.
+        os.fchmod(sock.fileno(), self._mode & ~0o070 if self._group else self._mode)
         sock.bind(self.path)
-        os.chmod(self.path, self._mode)
         self._identity = self._found()
+        try:
+            os.chown(self.path, -1, group)
+            os.chmod(self.path, self._mode)
+        except OSError:  # most likely we are not in that group
+            self.unlink()
+            raise
 
     def _is_dead(self, kind: int) -> bool:
         if not stat.S_ISSOCK(os.lstat(self.path).st_mode):
@@ -75,14 +84,31 @@ class _SocketFile:
         return status.st_dev, status.st_ino
 
 
+def _number_of(group: str) -> int:
+    """Return the number of a group, given by name or number; OSError if there is none."""
+    if group.isascii() and group.isdecimal():
+        return int(group)
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise OSError(errno.ENOENT, f"there is no group {group!r}") from None
+
+
 class UnixStreamListener(StreamListener):
-    """Hears connections on the socket file ``path``."""
+    """Hears connections on the socket file ``path``, which gets ``mode`` and, unless it is empty, ``group``."""
 
     def __init__(
-        self, path: str, sink: Sink, *, mode: int = MODE, connections: int = CONNECTIONS, clock: Clock = SYSTEM_CLOCK
+        self,
+        path: str,
+        sink: Sink,
+        *,
+        mode: int = MODE,
+        group: str = "",
+        connections: int = CONNECTIONS,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         super().__init__(sink, connections=connections, clock=clock)
-        self._file = _SocketFile(path, mode)
+        self._file = _SocketFile(path, mode, group)
 
     def _open(self) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -107,11 +133,16 @@ class UnixStreamListener(StreamListener):
 
 
 class UnixDatagramListener(DatagramListener):
-    """Hears datagrams on the socket file ``path``. Senders wait while the queue is full, so the kernel drops none."""
+    """Hears datagrams on the socket file ``path``, which gets ``mode`` and, unless it is empty, ``group``.
 
-    def __init__(self, path: str, sink: Sink, *, mode: int = MODE, clock: Clock = SYSTEM_CLOCK) -> None:
+    Senders wait while the queue is full, so the kernel drops none.
+    """
+
+    def __init__(
+        self, path: str, sink: Sink, *, mode: int = MODE, group: str = "", clock: Clock = SYSTEM_CLOCK
+    ) -> None:
         super().__init__(sink, longest=_LONGEST_DATAGRAM, clock=clock)
-        self._file = _SocketFile(path, mode)
+        self._file = _SocketFile(path, mode, group)
 
     def _open(self) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)

@@ -62,6 +62,7 @@ def test_every_option_can_be_given_in_each_way_it_has():
         "max_tag_sets": ("6", 6),
         "expire": ("0.5", 0.5),
         "socket_mode": ("660", 0o660),
+        "socket_group": ("statsd", "statsd"),
         "receive_buffer": ("1e6", 1_000_000),
         "stop_timeout": ("0", 0),
         "log_level": ("DEBUG", "debug"),
@@ -140,6 +141,8 @@ def test_variables_of_kubernetes_are_none_of_ours():
         ('http = "h:65536"', "f.toml: http: 'h:65536' is not HOST:PORT, with an IPv6 address in brackets, or off"),
         ("receive_buffer = 1073741825", "f.toml: receive_buffer: 1073741825 is not a number of bytes from 1 to 1 GiB"),
         ("socket_mode = 660", 'f.toml: socket_mode: 660 is not a file mode in octal, in quotes, such as "0660"'),
+        ("socket_group = true", "f.toml: socket_group: true is not the name or the number of a group"),
+        ('socket_group = "a b"', "f.toml: socket_group: 'a b' is not the name or the number of a group"),
         (
             'socket_mode = "0888"',
             "f.toml: socket_mode: '0888' is not a file mode in octal, in quotes, such as \"0660\"",

@@ -47,6 +47,42 @@ def test_datagrams_arrive(listen, heard, host):
     assert heard.chunks == [b"a:1|c\nb:1|c", b"", b"c:1|c"]
 
 
+def test_all_addresses_are_those_of_ipv4_too(listen, heard):
+    """`[::]` hears both families, also where net.ipv6.bindv6only says otherwise, and is drained to the end."""
+    listener = listen(heard, "::")
+    for host in ("127.0.0.1", "::1"):
+        with sender(listener, host) as sock:
+            sock.send(host.encode())
+    assert listener.stop(5.0)
+    assert heard.chunks == [b"127.0.0.1", b"::1"]
+
+
+def test_a_given_socket_is_left_as_it_is(heard):
+    """What comes after the stop waits in it for the next listener, which counts none of the drops before its time."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as given:
+        given.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        given.bind(("127.0.0.1", 0))
+        first = UdpListener("127.0.0.1", 0, heard)
+        first.bind(given.dup())
+        assert first.address == f"udp://127.0.0.1:{given.getsockname()[1]}"
+        assert first.receive_buffer == 8192
+        with sender(first) as sock:
+            sock.send(b"early")
+            first.start()
+            assert first.alive
+            assert first.stop(5.0)
+            assert not first.alive
+            for _ in range(100):
+                sock.send(b"late")
+        second = UdpListener("127.0.0.1", 0, heard)
+        second.bind(given.dup())
+        assert second.kernel_drops() == 0
+        second.start()
+        assert second.stop(5.0)
+    assert heard.lines[:2] == [b"early", b"late"]
+    assert len(heard.lines) < 100
+
+
 def test_the_longest_datagram_is_whole(listen, heard):
     """65,507 bytes are the most that IPv4 carries."""
     datagram = b"x" * 65_507

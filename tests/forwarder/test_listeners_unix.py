@@ -1,5 +1,6 @@
 """Unix sockets, stream and datagram, and their files."""
 
+import grp
 import os
 import socket
 import stat
@@ -90,6 +91,52 @@ def test_the_file_has_its_mode(listen, kind, path, mode):
     """Whatever the umask is; nobody but its owner may send unless that is asked for."""
     listen(kind, mode=mode)
     assert stat.S_IMODE(os.stat(path).st_mode) == mode
+
+
+GROUPS = {"number": str(os.getgid()), "name": grp.getgrgid(os.getgid()).gr_name}
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_the_file_has_its_group(listen, kind, path, group):
+    """By name or number, and with the whole mode in the end; root may give any, others those that they are in."""
+    listen(kind, mode=0o660, group=GROUPS[group])
+    assert os.stat(path).st_gid == os.getgid()
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o660
+
+
+def test_the_group_is_not_let_in_before_it_is_the_right_one(listen, kind, path, monkeypatch):
+    """Until the file has its group, nobody but the owner may send."""
+    modes = []
+
+    def chown(name, user, group):
+        modes.append(stat.S_IMODE(os.stat(name).st_mode))
+        assert (user, group) == (-1, 12345)
+
+    monkeypatch.setattr("os.chown", chown)
+    listen(kind, mode=0o660, group="12345")
+    assert modes[0] & 0o077 == 0
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o660
+
+
+def test_a_group_that_is_none_is_refused(kind, path, heard):
+    """The error names it, and no file is left."""
+    listener = kind(path, heard, group="no-such-group")
+    with pytest.raises(OSError, match="there is no group 'no-such-group'"):
+        listener.bind()
+    assert not os.path.lexists(path)
+
+
+def test_a_group_that_we_may_not_give_is_refused(kind, path, heard, monkeypatch):
+    """Only root and members may give it; a socket with the wrong group is not left behind."""
+
+    def chown(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.chown", chown)
+    listener = kind(path, heard, group="12345")
+    with pytest.raises(PermissionError):
+        listener.bind()
+    assert not os.path.lexists(path)
 
 
 def test_nobody_else_may_send_by_default(listen, kind, path):
