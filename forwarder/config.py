@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from metricslib.errors import MetricsError
 from metricslib.naming import Naming, expanded
+from metricslib.series import Kind as SeriesKind
 
 from . import addresses, options
 from .addresses import host_and_port
@@ -69,6 +70,12 @@ class Config:
     max_tag_sets: int = 10_000
     expire: float = 86_400
     """After how long an idle series leaves; 0 keeps all."""
+    delete_idle: tuple[str, ...] = ()
+    """Kinds of series that are not sent while they are idle."""
+    gauges_ttl: int = 1
+    """In how many intervals a gauge is sent after it was set, where idle gauges are not sent."""
+    own_account: bool = True
+    """Whether what statsd does not have of itself is sent, too."""
     socket_mode: int = 0o600
     socket_group: str = ""
     """Which group Unix sockets' files get; empty: the process's own."""
@@ -80,6 +87,11 @@ class Config:
     def page(self) -> tuple[str, int] | None:
         """Host and port of the page, None when it is off."""
         return None if self.http == "off" else host_and_port(self.http)
+
+    @property
+    def stay(self) -> Mapping[SeriesKind, int]:
+        """For each kind of which idle series leave, in how many intervals one is sent after something happened."""
+        return {options.SERIES[name]: self.gauges_ttl if name == "gauges" else 1 for name in self.delete_idle}
 
     def values(self) -> dict[str, Any]:
         """Return every option's value by its name."""
@@ -115,6 +127,9 @@ OPTIONS: Mapping[str, Option] = {
     "own_prefix": Option(options.NAME, "what the forwarder's own metrics are called"),
     "max_series": Option(options.COUNT, "how many series are kept"),
     "max_tag_sets": Option(options.COUNT, "how many sets of tags a name may have"),
+    "own_account": Option(options.SWITCH, "send of itself more than statsd does: the account, and how delivery goes"),
+    "delete_idle": Option(options.SERIES_KINDS, "what is not sent while it is idle: counters, timers, gauges, …"),
+    "gauges_ttl": Option(options.COUNT, "intervals for which an idle gauge is still sent, where those are deleted"),
     "expire": Option(options.DURATION, "seconds after which an idle series leaves; 0 keeps all"),
     "socket_mode": Option(options.MODE, "file mode of Unix sockets"),
     "socket_group": Option(options.GROUP, "group of Unix sockets, by name or number; none: the process's own"),

@@ -9,13 +9,14 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from queue import SimpleQueue
 
 from metricslib.clock import SYSTEM_CLOCK, Clock
 from metricslib.errors import MetricsError
 from metricslib.flusher import Flusher
+from metricslib.ledger import Idle
 from metricslib.registry import Registry
 from metricslib.view import Server, application
 
@@ -25,7 +26,7 @@ from .inherited import Inherited, InvalidSocket
 from .intake import Intake
 from .listeners import Listener, TcpListener, UdpListener, UnixDatagramListener, UnixStreamListener
 from .notify import Notifier
-from .own import Door, OwnMetrics
+from .own import Door, OwnMetrics, own_counters, own_gauge
 from .relay import Relay
 from .watchdog import Watchdog
 
@@ -35,8 +36,12 @@ log = logging.getLogger("forwarder")
 
 _SMALL = 4 << 20
 """Bytes of receive buffer below which a burst of datagrams is soon too much."""
-_FIXED = ("listen", "http", "socket_mode", "socket_group", "receive_buffer", "max_series", "max_tag_sets", "own_prefix")
+_FIXED = ("listen", "http", "socket_mode", "socket_group", "receive_buffer", "max_series", "max_tag_sets", "own_prefix", "own_account")
 """Options that a reload cannot change."""
+
+
+def _idle(config: Config) -> Idle:
+    return Idle(config.stay, frozenset((*own_counters(config.own_prefix), own_gauge(config.own_prefix))))
 
 
 class CannotListen(MetricsError, OSError):
@@ -63,16 +68,23 @@ class Daemon:
     ) -> None:
         self.config = config
         self.registry = Registry(
-            clock=clock, max_series=config.max_series, max_tag_sets=config.max_tag_sets, expire=config.expire or None
+            clock=clock,
+            max_series=config.max_series,
+            max_tag_sets=config.max_tag_sets,
+            expire=config.expire or None,
+            idle=_idle(config),
         )
         self.flusher = Flusher(
-            self.registry, config.to, interval=config.interval, naming=config.naming, own=config.own_prefix
+            self.registry,
+            config.to,
+            interval=config.interval,
+            naming=config.naming,
+            own=config.own_prefix if config.own_account else "",
         )
         self._clock = clock
         self._inherited = inherited or Inherited()
         self._notifier = notifier or Notifier()
         self._listeners: list[Listener] = []
-        self._own: OwnMetrics | None = None
         self._page: Server | None = None
 
     # -- start
@@ -82,21 +94,28 @@ class Daemon:
         try:
             doors = [self._open(url) for url in self.config.listen]
             self._leave_no_socket()
-            self._own = OwnMetrics(self.config.own_prefix, doors, lambda: self.flusher.status().lag)
-            self._serve(self._own)
+            self._serve(self.wire(doors))
         except BaseException:
             for listener in self._listeners:
                 listener.stop(0)
             raise
-        for door in doors:
-            if isinstance(door.feed, Intake):
-                self.registry.add_source(door.feed)
         self.flusher.start()
-        self.registry.add_source(self._own)  # the last one: it speaks of what the others were just asked for
         for listener in self._listeners:
             listener.start()
         if not self.config.to:
             log.info("no destination: what is measured is shown on the page, and sent nowhere")
+
+    def wire(self, doors: Sequence[Door]) -> OwnMetrics:
+        """Let windows have what comes in through ``doors``, and what the daemon says of itself."""
+        config = self.config
+        own = OwnMetrics(config.own_prefix, doors, lambda: self.flusher.status().lag, account=config.own_account)
+        for key in own_counters(config.own_prefix):
+            self.registry.reserve("counter", key)
+        for door in doors:
+            if isinstance(door.feed, Intake):
+                self.registry.add_source(door.feed)
+        self.registry.add_source(own)  # the last one: it speaks of what the others were just asked for
+        return own
 
     def _open(self, url: str) -> Door:
         address = parse(url)
@@ -178,6 +197,7 @@ class Daemon:
         self.flusher.change(config.to, interval=config.interval, naming=naming, timeout=self.config.stop_timeout)
         self.config = replace(config, naming=naming, **{name: before[name] for name in _FIXED})
         self.registry.expire = config.expire or None
+        self.registry.idle = _idle(self.config)
         if "log_level" in changed:
             set_level(config.log_level)
         if fixed:

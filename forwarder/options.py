@@ -13,6 +13,8 @@ from typing import Any
 
 from metricslib.delivery import split_urls
 
+from metricslib.series import Kind as SeriesKind
+
 from .addresses import host_and_port
 
 __all__ = ["Kind", "toml"]
@@ -27,6 +29,8 @@ __all__ += [
     "MODE",
     "NAME",
     "PERCENTS",
+    "SERIES",
+    "SERIES_KINDS",
     "SIZE",
     "SWITCH",
     "TEXT",
@@ -36,6 +40,15 @@ __all__ += [
 
 LEVELS = ("debug", "info", "warning", "error")
 """How much is logged, most first."""
+
+SERIES: Mapping[str, SeriesKind] = {
+    "counters": "counter",
+    "timers": "timer",
+    "histograms": "histogram",
+    "gauges": "gauge",
+    "sets": "unique",
+}
+"""Kinds of series by the names they have in configurations."""
 
 _LARGEST = 1 << 30
 _SWITCHES = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
@@ -133,6 +146,12 @@ def _group(value: object) -> str:
     return text
 
 
+def _series(value: object) -> tuple[str, ...]:
+    words = _texts(value)
+    _must(set(words) <= SERIES.keys())
+    return tuple(dict.fromkeys(words))
+
+
 def _level(value: object) -> str:
     text = _text(value).lower()
     _must(text in LEVELS)
@@ -189,6 +208,7 @@ PERCENTS = Kind(
 SWITCH = Kind(
     "true or false", _switch, lambda text: _SWITCHES[text.lower()] if text.lower() in _SWITCHES else _refuse()
 )
+SERIES_KINDS = Kind(f"a list of {', '.join(SERIES)}", _series, _words)
 MODE = Kind('a file mode in octal, in quotes, such as "0660"', _mode, raw=lambda mode: f"{mode:04o}")
 GROUP = Kind("the name or the number of a group", _group)
 LEVEL = Kind(f"one of {', '.join(LEVELS)}", _level)

@@ -26,7 +26,7 @@ from .counts import BadLine, Counts
 from .intake import Intake
 from .relay import Relay
 
-__all__ = ["Door", "OwnMetrics"]
+__all__ = ["Door", "OwnMetrics", "own_counters", "own_gauge"]
 
 _SHOWN = 20
 
@@ -51,25 +51,41 @@ class Door:
         return self.feed.counts() if isinstance(self.feed, Relay) else self.feed.collected()
 
 
-class OwnMetrics:
-    """A source of the registry. It must be the last one, so that it speaks of what the others were just asked for."""
+def own_counters(prefix: str) -> tuple[str, ...]:
+    """Return the keys of the counters that statsd has of itself. They stand before all others, and are never idle."""
+    return tuple(f"{prefix}.{name}" for name in ("bad_lines_seen", "packets_received", "metrics_received"))
 
-    def __init__(self, prefix: str, doors: Sequence[Door], lag: Callable[[], float]) -> None:
+
+def own_gauge(prefix: str) -> str:
+    """Return the key of the one gauge that statsd has of itself."""
+    return f"{prefix}.timestamp_lag"
+
+
+class OwnMetrics:
+    """A source of the registry. It must be the last one, so that it speaks of what the others were just asked for.
+
+    Without ``account`` it has only what statsd has of itself.
+    """
+
+    def __init__(self, prefix: str, doors: Sequence[Door], lag: Callable[[], float], *, account: bool = True) -> None:
         self._prefix = prefix
         self._doors = tuple(doors)
         self._lag = lag
-        self._before = Counter[str]()
+        self._account = account
+        self._before: Counter[str] | None = None
 
     def collect(self) -> Aggregates:
-        """Return what happened since the last call."""
+        """Return what happened since the last call. The lag is, as in statsd, there from the second call on."""
         aggregates = Aggregates()
         totals = Counter[str]()
         for key, total in self._totals():
             totals[key] += total
+        before = self._before or Counter()
         for key, total in totals.items():
-            aggregates.counters[key] = total - self._before[key]
+            aggregates.counters[key] = total - before[key]
+        if self._before is not None:
+            aggregates.gauges[own_gauge(self._prefix)] = GaugeChange(self._lag())
         self._before = totals
-        aggregates.gauges[self._key("timestamp_lag")] = GaugeChange(self._lag())
         return aggregates
 
     def forget(self, kind: Kind, key: str) -> None:
@@ -80,9 +96,11 @@ class OwnMetrics:
 
     def _totals(self) -> Iterator[tuple[str, int]]:
         pieces = sum((door.account() for door in self._doors if not door.relays), Counts())
-        yield self._key("bad_lines_seen"), pieces.bad
-        yield self._key("packets_received"), pieces.packets
-        yield self._key("metrics_received"), pieces.lines
+        yield from zip(own_counters(self._prefix), (pieces.bad, pieces.packets, pieces.lines), strict=True)
+        if self._account:
+            yield from self._more(pieces)
+
+    def _more(self, pieces: Counts) -> Iterator[tuple[str, int]]:
         yield self._key("pieces_received"), pieces.received
         yield self._key("pieces_aggregated"), pieces.aggregated
         for cause, count in pieces.dropped.items():

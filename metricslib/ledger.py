@@ -1,16 +1,33 @@
 """What is known of each series beyond the open interval: since when it is idle, a gauge's value, lifetime totals.
 
-In: what happened in an interval. Out: the interval's window, in which idle series have their place too. One owner at a
-time.
+In: what happened in an interval. Out: the interval's window, in which idle series have their place too, unless they are
+to leave. One owner at a time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from .distribution import NO_SAMPLES
 from .series import KINDS, Kind
 from .window import Aggregates, Window
 
-__all__ = ["Ledger", "Total"]
+__all__ = ["Idle", "Ledger", "Total"]
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """Which series leave the windows when nothing happens to them. By default none does.
+
+    A series that left has its lifetime totals still, but a gauge has no value any more. When something happens to it
+    again, it comes back at the end of the order.
+    """
+
+    stay: Mapping[Kind, int] = field(default_factory=dict)
+    """By kind, in how many windows a series is after something happened to it, that of the event included. Kinds that
+    are not in it stay.
+    """
+    kept: frozenset[str] = frozenset()
+    """Keys of series that stay in any case."""
 
 
 class Total:
@@ -19,11 +36,13 @@ class Total:
     For counters ``sum`` is the total; ``powers`` and ``count`` are distributions'.
     """
 
-    __slots__ = ("active", "count", "gauge", "powers", "sum")
+    __slots__ = ("active", "count", "gauge", "idle", "powers", "sum")
 
     def __init__(self, active: float) -> None:
         self.active = active
         """End of the last interval in which something happened."""
+        self.idle = 0
+        """In how many windows it was since something happened to it; of kinds that stay it is not counted."""
         self.gauge: float | None = None
         self.count: float = 0
         self.sum: float = 0
@@ -41,7 +60,8 @@ class Total:
 class Ledger:
     """All live series, by kind and key, in order of first appearance."""
 
-    def __init__(self) -> None:
+    def __init__(self, idle: Idle | None = None) -> None:
+        self.idle = idle or Idle()
         self._totals: dict[Kind, dict[str, Total]] = {kind: {} for kind in KINDS}
 
     def __getitem__(self, kind: Kind) -> dict[str, Total]:
@@ -61,6 +81,10 @@ class Ledger:
         for kind in KINDS:
             for key in open_[kind]:
                 self.know(kind, key, end)
+                if self._has_left(kind, key):
+                    back = self._totals[kind].pop(key)
+                    back.idle = 0
+                    self._totals[kind][key] = back
         changes = open_.gauges
         gauges = {
             key: changes[key].applied_to(total.gauge) if key in changes else total.gauge
@@ -70,11 +94,11 @@ class Ledger:
             start,
             end,
             interval,
-            counters=dict.fromkeys(self["counter"], 0) | open_.counters,
-            timers=dict.fromkeys(self["timer"], NO_SAMPLES) | open_.timers,
-            histograms=dict.fromkeys(self["histogram"], NO_SAMPLES) | open_.histograms,
+            counters=dict.fromkeys(self._present("counter"), 0) | open_.counters,
+            timers=dict.fromkeys(self._present("timer"), NO_SAMPLES) | open_.timers,
+            histograms=dict.fromkeys(self._present("histogram"), NO_SAMPLES) | open_.histograms,
             gauges={key: value for key, value in gauges.items() if value is not None},
-            uniques=dict.fromkeys(self["unique"], frozenset[str]()) | open_.uniques,
+            uniques=dict.fromkeys(self._present("unique"), frozenset[str]()) | open_.uniques,
         )
 
     def close(self, open_: Aggregates, end: float) -> None:
@@ -98,6 +122,24 @@ class Ledger:
             total.gauge = change.applied_to(total.gauge)
         for key in open_.uniques:
             self["unique"][key].active = end
+        for kind in self.idle.stay:
+            self._age(kind, open_)
+
+    def _age(self, kind: Kind, open_: Aggregates) -> None:
+        active = open_[kind]
+        for key, total in self._totals[kind].items():
+            total.idle = 1 if key in active else total.idle + 1
+            if self._has_left(kind, key):
+                total.gauge = None
+
+    def _has_left(self, kind: Kind, key: str) -> bool:
+        stay = self.idle.stay.get(kind)
+        return stay is not None and self._totals[kind][key].idle >= stay and key not in self.idle.kept
+
+    def _present(self, kind: Kind) -> Iterable[str]:
+        if kind not in self.idle.stay:
+            return self._totals[kind]
+        return [key for key in self._totals[kind] if not self._has_left(kind, key)]
 
     def idle_since(self, before: float) -> Iterator[tuple[Kind, str]]:
         """Yield the series to which nothing happened at or after ``before``."""

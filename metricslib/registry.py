@@ -23,7 +23,7 @@ from .gauge import Gauge
 from .histogram import Histogram
 from .instrument import Instrument
 from .instruments import Instruments
-from .ledger import Ledger, Total
+from .ledger import Idle, Ledger, Total
 from .names import Tags
 from .series import KINDS, Filter, Kind, Series, series_of
 from .timer import Timer
@@ -59,7 +59,7 @@ class Registry(Instruments):
     ``filters`` are asked for each new series. At most ``max_series`` series are kept, and ``max_tag_sets`` tag sets a
     name; what is over goes to one ``overflow`` series, and is counted. Distributions keep up to ``exact`` samples an
     interval as they are. A series idle for ``expire`` seconds leaves, and comes back when it is used again; None keeps
-    all.
+    all. ``idle`` says which series leave windows earlier, though they are remembered.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class Registry(Instruments):
         max_tag_sets: int = 1_000,
         exact: int = EXACT,
         expire: float | None = None,
+        idle: Idle | None = None,
     ) -> None:
         if not isinstance(exact, int) or exact < 1:
             raise InvalidOption("exact", exact, "must be a whole number of at least 1")
@@ -79,6 +80,7 @@ class Registry(Instruments):
         self.clock = clock
         self.exact = exact
         self.expire = expire
+        self._idle = idle or Idle()
         self.account = Account()
         self._admission = Admission(filters, max_series, max_tag_sets, self.account)
         self._instruments: dict[Series, Instrument] = {}
@@ -91,7 +93,7 @@ class Registry(Instruments):
     def _start_anew(self) -> None:
         self._lock = threading.Lock()
         self._sources: list[Source] = []
-        self._ledger = Ledger()
+        self._ledger = Ledger(self._idle)
         self._start = self.clock.time()
         self._sent = Aggregates()  # of the open interval: what a cut took already
         self.sent_as: int | None = None
@@ -177,7 +179,22 @@ class Registry(Instruments):
             self._sources.remove(source)
             self._collect(source)
 
+    def reserve(self, kind: Kind, key: str) -> None:
+        """Give a series of a source its place in the order now, before anything happens to it."""
+        with self._locked():
+            self._ledger.know(kind, key, self.clock.time())
+
     # -- intervals
+
+    @property
+    def idle(self) -> Idle:
+        """Which series leave windows when they are idle; may be changed at any time."""
+        return self._idle
+
+    @idle.setter
+    def idle(self, idle: Idle) -> None:
+        with self._locked():
+            self._idle = self._ledger.idle = idle
 
     def tick(self, end: int, interval: float) -> Cut:
         """End the interval at the stamp ``end``, and begin the next. ``interval`` is its nominal length in seconds."""

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metricslib.distribution import Distribution
-from metricslib.ledger import Ledger, Total
+from metricslib.ledger import Idle, Ledger, Total
 from metricslib.series import KINDS
 from metricslib.window import ABSENT, Aggregates, GaugeChange
 
@@ -106,3 +106,28 @@ def test_a_copy_of_a_total_stays_as_it_was():
     total.sum, total.powers[1] = 4, 3
     assert (copied.active, copied.sum, copied.powers, copied.gauge, copied.count) == (5, 3, {1: 2}, None, 0)
     assert Total(5).copy().powers is None
+
+
+def test_idle_series_can_leave_the_windows():
+    """At once by default, or after some windows; they come back at the end of the order, and totals go on."""
+    ledger = Ledger(Idle({"counter": 1, "gauge": 2}))
+    first = close(ledger, aggregates(counter={"a": 1, "b": 1}, gauge={"g": GaugeChange(5), "h": GaugeChange(1)}))
+    assert (list(first.counters), first.gauges) == (["a", "b"], {"g": 5, "h": 1})
+    second = close(ledger, aggregates(counter={"b": 2}, gauge={"h": GaugeChange(None, 1)}), 20)
+    assert (second.counters, second.gauges) == ({"b": 2}, {"g": 5, "h": 2})
+    third = close(ledger, aggregates(counter={"b": 3, "a": 1}), 30)
+    assert (list(third.counters), third.gauges) == (["b", "a"], {"h": 2})
+    fourth = close(ledger, aggregates(gauge={"h": GaugeChange(None, 1), "g": GaugeChange(None, 1)}), 40)
+    assert fourth.counters == {}
+    assert fourth.gauges == {"h": 1, "g": 1}  # what left has no value any more
+    assert ledger["counter"]["b"].sum == 6
+
+
+def test_some_series_stay_whatever_their_kind():
+    """And keep their place in the order, as those of other kinds do."""
+    ledger = Ledger(Idle({"counter": 1}, frozenset({"own"})))
+    ledger.know("counter", "own", 0)
+    close(ledger, aggregates(counter={"a": 1}, unique={"u": frozenset("x")}))
+    window = close(ledger, aggregates(counter={"b": 1}), 20)
+    assert list(window.counters.items()) == [("own", 0), ("b", 1)]
+    assert window.uniques == {"u": frozenset()}

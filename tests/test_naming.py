@@ -119,6 +119,36 @@ def test_counts_and_timer_statistics_can_be_left_out():
     ]
 
 
+def test_timer_statistics_can_be_chosen_as_statsd_does():
+    """A whole percent's end becomes ``_percent``, a fraction's only its fraction; ``histogram`` is all bins."""
+    naming = Naming(
+        percentiles=(90, -10, 99.9), bins=(("t", (150, math.inf)),), calculated=("upper_percent", "lower_percent")
+    )
+    found = [path.removeprefix("stats.timers.t.") for path, _ in naming.pairs(window(timers={"t": TIMER}))]
+    assert found == ["upper_90"]  # of four samples the largest tenth has none
+    naming = Naming(percentiles=(99.9,), bins=(("t", (150, math.inf)),), calculated=("upper_99_percent", "histogram"))
+    found = [path.removeprefix("stats.timers.t.") for path, _ in naming.pairs(window(timers={"t": TIMER}))]
+    assert found == ["upper_99_9", "histogram.bin_150", "histogram.bin_inf"]
+
+
+def test_a_percentile_given_twice_is_sent_once():
+    """Two values for a path and stamp would be one too many."""
+    assert Naming(percentiles=(90, 50, 90.0)).percentiles == (90, 50)
+
+
+def test_what_a_daemon_says_of_itself_has_statsds_paths():
+    """In the legacy namespace numStats stands outside of it, as in statsd; the suffix is behind all of it."""
+    names = ("numStats", "graphiteStats.last_flush")
+    assert [Naming(own="statsd", legacy=True, namespace="x").own_path(name) for name in names] == [
+        "statsd.numStats",
+        "stats.statsd.graphiteStats.last_flush",
+    ]
+    assert [Naming(own="fw", prefix="p", namespace="", suffix="s").own_path(name) for name in names] == [
+        "fw.numStats.s",
+        "fw.graphiteStats.last_flush.s",
+    ]
+
+
 def test_histograms_have_a_namespace_of_their_own():
     """A histogram and a timer of one name do not overwrite each other."""
     paths = [path for path, _ in Naming().pairs(window(timers={"x": TIMER}, histograms={"x": TIMER}))]

@@ -58,6 +58,9 @@ def test_every_option_can_be_given_in_each_way_it_has():
         "percentiles": ("90, 99.9,-10", (90, 99.9, -10)),
         "http": ("[::1]:0", "[::1]:0"),
         "own_prefix": ("fw", "fw"),
+        "own_account": ("off", False),
+        "delete_idle": ("counters, gauges", ("counters", "gauges")),
+        "gauges_ttl": ("3", 3),
         "max_series": ("5", 5),
         "max_tag_sets": ("6", 6),
         "expire": ("0.5", 0.5),
@@ -229,7 +232,7 @@ def test_what_is_shown_can_be_read_again():
     assert settle(of_file(Config().as_toml(), "again")) == Config()
 
 
-@given(st.text(), st.lists(st.floats(0.01, 100), min_size=1), st.integers(1, 10**9), st.floats(0, 1e9))
+@given(st.text(), st.lists(st.floats(0.01, 100), min_size=1, unique=True), st.integers(1, 10**9), st.floats(0, 1e9))
 def test_any_value_can_be_read_again(prefix, percentiles, interval, expire):
     """No text and no number is shown in a way that TOML reads otherwise."""
     config = dataclasses.replace(

@@ -42,8 +42,24 @@ def test_what_is_sent_has_statsds_names():
         "statsd.pieces_dropped.event": 1,
         "statsd.kernel_drops.udp_127_0_0_1_8125": 7,
     }
+    assert window.gauges == {}  # as in statsd, the lag is there from the second window on
+    window = registry.tick(20, 10).whole
+    assert own_of(window) == dict.fromkeys(own_of(window), 0)
     assert window.gauges == {"statsd.timestamp_lag": 0.25}
-    assert own_of(registry.tick(20, 10).whole) == dict.fromkeys(own_of(window), 0)
+
+
+def test_only_what_statsd_has_of_itself():
+    """The account can be left out of what is sent; the page has it all the same."""
+    registry = Registry(clock=ManualClock())
+    intake = Intake(registry)
+    own = OwnMetrics("statsd", [Door("udp://", intake, lambda: {"kernel_dropped": 7})], lambda: 0.0, account=False)
+    registry.add_source(own)
+    intake.feed([b"a:1|c"])
+    registry.tick(10, 10)
+    window = registry.tick(20, 10).whole
+    assert list(window.counters) == ["statsd.bad_lines_seen", "statsd.packets_received", "statsd.metrics_received"]
+    assert list(window.gauges) == ["statsd.timestamp_lag"]
+    assert own.sections()["Pieces"]["Received"] == 1
 
 
 def test_points_have_an_account_of_their_own():
