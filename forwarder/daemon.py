@@ -36,7 +36,17 @@ log = logging.getLogger("forwarder")
 
 _SMALL = 4 << 20
 """Bytes of receive buffer below which a burst of datagrams is soon too much."""
-_FIXED = ("listen", "http", "socket_mode", "socket_group", "receive_buffer", "max_series", "max_tag_sets", "own_prefix", "own_account")
+_FIXED = (
+    "listen",
+    "http",
+    "socket_mode",
+    "socket_group",
+    "receive_buffer",
+    "max_series",
+    "max_tag_sets",
+    "own_prefix",
+    "own_account",
+)
 """Options that a reload cannot change."""
 
 

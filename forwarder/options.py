@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from metricslib.delivery import split_urls
-
 from metricslib.series import Kind as SeriesKind
 
 from .addresses import host_and_port
