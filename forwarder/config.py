@@ -3,16 +3,16 @@
 In: what the command line gave, the environment, and the text of a file; nothing is read here. Out: a :class:`Config`,
 or a :class:`ConfigError` that names the source and the key. A flag wins over the environment, the environment over the
 file, the file over the default. An option ``stop_timeout`` is the flag ``--stop-timeout`` (where there is one), the
-environment variable ``FORWARDER_STOP_TIMEOUT`` and the key ``stop_timeout`` in the file; options of the table
+environment variable ``FORWARDER_STOP_TIMEOUT`` and the key ``stop_timeout`` in the file; options of a table such as
 ``[naming]`` are ``FORWARDER_NAMING_…``. A key that nobody knows is refused, for it is one that somebody believes in.
 """
 
 import difflib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from metricslib.errors import MetricsError
 from metricslib.naming import Naming, expanded
@@ -66,6 +66,11 @@ class Config:
     """With prefix and percentiles; series under ``own_prefix`` are left without the prefix."""
     own_prefix: str = "statsd"
     http: str = "127.0.0.1:8127"
+    console: str = "127.0.0.1:8126"
+    console_admin: bool = False
+    """Whether the console obeys commands that change something although it is not on loopback."""
+    health: Literal["up", "down"] = "up"
+    """What health is at the start."""
     max_series: int = 1_000_000
     max_tag_sets: int = 10_000
     expire: float = 86_400
@@ -89,22 +94,42 @@ class Config:
         return None if self.http == "off" else host_and_port(self.http)
 
     @property
+    def management(self) -> tuple[str, int] | None:
+        """Host and port of the management console, None when it is off."""
+        return None if self.console == "off" else host_and_port(self.console)
+
+    @property
     def stay(self) -> Mapping[SeriesKind, int]:
         """For each kind of which idle series leave, in how many intervals one is sent after something happened."""
         return {options.SERIES[name]: self.gauges_ttl if name == "gauges" else 1 for name in self.delete_idle}
 
     def values(self) -> dict[str, Any]:
         """Return every option's value by its name."""
-        return {name: getattr(self.naming if _in_naming(name) else self, name.rpartition(".")[2]) for name in OPTIONS}
+        found = {}
+        for name in OPTIONS:
+            home = _home(name)
+            found[name] = getattr(getattr(self, home) if home else self, name.rpartition(".")[2])
+        return found
+
+    def shown(self) -> dict[str, Any]:
+        """Return what a file with this configuration says: plain values, tables last. Secrets in URLs are masked."""
+        shown: dict[str, Any] = {}
+        for name, value in self.values().items():
+            table, _, key = name.rpartition(".")
+            kind = OPTIONS[name].kind
+            place = shown.setdefault(table, {}) if table else shown
+            place[key] = kind.raw(tuple(map(masked, value)) if kind is options.URLS else value)
+        return shown
 
     def as_toml(self) -> str:
         """Return the configuration as TOML that gives the same again, but for secrets in URLs, which are masked."""
-        lines: dict[str, list[str]] = {"": [], "naming": []}
-        for name, value in self.values().items():
-            table, _, key = name.rpartition(".")
-            shown = tuple(map(masked, value)) if OPTIONS[name].kind is options.URLS else value
-            lines[table].append(f"{key} = {toml(OPTIONS[name].kind.raw(shown))}")
-        return "\n".join([*lines[""], "", "[naming]", *lines["naming"], ""])
+        lines: list[str] = []
+        for key, value in self.shown().items():
+            if key in _TABLES:
+                lines += ["", f"[{key}]", *(f"{inner} = {toml(item)}" for inner, item in value.items())]
+            else:
+                lines.append(f"{key} = {toml(value)}")
+        return "\n".join([*lines, ""])
 
 
 class Option(NamedTuple):
@@ -124,6 +149,9 @@ OPTIONS: Mapping[str, Option] = {
     "prefix": Option(options.TEXT, "stands in front of every name; may hold {host} and {pid}", "P"),
     "percentiles": Option(options.PERCENTS, "percentiles of timers and histograms", "90,99"),
     "http": Option(options.ADDRESS, "where the page is served, or off", "HOST:PORT"),
+    "console": Option(options.ADDRESS, "where the management console listens, or off", "HOST:PORT"),
+    "console_admin": Option(options.SWITCH, "obey commands that change something also where it is not on loopback"),
+    "health": Option(options.HEALTH, "what health is at the start: up or down"),
     "own_prefix": Option(options.NAME, "what the forwarder's own metrics are called"),
     "max_series": Option(options.COUNT, "how many series are kept"),
     "max_tag_sets": Option(options.COUNT, "how many sets of tags a name may have"),
@@ -148,10 +176,12 @@ OPTIONS: Mapping[str, Option] = {
     "naming.calculated": Option(options.WORDS, "statistics of timers to send; none given sends all"),
     "naming.bins": Option(options.BINS, "histograms of timers whose name contains a text"),
 }
+_TABLES = tuple(dict.fromkeys(name.partition(".")[0] for name in OPTIONS if "." in name))
 
 
-def _in_naming(name: str) -> bool:
-    return name.startswith("naming.") or name in ("prefix", "percentiles")
+def _home(name: str) -> str:
+    """Return the part of the configuration that has the option; nothing for the configuration itself."""
+    return "naming" if name in ("prefix", "percentiles") else name.rpartition(".")[0]
 
 
 class Setting(NamedTuple):
@@ -198,10 +228,13 @@ def of_file(text: str, file: str) -> Settings:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(file, "", f"is no TOML: {error}") from error
-    table = document.pop("naming", {})
-    if not isinstance(table, dict):
-        raise ConfigError(file, "naming", "naming must be a table: [naming]")
-    given = {**document, **{f"naming.{key}": value for key, value in table.items()}}
+    given = {}
+    for name in _TABLES:
+        table = document.pop(name, {})
+        if not isinstance(table, dict):
+            raise ConfigError(file, name, f"{name} must be a table: [{name}]")
+        given.update({f"{name}.{key}": value for key, value in table.items()})
+    given = {**document, **given}
     for name in given:
         if name not in OPTIONS:
             where, _, key = name.rpartition(".")
@@ -215,12 +248,16 @@ def settle(*sources: Settings) -> Config:
     for source in reversed(sources):
         settings.update(source)
     values = {name: setting.value for name, setting in settings.items()}
-    for name in ("listen", "prefix"):
+    for name in _CHECKS:
         if name in settings:
             _check(name, settings[name])
-    naming = {name.removeprefix("naming."): values.pop(name) for name in list(values) if _in_naming(name)}
+
+    def part(home: str) -> dict[str, Any]:
+        return {name.rpartition(".")[2]: values.pop(name) for name in list(values) if _home(name) == home}
+
     own = values.get("own_prefix", Config().own_prefix)
-    return Config(naming=Naming(own=own, **naming), **values)
+    naming = Naming(own=own, **part("naming"))
+    return Config(naming=naming, **values)
 
 
 def masked(url: str) -> str:
@@ -240,12 +277,17 @@ def _setting(name: str, origin: str, given: object, of_text: Any) -> Setting:
     return Setting(value, origin)
 
 
+_CHECKS: Mapping[str, Callable[[str], object]] = {
+    "listen": addresses.parse,
+    "prefix": expanded,
+}
+
+
 def _check(name: str, setting: Setting) -> None:
     """Refuse what is of the right kind and yet cannot work."""
-    values = setting.value if name == "listen" else (setting.value,)
-    for value in values:
+    for value in (setting.value,) if isinstance(setting.value, str) else setting.value:
         try:
-            addresses.parse(value) if name == "listen" else expanded(value)
+            _CHECKS[name](value)
         except ValueError as error:
             raise ConfigError(setting.origin, name, f"{value!r} {getattr(error, 'reason', error)}") from None
 
@@ -258,9 +300,9 @@ def _nearest(word: str, hints: Mapping[str, str]) -> str:
 
 def _hints(table: str) -> Mapping[str, str]:
     """Return what to say for each key to somebody who wrote in ``table``, also for keys that belong elsewhere."""
-    hints = {}
-    for name in OPTIONS:
+    hints: dict[str, str] = {}
+    for name in sorted(OPTIONS, key=lambda name: name.rpartition(".")[0] != table):  # what stands there comes first
         home, _, key = name.rpartition(".")
         where = "" if home == table else f" in [{home}]" if home else f", outside [{table}]"
-        hints[key] = key + where
+        hints.setdefault(key, key + where)
     return hints

@@ -36,6 +36,8 @@ class Counts:
     """Pieces that made no sense."""
     dropped: Mapping[str, int] = field(default_factory=dict)
     """Pieces left out for other reasons, by cause."""
+    seen: float = field(default=0, compare=False)
+    """When the last packet came, in seconds since the epoch; 0 before the first."""
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(
@@ -45,6 +47,7 @@ class Counts:
             self.aggregated + other.aggregated,
             self.bad + other.bad,
             Counter(self.dropped) + Counter(other.dropped),
+            max(self.seen, other.seen),
         )
 
 

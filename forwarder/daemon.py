@@ -9,9 +9,10 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from queue import SimpleQueue
+from typing import Any
 
 from metricslib.clock import SYSTEM_CLOCK, Clock
 from metricslib.errors import MetricsError
@@ -22,12 +23,15 @@ from metricslib.view import Server, application
 
 from .addresses import Address, parse
 from .config import Config, masked
+from .console import Console
+from .health import Health
 from .inherited import Inherited, InvalidSocket
 from .intake import Intake
-from .listeners import Listener, TcpListener, UdpListener, UnixDatagramListener, UnixStreamListener
+from .listeners import CommandListener, Listener, TcpListener, UdpListener, UnixDatagramListener, UnixStreamListener
 from .notify import Notifier
 from .own import Door, OwnMetrics, own_counters, own_gauge
 from .relay import Relay
+from .vitals import Vitals, vitals
 from .watchdog import Watchdog
 
 __all__ = ["CannotListen", "Daemon"]
@@ -39,6 +43,8 @@ _SMALL = 4 << 20
 _FIXED = (
     "listen",
     "http",
+    "console",
+    "health",
     "socket_mode",
     "socket_group",
     "receive_buffer",
@@ -91,10 +97,15 @@ class Daemon:
             naming=config.naming,
             own=config.own_prefix if config.own_account else "",
         )
+        self.health = Health(config.health)
         self._clock = clock
+        self._started = clock.time()
         self._inherited = inherited or Inherited()
         self._notifier = notifier or Notifier()
         self._listeners: list[Listener] = []
+        self._doors: list[Door] = []
+        self._console: Console | None = None
+        self._commands: CommandListener | None = None
         self._page: Server | None = None
 
     # -- start
@@ -102,15 +113,16 @@ class Daemon:
     def start(self) -> None:
         """Bind every address, then begin. Raises :class:`CannotListen`, and then nothing is left bound."""
         try:
-            doors = [self._open(url) for url in self.config.listen]
+            doors = self._doors = [self._open(url) for url in self.config.listen]
             self._leave_no_socket()
+            self._open_console()
             self._serve(self.wire(doors))
         except BaseException:
-            for listener in self._listeners:
+            for listener in (*self._listeners, *self._consoles()):
                 listener.stop(0)
             raise
         self.flusher.start()
-        for listener in self._listeners:
+        for listener in (*self._listeners, *self._consoles()):
             listener.start()
         if not self.config.to:
             log.info("no destination: what is measured is shown on the page, and sent nowhere")
@@ -176,21 +188,54 @@ class Daemon:
                 f"ReceiveBuffer={wanted} in the socket's unit" if given else f"sysctl -w net.core.rmem_max={wanted}",
             )
 
+    def _open_console(self) -> None:
+        if self.config.management is None:
+            return
+        host, port = self.config.management
+        console = self._console = Console(
+            self.registry,
+            self.health,
+            vitals=self.vitals,
+            config=lambda: self.config.shown(),
+            may_change=lambda: commands.on_loopback or self.config.console_admin,
+            clock=self._clock,
+        )
+        commands = self._commands = CommandListener(host, port, console.answer, clock=self._clock)
+        try:
+            commands.bind()
+        except (OSError, UnicodeError) as error:
+            raise CannotListen(f"console://{self.config.console}", error) from error
+
+    def _consoles(self) -> tuple[Listener, ...]:
+        return (self._commands,) if self._commands else ()
+
+    def vitals(self) -> Vitals:
+        """Return how the daemon is, in statsd's few numbers."""
+        counts = [door.feed.counts() for door in self._doors if not door.relays]
+        return vitals(self._started, self._clock.time(), counts, self.flusher.status().destinations)
+
+    def _sections(self, own: OwnMetrics) -> Mapping[str, Any]:
+        sections: dict[str, Any] = {"Health": {"Status": self.health.status}, **own.sections()}
+        if self._console and self._commands:
+            address = {"Address": self._commands.address}
+            sections["Console"] = {**address, **self._commands.counts(), **self._console.counts()}
+        return sections
+
     def _serve(self, own: OwnMetrics) -> None:
         if self.config.page is None:
             return
         host, port = self.config.page
-        app = application(self.flusher, title="forwarder", extra=own.sections)
+        app = application(self.flusher, title="forwarder", extra=lambda: self._sections(own))
         try:
-            self._page = Server(app, port, host)
+            self._page = Server(self.health.beside(app), port, host)
         except (OSError, UnicodeError) as error:
             raise CannotListen(f"http://{self.config.http}", error) from error
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Every bound address as a URL, listeners first, the page last."""
+        """Every bound address as a URL, listeners first, then the console, the page last."""
         page = (self._page.url.rstrip("/"),) if self._page else ()
-        return (*(listener.address for listener in self._listeners), *page)
+        return (*(listener.address for listener in (*self._listeners, *self._consoles())), *page)
 
     # -- reload
 
@@ -226,6 +271,8 @@ class Daemon:
         reading_ends = time.monotonic() + timeout / 3
         stopped = [listener.stop(max(0.0, reading_ends - time.monotonic())) for listener in self._listeners]
         delivered = self.flusher.stop(max(0.0, deadline - time.monotonic()))
+        for console in self._consoles():
+            console.stop(0)
         if self._page:
             self._page.close()
         if not all(stopped):

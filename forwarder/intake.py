@@ -63,6 +63,8 @@ class Intake:
         self._new_interval: Callable[[], Interval] = lambda: Interval(registry.exact, members)
         self._interval = self._new_interval()
         self._lock = threading.Lock()
+        self._clock = clock
+        self._seen = 0.0
         self._bad_lines = BadLines(clock)
         self._packets = self._lines = self._aggregated = self._bad = 0
         self._dropped: Counter[str] = Counter()
@@ -77,6 +79,7 @@ class Intake:
             if self._keys.sweep():
                 self._tallies.clear()
             self._packets += len(chunks)
+            self._seen = self._clock.time()
             self._take(lines)
         self._bad_lines.report()
 
@@ -120,7 +123,7 @@ class Intake:
     def _counts(self) -> Counts:
         dropped = dict(self._dropped)
         received = self._aggregated + self._bad + sum(dropped.values())
-        return Counts(self._packets, self._lines, received, self._aggregated, self._bad, dropped)
+        return Counts(self._packets, self._lines, received, self._aggregated, self._bad, dropped, self._seen)
 
     # -- a batch; the lock is held
 

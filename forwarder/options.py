@@ -22,6 +22,7 @@ __all__ += [
     "BINS",
     "COUNT",
     "DURATION",
+    "HEALTH",
     "GROUP",
     "LEVEL",
     "LEVELS",
@@ -157,6 +158,12 @@ def _level(value: object) -> str:
     return text
 
 
+def _health(value: object) -> str:
+    text = _text(value).lower()
+    _must(text in ("up", "down"))
+    return text
+
+
 def _bins(value: Any) -> tuple[tuple[str, tuple[float, ...]], ...]:
     _must(
         isinstance(value, list)
@@ -211,6 +218,7 @@ SERIES_KINDS = Kind(f"a list of {', '.join(SERIES)}", _series, _words)
 MODE = Kind('a file mode in octal, in quotes, such as "0660"', _mode, raw=lambda mode: f"{mode:04o}")
 GROUP = Kind("the name or the number of a group", _group)
 LEVEL = Kind(f"one of {', '.join(LEVELS)}", _level)
+HEALTH = Kind("up or down", _health)
 ADDRESS = Kind("HOST:PORT, with an IPv6 address in brackets, or off", _address)
 BINS = Kind(
     'a list of tables such as { match = "web", bounds = [10, 100, inf] }, bounds rising',

@@ -35,6 +35,7 @@ class Relay:
         self._points: list[Point] = []
         self._bad_lines = BadLines(clock)
         self._packets = self._lines = self._passed = self._bad = 0
+        self._seen = 0.0
         self._dropped: Counter[str] = Counter()
 
     def feed(self, chunks: Sequence[bytes]) -> None:
@@ -43,6 +44,7 @@ class Relay:
         now = self._clock.time()
         with self._lock:
             self._packets += len(chunks)
+            self._seen = now
             for line in text.split("\n"):
                 if line and not line.isspace():
                     self._take(line, now)
@@ -63,7 +65,7 @@ class Relay:
         with self._lock:
             dropped = dict(self._dropped)
             received = self._passed + self._bad + sum(dropped.values())
-            return Counts(self._packets, self._lines, received, self._passed, self._bad, dropped)
+            return Counts(self._packets, self._lines, received, self._passed, self._bad, dropped, self._seen)
 
     def bad_lines(self) -> list[BadLine]:
         """Return the last bad lines, oldest first."""

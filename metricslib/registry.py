@@ -218,6 +218,12 @@ class Registry(Instruments):
             self.sent_as = end
         return cut
 
+    def keys(self, kind: Kind) -> list[str]:
+        """Return the keys of all series of that kind, in order of first appearance."""
+        with self._locked():
+            self._gather(callbacks=False)
+            return list(dict.fromkeys([*self._ledger[kind], *self._sent[kind], *self._fresh[kind]]))
+
     def forget(self, kind: Kind, keys: Iterable[str]) -> list[str]:
         """Delete series with all that is known of them, and return the keys of those that there were, in this order.
 

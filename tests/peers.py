@@ -78,7 +78,18 @@ class Forwarder:
     def __init__(
         self, *flags: str, environ: Mapping[str, str] | None = None, given: Sequence[socket.socket] = ()
     ) -> None:
-        command = [sys.executable, "-W", "error", "-m", "forwarder", "--http", "127.0.0.1:0", *flags]
+        command = [
+            sys.executable,
+            "-W",
+            "error",
+            "-m",
+            "forwarder",
+            "--http",
+            "127.0.0.1:0",
+            "--console",
+            "off",
+            *flags,
+        ]
         numbers = [sock.fileno() for sock in given]
         if given:
             command = [sys.executable, "-c", _ACTIVATE, ",".join(map(str, numbers)), *command]

@@ -1,8 +1,10 @@
 """Where lines come in: each listener owns its socket and one thread, and feeds one sink."""
 
+from .commands import CommandListener
 from .listener import Listener, Sink
 from .tcp import TcpListener
 from .udp import UdpListener
 from .unix import UnixDatagramListener, UnixStreamListener
 
-__all__ = ["Listener", "Sink", "TcpListener", "UdpListener", "UnixDatagramListener", "UnixStreamListener"]
+__all__ = ["Listener", "Sink"]
+__all__ += ["CommandListener", "TcpListener", "UdpListener", "UnixDatagramListener", "UnixStreamListener"]

@@ -39,6 +39,11 @@ class Lines:
             too_long += 1
         return block, too_long
 
+    @property
+    def waiting(self) -> bool:
+        """Whether there is the beginning of a line."""
+        return bool(self._tail)
+
     def close(self) -> bytes:
         """The stream ends: return its last line if it has no line feed."""
         tail, self._tail = self._tail, b""

@@ -7,14 +7,13 @@ that way. Every other one, refused or cut off at shutdown, is aborted, which the
 
 import selectors
 import socket
-from typing import NamedTuple
 
 from metricslib.clock import SYSTEM_CLOCK, Clock
 
 from .lines import Lines
 from .listener import Listener, Sink
 
-__all__ = ["CONNECTIONS", "StreamListener"]
+__all__ = ["CONNECTIONS", "Connection", "StreamListener"]
 
 CONNECTIONS = 1024
 """How many connections may be open; what comes then is aborted and counted, cause ``connections_refused``."""
@@ -26,9 +25,14 @@ _GRACE = 0.5  # seconds for senders to come to their end at shutdown,
 _SILENCE = 0.05  # unless none of them sends for so many
 
 
-class _Connection(NamedTuple):
-    socket: socket.socket
-    lines: Lines
+class Connection:
+    """An open connection, and what was read of it but is no whole line yet."""
+
+    __slots__ = ("lines", "socket")
+
+    def __init__(self, opened: socket.socket, lines: Lines) -> None:
+        self.socket = opened
+        self.lines = lines
 
 
 class StreamListener(Listener):
@@ -40,10 +44,10 @@ class StreamListener(Listener):
     def __init__(self, sink: Sink, *, connections: int = CONNECTIONS, clock: Clock = SYSTEM_CLOCK) -> None:
         super().__init__(sink, clock)
         self._limit = connections
-        self._connections: dict[int, _Connection] = {}
+        self._connections: dict[int, Connection] = {}
         self._blocks: list[bytes] = []
         self._size = 0
-        self._ended: list[_Connection] = []
+        self._ended: list[Connection] = []
         self._settle_at: float | None = None
         self._accept_at: float | None = None
 
@@ -51,6 +55,10 @@ class StreamListener(Listener):
     def connections(self) -> int:
         """How many are open now."""
         return len(self._connections)
+
+    def _opened(self, accepted: socket.socket) -> Connection:
+        """Return the connection whose socket was just accepted."""
+        return Connection(accepted, Lines())
 
     def _abort(self, connection: socket.socket) -> None:
         """Close so that the peer sees an error."""
@@ -105,7 +113,7 @@ class StreamListener(Listener):
                     continue
                 self._account.add("connections")
                 accepted.setblocking(False)
-                connection = _Connection(accepted, Lines())
+                connection = self._opened(accepted)
                 self._connections[accepted.fileno()] = connection
                 selector.register(accepted, selectors.EVENT_READ, connection)
         except BlockingIOError:
@@ -118,7 +126,7 @@ class StreamListener(Listener):
                 selector.unregister(sock)
                 self._accept_at = self._clock.monotonic() + _REST
 
-    def _receive(self, connection: _Connection) -> None:
+    def _receive(self, connection: Connection) -> None:
         """Read once."""
         try:
             chunk = connection.socket.recv(_CHUNK)
@@ -135,7 +143,7 @@ class StreamListener(Listener):
             self._keep(connection.lines.close())
             self._ended.append(connection)
 
-    def _take(self, connection: _Connection, chunk: bytes) -> None:
+    def _take(self, connection: Connection, chunk: bytes) -> None:
         block, too_long = connection.lines.feed(chunk)
         if too_long:
             self._sink.drop("line_too_long", too_long)
@@ -148,7 +156,7 @@ class StreamListener(Listener):
             if self._size >= _BATCH:
                 self._feed_blocks()
 
-    def _cut_off(self, connection: _Connection) -> None:
+    def _cut_off(self, connection: Connection) -> None:
         if connection.lines.close():
             self._sink.drop("cut_off")
 
@@ -170,7 +178,7 @@ class StreamListener(Listener):
                 connection.socket.close()
             self._ended = []
 
-    def _forget(self, connection: _Connection, selector: selectors.BaseSelector) -> None:
+    def _forget(self, connection: Connection, selector: selectors.BaseSelector) -> None:
         selector.unregister(connection.socket)
         del self._connections[connection.socket.fileno()]
 
@@ -190,7 +198,7 @@ class StreamListener(Listener):
             self._cut(connection, selector)
         self._settle()
 
-    def _cut(self, connection: _Connection, selector: selectors.BaseSelector) -> None:
+    def _cut(self, connection: Connection, selector: selectors.BaseSelector) -> None:
         """End a connection whose peer has not ended it, so that its last line may be only the half of one."""
         try:
             self._hang_up(connection.socket)

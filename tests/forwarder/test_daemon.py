@@ -1,6 +1,7 @@
 """The daemon in this process: everything wired, on free ports, from a line on a socket to a value in Graphite."""
 
 import dataclasses
+import json
 import logging
 import socket
 import threading
@@ -31,9 +32,10 @@ def start(peer):
     """Start daemons that are stopped at the end of the test, before their peer, whatever happens."""
     daemons = []
 
-    def start(listen=("udp://127.0.0.1:0",), to=(), *, interval=HOUR, toml="", http="127.0.0.1:0"):
+    def start(listen=("udp://127.0.0.1:0",), to=(), *, interval=HOUR, toml="", http="127.0.0.1:0", console="off"):
         to = (to,) if isinstance(to, str) else to
-        flags = of_flags({"listen": list(listen), "to": list(to), "interval": str(interval), "http": http})
+        given = {"listen": list(listen), "to": list(to), "interval": str(interval), "http": http, "console": console}
+        flags = of_flags(given)
         daemon = Daemon(settle(flags, of_file(toml, "test")))
         daemons.append(daemon)
         daemon.start()
@@ -338,3 +340,70 @@ def test_socket_files_have_the_configured_mode(start, tmp_path):
     start([f"unixgram://{tmp_path}/b"], toml='socket_mode = "0666"')
     modes = [Path(tmp_path, name).stat().st_mode & 0o777 for name in "ab"]
     assert modes == [0o600, 0o666]
+
+
+# -- console and health
+
+
+def ask(daemon, *commands):
+    """Say commands to the daemon's console and return all that it answers."""
+    address = next(address for address in daemon.addresses if address.startswith("console://"))
+    with socket.create_connection(("127.0.0.1", port_of(address)), timeout=10) as sock:
+        sock.sendall("".join(f"{command}\n" for command in commands).encode())
+        sock.shutdown(socket.SHUT_WR)
+        return sock.makefile().read()
+
+
+def test_the_console_tells_and_deletes(start, peer):
+    """What it deletes is gone from the next window, and what it tells is what came."""
+    daemon = start(to=peer.url, console="127.0.0.1:0")
+    send(daemon.addresses[0], "a:1|c\nb:2|c\nbroken")
+    eventually(lambda: received(daemon) == 3)
+    stats = dict(line.split(": ") for line in ask(daemon, "stats").splitlines() if ": " in line)
+    assert stats["messages.bad_lines_seen"] == "1"
+    assert '"a": 1' in ask(daemon, "counters")
+    assert ask(daemon, "delcounters a no") == "deleted: a\nmetric no not found\nEND\n\n"
+    assert daemon.flusher.flush()
+    assert peer.at("stats.counters.a.count") == []
+    assert peer.at("stats.counters.b.count") == [2]
+    stats = dict(line.split(": ") for line in ask(daemon, "stats").splitlines() if ": " in line)
+    assert int(stats["graphite.flush_length"]) == len(peer.received)
+    assert page(daemon)["sections"]["Console"]["commands"] == 4
+
+
+def test_the_console_shows_the_configuration_without_secrets(start):
+    """As it is in effect, after a reload too."""
+    daemon = start(console="127.0.0.1:0")
+    daemon.change(changed(daemon, prefix="new"))
+    text, end, _ = ask(daemon, "config").partition("END\n\n")
+    shown = json.loads(text)
+    assert (shown["prefix"], shown["naming"]["namespace"], end) == ("new", "stats", "END\n\n")
+
+
+def test_health_is_on_the_page_and_beside_it(start):
+    """Said on the console, seen by load balancers and by people."""
+    daemon = start(console="127.0.0.1:0")
+    url = daemon.addresses[-1]
+    assert requests.get(f"{url}/health", timeout=10).json() == {"health": "up"}
+    assert ask(daemon, "health down") == "health: down\n"
+    answer = requests.get(f"{url}/health", timeout=10)
+    assert (answer.status_code, answer.json()) == (503, {"health": "down"})
+    assert page(daemon)["sections"]["Health"] == {"Status": "down"}
+    assert ask(start(console="127.0.0.1:0", toml='health = "down"'), "health") == "health: down\n"
+
+
+def test_a_console_that_others_can_reach_changes_nothing(start):
+    """Unless it is configured to; reading is allowed, and a reload decides anew."""
+    daemon = start(console="0.0.0.0:0")
+    assert ask(daemon, "health down").startswith("ERROR")
+    assert ask(daemon, "delgauges x", "health").endswith("health: up\n")
+    daemon.change(settle(of_file("console_admin = true", "f"), of_file(daemon.config.as_toml(), "before")))
+    assert ask(daemon, "health down") == "health: down\n"
+
+
+def test_a_taken_console_leaves_nothing_bound(start, tmp_path):
+    """The console's address is bound like the others, before anything is read."""
+    taken = next(address for address in start(console="127.0.0.1:0").addresses if address.startswith("console://"))
+    with pytest.raises(CannotListen, match=f"^cannot listen on {taken}: Address already in use$"):
+        start([f"unix://{tmp_path}/s"], console=taken.removeprefix("console://"))
+    assert not (tmp_path / "s").exists()

@@ -1,0 +1,196 @@
+"""statsd's management console, without its socket: a command in, what to answer out.
+
+Texts are statsd's to the letter; where statsd prints a JavaScript object, here stands JSON, an entry a line. A command
+is its first word, words are parted by single spaces, and case counts::
+
+    help                        the commands that there are
+    stats                       uptime, ages of the last message, flush and error, and how the last flush went
+    counters, timers, gauges    what was measured in the open interval, and values of gauges
+    delcounters NAME…           delete series: NAME, or all that start with ``prefix.`` for ``prefix.*``;
+                                ``deltimers`` and ``delgauges`` likewise
+    health [up|down]            tell, or change, what health is
+    config                      the configuration, without secrets
+    quit                        hang up
+
+Anything else is answered with ``ERROR``.
+"""
+
+import json
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from metricslib.account import Account
+from metricslib.clock import SYSTEM_CLOCK, Clock
+from metricslib.distribution import Distribution
+from metricslib.names import join, split
+from metricslib.registry import Registry
+from metricslib.series import Kind
+
+from .health import Health
+from .vitals import Vitals
+
+__all__ = ["Console"]
+
+log = logging.getLogger("forwarder")
+
+_HELP = "Commands: stats, counters, timers, gauges, delcounters, deltimers, delgauges, health, config, quit\n\n"
+_END = "END\n\n"
+_ERROR = "ERROR\n"
+_REFUSED = "ERROR: not allowed on this address, unless console_admin is configured\n"
+_KINDS: Mapping[str, Kind] = {"counters": "counter", "timers": "timer", "gauges": "gauge"}
+
+
+class Console:
+    """Answers commands; one thread at a time.
+
+    ``config`` returns the configuration in effect as plain values, without secrets. Commands that change something are
+    refused, and counted, while ``may_change`` says no.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        health: Health,
+        *,
+        vitals: Callable[[], Vitals],
+        config: Callable[[], Mapping[str, Any]],
+        may_change: Callable[[], bool] = lambda: True,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._registry = registry
+        self._health = health
+        self._vitals = vitals
+        self._config = config
+        self._may_change = may_change
+        self._clock = clock
+        self._account = Account()
+
+    def counts(self) -> Mapping[str, int]:
+        """Return how many commands came, and of those how many were not known, refused, or failed."""
+        return {"commands": 0, **self._account.totals()}
+
+    def answer(self, line: str) -> Iterable[str] | None:
+        """Return the answer to a command, in pieces; None to hang up. Does not raise; a piece in the making may."""
+        command, *words = line.strip().split(" ")
+        self._account.add("commands")
+        if command == "quit":
+            return None
+        if command.lower() == "host:":
+            # The second line of an HTTP request: somebody's browser was led here, and commands may follow in the body.
+            self._account.add("http")
+            return None
+        try:
+            return self._answer(command, words)
+        except Exception:
+            log.exception("the console could not answer %s", ascii(command[:20]))
+            self._account.add("failed")
+            return [_ERROR]
+
+    def _answer(self, command: str, words: Sequence[str]) -> Iterable[str]:
+        kind = _KINDS.get(command.removeprefix("del"))
+        if command == "help":
+            return [_HELP]
+        if command == "stats":
+            return self._stats()
+        if command == "config":
+            return [json.dumps(_plain(self._config()), indent=2), "\n", _END]
+        if command == "health":
+            return self._tell_health(words)
+        if kind and command.startswith("del"):
+            return self._change(lambda: self._delete(kind, words))
+        if kind:
+            return _listed(self._registry.snapshot().open[kind])
+        self._account.add("unknown")
+        return [_ERROR]
+
+    def _change(self, change: Callable[[], Iterable[str]]) -> Iterable[str]:
+        if self._may_change():
+            return change()
+        self._account.add("refused")
+        return [_REFUSED]
+
+    def _stats(self) -> Iterable[str]:
+        vitals, now = self._vitals(), round(self._clock.time())
+
+        def age(moment: float | None, otherwise: float) -> int:
+            return now - round(otherwise if moment is None else moment)
+
+        # As in statsd: what has not happened yet did at the start, and an exception at the epoch.
+        return [
+            f"uptime: {age(vitals.started, 0)}\n",
+            f"messages.last_msg_seen: {age(vitals.last_message, vitals.started)}\n",
+            f"messages.bad_lines_seen: {vitals.bad_lines}\n",
+            f"graphite.last_flush: {age(vitals.last_flush, vitals.started)}\n",
+            f"graphite.last_exception: {age(vitals.last_exception, 0)}\n",
+            f"graphite.flush_time: {round(vitals.flush_time * 1000)}\n",
+            f"graphite.flush_length: {vitals.flush_length}\n",
+            _END,
+        ]
+
+    def _tell_health(self, words: Sequence[str]) -> Iterable[str]:
+        health = self._health
+        wanted = words[0].lower() if words else ""
+
+        def told() -> Iterable[str]:
+            return [f"health: {health.status}\n"]
+
+        def changed() -> Iterable[str]:
+            log.warning("console: health is %s", wanted)
+            health.status = "up" if wanted == "up" else "down"
+            return told()
+
+        return self._change(changed) if wanted in ("up", "down") else told()
+
+    def _delete(self, kind: Kind, names: Sequence[str]) -> Iterable[str]:
+        there = dict.fromkeys(self._registry.keys(kind))
+        found: list[tuple[str, list[str]]] = []
+        for name in names:
+            chosen = [key] if (key := join(*split(name))) in there else []
+            if name.endswith(".*"):
+                chosen += [key for key in there if key.startswith(name[:-1])]
+            for key in chosen:
+                del there[key]
+            found.append((name, chosen))
+        deleted = self._registry.forget(kind, [key for _, chosen in found for key in chosen])
+        if deleted:
+            log.warning("console: deleted %d series of kind %s: %s", len(deleted), kind, ", ".join(deleted)[:200])
+        return _deleted(found)
+
+
+def _deleted(found: Iterable[tuple[str, Sequence[str]]]) -> Iterator[str]:
+    for name, chosen in found:
+        if not chosen:
+            yield f"metric {name} not found\n"
+        for key in chosen:
+            yield f"deleted: {key}\n"
+    yield _END
+
+
+# -- values as JSON
+
+
+def _listed(values: Mapping[str, Any]) -> Iterator[str]:
+    """Yield an object, an entry a line."""
+    before = "{\n"
+    for key, value in values.items():
+        yield f"{before}  {json.dumps(key)}: {json.dumps(_plain(value))}"
+        before = ",\n"
+    yield "\n}\n" if values else "{}\n"
+    yield _END
+
+
+def _plain(value: Any) -> Any:
+    """Return ``value`` as JSON has it; a distribution as the page's JSON tells it of an open interval."""
+    if isinstance(value, Distribution):
+        if not value.count:
+            return {"count": 0}
+        return {name: _plain(getattr(value, name)) for name in ("count", "sum", "mean", "min", "max")}
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value

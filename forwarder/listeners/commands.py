@@ -1,0 +1,202 @@
+"""Commands over TCP, a line each, and the answers to them: one thread for all connections.
+
+A connection is read only when its last command is answered to the end, and an answer is made only as fast as it is
+read, so that neither commands nor answers pile up. Whoever neither reads nor writes is cut off. statsd takes whatever
+arrives together for a command, with a line feed or without; so here a line that is not ended within a moment counts as
+ended.
+"""
+
+import ipaddress
+import selectors
+import socket
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import cast
+
+from metricslib.clock import SYSTEM_CLOCK, Clock
+
+from .lines import Lines
+from .streams import Connection
+from .tcp import TcpListener
+
+__all__ = ["CommandListener"]
+
+CONNECTIONS = 16
+LONGEST = 4096
+"""How many bytes a command may have."""
+IDLE = 300.0
+"""Seconds without a command after which a connection is closed, cause ``idle``,"""
+STALL = 30.0
+"""or in which nothing of an answer was read, cause ``stalled``."""
+MOMENT = 0.2
+"""Seconds after which what came counts as a line although it has no end."""
+_CHUNK = 8192
+_ANSWER = 1 << 16  # bytes of an answer that are made at once
+
+Answer = Callable[[str], Iterable[str] | None]
+"""Answers a command, in pieces that may be made as they are asked for; None hangs up. It must not raise."""
+
+
+class _Talk(Connection):
+    """A connection with what is still to be said and done on it."""
+
+    __slots__ = ("answer", "commands", "due", "ended", "line_due", "unsent")
+
+    def __init__(self, opened: socket.socket, now: float) -> None:
+        super().__init__(opened, Lines(LONGEST))
+        self.commands: deque[str] = deque()
+        self.answer: Iterator[str] | None = None
+        self.unsent = b""
+        self.ended = False
+        self.due = now + IDLE
+        self.line_due: float | None = None
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.unsent or self.answer or self.commands)
+
+
+class _Deaf:
+    """The sink of a listener that passes nothing on."""
+
+    def feed(self, chunks: Sequence[bytes]) -> None: ...
+
+    def drop(self, cause: str, count: int = 1) -> None: ...
+
+    def settle(self) -> None: ...
+
+
+class CommandListener(TcpListener):
+    """Hears commands on ``host`` and ``port``, and sends what ``answer`` says; port 0 takes a free one."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        answer: Answer,
+        *,
+        scheme: str = "console",
+        connections: int = CONNECTIONS,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        super().__init__(host, port, _Deaf(), scheme=scheme, connections=connections, clock=clock)
+        self._answer = answer
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        if self._socket is None:
+            return False
+        address = ipaddress.ip_address(self._socket.getsockname()[0].partition("%")[0])
+        return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+    def _opened(self, accepted: socket.socket) -> Connection:
+        return _Talk(accepted, self._clock.monotonic())
+
+    def _talks(self) -> list[_Talk]:
+        return [cast(_Talk, connection) for connection in self._connections.values()]
+
+    # -- time
+
+    def _timeout(self) -> float | None:
+        due = [talk.due for talk in self._talks()]
+        due += [talk.line_due for talk in self._talks() if talk.line_due is not None]
+        if self._accept_at is not None:
+            due.append(self._accept_at)
+        return max(0.0, min(due) - self._clock.monotonic()) if due else None
+
+    def _keep_time(self, sock: socket.socket, selector: selectors.BaseSelector) -> None:
+        super()._keep_time(sock, selector)
+        now = self._clock.monotonic()
+        for talk in self._talks():
+            if talk.line_due is not None and now >= talk.line_due:
+                talk.line_due = None
+                self._hear(talk, talk.lines.close())
+                self._attend(talk, selector, read=False)
+            elif now >= talk.due:
+                self._account.add("stalled" if talk.busy else "idle")
+                self._end(talk, selector)
+
+    # -- reading and writing
+
+    def _serve(self, sock: socket.socket, selector: selectors.BaseSelector, timeout: float | None) -> bool:
+        for key, events in selector.select(timeout):
+            if key.fileobj is sock:
+                self._accept(sock, selector)
+            elif key.data is not None:
+                self._attend(key.data, selector, read=bool(events & selectors.EVENT_READ))
+        return bool(self._connections)
+
+    def _attend(self, talk: _Talk, selector: selectors.BaseSelector, *, read: bool) -> None:
+        try:
+            if read:
+                self._read_once(talk)
+            self._go_on(talk, selector)
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._account.add("connection_errors")
+            self._end(talk, selector)
+        except Exception:  # of an answer in the making: nobody could tell where it broke off
+            self._failed("answer_errors", "a command could not be answered to the end")
+            self._end(talk, selector)
+
+    def _read_once(self, talk: _Talk) -> None:
+        chunk = talk.socket.recv(_CHUNK)
+        talk.ended = not chunk
+        block, too_long = talk.lines.feed(chunk)
+        if talk.ended:
+            block = talk.lines.close()
+        self._hear(talk, block)
+        if too_long:
+            self._account.add("line_too_long", too_long)
+            talk.commands.extend([""] * too_long)  # nobody knows an empty command, and so the answer is an error
+        talk.line_due = self._clock.monotonic() + MOMENT if talk.lines.waiting else None
+
+    def _hear(self, talk: _Talk, block: bytes) -> None:
+        """Take whole lines that came together. As in statsd, empty lines around them are none."""
+        if block:
+            talk.commands.extend(block.decode("utf-8", "replace").strip().split("\n"))
+
+    def _go_on(self, talk: _Talk, selector: selectors.BaseSelector) -> None:
+        """Say what there is to say, as far as the peer takes it at once; then wait for the peer."""
+        while talk.busy and not talk.unsent:
+            if talk.answer is None:
+                answer = self._answer(talk.commands.popleft())
+                if answer is None:
+                    self._end(talk, selector)
+                    return
+                talk.answer = iter(answer)
+            talk.unsent = self._some(talk)
+        if talk.unsent:
+            talk.unsent = talk.unsent[talk.socket.send(talk.unsent) :]
+        if talk.ended and not talk.busy:
+            self._end(talk, selector)
+            return
+        talk.due = self._clock.monotonic() + (STALL if talk.busy else IDLE)
+        selector.modify(talk.socket, selectors.EVENT_WRITE if talk.busy else selectors.EVENT_READ, talk)
+
+    def _some(self, talk: _Talk) -> bytes:
+        """Make so much of an answer."""
+        assert talk.answer is not None
+        pieces: list[bytes] = []
+        size = 0
+        for piece in talk.answer:
+            pieces.append(piece.encode("utf-8", "replace"))
+            size += len(pieces[-1])
+            if size >= _ANSWER:
+                break
+        else:
+            talk.answer = None
+        return b"".join(pieces)
+
+    def _end(self, talk: _Talk, selector: selectors.BaseSelector) -> None:
+        self._forget(talk, selector)
+        talk.socket.close()
+
+    # -- the end
+
+    def _finish(self, sock: socket.socket, selector: selectors.BaseSelector) -> None:
+        self._close(sock)
+        for talk in self._talks():
+            self._end(talk, selector)
