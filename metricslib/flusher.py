@@ -18,6 +18,7 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from queue import Empty, SimpleQueue
 
 from .account import Account
 from .delivery import Courier, Destination, Status, open_destination
@@ -33,6 +34,7 @@ __all__ = ["Flusher", "FlusherStatus"]
 
 log = logging.getLogger("metricslib")
 
+_PAUSE = 0.5  # seconds after a tick that failed: whatever is wrong, do not spin
 EXIT_DEADLINE = 2.0
 """Seconds that the last flush may take when the program ends, whether or not the destinations answer."""
 
@@ -104,9 +106,10 @@ class Flusher:
         self._own_metrics = OwnMetrics(self._own, self.registry.account, self._errors, self._statuses)
         self._thread: threading.Thread | None = None
         self._stopping = False
-        self._work = threading.Event()
+        # What wakes the thread, with whom to tell of a flush. A signal handler may stop the program at any moment, also in
+        # the middle of such a call: it may put into this queue, but not set an Event again.
+        self._bell: SimpleQueue[threading.Event | None] = SimpleQueue()
         self._cutting = threading.Lock()
-        self._requests: list[threading.Event] = []
         self._logged: set[str] = set()
 
     def _courier(self, destination: Destination) -> Courier:
@@ -153,10 +156,9 @@ class Flusher:
         """
         deadline = time.monotonic() + timeout
         if self.running and threading.current_thread() is not self._thread:
-            request = threading.Event()
-            self._requests.append(request)
-            self._work.set()
-            if not request.wait(timeout):
+            done = threading.Event()
+            self._bell.put(done)
+            if not done.wait(timeout):
                 return False
         else:
             self._safely("flush", self._flush)
@@ -176,7 +178,7 @@ class Flusher:
             return True
         _not_at_exit(self.stop)
         self._stopping = True
-        self._work.set()
+        self._bell.put(None)
         if thread is not threading.current_thread():
             thread.join(timeout)
         for courier in self._couriers:
@@ -215,7 +217,7 @@ class Flusher:
             self._leaving = [courier for _, courier in leaving]
             self.to, self._couriers, self._schedule = to, couriers, schedule
             self._naming, self.naming = naming, filled
-        self._work.set()
+        self._bell.put(None)
         self._see_off(timeout)
 
     def _see_off(self, timeout: float) -> None:
@@ -252,26 +254,30 @@ class Flusher:
 
     def _run(self) -> None:
         while not self._stopping:
-            self._safely("tick", self._turn)
+            if not self._safely("tick", self._turn):
+                time.sleep(_PAUSE)
         self._safely("final flush", lambda: self._flush(final=True))
-        self._answer()
+        while not self._bell.empty():
+            if asked := self._bell.get():
+                asked.set()
 
     def _turn(self) -> None:
         """Wait for the next tick or for something asked of the thread, and do it."""
         delay = self._schedule.delay(self.registry.clock.time())
-        if delay > 0:
-            self._work.wait(min(delay, self.interval))
-            self._work.clear()
-            if self._requests and not self._stopping:
-                self._flush()
-                self._answer()
-        else:
+        if delay == 0:
             self.tick()
-
-    def _answer(self) -> None:
-        requests, self._requests = self._requests, []
-        for request in requests:
-            request.set()
+            return
+        try:
+            asked = self._bell.get(timeout=min(delay, self.interval))
+        except Empty:
+            return
+        if asked and self._stopping:
+            self._bell.put(asked)  # the final flush is what it waits for
+        elif asked:
+            try:
+                self._flush()
+            finally:
+                asked.set()
 
     def tick(self) -> None:
         """End the interval now. The background thread does this when it is due; tests with a clock of their own may."""
@@ -313,9 +319,11 @@ class Flusher:
             if closes or courier.destination.revise:
                 self._safely(f"encode for {courier.destination.label}", partial(courier.send, cut))
 
-    def _safely(self, cause: str, work: Callable[[], object]) -> None:
+    def _safely(self, cause: str, work: Callable[[], object]) -> bool:
+        """Do the work; return whether it raised nothing."""
         try:
             work()
+            return True
         except Exception as error:
             self._errors.add(cause)
             if cause not in self._logged:
@@ -323,8 +331,7 @@ class Flusher:
                 log.exception(
                     "flusher: %s failed with %s; it goes on, and this is logged once", cause, type(error).__name__
                 )
-            if cause == "tick":
-                self._work.wait(1.0)  # whatever is wrong, do not spin
+            return False
 
     # -- fork
 
@@ -336,8 +343,7 @@ class Flusher:
         self._thread = None
         self._errors = Account()
         self._cutting = threading.Lock()
-        self._work = threading.Event()
-        self._requests = []
+        self._bell = SimpleQueue()
         if self.left_behind:
             self.registry.on_first_use(self._first_use_in_child)
 
