@@ -14,7 +14,8 @@ from metricslib.clock import SYSTEM_CLOCK, Clock
 
 from .datagrams import DatagramListener
 from .listener import Sink
-from .streams import CONNECTIONS, StreamListener
+from .packets import LinesOrPackets
+from .streams import CONNECTIONS, Connection, StreamListener
 
 __all__ = ["MODE", "UnixDatagramListener", "UnixStreamListener"]
 
@@ -119,6 +120,9 @@ class UnixStreamListener(StreamListener):
             sock.close()
             raise
         return sock
+
+    def _opened(self, accepted: socket.socket) -> Connection:
+        return Connection(accepted, LinesOrPackets())
 
     def _url(self, sock: socket.socket) -> str:
         return f"unix://{self._file.path}"

@@ -234,7 +234,7 @@ def dogstatsd(hearing: Hearing, scheme: str, **options: Any) -> DogStatsd:
     if scheme == "udp":
         options |= {"host": "127.0.0.1", "port": hearing.port("udp")}
     else:
-        options["socket_path"] = hearing.ready[scheme]
+        options["socket_path"] = hearing.ready[scheme].replace("unix://", "unixstream://")
     return DogStatsd(socket_timeout=10, track_instance=False, **options)
 
 
@@ -245,7 +245,7 @@ def finish(client: DogStatsd) -> None:
 
 
 @pytest.mark.parametrize("mode", DOGSTATSD_MODES)
-@pytest.mark.parametrize("scheme", ["udp", "unixgram"])
+@pytest.mark.parametrize("scheme", ["udp", "unixgram", "unix"])
 def test_dogstatsd(hearing: Hearing, scheme: str, mode: str):
     """PyPI's datadog, with tags: one by one, packed, from its background thread, or added up by itself first."""
     client = dogstatsd(hearing, scheme, disable_telemetry=True, **DOGSTATSD_MODES[mode])

@@ -4,6 +4,7 @@ import grp
 import os
 import socket
 import stat
+import struct
 
 import pytest
 
@@ -73,6 +74,18 @@ def test_the_end_of_the_stream_confirms(listen, heard, path):
         sock.shutdown(socket.SHUT_WR)
         assert sock.recv(1) == b""
     assert len(heard.lines) == 50_000
+
+
+def test_a_stream_of_packets(listen, heard, path):
+    """DogStatsD puts the length of each packet before it, and no line feed behind it; its neighbours send lines."""
+    listen(UnixStreamListener)
+    with connect(UnixStreamListener, path) as dog, connect(UnixStreamListener, path) as plain:
+        for packet in (b"a:1|c", b"b:1|c\nc:1|c"):
+            dog.sendall(struct.pack("<I", len(packet)))
+            dog.sendall(packet)
+            plain.sendall(b"d:1|c\n")
+        heard.wait(lines=5)
+    assert sorted(heard.lines) == [b"a:1|c", b"b:1|c", b"c:1|c", b"d:1|c", b"d:1|c"]
 
 
 def test_of_too_long_a_datagram_whole_lines_are_kept(listen, heard, path, monkeypatch):
