@@ -36,6 +36,7 @@ __all__ = ["Console"]
 log = logging.getLogger("forwarder")
 
 _HELP = "Commands: stats, counters, timers, gauges, delcounters, deltimers, delgauges, health, config, quit\n\n"
+_WHOLE = 2.0**53
 _END = "END\n\n"
 _ERROR = "ERROR\n"
 _REFUSED = "ERROR: not allowed on this address, unless console_admin is configured\n"
@@ -191,6 +192,8 @@ def _plain(value: Any) -> Any:
         return {name: _plain(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(part) for part in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return str(value)
+        return int(value) if value.is_integer() and abs(value) < _WHOLE else value  # 3, as statsd has it, not 3.0
     return value

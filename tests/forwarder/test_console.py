@@ -86,7 +86,7 @@ def test_values_of_the_open_interval(desk):
     desk.feed("a:1|c", "b;x=y:2.5|c", "t:5|ms:7|ms", "g:-0|g", "g:-3|g", 'odd"\\:1|c')
     assert desk.ask("counters") == '{\n  "a": 1,\n  "b;x=y": 2.5,\n  "odd": 1\n}\nEND\n\n'
     assert desk.values("timers") == {"t": {"count": 2, "sum": 12, "mean": 6, "min": 5, "max": 7}}
-    assert desk.values("gauges") == {"g": -3}
+    assert desk.ask("gauges") == '{\n  "g": -3\n}\nEND\n\n'
     desk.registry.tick(int(desk.clock.time()), 10)
     assert desk.values("counters") == {"a": 0, "b;x=y": 0, "odd": 0}
     assert desk.values("timers") == {"t": {"count": 0}}

@@ -1,0 +1,76 @@
+"""statsd itself, the JavaScript daemon, as a peer: with listeners on UDP and TCP, and its management console."""
+
+import json
+import socket
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.peers import ROOT, eventually
+
+__all__ = ["RealStatsd", "ask", "of_javascript"]
+
+PACKAGE = "tests/end_to_end/node_modules/statsd"
+_FOREVER = 1_000_000_000  # milliseconds
+
+
+def _free_port(kind: socket.SocketKind) -> int:
+    with socket.socket(socket.AF_INET, kind) as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def ask(port: int, command: str) -> str:
+    """Say one line to a console, and return all that it says before it hangs up."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
+        sock.sendall(f"{command}\n".encode())
+        sock.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: sock.recv(65536), b"")).decode()
+
+
+def of_javascript(text: str) -> dict[str, Any]:
+    """Return the object in ``text``, which is as JavaScript writes it."""
+    script = "process.stdout.write(JSON.stringify(eval('(' + require('fs').readFileSync(0, 'utf8') + ')')))"
+    done = subprocess.run(["node", "-e", script], input=text, capture_output=True, text=True, check=True, timeout=60)
+    values: dict[str, Any] = json.loads(done.stdout)
+    return values
+
+
+class RealStatsd:
+    """A running statsd that flushes never, so that its console has all that it was sent. ``need`` is the fixture."""
+
+    def __init__(
+        self, folder: Path, need: Callable[..., None], *, port: int = 0, options: Mapping[str, Any] | None = None
+    ) -> None:
+        need("node", PACKAGE)
+        self.tcp = port or _free_port(socket.SOCK_STREAM)
+        self.udp = port or _free_port(socket.SOCK_DGRAM)
+        self.console = _free_port(socket.SOCK_STREAM)
+        servers = [
+            {"server": "./servers/udp", "address": "127.0.0.1", "port": self.udp},
+            {"server": "./servers/tcp", "address": "127.0.0.1", "port": self.tcp},
+        ]
+        config = {"servers": servers, "mgmt_address": "127.0.0.1", "mgmt_port": self.console, **(options or {})}
+        file = folder / f"statsd-{self.console}.js"
+        file.write_text(json.dumps({"flushInterval": _FOREVER, "automaticConfigReload": False, **config}))
+        command = ["node", str(ROOT / PACKAGE / "stats.js"), str(file)]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        eventually(lambda: self._listens(self.console) and self._listens(self.tcp), or_else="statsd listening")
+
+    @staticmethod
+    def _listens(port: int) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    def ask(self, command: str) -> str:
+        return ask(self.console, command)
+
+    def values(self, command: str) -> dict[str, Any]:
+        """Return what ``counters``, ``timers`` or ``gauges`` shows."""
+        return of_javascript(self.ask(command).removesuffix("END\n\n"))
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
