@@ -106,8 +106,8 @@ class Flusher:
         self._own_metrics = OwnMetrics(self._own, self.registry.account, self._errors, self._statuses)
         self._thread: threading.Thread | None = None
         self._stopping = False
-        # What wakes the thread, with whom to tell of a flush. A signal handler may stop the program at any moment, also in
-        # the middle of such a call: it may put into this queue, but not set an Event again.
+        # What wakes the thread, with whom to tell of a flush. A signal handler may stop the program in the middle of
+        # such a call: it may put into this queue, but not set an Event again.
         self._bell: SimpleQueue[threading.Event | None] = SimpleQueue()
         self._cutting = threading.Lock()
         self._logged: set[str] = set()
