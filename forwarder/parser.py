@@ -10,9 +10,9 @@ A statsd line is ``key[:value|type[|@rate]]…[|#tag,tag]``. Where its dialects 
   the last piece. In each tag the first ``:`` is the ``=`` of Graphite's form, in which tags may also stand in the key.
 * A value without a type has that of the next piece that has one, and its rate: ``a:1:2:3|c`` is three counts
   (DogStatsD). A set takes them together as one member, colons and all: ``users:urn:x|s`` has the member ``urn:x``.
-* Right after the type stands a rate, ``@`` and a number in (0, 1] without sign or space, or DogStatsD's time (``T`` and
-  digits) or origin (``c:…``, ``e:…``, ``card:…``), which are skipped. Anything else there, also nothing, makes the
-  piece bad; farther to the right what is unknown is skipped, and so is a second rate.
+* Right after the type stands a rate, ``@`` and a number in (0, 1] without sign or space in front, or DogStatsD's time
+  (``T`` and digits) or origin (``c:…``, ``e:…``, ``card:…``), which are skipped. Anything else there, also nothing,
+  makes the piece bad; farther to the right what is unknown is skipped, and so is a second rate.
 * Numbers are what JavaScript's ``Number()`` reads, as long as they are finite. A set takes any text, and an empty one
   as ``0``.
 * A gauge whose value begins with a sign is changed by it.
@@ -171,9 +171,10 @@ def _weight(fields: list[str], after: list[str]) -> float:
         return math.nan
     for field in (*fields, *after):
         if field.startswith("@"):
-            if not _RATE.fullmatch(field):
+            written = field.rstrip(_WHITE)
+            if not _RATE.fullmatch(written):
                 return math.nan
-            rate = float(field[1:])
+            rate = float(written[1:])
             weight = 1 / rate if 0 < rate <= 1 else math.nan
             return weight if math.isfinite(weight) else math.nan
     return 1.0

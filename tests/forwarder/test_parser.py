@@ -62,6 +62,7 @@ GOOD = [
     ("a:1|c|@0.1", "a", [count(1, 10.0)]),
     ("a:1|c|@1", "a", [count(1)]),
     ("a:1|c|@.5", "a", [count(1, 2.0)]),
+    ("a:1|c|@0.5 \t:1|ms|@0.5\ufeff", "a", [count(1, 2.0), time(1, 2.0)]),
     ("a:1|c|@2e-1", "a", [count(1, 5.0)]),
     ("a:1|ms|@0.5|@bad", "a", [time(1, 2.0)]),
     # DogStatsD's tags, and fields before and after them

@@ -1,0 +1,71 @@
+// Runs the real statsd, many times over in one process: a case a line in, its flushes a line out.
+//
+// In, as JSON: {"options": statsd's configuration, "intervals": [[datagram in base64, …], …]}. Out: {"flushes": [what
+// Graphite was sent, …], "crash": what was thrown, or null}. All of statsd that reads, computes and writes is its own
+// code, loaded afresh for each case: stats.js, lib/process_metrics.js, lib/helpers.js, lib/set.js, backends/graphite.js.
+// Replaced is what surrounds it: the reader of the configuration file, the sockets, the timer and the clock.
+
+const Module = require('module');
+const path = require('path');
+const readline = require('readline');
+const util = require('util');
+
+const root = process.argv[2];
+const START = 1700000000000; // a whole second
+
+let now = START;
+const RealDate = Date;
+global.Date = class extends RealDate {
+  constructor(...given) { super(...(given.length ? given : [now])); }
+  static now() { return now; }
+};
+
+let configuration, flush, handle, sent;
+const silent = () => {};
+global.setTimeout = (callback) => { flush = callback; };
+util.log = silent; // gone from node 23 on
+process.on = silent; // statsd flushes once more at the end of the process
+
+// The sockets: one that is written to, and none that is listened on.
+const connection = {
+  addListener: silent,
+  on: (event, connected) => { if (event === 'connect') connected.call(connection); },
+  write: (payload) => { sent.push(payload); },
+  end: silent,
+};
+const surroundings = {
+  './lib/config': { configFile: (_file, use) => use(configuration) },
+  './lib/process_mgmt': { init: silent },
+  './lib/mgmt_server': { start: silent },
+  './lib/logger': { Logger: class { log() {} } },
+  './servers/udp': { start: (_config, callback) => { handle = callback; return true; } },
+  net: { createConnection: () => connection },
+};
+const load = Module._load;
+Module._load = (name, parent, isMain) =>
+  parent && parent.filename.startsWith(root) && name in surroundings ? surroundings[name] : load(name, parent, isMain);
+
+function run(one) {
+  for (const file of Object.keys(require.cache)) {
+    if (file.startsWith(root)) delete require.cache[file];
+  }
+  now = START;
+  configuration = { graphiteHost: 'graphite', ...one.options };
+  sent = [];
+  require(path.join(root, 'stats.js'));
+  for (const datagrams of one.intervals) {
+    for (const datagram of datagrams) handle(Buffer.from(datagram, 'base64'), {});
+    now += configuration.flushInterval;
+    flush();
+  }
+}
+
+readline.createInterface({ input: process.stdin }).on('line', (line) => {
+  let crash = null;
+  try {
+    run(JSON.parse(line));
+  } catch (error) {
+    crash = String(error).split('\n')[0];
+  }
+  process.stdout.write(JSON.stringify({ flushes: sent, crash }) + '\n');
+});
