@@ -23,6 +23,8 @@ __all__ = ["Batch", "Holdings", "MemorySpool", "Spool"]
 _OVERHEAD = 250
 """Bytes that a batch takes beside its payload; counts towards the bound, so that many small batches are bounded too."""
 
+_JOINED = 1 << 20
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
@@ -115,7 +117,8 @@ class MemorySpool:
     """Keeps batches in memory: at most ``max_bytes`` of them, none longer than ``max_age`` seconds (None: for ever).
 
     With ``keep``, what was delivered in that many seconds is kept for :meth:`rewind`, in at most a quarter of
-    ``max_bytes`` on top. A batch larger than the bound is dropped at once.
+    ``max_bytes`` on top. A batch larger than the bound is dropped at once. With ``join``, batches that wait together
+    are taken as one of about a mebibyte at most, with ``join`` between their payloads.
     """
 
     def __init__(
@@ -124,6 +127,7 @@ class MemorySpool:
         max_age: float | None = None,
         *,
         keep: float = 0,
+        join: bytes | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         if not max_bytes > 0:
@@ -133,6 +137,7 @@ class MemorySpool:
         self._max_bytes = max_bytes
         self._max_age = max_age
         self._keep = keep
+        self._join = join
         self._clock = clock
         self.forget()
 
@@ -172,7 +177,7 @@ class MemorySpool:
         with self._lock:
             if self._taken is None:
                 self._drop_old()
-                self._taken = self._waiting.popleft() if self._waiting else None
+                self._taken = self._next() if self._waiting else None
             return self._taken.batch if self._taken else None
 
     def settle(self, batch: Batch, remaining: Batch | None = None, lost: Mapping[str, int] | None = None) -> None:
@@ -242,6 +247,24 @@ class MemorySpool:
     def _remove(self, item: _Item) -> None:
         self._size -= item.size
         self._points -= 0 if item.repeat else item.batch.points
+
+    def _next(self) -> _Item:
+        """Take the oldest batch out of those that wait, and with ``join`` as many more as fit."""
+        items = [self._waiting.popleft()]
+        if self._join is None:
+            return items[0]
+        size = len(items[0].batch.payload)
+        while self._waiting and size + len(self._waiting[0].batch.payload) <= _JOINED:
+            items.append(self._waiting.popleft())
+            size += len(items[-1].batch.payload)
+        if len(items) == 1:
+            return items[0]
+        batches = [item.batch for item in items]
+        payload = self._join.join([batch.payload for batch in batches])
+        points, windows = sum(batch.points for batch in batches), sum(batch.windows for batch in batches)
+        joined = _Item(Batch(batches[0].stamp, points, payload, windows), items[0].time)
+        self._size += joined.size - sum(item.size for item in items)
+        return joined
 
     def _drop(self, item: _Item, cause: str) -> None:
         self._remove(item)

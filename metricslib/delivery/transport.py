@@ -103,9 +103,9 @@ class Stream(_Transport):
         """
         started = False
         opened = None
+        unwritten = memoryview(payload)
         try:
             opened = self._connect(deadline)
-            unwritten = memoryview(payload)
             while unwritten:
                 _await(opened, select.POLLOUT, deadline)
                 unwritten = unwritten[opened.send(unwritten) :]
@@ -113,6 +113,8 @@ class Stream(_Transport):
             _confirm(opened, deadline)
         except (OSError, UnicodeError) as error:
             reason = self._reason(error)
+            if opened is not None and started and unwritten:
+                _abort(opened)
             if started and not again:
                 raise Undelivered(reason, b"", {"unconfirmed": lines.count(payload)}) from error
             raise Undelivered(reason, payload) from error
@@ -206,6 +208,16 @@ def _send_one(opened: socket.socket, datagram: bytes, deadline: Deadline) -> boo
             raise
         else:
             return True
+
+
+def _abort(opened: socket.socket) -> None:
+    """Let close() reset the connection. Otherwise the kernel goes on sending, and ends in the middle of a line, which
+    the peer may take for one.
+    """
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    except OSError:  # it is gone already
+        pass
 
 
 def _confirm(opened: socket.socket, deadline: Deadline) -> None:

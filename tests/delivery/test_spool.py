@@ -341,3 +341,53 @@ class Accounts(RuleBasedStateMachine):
 
 
 TestAccounts = Accounts.TestCase
+
+
+# -- batches that are taken together
+
+
+def test_batches_that_wait_together_can_be_taken_as_one(clock: ManualClock):
+    """With ``join`` between their payloads, in their order, and with the points of all of them."""
+    spool = MemorySpool(join=b"|", clock=clock)
+    for number in (1, 2, 3):
+        spool.put(Batch(7, number, b"%d" % number, windows=number))
+    taken = take(spool)
+    assert (taken.stamp, taken.points, taken.payload, taken.windows) == (7, 6, b"1|2|3", 6)
+    assert take(spool) is taken
+    spool.put(batch())
+    assert spool.holdings().waiting_batches == 2
+    spool.settle(taken, None, {"lost": 1})
+    held = spool.holdings()
+    assert (held.put, held.delivered, held.dropped, held.waiting_points) == (7, 5, {"lost": 1}, 1)
+    assert (held.waiting_batches, held.waiting_bytes) == (1, 10)
+
+
+def test_what_is_taken_together_is_bounded():
+    """At about a mebibyte; a larger batch is taken alone."""
+    spool = MemorySpool(join=b"\n")
+    sizes = [1 << 19, 1 << 19, 10, 1 << 21, 10]
+    for size in sizes:
+        spool.put(batch(size=size))
+    taken = []
+    while one := spool.head():
+        taken.append(len(one.payload))
+        spool.settle(one)
+    assert taken == [(1 << 20) + 1, 10, 1 << 21, 10]
+
+
+def test_what_remains_of_batches_taken_together_goes_on_waiting(clock: ManualClock):
+    """In front, as old as the oldest of them, and within the bound."""
+    spool = MemorySpool(2 * (OVERHEAD + 20), max_age=60, join=b"\n", clock=clock)
+    spool.put(batch(2))
+    clock.advance(50)
+    spool.put(batch(3))
+    both = take(spool)
+    spool.settle(both, Batch(0, 4, b"x" * 18, 0))
+    assert spool.holdings().delivered == 1
+    clock.advance(11)
+    assert spool.head() is None
+    held = spool.holdings()
+    assert (held.dropped, held.waiting_points, held.waiting_bytes) == ({"too_old": 4}, 0, 0)
+    for _ in range(3):
+        spool.put(batch())
+    assert spool.holdings().dropped == {"too_old": 4, "spool_full": 1}

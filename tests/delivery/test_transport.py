@@ -420,3 +420,24 @@ def test_a_wait_ends_when_the_socket_is_ready():
         begin = time.monotonic()
         transport._await(one, select.POLLIN, Deadline(20))
         assert time.monotonic() - begin < 5
+
+
+def test_a_send_that_is_given_up_ends_in_no_half_line(peer, over: threading.Event):
+    """The peer sees a reset, and not the end of a stream, whose last line it could take for a whole one."""
+    seen: list[object] = []
+
+    def read_late(connection: socket.socket) -> None:
+        over.wait(60)
+        try:
+            seen.append(read_all(connection)[-1:])
+        except ConnectionResetError as error:
+            seen.append(type(error))
+
+    one = peer(read_late)
+    stream = Stream(Endpoint("127.0.0.1", one.port))
+    with pytest.raises(Undelivered) as caught:
+        stream.send(LARGE, Deadline(0.1), again=False)
+    assert caught.value.lost == {"unconfirmed": LARGE.count(b"\n")}
+    over.set()
+    one.close()
+    assert seen == [ConnectionResetError]
