@@ -43,14 +43,15 @@ class _SocketFile:
             self._bind(sock)
 
     def _bind(self, sock: socket.socket) -> None:
-        group = _number_of(self._group) if self._group else -1
+        group = _number_of(self._group) if self._group else None
         # The file gets the socket's own mode, so that nobody finds it open for a moment, nor the wrong group. The umask
         # may still take away.
-        os.fchmod(sock.fileno(), self._mode & ~0o070 if self._group else self._mode)
+        os.fchmod(sock.fileno(), self._mode if group is None else self._mode & ~0o070)
         sock.bind(self.path)
         self._identity = self._found()
         try:
-            os.chown(self.path, -1, group)
+            if group is not None:  # services without privileges may not even ask for no change
+                os.chown(self.path, -1, group)
             os.chmod(self.path, self._mode)
         except OSError:  # most likely we are not in that group
             self.unlink()
