@@ -54,7 +54,7 @@ def test_the_manager_is_told(forwarder: Callable[..., Forwarder], manager: socke
 
 def test_sockets_handed_in_are_read(forwarder: Callable[..., Forwarder], tmp_path: Path):
     """Each in the place of the listener with its address, and no other one is bound; Unix sockets' files stay."""
-    kinds = [
+    kinds: list[tuple[int, int, Any, str]] = [
         (socket.AF_INET, socket.SOCK_DGRAM, ("127.0.0.1", 0), "udp"),
         (socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", 0), "tcp"),
         (socket.AF_UNIX, socket.SOCK_STREAM, str(tmp_path / "s"), "unix"),
