@@ -6,12 +6,14 @@ In: text. Out: an :class:`Address`, or a ValueError that says what is wrong. Not
 import difflib
 from typing import NamedTuple
 
-__all__ = ["Address", "host_and_port", "parse"]
+__all__ = ["Address", "host_and_port", "parse", "parse_target"]
 
 PORTS = {"udp": 8125, "tcp": 8125, "graphite": 2003}
 """Schemes with host and port, and the port that each has when none is given."""
 PATHS = ("unix", "unixgram")
 """Schemes with a path."""
+_ALL = ("0.0.0.0", "::")
+_LOOPBACK = ("127.0.0.1", "::1", "localhost", *_ALL)
 _LONGEST_PATH = 107  # of sun_path, with its NUL
 
 
@@ -22,6 +24,12 @@ class Address(NamedTuple):
     host: str = ""
     port: int = 0
     path: str = ""
+
+    def reaches(self, listener: "Address") -> bool:
+        """Whether what is sent here is heard by ``listener``, as far as that can be seen without asking anybody."""
+        if (self.scheme, self.port) != (listener.scheme, listener.port):
+            return False
+        return self.host == listener.host or (listener.host in _ALL and self.host in _LOOPBACK)
 
 
 def parse(url: str) -> Address:
@@ -42,6 +50,16 @@ def parse(url: str) -> Address:
         return Address(scheme, *host_and_port(rest.removesuffix("/"), PORTS[scheme]))
     except ValueError:
         raise ValueError("needs HOST:PORT, with an IPv6 address in brackets") from None
+
+
+def parse_target(url: str) -> Address:
+    """Return the address of another statsd server: ``udp://HOST:PORT`` or ``tcp://HOST:PORT``. Raises ValueError."""
+    address = parse(url)
+    if address.scheme not in ("udp", "tcp"):
+        raise ValueError("is neither udp:// nor tcp://")
+    if not address.port:
+        raise ValueError("has port 0, where nobody can listen")
+    return address
 
 
 def host_and_port(text: str, default: int | None = None) -> tuple[str, int]:

@@ -71,6 +71,7 @@ class Config:
     """Whether the console obeys commands that change something although it is not on loopback."""
     health: Literal["up", "down"] = "up"
     """What health is at the start."""
+    repeat: tuple[str, ...] = ()
     max_series: int = 1_000_000
     max_tag_sets: int = 10_000
     expire: float = 86_400
@@ -152,6 +153,7 @@ OPTIONS: Mapping[str, Option] = {
     "console": Option(options.ADDRESS, "where the management console listens, or off", "HOST:PORT"),
     "console_admin": Option(options.SWITCH, "obey commands that change something also where it is not on loopback"),
     "health": Option(options.HEALTH, "what health is at the start: up or down"),
+    "repeat": Option(options.URLS, "pass packets on as they come: udp:// or tcp://; may be repeated", "URL"),
     "own_prefix": Option(options.NAME, "what the forwarder's own metrics are called"),
     "max_series": Option(options.COUNT, "how many series are kept"),
     "max_tag_sets": Option(options.COUNT, "how many sets of tags a name may have"),
@@ -252,6 +254,8 @@ def settle(*sources: Settings) -> Config:
         if name in settings:
             _check(name, settings[name])
 
+    _check_repeat(values, settings)
+
     def part(home: str) -> dict[str, Any]:
         return {name.rpartition(".")[2]: values.pop(name) for name in list(values) if _home(name) == home}
 
@@ -280,6 +284,7 @@ def _setting(name: str, origin: str, given: object, of_text: Any) -> Setting:
 _CHECKS: Mapping[str, Callable[[str], object]] = {
     "listen": addresses.parse,
     "prefix": expanded,
+    "repeat": addresses.parse_target,
 }
 
 
@@ -290,6 +295,15 @@ def _check(name: str, setting: Setting) -> None:
             _CHECKS[name](value)
         except ValueError as error:
             raise ConfigError(setting.origin, name, f"{value!r} {getattr(error, 'reason', error)}") from None
+
+
+def _check_repeat(values: Mapping[str, Any], settings: Mapping[str, Setting]) -> None:
+    """Refuse to repeat to a listener of our own, which would hear everything again and again."""
+    for url in values.get("repeat", ()):
+        target = addresses.parse_target(url)
+        for listener in map(addresses.parse, values.get("listen", Config().listen)):
+            if target.reaches(listener):
+                raise ConfigError(settings["repeat"].origin, "repeat", f"{url!r} is where it listens itself")
 
 
 def _nearest(word: str, hints: Mapping[str, str]) -> str:

@@ -27,10 +27,20 @@ from .console import Console
 from .health import Health
 from .inherited import Inherited, InvalidSocket
 from .intake import Intake
-from .listeners import CommandListener, Listener, TcpListener, UdpListener, UnixDatagramListener, UnixStreamListener
+from .listeners import (
+    CommandListener,
+    Listener,
+    Sink,
+    Tap,
+    TcpListener,
+    UdpListener,
+    UnixDatagramListener,
+    UnixStreamListener,
+)
 from .notify import Notifier
 from .own import Door, OwnMetrics, own_counters, own_gauge
 from .relay import Relay
+from .repeater import Repeater
 from .vitals import Vitals, vitals
 from .watchdog import Watchdog
 
@@ -45,6 +55,7 @@ _FIXED = (
     "http",
     "console",
     "health",
+    "repeat",
     "socket_mode",
     "socket_group",
     "receive_buffer",
@@ -104,6 +115,7 @@ class Daemon:
         self._notifier = notifier or Notifier()
         self._listeners: list[Listener] = []
         self._doors: list[Door] = []
+        self._repeater = Repeater(config.repeat, clock=clock) if config.repeat else None
         self._console: Console | None = None
         self._commands: CommandListener | None = None
         self._page: Server | None = None
@@ -122,6 +134,8 @@ class Daemon:
                 listener.stop(0)
             raise
         self.flusher.start()
+        if self._repeater:
+            self._repeater.start()
         for listener in (*self._listeners, *self._consoles()):
             listener.start()
         if not self.config.to:
@@ -136,6 +150,8 @@ class Daemon:
         for door in doors:
             if isinstance(door.feed, Intake):
                 self.registry.add_source(door.feed)
+        if self._repeater and config.own_account:
+            self.registry.add_source(self._repeater.own_metrics(config.own_prefix))
         self.registry.add_source(own)  # the last one: it speaks of what the others were just asked for
         return own
 
@@ -146,7 +162,7 @@ class Daemon:
             feed = Relay(self.flusher.relay, clock=self._clock)
         else:
             feed = Intake(self.registry, clock=self._clock, keys=max(1 << 20, 2 * self.config.max_series))
-        listener = self._listener(address, feed)
+        listener = self._listener(address, self._tapped(address, feed))
         self._listeners.append(listener)
         given = self._inherited.take(address)
         try:
@@ -157,6 +173,13 @@ class Daemon:
             self._check_buffer(listener, given is not None)
         return Door(listener.address, feed, listener.counts)
 
+    def _tapped(self, address: Address, feed: Intake | Relay) -> Sink:
+        """Return where the listener is to put what it hears: in ``feed``, and where else it is wanted."""
+        takers = []
+        if self._repeater and isinstance(feed, Intake):
+            takers.append(self._repeater.blocks if address.scheme in ("tcp", "unix") else self._repeater.datagrams)
+        return Tap(feed, takers) if takers else feed
+
     def _leave_no_socket(self) -> None:
         """Refuse to start with a socket that nobody would read, for what is sent there would be lost in silence."""
         if left := self._inherited.left():
@@ -164,7 +187,7 @@ class Daemon:
             known = ", ".join(self.config.listen) or "none"
             raise InvalidSocket(left[0], f"was handed in, and no listener has that address; listeners: {known}")
 
-    def _listener(self, address: Address, feed: Intake | Relay) -> Listener:
+    def _listener(self, address: Address, feed: Sink) -> Listener:
         mode, group = self.config.socket_mode, self.config.socket_group
         match address.scheme:
             case "udp":
@@ -216,6 +239,8 @@ class Daemon:
 
     def _sections(self, own: OwnMetrics) -> Mapping[str, Any]:
         sections: dict[str, Any] = {"Health": {"Status": self.health.status}, **own.sections()}
+        if self._repeater:
+            sections["Repeater"] = self._repeater.section()
         if self._console and self._commands:
             address = {"Address": self._commands.address}
             sections["Console"] = {**address, **self._commands.counts(), **self._console.counts()}
@@ -270,6 +295,7 @@ class Daemon:
         deadline = time.monotonic() + timeout
         reading_ends = time.monotonic() + timeout / 3
         stopped = [listener.stop(max(0.0, reading_ends - time.monotonic())) for listener in self._listeners]
+        repeated = not self._repeater or self._repeater.stop(max(0.0, (deadline - time.monotonic()) / 2))
         delivered = self.flusher.stop(max(0.0, deadline - time.monotonic()))
         for console in self._consoles():
             console.stop(0)
@@ -277,10 +303,12 @@ class Daemon:
             self._page.close()
         if not all(stopped):
             log.warning("not everything that had come could be read in time")
+        if not repeated:
+            log.warning("not everything could be repeated in time")
         if not delivered:
             dropped = {status.label: status.dropped for status in self.flusher.status().destinations if status.dropped}
             log.warning("not everything could be delivered in time; dropped: %s", dropped)
-        return all(stopped) and delivered
+        return all(stopped) and repeated and delivered
 
     # -- as a process
 

@@ -62,6 +62,7 @@ FLOORS: Floors = {
     "forwarder/counts.py": 1,
     "forwarder/interval.py": 1,
     "forwarder/keys.py": 1,
+    "forwarder/repeater.py": 1,
     "forwarder/inherited.py": 1,
     "forwarder/notify.py": 1,
     "forwarder/watchdog.py": 2,

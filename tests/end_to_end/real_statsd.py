@@ -1,6 +1,7 @@
 """statsd itself, the JavaScript daemon, as a peer: with listeners on UDP and TCP, and its management console."""
 
 import json
+import re
 import socket
 import subprocess
 from collections.abc import Callable, Mapping
@@ -31,7 +32,8 @@ def ask(port: int, command: str) -> str:
 
 
 def of_javascript(text: str) -> dict[str, Any]:
-    """Return the object in ``text``, which is as JavaScript writes it."""
+    """Return the object in ``text``, which is as JavaScript shows it, which of a long list is the beginning."""
+    text = re.sub(r"\.\.\. (\d+) more items?", lambda match: ",".join(["null"] * int(match[1])), text)
     script = "process.stdout.write(JSON.stringify(eval('(' + require('fs').readFileSync(0, 'utf8') + ')')))"
     done = subprocess.run(["node", "-e", script], input=text, capture_output=True, text=True, check=True, timeout=60)
     values: dict[str, Any] = json.loads(done.stdout)

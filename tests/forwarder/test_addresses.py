@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from forwarder.addresses import Address, host_and_port, parse
+from forwarder.addresses import Address, host_and_port, parse, parse_target
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,36 @@ def test_a_port_may_be_required():
     assert host_and_port("[::1]:80") == ("::1", 80)
     with pytest.raises(ValueError, match="h"):
         host_and_port("h")
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("graphite://h:2003", "is neither udp:// nor tcp://"),
+        ("unix:///run/x", "is neither udp:// nor tcp://"),
+        ("udp://h:0", "has port 0, where nobody can listen"),
+        ("h:8125", "is no URL: udp://HOST:PORT, for example"),
+    ],
+)
+def test_what_is_no_target_is_refused(url, reason):
+    """Packets can be passed on over UDP and TCP alone."""
+    assert parse_target("tcp://h") == Address("tcp", "h", 8125)
+    with pytest.raises(ValueError, match=f"^{re.escape(reason)}$"):
+        parse_target(url)
+
+
+@pytest.mark.parametrize(
+    ("target", "listener", "reached"),
+    [
+        ("udp://127.0.0.1:1", "udp://127.0.0.1:1", True),
+        ("udp://localhost:1", "udp://0.0.0.0:1", True),
+        ("tcp://[::1]:1", "tcp://[::]:1", True),
+        ("udp://127.0.0.1:1", "udp://127.0.0.1:2", False),
+        ("udp://127.0.0.1:1", "tcp://127.0.0.1:1", False),
+        ("udp://other:1", "udp://0.0.0.0:1", False),
+        ("udp://127.0.0.1:8125", "unix:///run/x", False),
+    ],
+)
+def test_a_target_that_is_a_listener_is_seen(target, listener, reached):
+    """As far as the texts show it."""
+    assert parse_target(target).reaches(parse(listener)) is reached

@@ -1,0 +1,40 @@
+"""What a listener hears, for others beside the one that it feeds."""
+
+import logging
+from collections.abc import Callable, Sequence
+
+from .listener import Sink
+
+__all__ = ["Tap"]
+
+log = logging.getLogger("forwarder")
+
+Taker = Callable[[Sequence[bytes]], object]
+"""Takes chunks and is quick about it, for the listener waits."""
+
+
+class Tap:
+    """A sink that hands everything to ``sink`` first, and then to each of ``takers``; what these raise is logged once,
+    and they are not asked any more.
+    """
+
+    def __init__(self, sink: Sink, takers: Sequence[Taker]) -> None:
+        self._sink = sink
+        self._takers = list(takers)
+
+    def feed(self, chunks: Sequence[bytes]) -> None:
+        try:
+            self._sink.feed(chunks)
+        finally:
+            for take in self._takers.copy():
+                try:
+                    take(chunks)
+                except Exception:
+                    log.exception("something beside the listeners failed, and does not hear them any more")
+                    self._takers.remove(take)
+
+    def drop(self, cause: str, count: int = 1) -> None:
+        self._sink.drop(cause, count)
+
+    def settle(self) -> None:
+        self._sink.settle()
