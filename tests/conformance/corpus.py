@@ -282,6 +282,9 @@ CASES = {
     "one percentile": _case("a:1|ms:2|ms:3|ms", percentThreshold=50),
     "a percentile given twice": _case("a:1|ms:2|ms:3|ms", percentThreshold=[90, 50, 90]),
     "percents of many digits": _case("a:1|ms:2|ms:3|ms", percentThreshold=[12.345678901, 1e-7, -1e-7, 100.0, -0.001]),
+    "a share is computed as statsd does": _case(
+        "a" + "".join(f":{n}|ms" for n in range(25)), percentThreshold=[58, -58]
+    ),
     "halves are rounded up": _case(
         "a" + "".join(f":{n}|ms" for n in range(10)), percentThreshold=[5, 15, 25, 35, -45, 55]
     ),

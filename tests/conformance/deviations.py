@@ -95,9 +95,10 @@ def _sections() -> Iterator[str]:
         if deviation.options:
             yield f"With `{json.dumps(deviation.options)}`:\n"
         yield "```diff"
-        for datagrams in deviation.intervals:
+        for place, datagrams in enumerate(deviation.intervals):
+            if place:
+                yield "  (the next interval)"
             yield from (f"  {line}" for datagram in datagrams for line in _visible(datagram))
-            yield "  # end of the interval"
         theirs = deviation.statsd
         yield from [f"- {theirs}"] if isinstance(theirs, str) else [f"- {line}" for line in theirs]
         yield from (f"+ {line}" for line in deviation.ours)

@@ -128,7 +128,7 @@ def plain(line: str, aliases: dict[str, str]) -> Plain:
 
 def _written(key: str, samples: Sequence[Sample], bad: int, aliases: dict[str, str]) -> str:
     if key in _BUILT_IN or key.isdecimal():
-        key = aliases.setdefault(key, f"Alias{len(aliases)}Of")
+        key = aliases.setdefault(key, f"Q{len(aliases)}Q")
     pieces = [_piece(sample) for sample in samples if sample.kind != "histogram"] + ["bad"] * bad
     return ":".join([key, *pieces]) if pieces else _NOTHING
 

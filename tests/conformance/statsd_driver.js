@@ -5,12 +5,13 @@
 // code, loaded afresh for each case: stats.js, lib/process_metrics.js, lib/helpers.js, lib/set.js, backends/graphite.js.
 // Replaced is what surrounds it: the reader of the configuration file, the sockets, the timer and the clock.
 
+const fs = require('fs');
 const Module = require('module');
 const path = require('path');
 const readline = require('readline');
 const util = require('util');
 
-const root = process.argv[2];
+const root = fs.realpathSync(process.argv[2]);
 const START = 1700000000000; // a whole second
 
 let now = START;
