@@ -81,10 +81,8 @@ class Ledger:
         for kind in KINDS:
             for key in open_[kind]:
                 self.know(kind, key, end)
-                if self._has_left(kind, key):
-                    back = self._totals[kind].pop(key)
-                    back.idle = 0
-                    self._totals[kind][key] = back
+            if kind in self.idle.stay:
+                self._bring_back(kind, open_)
         changes = open_.gauges
         gauges = {
             key: changes[key].applied_to(total.gauge) if key in changes else total.gauge
@@ -124,6 +122,13 @@ class Ledger:
             self["unique"][key].active = end
         for kind in self.idle.stay:
             self._age(kind, open_)
+
+    def _bring_back(self, kind: Kind, open_: Aggregates) -> None:
+        totals = self._totals[kind]
+        for key in open_[kind]:
+            if self._has_left(kind, key):
+                total = totals[key] = totals.pop(key)
+                total.idle = 0
 
     def _age(self, kind: Kind, open_: Aggregates) -> None:
         active = open_[kind]
