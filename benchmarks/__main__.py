@@ -5,7 +5,7 @@ import platform
 from dataclasses import asdict
 from pathlib import Path
 
-from . import calls, intake
+from . import calls, intake, taps
 from .measure import table
 
 
@@ -13,6 +13,7 @@ def main() -> None:
     results = {
         "a call in the program": ("a call", calls.run()),
         "a line in the forwarder": ("a line", intake.run()),
+        "a line that is repeated, or whose key is counted": ("a line", taps.run()),
     }
     print(f"Python {platform.python_version()}, medians; the floor is the first line of each table\n")
     for title, (unit, figures) in results.items():

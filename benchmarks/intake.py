@@ -8,15 +8,20 @@ from metricslib import Registry
 
 from .measure import Figure, compare
 
-__all__ = ["run"]
+__all__ = ["mixed_batch", "run"]
 
 LINES = 30  # a datagram
 DATAGRAMS = 256  # a batch
 
 
-def _batch(line: Callable[[random.Random], str]) -> list[bytes]:
+def _batch(line: Callable[[random.Random], str], lines: int = LINES, datagrams: int = DATAGRAMS) -> list[bytes]:
     mind = random.Random(1)
-    return ["\n".join(line(mind) for _ in range(LINES)).encode() for _ in range(DATAGRAMS)]
+    return ["\n".join(line(mind) for _ in range(lines)).encode() for _ in range(datagrams)]
+
+
+def mixed_batch(lines: int = LINES, datagrams: int = DATAGRAMS) -> list[bytes]:
+    """Return datagrams of so many lines: counters, timers and gauges 6:3:1, of 500 keys."""
+    return _batch(_mixed, lines, datagrams)
 
 
 def _mixed(mind: random.Random) -> str:
@@ -48,7 +53,7 @@ def _split(batch: list[bytes]) -> Callable[[int], None]:
 
 def run() -> list[Figure]:
     """Return nanoseconds a line."""
-    mixed = _batch(_mixed)
+    mixed = mixed_batch()
     counters = _batch(lambda mind: f"shop.web{mind.randrange(500)}:1|c")
     timers = _batch(lambda mind: f"shop.web{mind.randrange(500)}:{mind.random() * 100:.6f}|ms")
     works = {

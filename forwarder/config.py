@@ -26,6 +26,7 @@ __all__ = [
     "OPTIONS",
     "Config",
     "ConfigError",
+    "KeyFlush",
     "Option",
     "Setting",
     "masked",
@@ -56,6 +57,18 @@ class ConfigError(MetricsError, ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class KeyFlush:
+    """Whether and how the busiest keys are told."""
+
+    interval: float = 0
+    """Seconds between two reports; 0: keys are not counted."""
+    percent: float = 100
+    """How many of the keys a report has."""
+    log: str = ""
+    """The file that reports are appended to; empty for the log."""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """What the forwarder does. Durations are in seconds, sizes in bytes."""
 
@@ -72,6 +85,7 @@ class Config:
     health: Literal["up", "down"] = "up"
     """What health is at the start."""
     repeat: tuple[str, ...] = ()
+    key_flush: KeyFlush = KeyFlush()
     max_series: int = 1_000_000
     max_tag_sets: int = 10_000
     expire: float = 86_400
@@ -177,6 +191,9 @@ OPTIONS: Mapping[str, Option] = {
     "naming.flush_counts": Option(options.SWITCH, "send counts of counters, not only rates"),
     "naming.calculated": Option(options.WORDS, "statistics of timers to send; none given sends all"),
     "naming.bins": Option(options.BINS, "histograms of timers whose name contains a text"),
+    "key_flush.interval": Option(options.DURATION, "seconds between reports of the busiest keys; 0: none"),
+    "key_flush.percent": Option(options.PERCENT, "how many percent of the keys a report has"),
+    "key_flush.log": Option(options.TEXT, "the file that reports are appended to; none: the log"),
 }
 _TABLES = tuple(dict.fromkeys(name.partition(".")[0] for name in OPTIONS if "." in name))
 
@@ -261,7 +278,7 @@ def settle(*sources: Settings) -> Config:
 
     own = values.get("own_prefix", Config().own_prefix)
     naming = Naming(own=own, **part("naming"))
-    return Config(naming=naming, **values)
+    return Config(naming=naming, key_flush=KeyFlush(**part("key_flush")), **values)
 
 
 def masked(url: str) -> str:

@@ -22,15 +22,18 @@ from metricslib.registry import Registry
 from metricslib.view import Server, application
 
 from .addresses import Address, parse
+from .busiest import Busiest
 from .config import Config, masked
 from .console import Console
 from .health import Health
 from .inherited import Inherited, InvalidSocket
 from .intake import Intake
+from .key_flush import KeyFlush
 from .listeners import (
     CommandListener,
     Listener,
     Sink,
+    Taker,
     Tap,
     TcpListener,
     UdpListener,
@@ -56,6 +59,7 @@ _FIXED = (
     "console",
     "health",
     "repeat",
+    "key_flush",
     "socket_mode",
     "socket_group",
     "receive_buffer",
@@ -116,6 +120,8 @@ class Daemon:
         self._listeners: list[Listener] = []
         self._doors: list[Door] = []
         self._repeater = Repeater(config.repeat, clock=clock) if config.repeat else None
+        keys = config.key_flush
+        self._keys = KeyFlush(Busiest(), keys.interval, keys.percent, keys.log, clock=clock) if keys.interval else None
         self._console: Console | None = None
         self._commands: CommandListener | None = None
         self._page: Server | None = None
@@ -136,6 +142,8 @@ class Daemon:
         self.flusher.start()
         if self._repeater:
             self._repeater.start()
+        if self._keys:
+            self._keys.start()
         for listener in (*self._listeners, *self._consoles()):
             listener.start()
         if not self.config.to:
@@ -175,9 +183,11 @@ class Daemon:
 
     def _tapped(self, address: Address, feed: Intake | Relay) -> Sink:
         """Return where the listener is to put what it hears: in ``feed``, and where else it is wanted."""
-        takers = []
+        takers: list[Taker] = []
         if self._repeater and isinstance(feed, Intake):
             takers.append(self._repeater.blocks if address.scheme in ("tcp", "unix") else self._repeater.datagrams)
+        if self._keys and isinstance(feed, Intake):
+            takers.append(self._keys.busiest.feed)
         return Tap(feed, takers) if takers else feed
 
     def _leave_no_socket(self) -> None:
@@ -241,6 +251,8 @@ class Daemon:
         sections: dict[str, Any] = {"Health": {"Status": self.health.status}, **own.sections()}
         if self._repeater:
             sections["Repeater"] = self._repeater.section()
+        if self._keys:
+            sections["Busiest keys"] = self._keys.busiest.section()
         if self._console and self._commands:
             address = {"Address": self._commands.address}
             sections["Console"] = {**address, **self._commands.counts(), **self._console.counts()}
@@ -272,10 +284,10 @@ class Daemon:
         """
         before = self.config.values()
         changed = [name for name, value in config.values().items() if value != before[name]]
-        fixed = [name for name in changed if name in _FIXED]
+        fixed = [name for name in changed if name.partition(".")[0] in _FIXED]
         naming = replace(config.naming, own=self.config.naming.own)
         self.flusher.change(config.to, interval=config.interval, naming=naming, timeout=self.config.stop_timeout)
-        self.config = replace(config, naming=naming, **{name: before[name] for name in _FIXED})
+        self.config = replace(config, naming=naming, **{name: getattr(self.config, name) for name in _FIXED})
         self.registry.expire = config.expire or None
         self.registry.idle = _idle(self.config)
         if "log_level" in changed:
@@ -295,6 +307,8 @@ class Daemon:
         deadline = time.monotonic() + timeout
         reading_ends = time.monotonic() + timeout / 3
         stopped = [listener.stop(max(0.0, reading_ends - time.monotonic())) for listener in self._listeners]
+        if self._keys:
+            self._keys.stop()
         repeated = not self._repeater or self._repeater.stop(max(0.0, (deadline - time.monotonic()) / 2))
         delivered = self.flusher.stop(max(0.0, deadline - time.monotonic()))
         for console in self._consoles():

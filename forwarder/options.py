@@ -28,6 +28,7 @@ __all__ += [
     "LEVELS",
     "MODE",
     "NAME",
+    "PERCENT",
     "PERCENTS",
     "SERIES",
     "SERIES_KINDS",
@@ -128,6 +129,11 @@ def _percents(value: Any) -> tuple[float, ...]:
     return tuple(values)
 
 
+def _percent(value: Any) -> float:
+    _must(_is_number(value) and 0 < value <= 100)
+    return float(value) if value % 1 else int(value)
+
+
 def _switch(value: object) -> bool:
     _must(isinstance(value, bool))
     return bool(value)
@@ -208,6 +214,7 @@ URLS = Kind(
 COUNT = Kind("a whole number of at least 1", _count, _number)
 SIZE = Kind("a number of bytes from 1 to 1 GiB", _size, _number)
 DURATION = Kind("a number of seconds, 0 or more", _duration, _number)
+PERCENT = Kind("a percentage above 0, at most 100", _percent, _number)
 PERCENTS = Kind(
     "percents from -100 to 100, and not 0", _percents, lambda text: [_number(word) for word in _words(text)]
 )

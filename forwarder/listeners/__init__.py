@@ -2,10 +2,10 @@
 
 from .commands import CommandListener
 from .listener import Listener, Sink
-from .tap import Tap
+from .tap import Taker, Tap
 from .tcp import TcpListener
 from .udp import UdpListener
 from .unix import UnixDatagramListener, UnixStreamListener
 
-__all__ = ["Listener", "Sink", "Tap"]
+__all__ = ["Listener", "Sink", "Taker", "Tap"]
 __all__ += ["CommandListener", "TcpListener", "UdpListener", "UnixDatagramListener", "UnixStreamListener"]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from .listener import Sink
 
-__all__ = ["Tap"]
+__all__ = ["Taker", "Tap"]
 
 log = logging.getLogger("forwarder")
 

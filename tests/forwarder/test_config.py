@@ -76,6 +76,8 @@ def test_every_option_can_be_given_in_each_way_it_has():
         "naming.legacy": ("yes", True),
         "naming.flush_counts": ("0", False),
         "naming.calculated": ("count upper_90", ("count", "upper_90")),
+        "key_flush.interval": ("0.5", 0.5),
+        "key_flush.percent": ("12.5", 12.5),
         "naming.bins": (None, (("web", (1, 2.5, float("inf"))),)),
     }
     for name in OPTIONS:
@@ -148,6 +150,9 @@ def test_variables_of_kubernetes_are_none_of_ours():
             "f.toml: repeat: 'udp://localhost:8125' is where it listens itself",
         ),
         ('repeat = "tcp://127.0.0.1:8125"', "f.toml: repeat: 'tcp://127.0.0.1:8125' is where it listens itself"),
+        ("key_flush = 5", "f.toml: key_flush must be a table: [key_flush]"),
+        ("[key_flush]\npercent = 0", "f.toml: key_flush.percent: 0 is not a percentage above 0, at most 100"),
+        ("[key_flush]\nintervall = 5", "f.toml: unknown key key_flush.intervall; did you mean interval?"),
         ("listen = 8125", "f.toml: listen: 8125 is not a list of URLs"),
         ('http = "8127"', "f.toml: http: '8127' is not HOST:PORT, with an IPv6 address in brackets, or off"),
         ('http = "::1:8127"', "f.toml: http: '::1:8127' is not HOST:PORT, with an IPv6 address in brackets, or off"),

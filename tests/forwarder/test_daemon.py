@@ -407,3 +407,47 @@ def test_a_taken_console_leaves_nothing_bound(start, tmp_path):
     with pytest.raises(CannotListen, match=f"^cannot listen on {taken}: Address already in use$"):
         start([f"unix://{tmp_path}/s"], console=taken.removeprefix("console://"))
     assert not (tmp_path / "s").exists()
+
+
+# -- what else hears the listeners
+
+
+def test_packets_are_repeated(start):
+    """From every statsd listener, and not from those for Graphite's lines; the page and the own metrics tell it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as target:
+        target.bind(("127.0.0.1", 0))
+        target.settimeout(10)
+        repeat = f"udp://127.0.0.1:{target.getsockname()[1]}"
+        daemon = start(
+            ["udp://127.0.0.1:0", "tcp://127.0.0.1:0", "graphite://127.0.0.1:0"], toml=f'repeat = "{repeat}"'
+        )
+        send(daemon.addresses[2], "p 7 1700000000\n")
+        eventually(lambda: page(daemon)["sections"]["Graphite points"]["Received"] == 1)
+        send(daemon.addresses[0], "a:1|c\nb:1|c")
+        assert target.recv(100) == b"a:1|c\nb:1|c"
+        send(daemon.addresses[1], "c:1|c\nd:1|c\n")
+        assert target.recv(100) == b"c:1|c\nd:1|c"
+        eventually(lambda: page(daemon)["sections"]["Repeater"][0]["Lines sent"] == 4)
+        counters = daemon.registry.snapshot().open.counters
+        assert [count for key, count in counters.items() if key.startswith("statsd.repeater.points_sent;")] == [4]
+
+
+def test_the_busiest_keys_are_on_the_page(start, tmp_path):
+    """If they are asked for; and in their file after the interval."""
+    file = tmp_path / "keys.log"
+    daemon = start(toml=f'[key_flush]\ninterval = 0.2\npercent = 50\nlog = "{file}"')
+    send(daemon.addresses[0], "a:1|c\na:2|c\nb:1|c")
+    eventually(lambda: page(daemon)["sections"]["Busiest keys"][:1] == [ROW])
+    eventually(lambda: file.exists() and file.read_text().endswith("count=2 key=a\n"))
+    assert "Busiest keys" not in page(start())["sections"]
+
+
+ROW = {"Key": "a", "Lines": 2, "Too many by at most": 0, "Percent": 100 * 2 / 3}
+
+
+def test_a_reload_says_that_the_busiest_keys_need_a_restart(start, caplog):
+    """Like sockets; an option of a table is told by its whole name."""
+    daemon = start()
+    daemon.change(settle(of_file("[key_flush]\ninterval = 5", "f"), of_file(daemon.config.as_toml(), "before")))
+    assert "changed only by a restart: key_flush.interval" in caplog.text
+    assert daemon.config.key_flush.interval == 0
