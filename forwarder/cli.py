@@ -1,8 +1,8 @@
 """The command line: argv and environment in, a running daemon or an exit code out. The only file that exits.
 
-Exit codes: 0 after a stop that was asked for, and for ``--check-config``, ``--help`` and ``--version``; 1 when it could
-not start, or was told twice to stop; 2 when the command line or the configuration is wrong. Each error is one line on
-stderr.
+Exit codes: 0 after a stop that was asked for, and for ``--check-config``, ``--from-statsd``, ``--help`` and
+``--version``; 1 when it could not start, or was told twice to stop; 2 when the command line or the configuration is
+wrong. Each error is one line on stderr.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from metricslib.errors import MetricsError
 
 from .config import CONFIG, OPTIONS, Config, ConfigError, masked, of_environment, of_file, of_flags, settle
 from .daemon import CannotListen, Daemon
+from .from_statsd import convert
 from .inherited import Inherited, InvalidSocket
 from .notify import Notifier
 from .options import URLS
@@ -27,13 +28,15 @@ __all__ = ["main"]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the forwarder until it is told to stop, and return the exit code."""
     arguments = vars(_parser().parse_args(argv))
-    check, file = arguments.pop("check_config"), arguments.pop("config")
+    check, file, statsd = (arguments.pop(name) for name in ("check_config", "config", "from_statsd"))
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def load() -> Config:
         return _load(arguments, os.environ, file)
 
     try:
+        if statsd:
+            return _show_conversion(statsd)
         config = load()
         if check:
             print(Daemon(config).config.as_toml(), end="")
@@ -60,13 +63,21 @@ def _load(flags: Mapping[str, str | list[str] | None], environ: Mapping[str, str
     return settle(of_flags(flags), of_environment(environ), settings)
 
 
+def _show_conversion(file: str) -> int:
+    conversion = convert(_read(file), file)
+    print(conversion.toml, end="")
+    for line in conversion.left_out:
+        print(f"not taken over: {line}", file=sys.stderr)
+    return 0
+
+
 def _read(file: str) -> str:
     try:
         return Path(file).read_text("utf-8")
     except OSError as error:
         raise ConfigError(file, "", f"cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(file, "", "is no TOML: not in UTF-8") from error
+        raise ConfigError(file, "", "is not in UTF-8") from error
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -92,6 +103,9 @@ def _parser() -> argparse.ArgumentParser:
         )
     parser.add_argument(
         "--check-config", action="store_true", help="print the configuration that would be in effect, and exit"
+    )
+    parser.add_argument(
+        "--from-statsd", metavar="FILE", help="print what this configuration of statsd is in TOML, and exit"
     )
     parser.add_argument("--version", action="version", version=f"forwarder {_version()}")
     return parser

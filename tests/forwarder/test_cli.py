@@ -80,7 +80,7 @@ def test_a_file_that_is_no_text_is_refused(capsys, tmp_path):
     """Bytes that are no UTF-8 are an error like any other."""
     (tmp_path / "f.toml").write_bytes(b"\xff")
     assert main(["--config", str(tmp_path / "f.toml")]) == 2
-    assert capsys.readouterr().err == f"forwarder: {tmp_path}/f.toml: is no TOML: not in UTF-8\n"
+    assert capsys.readouterr().err == f"forwarder: {tmp_path}/f.toml: is not in UTF-8\n"
 
 
 def test_a_destination_that_cannot_work_ends_with_2_and_tells_no_secret(capsys):

@@ -1,0 +1,226 @@
+"""statsd's configuration as ours: every option that statsd has, and what becomes of it.
+
+In: the text of statsd's configuration. Out: a configuration with which the forwarder does the same, as TOML, and what
+could not be taken over, with the reasons. :data:`STATSD` is the one place that says what becomes of an option;
+``docs/reference/statsd-options.md`` shows it. What statsd does where its configuration says nothing is written out
+wherever it is not our own default.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+from . import javascript, statsd_values
+from .config import OPTIONS, Config, ConfigError, of_file, settle
+from .options import toml
+from .statsd_values import Statsd, as_given
+
+__all__ = ["OURS", "STATSD", "Conversion", "StatsdOption", "convert", "table"]
+
+
+class StatsdOption(NamedTuple):
+    """What becomes of one of statsd's options."""
+
+    name: str
+    default: Any
+    """What statsd takes where it is not given; None: nothing."""
+    ours: str
+    """The option of ours that it goes into; empty: it is gone."""
+    why: str = ""
+    """What is different about it, or why it is gone."""
+
+
+_DELETE = "`true`: its kind is in the list"
+_LOG = "the log goes to stderr, where a service manager takes it, to syslog and elsewhere"
+_LEGACY = "in the legacy namespace without effect, as in statsd"
+_SERVER = "also in `servers`"
+
+STATSD = (
+    StatsdOption("server", "./servers/udp", "listen", f"`udp` and `tcp` are the schemes; {_SERVER}"),
+    StatsdOption("address", "0.0.0.0", "listen", f"a tcp server's default is `::`, as node's is; {_SERVER}"),
+    StatsdOption("address_ipv6", False, "listen", f"`[::]` where there is no address; {_SERVER}"),
+    StatsdOption("port", 8125, "listen", _SERVER),
+    StatsdOption("socket", None, "listen", f"`unix://`, of a tcp server; must be absolute; {_SERVER}"),
+    StatsdOption("socket_mod", None, "socket_mode", f"one for all sockets; {_SERVER}"),
+    StatsdOption("servers", None, "listen", "a URL each"),
+    StatsdOption(
+        "mgmt_address", None, "console", "statsd lets everybody in if it is not given; here, only this machine"
+    ),
+    StatsdOption("mgmt_port", 8126, "console"),
+    StatsdOption("healthStatus", "up", "health", "statsd 0.9.0 does not heed it"),
+    StatsdOption("title", None, "", "processes have the names that their managers know them by"),
+    StatsdOption("backends", ["./backends/graphite"], "to", "those that come with statsd; others are not loaded"),
+    StatsdOption("graphiteHost", None, "to", "`graphite://HOST:PORT`"),
+    StatsdOption("graphitePort", 2003, "to"),
+    StatsdOption("graphiteProtocol", "text", "to", "`pickle`: lines are sent instead; the points are the same"),
+    StatsdOption("graphitePicklePort", 2004, "", "lines are sent instead, to `graphitePort`; carbon takes both"),
+    StatsdOption("graphite.legacyNamespace", True, "naming.legacy"),
+    StatsdOption("graphite.globalPrefix", "stats", "naming.namespace", _LEGACY),
+    StatsdOption("graphite.prefixCounter", "counters", "naming.counters", _LEGACY),
+    StatsdOption("graphite.prefixTimer", "timers", "naming.timers", _LEGACY),
+    StatsdOption("graphite.prefixGauge", "gauges", "naming.gauges", _LEGACY),
+    StatsdOption("graphite.prefixSet", "sets", "naming.sets", _LEGACY),
+    StatsdOption("graphite.globalSuffix", "", "naming.suffix", "if it is given and empty, statsd sends a dot for it"),
+    StatsdOption("prefixStats", "statsd", "own_prefix"),
+    StatsdOption("flushInterval", 10_000, "interval", "in whole seconds"),
+    StatsdOption("percentThreshold", 90, "percentiles", "always a list"),
+    StatsdOption("histogram", [], "naming.bins", "`metric` is `match`, `bins` are `bounds`, `'inf'` is `inf`"),
+    StatsdOption("flush_counts", True, "naming.flush_counts"),
+    StatsdOption("calculatedTimerMetrics", [], "naming.calculated"),
+    StatsdOption("deleteIdleStats", False, "delete_idle", "`true`: all kinds but those whose own option says `false`"),
+    StatsdOption("deleteCounters", False, "delete_idle", _DELETE),
+    StatsdOption("deleteTimers", False, "delete_idle", f"{_DELETE}, and histograms with it"),
+    StatsdOption("deleteGauges", False, "delete_idle", _DELETE),
+    StatsdOption("deleteSets", False, "delete_idle", _DELETE),
+    StatsdOption("gaugesMaxTTL", 1, "gauges_ttl"),
+    StatsdOption("keyFlush.interval", 0, "key_flush.interval", "in seconds"),
+    StatsdOption("keyFlush.percent", 100, "key_flush.percent"),
+    StatsdOption("keyFlush.log", None, "key_flush.log", "where none is given, reports go to the log, not to stdout"),
+    StatsdOption("repeater", [], "repeat", "if the backend is loaded; a URL each"),
+    StatsdOption("repeaterProtocol", "udp4", "repeat", "the scheme; whether IPv4 or IPv6 is the address's matter"),
+    StatsdOption("debug", False, "log_level", "`true` is `debug`"),
+    StatsdOption("dumpMessages", False, "", "all that comes would bury the log; the page has the last bad lines"),
+    StatsdOption("log.backend", "stdout", "", _LOG),
+    StatsdOption("log.application", "statsd", "", _LOG),
+    StatsdOption("log.level", "LOG_INFO", "", _LOG),
+    StatsdOption("console.prettyprint", None, "", "the destination `console:` prints Graphite's lines"),
+    StatsdOption("keyNameSanitize", True, "", "statsd then cleans names when it sends them: the paths are the same"),
+    StatsdOption(
+        "automaticConfigReload", True, "", "a file may be half written; SIGHUP reads it again when you say so"
+    ),
+)
+
+OURS: Mapping[str, Callable[[Statsd], Any]] = {
+    "listen": statsd_values.listeners,
+    "to": statsd_values.destinations,
+    "interval": statsd_values.interval,
+    "percentiles": statsd_values.percentiles,
+    "console": statsd_values.console,
+    "health": partial(as_given, "healthStatus"),
+    "repeat": statsd_values.repeaters,
+    "own_prefix": partial(as_given, "prefixStats"),
+    "own_account": lambda _: False,  # no more paths than statsd has
+    "delete_idle": statsd_values.deleted,
+    "gauges_ttl": statsd_values.gauges_ttl,
+    "expire": lambda _: 0,  # what is not deleted is sent for ever
+    "socket_mode": statsd_values.socket_mode,
+    "log_level": statsd_values.log_level,
+    "naming.legacy": lambda statsd: statsd.get("graphite.legacyNamespace", True),
+    "naming.namespace": partial(as_given, "graphite.globalPrefix"),
+    "naming.counters": partial(as_given, "graphite.prefixCounter"),
+    "naming.timers": partial(as_given, "graphite.prefixTimer"),
+    "naming.gauges": partial(as_given, "graphite.prefixGauge"),
+    "naming.sets": partial(as_given, "graphite.prefixSet"),
+    "naming.suffix": partial(as_given, "graphite.globalSuffix"),
+    "naming.flush_counts": partial(as_given, "flush_counts"),
+    "naming.calculated": partial(as_given, "calculatedTimerMetrics"),
+    "naming.bins": statsd_values.bins,
+    "key_flush.interval": partial(statsd_values.seconds, "keyFlush.interval"),
+    "key_flush.percent": partial(as_given, "keyFlush.percent"),
+    "key_flush.log": partial(as_given, "keyFlush.log"),
+}
+"""How each option of ours that has to do with statsd's is made from them."""
+
+
+class Conversion(NamedTuple):
+    """A configuration of ours, and what of statsd's is not in it."""
+
+    toml: str
+    left_out: tuple[str, ...]
+    """A line for each thing: the option, a colon, the reason."""
+
+
+def convert(text: str, file: str) -> Conversion:
+    """Return what statsd's configuration ``text`` is here. ``file`` names it.
+
+    Raises :class:`~.config.ConfigError` where it is no JavaScript literal or the package json5 is not there.
+    """
+    try:
+        given = javascript.read(text)
+    except ImportError:
+        raise ConfigError(file, "", "reading it needs the package json5: pip install 'metricslib[forwarder]'") from None
+    except ValueError as error:
+        raise ConfigError(file, "", str(error)) from None
+    if not isinstance(given, dict):
+        raise ConfigError(file, "", "is no object: { graphiteHost: 'graphite.example', … }")
+    statsd = Statsd(given)
+    settings = _settings(statsd)
+    _leave_the_rest(statsd)
+    left_out = tuple(_one_line(f"{name}: {why}") for name, why in statsd.left_out)
+    lines = _lines(_one_line(file), settings, left_out)
+    return Conversion("\n".join(lines).encode(errors="replace").decode(), left_out)
+
+
+def _one_line(text: str) -> str:
+    """Return ``text`` as it may stand in a comment."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
+class _Setting(NamedTuple):
+    name: str
+    value: Any
+    said: str
+    """The options of statsd's that say so; none where it is what statsd does when it is told nothing."""
+
+
+def _settings(statsd: Statsd) -> list[_Setting]:
+    default = Config().values()
+    settings: list[_Setting] = []
+    for name, make in OURS.items():
+        kind = OPTIONS[name].kind
+        statsd.used.clear()
+        try:
+            value = make(statsd)
+            checked = None if value is None else kind.check(value)
+        except (ValueError, TypeError, LookupError, AttributeError, OverflowError):  # anything may stand there
+            shown = ", ".join(toml(statsd.get(option)) for option in statsd.used)
+            statsd.leave(", ".join(statsd.used), f"{shown} cannot be made {kind.expected}")
+            continue
+        if value is None or not (statsd.used or checked != default[name]):
+            continue
+        setting = _Setting(name, kind.raw(checked), ", ".join(statsd.used))
+        try:
+            settle(of_file("\n".join(_sections([*settings, setting])), ""))
+        except ConfigError as error:
+            statsd.leave(setting.said, error.reason)
+        else:
+            settings.append(setting)
+    return settings
+
+
+def _leave_the_rest(statsd: Statsd) -> None:
+    known = {option.name: option for option in STATSD}
+    for name, value in statsd:
+        option = known.get(name)
+        if option is None:
+            statsd.leave(name, "statsd itself has no such option")
+        elif not option.ours and value != option.default:
+            statsd.leave(name, option.why)
+
+
+def _lines(file: str, settings: list[_Setting], left_out: tuple[str, ...]) -> Iterator[str]:
+    yield f"# What {file} means to statsd, for the forwarder. Written by: forwarder --from-statsd"
+    yield from _sections(settings)
+    if left_out:
+        yield from ("", "# Not taken over:")
+        yield from (f"# {line}" for line in left_out)
+    yield ""
+
+
+def _sections(settings: list[_Setting]) -> Iterator[str]:
+    table = ""
+    for name, value, said in sorted(settings, key=lambda setting: list(OPTIONS).index(setting.name)):
+        home, _, key = name.rpartition(".")
+        if home != table:
+            yield from ("", f"[{home}]")
+            table = home
+        yield f"{key} = {toml(value)}  # {said or 'what statsd does when it is told nothing'}"
+
+
+def table() -> str:
+    """Return :data:`STATSD` as a table in Markdown."""
+    rows = ["| statsd | default | here | |", "|---|---|---|---|"]
+    for name, default, ours, why in STATSD:
+        shown = "" if default is None else f"`{toml(default)}`"
+        rows.append(f"| `{name}` | {shown} | {f'`{ours}`' if ours else 'gone'} | {why} |".replace("|  |", "| |"))
+    return "\n".join([*rows, ""])
