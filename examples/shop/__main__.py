@@ -18,10 +18,10 @@ from .traffic import Traffic
 SHOP_PORT = 8000
 
 
-def forwarder(data: Path, ports: tuple[str, str]) -> tuple[subprocess.Popen[str], dict[str, str]]:
+def forwarder(data: Path, ports: tuple[str, str, str]) -> tuple[subprocess.Popen[str], dict[str, str]]:
     """Start the forwarder and return it with its addresses by scheme, once it is ready."""
-    statsd, page = ports
-    command = [sys.executable, "-m", "forwarder", "--http", page]
+    statsd, console, page = ports
+    command = [sys.executable, "-m", "forwarder", "--http", page, "--console", console]
     command += ["--listen", f"udp://{statsd}", "--listen", f"tcp://{statsd}", "--listen", f"unix://{data}/statsd.sock"]
     command += ["--to", f"whisper://{data}/whisper"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
@@ -68,12 +68,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make run", description="Run the example shop, a forwarder and traffic.")
     parser.add_argument("--data", type=Path, default=Path("data"), help="directory of the whisper files (./data)")
     parser.add_argument("--seconds", type=float, help="end by itself after so many seconds")
-    parser.add_argument("--free-ports", action="store_true", help="take any free ports, not 8000, 8125 and 8127")
+    parser.add_argument("--free-ports", action="store_true", help="take any free ports, not 8000, 8125, 8126 and 8127")
     options = parser.parse_args()
     done = told_to_end()
     data = options.data.resolve()
     data.mkdir(parents=True, exist_ok=True)
-    ports = ("127.0.0.1:0", "127.0.0.1:0") if options.free_ports else ("127.0.0.1:8125", "127.0.0.1:8127")
+    statsd, console, page = (0, 0, 0) if options.free_ports else (8125, 8126, 8127)
+    ports = (f"127.0.0.1:{statsd}", f"127.0.0.1:{console}", f"127.0.0.1:{page}")
 
     forwarding, addresses = forwarder(data, ports)
     try:
