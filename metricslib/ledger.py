@@ -79,10 +79,11 @@ class Ledger:
     def window(self, open_: Aggregates, start: float, end: int, interval: float) -> Window:
         """Return the interval's window as it would be if nothing more happened in it."""
         for kind in KINDS:
+            may_leave = kind in self.idle.stay
             for key in open_[kind]:
+                if may_leave:
+                    self._bring_back(kind, key)
                 self.know(kind, key, end)
-            if kind in self.idle.stay:
-                self._bring_back(kind, open_)
         changes = open_.gauges
         gauges = {
             key: changes[key].applied_to(total.gauge) if key in changes else total.gauge
@@ -123,12 +124,11 @@ class Ledger:
         for kind in self.idle.stay:
             self._age(kind, open_)
 
-    def _bring_back(self, kind: Kind, open_: Aggregates) -> None:
+    def _bring_back(self, kind: Kind, key: str) -> None:
         totals = self._totals[kind]
-        for key in open_[kind]:
-            if self._has_left(kind, key):
-                total = totals[key] = totals.pop(key)
-                total.idle = 0
+        if key in totals and self._has_left(kind, key):
+            total = totals[key] = totals.pop(key)
+            total.idle = 0
 
     def _age(self, kind: Kind, open_: Aggregates) -> None:
         active = open_[kind]

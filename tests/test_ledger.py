@@ -115,8 +115,8 @@ def test_idle_series_can_leave_the_windows():
     assert (list(first.counters), first.gauges) == (["a", "b"], {"g": 5, "h": 1})
     second = close(ledger, aggregates(counter={"b": 2}, gauge={"h": GaugeChange(None, 1)}), 20)
     assert (second.counters, second.gauges) == ({"b": 2}, {"g": 5, "h": 2})
-    third = close(ledger, aggregates(counter={"b": 3, "a": 1}), 30)
-    assert (list(third.counters), third.gauges) == (["b", "a"], {"h": 2})
+    third = close(ledger, aggregates(counter={"b": 3, "a": 1, "c": 1}), 30)
+    assert (list(third.counters), third.gauges) == (["b", "a", "c"], {"h": 2})
     fourth = close(ledger, aggregates(gauge={"h": GaugeChange(None, 1), "g": GaugeChange(None, 1)}), 40)
     assert fourth.counters == {}
     assert fourth.gauges == {"h": 1, "g": 1}  # what left has no value any more

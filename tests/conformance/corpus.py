@@ -262,7 +262,7 @@ CASES = {
     "gauges live for two intervals": _case(_ALL, "h:+1|g", "", "h:+1|g", "", "", deleteGauges=True, gaugesMaxTTL=2),
     "gauges live for four intervals": _case(_ALL, "", "h:9|g", "", "", "", "", "", deleteGauges=True, gaugesMaxTTL=4),
     "a TTL without deletion": _case(_ALL, "", "", "", gaugesMaxTTL=2),
-    "what comes back comes last": _case("a:1|c\nb:1|c", "b:1|c", "b:1|c\na:1|c", deleteCounters=True),
+    "what comes back comes last": _case("a:1|c\nb:1|c", "b:1|c", "b:1|c\na:1|c\nc:1|c", deleteCounters=True),
     "deltas of an absent gauge": _case("a:+5|g\nb:-5|g\nc:+0|g", "a:+5|g\nb:-5|g\nc:-1|g"),
     "a gauge to below zero": _case("a:0|g\na:-10|g", "a:-10|g", "a:0|g:-1|g", "a:+11|g", "a:-1|g:5|g:-0.5|g"),
     "fractions are added in order": _case(

@@ -73,7 +73,7 @@ def _explained(
     deviations: set[str] = set()
     intervals: list[list[bytes]] = []
     flushes = []
-    changed: set[str] = set()
+    adrift = _Adrift()
     for datagrams in case.intervals:
         timers: dict[str, list[tuple[float, float]]] = {}
         intervals.append([])
@@ -82,16 +82,16 @@ def _explained(
             intervals[-1].append("\n".join([line.line for line in read]).encode())
             for line in read:
                 deviations |= line.deviations
-                changed.update(line.changed)
+                adrift.follow(line.gauges)
                 for key, samples in line.timers.items():
                     timers.setdefault(key, []).extend(samples)
-        flushes.append(timers)
+        flushes.append((timers, adrift.end()))
     try:
         plainly = [shown(flush, case.options) for flush in statsd(Case(intervals, case.options))]
     except Crash as crash:
         raise Unexplained(f"{case}\nstatsd dies of it, also when it is put plainly: {crash}") from None
     names = {alias: name for name, alias in aliases.items()}
-    for mine_now, theirs_now, plainly_now, timers in zip(
+    for mine_now, theirs_now, plainly_now, (timers, changed) in zip(
         mine, [*theirs, *[[]] * len(mine)], plainly, flushes, strict=False
     ):
         lines = [_renamed(line, names) for line in plainly_now]
@@ -112,6 +112,31 @@ def _renamed(line: str, names: Mapping[str, str]) -> str:
     return line
 
 
+class _Adrift:
+    """Follows gauges, for those that are changed by so much from a value of an earlier interval."""
+
+    def __init__(self) -> None:
+        self._known: set[str] = set()
+        self._new: set[str] = set()
+        self._set: set[str] = set()  # in this interval
+        self._adrift: set[str] = set()
+
+    def follow(self, gauges: Sequence[tuple[str, bool]]) -> None:
+        for key, relative in gauges:
+            if not relative:
+                self._set.add(key)
+                self._adrift.discard(key)
+            elif key in self._known and key not in self._set:
+                self._adrift.add(key)
+            self._new.add(key)
+
+    def end(self) -> frozenset[str]:
+        """The interval ends; return the gauges whose last digits may differ from now on."""
+        self._known |= self._new
+        self._set, self._new = set(), set()
+        return frozenset(self._adrift)
+
+
 class _Rules:
     """Compares the lines of one flush, and notes in ``used`` what it had to let pass."""
 
@@ -119,7 +144,7 @@ class _Rules:
         self,
         options: Mapping[str, Any],
         timers: Mapping[str, Sequence[tuple[float, float]]],
-        changed: set[str],
+        changed: frozenset[str],
         histograms: bool,
     ) -> None:
         graphite = options.get("graphite", {})

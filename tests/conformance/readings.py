@@ -104,8 +104,8 @@ class Plain(NamedTuple):
     """Those because of which it is another line than before; none if it is the same."""
     timers: Mapping[str, Sequence[tuple[float, float]]]
     """What it adds to timers: values and weights by key."""
-    changed: Sequence[str]
-    """Keys of gauges that it changes by so much."""
+    gauges: Sequence[tuple[str, bool]]
+    """What it does to gauges: whether it changes them by so much."""
 
 
 def plain(line: str, aliases: dict[str, str]) -> Plain:
@@ -120,10 +120,10 @@ def plain(line: str, aliases: dict[str, str]) -> Plain:
     for sample in read.samples:
         if sample.kind == "timer":
             timers.setdefault(key, []).append((sample.value, sample.weight))
-    changed = [key for sample in read.samples if sample.relative]
+    gauges = [(key, sample.relative) for sample in read.samples if sample.kind == "gauge"]
     if reasons:
         line = _written(key, read.samples, len(read.bad), aliases) if read.pieces else ""
-    return Plain(line, reasons, timers, changed)
+    return Plain(line, reasons, timers, gauges)
 
 
 def _written(key: str, samples: Sequence[Sample], bad: int, aliases: dict[str, str]) -> str:

@@ -19,7 +19,7 @@ NEWER = {"graphite": {"legacyNamespace": False}}
 def test_drawn_cases_give_the_same(statsd, tally):
     """Lines from a grammar, under any options and over several intervals, in the same order and to the byte."""
 
-    @settings(max_examples=500, database=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=400, database=None, suppress_health_check=[HealthCheck.too_slow])
     @given(cases)
     def run(case):
         judge(case, statsd, tally)
