@@ -140,7 +140,7 @@ def test_connections_are_bounded(listen):
     listener = listen(connections=2)
     with closing(Client(listener).say("a\n").hear("[a]\n")) as first, closing(Client(listener)) as second:
         second.say("b\n").hear("[b]\n")
-        with closing(Client(listener)) as third, pytest.raises(ConnectionError):
+        with pytest.raises(ConnectionError), closing(Client(listener)) as third:
             third.rest()
         assert listener.counts()["connections_refused"] == 1
         first.close()
@@ -196,6 +196,7 @@ def test_stop_closes_everything(listen):
     listener = listen()
     with closing(Client(listener).say("long\n" * 100)) as deaf, closing(Client(listener)) as idle:
         deaf.hear(f"{0:9d}\n")
+        idle.say("a\n").hear("[a]\n")
         assert listener.stop(5)
         assert idle.rest() == ""
     with pytest.raises(ConnectionRefusedError):
