@@ -1,5 +1,6 @@
 """Sockets that were handed in, as real ones in this process, told apart by type and address."""
 
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -32,12 +33,22 @@ def port(sock):
     return sock.getsockname()[1]
 
 
+def bound_to_one_port(bound):
+    """UDP, TCP, and UDP over IPv6, on the first port that is free for all three."""
+    for _ in range(50):
+        udp = bound(socket.AF_INET, socket.SOCK_DGRAM, ("127.0.0.1", 0))
+        try:
+            tcp = bound(socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", port(udp)))
+            return udp, tcp, bound(socket.AF_INET6, socket.SOCK_DGRAM, ("::1", port(udp)))
+        except OSError as error:
+            assert error.errno == errno.EADDRINUSE
+    raise AssertionError("no port is free")
+
+
 def test_each_goes_to_the_listener_of_its_type_and_address(bound, tmp_path, monkeypatch):
     """UDP and TCP on one port, IPv4 and IPv6, Unix streams and datagrams, also where the listener gives a name."""
     monkeypatch.chdir(tmp_path)
-    udp = bound(socket.AF_INET, socket.SOCK_DGRAM, ("127.0.0.1", 0))
-    tcp = bound(socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", port(udp)))
-    udp6 = bound(socket.AF_INET6, socket.SOCK_DGRAM, ("::1", port(udp)))
+    udp, tcp, udp6 = bound_to_one_port(bound)
     stream = bound(socket.AF_UNIX, socket.SOCK_STREAM, "s")
     datagrams = bound(socket.AF_UNIX, socket.SOCK_DGRAM, "d")
     given = Inherited([udp, tcp, udp6, stream, datagrams])
