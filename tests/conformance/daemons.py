@@ -1,7 +1,7 @@
 """The two daemons, each as a function from a case to what Graphite would be sent, flush by flush.
 
-statsd runs in a node process of its own, as :file:`statsd_driver.js` tells; ours runs here: everything from a
-configuration file's text to the bytes of a batch, without sockets and threads. Both have a clock that stands still but
+statsd runs in a node process of its own, as :file:`statsd_driver.js` tells; ours runs here: everything from statsd's
+configuration, converted, to the bytes of a batch, without sockets and threads. Both have a clock that stands still but
 for the ends of intervals, so durations are 0 and stamps the same.
 """
 
@@ -9,38 +9,24 @@ import json
 import subprocess
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from forwarder.config import of_file, settle
+from forwarder.config import Config, of_file, settle
 from forwarder.daemon import Daemon
+from forwarder.from_statsd import convert
 from forwarder.intake import Intake
 from forwarder.options import toml
 from forwarder.own import Door
 from metricslib.testing import ManualClock
 
-__all__ = ["INTERVAL", "STATSD", "Case", "Crash", "Statsd", "ours", "shown"]
+__all__ = ["INTERVAL", "STATSD", "Case", "Crash", "Statsd", "configured", "ours", "shown"]
 
 STATSD = Path(__file__).parent.parent / "end_to_end" / "node_modules" / "statsd"
 DRIVER = Path(__file__).parent / "statsd_driver.js"
 INTERVAL = 10
 START = 1_700_000_000
-
-# What statsd's options are called here, and what else their values are. Those of `graphite` stand in a table there.
-_NAMES = {
-    "prefixStats": "own_prefix",
-    "gaugesMaxTTL": "gauges_ttl",
-    "flush_counts": "naming.flush_counts",
-    "calculatedTimerMetrics": "naming.calculated",
-    "legacyNamespace": "naming.legacy",
-    "globalPrefix": "naming.namespace",
-    "prefixCounter": "naming.counters",
-    "prefixTimer": "naming.timers",
-    "prefixGauge": "naming.gauges",
-    "prefixSet": "naming.sets",
-    "globalSuffix": "naming.suffix",
-}
-_DELETE = {"deleteCounters": "counters", "deleteTimers": "timers", "deleteGauges": "gauges", "deleteSets": "sets"}
 
 
 class Case(NamedTuple):
@@ -82,7 +68,8 @@ class Statsd:
 def ours(case: Case, **more: Any) -> list[str]:
     """Return what is sent at the end of each interval. ``more`` are options of ours."""
     clock = ManualClock(START)
-    daemon = Daemon(settle(of_file(configuration(case.options, **more), "statsd's options")), clock=clock)
+    options = {"graphiteHost": "127.0.0.1", "flushInterval": INTERVAL * 1000, **case.options}
+    daemon = Daemon(configured(options, **more), clock=clock)
     intake = Intake(daemon.registry, clock=clock)
     daemon.wire([Door("udp://127.0.0.1:8125", intake)])
     (courier,) = daemon.flusher._couriers
@@ -98,29 +85,19 @@ def ours(case: Case, **more: Any) -> list[str]:
     return [flush.decode() for flush in flushes]
 
 
-def configuration(options: Mapping[str, Any], **more: Any) -> str:
-    """Return the TOML that means what statsd's ``options`` do; of itself ours says as much as statsd does."""
-    top: dict[str, Any] = {"to": ["graphite://127.0.0.1:2003"], "interval": INTERVAL, "own_account": False, **more}
-    naming: dict[str, Any] = {"legacy": True}
-    flat = {**options, **options.get("graphite", {})}
-    for name, value in flat.items():
-        if name == "percentThreshold":
-            top["percentiles"] = value
-        elif name == "histogram":
-            naming["bins"] = [{"match": entry["metric"], "bounds": _bounds(entry["bins"])} for entry in value]
-        elif name in _NAMES:
-            table, _, key = _NAMES[name].rpartition(".")
-            (naming if table else top)[key] = value
-        else:
-            assert name in _DELETE or name in ("deleteIdleStats", "graphite"), name
-    idle = options.get("deleteIdleStats", False)
-    top["delete_idle"] = [kind for name, kind in _DELETE.items() if options.get(name, idle)]
-    lines = [f"{key} = {toml(value)}" for key, value in top.items()]
-    return "\n".join([*lines, "[naming]", *(f"{key} = {toml(value)}" for key, value in naming.items())])
+def configured(options: Mapping[str, Any], **more: Any) -> Config:
+    """Return the configuration that ``forwarder --from-statsd`` makes of statsd's ``options``, all of which it must
+    take over. ``more`` are options of ours that win.
+    """
+    lines = [f"{name} = {toml(value)}" for name, value in more.items()]
+    return settle(of_file("\n".join(lines), "more"), of_file(_converted(json.dumps(options)), "statsd's options"))
 
 
-def _bounds(bins: Sequence[Any]) -> list[float]:
-    return [float("inf") if bound == "inf" else bound for bound in bins]
+@lru_cache(maxsize=1000)
+def _converted(options: str) -> str:
+    conversion = convert(options, "statsd's options")
+    assert {line.partition(":")[0] for line in conversion.left_out} <= {"mgmt_address"}, conversion.left_out
+    return conversion.toml
 
 
 _MASKED = ("calculationtime", "processing_time", "last_exception", "last_flush", "flush_time", "flush_length")

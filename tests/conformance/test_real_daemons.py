@@ -13,7 +13,7 @@ import pytest
 from tests.peers import Forwarder, GraphitePeer, eventually
 
 from .corpus import CASES
-from .daemons import STATSD, configuration, shown
+from .daemons import STATSD, configured, shown
 
 LINES = b"""a:1|c
 a:2|c|@0.1
@@ -119,10 +119,10 @@ def _flushes(peer: GraphitePeer) -> list[str]:
 def test_both_send_the_same_over_sockets(options, graphite, statsd_process, forwarder, tmp_path):
     """What was compared function by function holds of the programs, too: UDP in, Graphite's lines out."""
     theirs, mine = graphite(), graphite()
-    port = statsd_process(flushInterval=1000, graphiteHost="127.0.0.1", graphitePort=theirs.port, **options)
-    (tmp_path / "forwarder.toml").write_text(
-        configuration(options, to=[mine.url], interval=1, listen=["udp://127.0.0.1:0"])
-    )
+    common = {"flushInterval": 1000, "graphiteHost": "127.0.0.1", **options}
+    port = statsd_process(**common, graphitePort=theirs.port)
+    config = configured({**common, "graphitePort": mine.port}, listen=["udp://127.0.0.1:0"], console="off")
+    (tmp_path / "forwarder.toml").write_text(config.as_toml())
     ours: Forwarder = forwarder("--config", str(tmp_path / "forwarder.toml"))
     our_port = int(ours.ready()["udp"].rpartition(":")[2])
     datagrams = [LINES, LINES, b"a:5|c\n"]
