@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
-from . import javascript, statsd_values
+from . import javascript, statsd_urls, statsd_values
 from .config import OPTIONS, Config, ConfigError, of_file, settle
 from .options import toml
 from .statsd_values import Statsd, as_given
@@ -91,19 +91,19 @@ STATSD = (
 )
 
 OURS: Mapping[str, Callable[[Statsd], Any]] = {
-    "listen": statsd_values.listeners,
-    "to": statsd_values.destinations,
+    "listen": statsd_urls.listeners,
+    "to": statsd_urls.destinations,
     "interval": statsd_values.interval,
     "percentiles": statsd_values.percentiles,
-    "console": statsd_values.console,
+    "console": statsd_urls.console,
     "health": partial(as_given, "healthStatus"),
-    "repeat": statsd_values.repeaters,
+    "repeat": statsd_urls.repeaters,
     "own_prefix": partial(as_given, "prefixStats"),
     "own_account": lambda _: False,  # no more paths than statsd has
     "delete_idle": statsd_values.deleted,
     "gauges_ttl": statsd_values.gauges_ttl,
     "expire": lambda _: 0,  # what is not deleted is sent for ever
-    "socket_mode": statsd_values.socket_mode,
+    "socket_mode": statsd_urls.socket_mode,
     "log_level": statsd_values.log_level,
     "naming.legacy": lambda statsd: statsd.get("graphite.legacyNamespace", True),
     "naming.namespace": partial(as_given, "graphite.globalPrefix"),

@@ -57,6 +57,7 @@ FLOORS: Floors = {
     "forwarder/addresses.py": 0,
     "forwarder/javascript.py": 0,
     "forwarder/statsd_values.py": 1,
+    "forwarder/statsd_urls.py": 2,
     "forwarder/health.py": 0,
     "forwarder/space_saving.py": 0,
     "forwarder/options.py": 1,

@@ -192,6 +192,25 @@ def test_after_a_step_back_of_the_clock_nothing_is_lost(registry: Registry, cloc
     flusher.stop()
 
 
+def test_a_turn_is_an_interval_that_ended_or_goes_on_for_the_clock(registry: Registry, clock: ManualClock):
+    """A watchdog sees that the flusher works while the clock is set back, and that it does not where a tick fails."""
+    flusher = Flusher(registry, own="")
+    clock.advance(10)
+    flusher.tick()
+    clock.set_time(clock.time() - 10)
+    flusher.tick()
+    assert (flusher.turns, flusher.status().ticks) == (2, 1)
+
+    def broken(*_: object) -> None:
+        raise RuntimeError
+
+    clock.advance(30)
+    registry.tick = broken  # type: ignore[assignment, method-assign]
+    with pytest.raises(RuntimeError):
+        flusher.tick()
+    assert flusher.turns == 2
+
+
 # -- set-up
 
 
