@@ -1,11 +1,11 @@
 """What one intake has added up since the registry last asked. One owner writes; whoever takes it over reads."""
 
-from hashlib import sha256
 from itertools import repeat
 from typing import NamedTuple
 
 from metricslib.distribution import Distribution
 from metricslib.series import Kind
+from metricslib.unique import bounded_member
 from metricslib.window import Aggregates, GaugeChange, total
 
 __all__ = ["Changes", "Interval", "Tally"]
@@ -16,7 +16,6 @@ Changes = tuple[tuple[str, GaugeChange], ...]
 """What is done to which gauges."""
 
 _BUFFERED = 1 << 16
-_LONGEST_MEMBER = 256  # as in metricslib.unique: what is longer is told apart by its hash
 
 
 class _Samples(NamedTuple):
@@ -81,8 +80,7 @@ class Interval:
     def member(self, key: str, member: str) -> bool:
         """Add a member to a set; return whether it is in it, and not refused because the set is full."""
         members = self.uniques.setdefault(key, set())
-        if len(member) > _LONGEST_MEMBER:
-            member = sha256(member.encode()).hexdigest()
+        member = bounded_member(member)
         if len(members) < self._members:
             members.add(member)
             return True

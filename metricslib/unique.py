@@ -4,12 +4,17 @@ from hashlib import sha256
 
 from .instrument import FULL, Instrument
 
-__all__ = ["Unique"]
+__all__ = ["Unique", "bounded_member"]
 
 MEMBERS = 100_000
 """How many different members are kept an interval; more are dropped and counted, cause ``unique_full``."""
 _LONGEST = 256
 _UNCHANGING = (str, int)
+
+
+def bounded_member(text: str) -> str:
+    """Return a member as it is kept: one that is very long is told from others by its hash."""
+    return text if len(text) <= _LONGEST else sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
 class Unique(Instrument):
@@ -43,8 +48,7 @@ class Unique(Instrument):
             except ValueError:  # an int of more digits than Python writes
                 bad += 1
                 continue
-            if len(text) > _LONGEST:
-                text = sha256(text.encode(errors="surrogatepass")).hexdigest()
+            text = bounded_member(text)
             if len(members) < MEMBERS:
                 members.add(text)
             elif text not in members:
