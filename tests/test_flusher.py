@@ -28,11 +28,6 @@ def clock() -> ManualClock:
     return ManualClock(time=1_700_000_005.0)
 
 
-@pytest.fixture
-def registry(clock: ManualClock) -> Registry:
-    return Registry(clock=clock)
-
-
 def run(program: str, *arguments: str, timeout: float = 30, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a program in a fresh interpreter."""
     return subprocess.run(

@@ -9,7 +9,6 @@ from metricslib.errors import InvalidDestination, InvalidOption
 from metricslib.flusher import Flusher
 from metricslib.naming import Naming
 from metricslib.registry import Registry
-from metricslib.testing import ManualClock
 from tests.peers import GraphitePeer, eventually
 
 
@@ -18,16 +17,6 @@ def peer() -> Iterator[GraphitePeer]:
     peer = GraphitePeer()
     yield peer
     peer.close()
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-def registry(clock: ManualClock) -> Registry:
-    return Registry(clock=clock)
 
 
 @pytest.fixture
