@@ -169,7 +169,8 @@ def test_the_page_is_followed(shell: Shell, tmp_path: Path):
     follow("Convert the configuration")
     before = paths_written(tmp_path, started + INTERVAL)
     changed = follow("Change over")
-    eventually(lambda: "ready" in (tmp_path / "forwarder.log").read_text())
+    log = tmp_path / "forwarder.log"  # which bash makes in its child, so perhaps after it took the next command
+    eventually(lambda: log.exists() and "ready" in log.read_text())
     follow("Look")
     after = graphs(changed + INTERVAL, before.keys())
     assert after.keys() == before.keys()
