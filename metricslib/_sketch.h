@@ -1,0 +1,342 @@
+/* What a distribution stores: every sample while they are few, a log-linear sketch once they are many.
+
+   The twin of samples.py, which is the specification: the same operations in the same order, so that every sum is the
+   same to the last bit. Nothing here needs the interpreter. One owner writes. What needs memory and gets none returns
+   -1 and leaves the sketch as it was. */
+
+#ifndef METRICSLIB_SKETCH_H
+#define METRICSLIB_SKETCH_H
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SKETCH_SUB_BUCKETS 64
+#define SKETCH_MIN_POWER (-40)
+#define SKETCH_MAX_POWER 40
+#define SKETCH_MAX_KEY ((SKETCH_MAX_POWER - SKETCH_MIN_POWER) * SKETCH_SUB_BUCKETS + 1)
+#define SKETCH_NO_KEY INT16_MIN
+
+/* Buckets by key, in an open-addressing table. */
+typedef struct {
+    uint32_t used;
+    uint32_t mask; /* places - 1, a power of two */
+    double *weights;
+    int16_t *keys; /* in the same block, behind the weights */
+} sketch_buckets;
+
+typedef struct sketch {
+    double *samples; /* the first n, while exact */
+    double *weights; /* theirs; NULL: all 1 */
+    uint32_t n, room, limit;
+    int unit_known;          /* whether there was a sample since it is a sketch */
+    sketch_buckets *buckets; /* NULL while exact */
+    double count, sum, sum_squares, min, max;
+    double unit; /* the weight that all samples of a sketch share; 0: they differ */
+} sketch;
+
+static inline void sketch_init(sketch *s, uint32_t limit) {
+    memset(s, 0, sizeof *s);
+    s->limit = limit;
+    s->min = INFINITY;
+    s->max = -INFINITY;
+}
+
+static inline void sketch_buckets_free(sketch_buckets *buckets) {
+    if (buckets) {
+        free(buckets->weights);
+        free(buckets);
+    }
+}
+
+static inline void sketch_free(sketch *s) {
+    free(s->samples);
+    free(s->weights);
+    sketch_buckets_free(s->buckets);
+    sketch_init(s, s->limit);
+}
+
+/* -- buckets */
+
+static inline int sketch_key(double value) {
+    double magnitude = fabs(value);
+    uint64_t bits;
+    int key;
+    if (magnitude <= 0x1p-40)
+        key = magnitude != 0;
+    else if (magnitude >= 0x1p40)
+        key = SKETCH_MAX_KEY;
+    else {
+        memcpy(&bits, &magnitude, sizeof bits);
+        /* One less than the bits makes the bounds inclusive at the top. */
+        key = (int)((bits - 1) >> 46) - ((1023 + SKETCH_MIN_POWER) * SKETCH_SUB_BUCKETS - 2);
+    }
+    return value < 0 ? -key : key;
+}
+
+static inline sketch_buckets *sketch_buckets_new(uint32_t places) {
+    sketch_buckets *buckets = malloc(sizeof *buckets);
+    if (!buckets)
+        return NULL;
+    buckets->weights = malloc(places * (sizeof(double) + sizeof(int16_t)));
+    if (!buckets->weights) {
+        free(buckets);
+        return NULL;
+    }
+    buckets->keys = (int16_t *)(buckets->weights + places);
+    for (uint32_t i = 0; i < places; i++)
+        buckets->keys[i] = SKETCH_NO_KEY;
+    buckets->used = 0;
+    buckets->mask = places - 1;
+    return buckets;
+}
+
+static inline uint32_t sketch_place(const sketch_buckets *buckets, int key) {
+    uint32_t at = ((uint32_t)key * 0x9E3779B1u >> 16) & buckets->mask;
+    while (buckets->keys[at] != key && buckets->keys[at] != SKETCH_NO_KEY)
+        at = (at + 1) & buckets->mask;
+    return at;
+}
+
+/* There must be room for one more. */
+static inline void sketch_count(sketch_buckets *buckets, int key, double weight) {
+    uint32_t at = sketch_place(buckets, key);
+    if (buckets->keys[at] == key)
+        buckets->weights[at] += weight;
+    else {
+        buckets->keys[at] = (int16_t)key;
+        buckets->weights[at] = weight;
+        buckets->used++;
+    }
+}
+
+static inline sketch_buckets *sketch_buckets_copy(const sketch_buckets *from, uint32_t places) {
+    sketch_buckets *copy = sketch_buckets_new(places);
+    for (uint32_t i = 0; copy && i <= from->mask; i++)
+        if (from->keys[i] != SKETCH_NO_KEY)
+            sketch_count(copy, from->keys[i], from->weights[i]);
+    return copy;
+}
+
+/* Make room for one more; a quarter of the places stays free. */
+static inline int sketch_reserve(sketch *s) {
+    sketch_buckets *grown, *buckets = s->buckets;
+    if (4 * (buckets->used + 1) <= 3 * (buckets->mask + 1))
+        return 0;
+    grown = sketch_buckets_copy(buckets, 2 * (buckets->mask + 1));
+    if (!grown)
+        return -1;
+    sketch_buckets_free(buckets);
+    s->buckets = grown;
+    return 0;
+}
+
+/* -- writing */
+
+static inline int sketch_add_to_buckets(sketch *s, double value, double weight) {
+    if (sketch_reserve(s) < 0)
+        return -1;
+    sketch_count(s->buckets, sketch_key(value), weight);
+    s->count += weight;
+    s->sum += value * weight;
+    s->sum_squares += value * value * weight;
+    if (value < s->min)
+        s->min = value;
+    if (value > s->max)
+        s->max = value;
+    if (!s->unit_known) {
+        s->unit_known = 1;
+        s->unit = weight;
+    } else if (s->unit != weight)
+        s->unit = 0;
+    return 0;
+}
+
+static inline int sketch_become_buckets(sketch *s) {
+    sketch into;
+    if (s->buckets)
+        return 0;
+    sketch_init(&into, s->limit);
+    into.buckets = sketch_buckets_new(64);
+    if (!into.buckets)
+        return -1;
+    for (uint32_t i = 0; i < s->n; i++)
+        if (sketch_add_to_buckets(&into, s->samples[i], s->weights ? s->weights[i] : 1) < 0) {
+            sketch_free(&into);
+            return -1;
+        }
+    sketch_free(s);
+    *s = into;
+    return 0;
+}
+
+static inline int sketch_grow(sketch *s) {
+    uint32_t room = s->room ? 2 * s->room : 4;
+    double *grown;
+    if (s->weights) {
+        if (!(grown = realloc(s->weights, room * sizeof(double))))
+            return -1;
+        s->weights = grown;
+    }
+    if (!(grown = realloc(s->samples, room * sizeof(double))))
+        return -1;
+    s->samples = grown;
+    s->room = room;
+    return 0;
+}
+
+static inline int sketch_weigh(sketch *s) {
+    if (s->weights)
+        return 0;
+    if (!(s->weights = malloc((s->room ? s->room : 1) * sizeof(double))))
+        return -1;
+    for (uint32_t i = 0; i < s->n; i++)
+        s->weights[i] = 1;
+    return 0;
+}
+
+/* Add a finite sample that stands for `weight` equal ones. */
+static inline int sketch_add(sketch *s, double value, double weight) {
+    if (s->buckets)
+        return sketch_add_to_buckets(s, value, weight);
+    if (s->n >= s->limit) {
+        if (sketch_become_buckets(s) < 0)
+            return -1;
+        return sketch_add_to_buckets(s, value, weight);
+    }
+    if (s->n == s->room && sketch_grow(s) < 0)
+        return -1;
+    if (weight != 1 && sketch_weigh(s) < 0)
+        return -1;
+    if (s->weights)
+        s->weights[s->n] = weight;
+    s->samples[s->n++] = value;
+    return 0;
+}
+
+static inline int sketch_copy(sketch *to, const sketch *from) {
+    *to = *from;
+    to->samples = to->weights = NULL;
+    to->buckets = NULL;
+    if (from->buckets && !(to->buckets = sketch_buckets_copy(from->buckets, from->buckets->mask + 1)))
+        return -1;
+    if (from->samples) {
+        if (!(to->samples = malloc(from->room * sizeof(double))))
+            goto fail;
+        memcpy(to->samples, from->samples, from->n * sizeof(double));
+    }
+    if (from->weights) {
+        if (!(to->weights = malloc(from->room * sizeof(double))))
+            goto fail;
+        memcpy(to->weights, from->weights, from->n * sizeof(double));
+    }
+    return 0;
+fail:
+    sketch_free(to);
+    return -1;
+}
+
+/* Add all of `other`. Where memory ends, a part may be in it. */
+static inline int sketch_merge(sketch *s, const sketch *other) {
+    if (!other->buckets) {
+        for (uint32_t i = 0; i < other->n; i++)
+            if (sketch_add(s, other->samples[i], other->weights ? other->weights[i] : 1) < 0)
+                return -1;
+        return 0;
+    }
+    if (sketch_become_buckets(s) < 0)
+        return -1;
+    for (uint32_t i = 0; i <= other->buckets->mask; i++)
+        if (other->buckets->keys[i] != SKETCH_NO_KEY) {
+            if (sketch_reserve(s) < 0)
+                return -1;
+            sketch_count(s->buckets, other->buckets->keys[i], other->buckets->weights[i]);
+        }
+    s->count += other->count;
+    s->sum += other->sum;
+    s->sum_squares += other->sum_squares;
+    if (other->min < s->min)
+        s->min = other->min;
+    if (other->max > s->max)
+        s->max = other->max;
+    if (!s->unit_known) {
+        s->unit_known = other->unit_known;
+        s->unit = other->unit;
+    } else if (other->unit_known && s->unit != other->unit)
+        s->unit = 0;
+    return 0;
+}
+
+/* -- the end of writing */
+
+static inline int sketch_before(const sketch *s, uint32_t one, uint32_t other) {
+    if (s->samples[one] != s->samples[other])
+        return s->samples[one] < s->samples[other];
+    return s->weights && s->weights[one] < s->weights[other];
+}
+
+/* A stable merge sort by value, then weight, of the numbers of samples in `order`. */
+static inline void sketch_order(const sketch *s, uint32_t *order, uint32_t *spare, uint32_t n) {
+    uint32_t half = n / 2, left = 0, right = half, at;
+    if (n < 12) {
+        for (uint32_t i = 1; i < n; i++) {
+            uint32_t one = order[i];
+            for (at = i; at && sketch_before(s, one, order[at - 1]); at--)
+                order[at] = order[at - 1];
+            order[at] = one;
+        }
+        return;
+    }
+    sketch_order(s, order, spare, half);
+    sketch_order(s, order + half, spare, n - half);
+    memcpy(spare, order, half * sizeof *order);
+    for (at = 0; left < half; at++)
+        order[at] = right < n && sketch_before(s, order[right], spare[left]) ? order[right++] : spare[left++];
+}
+
+static inline int sketch_sort(sketch *s) {
+    uint32_t *order = malloc(2 * (size_t)s->n * sizeof *order);
+    double *sorted = malloc(s->n * sizeof *sorted);
+    if (!order || !sorted) {
+        free(order);
+        free(sorted);
+        return -1;
+    }
+    for (uint32_t i = 0; i < s->n; i++)
+        order[i] = i;
+    sketch_order(s, order, order + s->n, s->n);
+    for (int weights = s->weights != NULL; weights >= 0; weights--) { /* the weights first: they need the samples */
+        double *from = weights ? s->weights : s->samples;
+        for (uint32_t i = 0; i < s->n; i++)
+            sorted[i] = from[order[i]];
+        memcpy(from, sorted, s->n * sizeof *sorted);
+    }
+    free(order);
+    free(sorted);
+    return 0;
+}
+
+/* Make the numbers readable: sort what is exact, and sum it up, smallest first. */
+static inline int sketch_freeze(sketch *s) {
+    if (s->buckets || !s->n)
+        return 0;
+    if (sketch_sort(s) < 0)
+        return -1;
+    double weight = s->weights ? s->weights[0] : 1, value = s->samples[0];
+    s->count = weight;
+    s->sum = value * weight;
+    s->sum_squares = value * value * weight;
+    for (uint32_t i = 1; i < s->n; i++) {
+        value = s->samples[i];
+        weight = s->weights ? s->weights[i] : 1;
+        s->count += weight;
+        s->sum += value * weight;
+        s->sum_squares += value * value * weight;
+    }
+    s->min = s->samples[0];
+    s->max = s->samples[s->n - 1];
+    return 0;
+}
+
+#endif
