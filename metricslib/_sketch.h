@@ -268,6 +268,44 @@ static inline int sketch_merge(sketch *s, const sketch *other) {
     return 0;
 }
 
+/* -- reading */
+
+static inline double sketch_upper(int key) {
+    int at = abs(key) - 1;
+    if (!key)
+        return 0;
+    return copysign(ldexp(SKETCH_SUB_BUCKETS + at % SKETCH_SUB_BUCKETS, at / SKETCH_SUB_BUCKETS + SKETCH_MIN_POWER - 6),
+                    key);
+}
+
+/* The value that stands for every sample in a bucket of `s`. */
+static inline double sketch_middle(const sketch *s, int key) {
+    double middle = sketch_upper(key);
+    if (key <= -2 || key >= 2)
+        middle = (middle + sketch_upper(key > 0 ? key - 1 : key + 1)) / 2;
+    if (s->min > middle)
+        middle = s->min;
+    return s->max < middle ? s->max : middle;
+}
+
+/* The least p from -40 to 40 with no sample in the bucket above 2 to the power of p, but for clamped ones. */
+static inline int sketch_power(int key) {
+    return SKETCH_MIN_POWER + (key > 1 ? (key + SKETCH_SUB_BUCKETS - 2) / SKETCH_SUB_BUCKETS : 0);
+}
+
+static inline int sketch_key_order(const void *one, const void *other) {
+    return *(const int16_t *)one - *(const int16_t *)other;
+}
+
+/* Write the keys in use, in their order, to `keys`, which has room for them. */
+static inline void sketch_sorted_keys(const sketch_buckets *buckets, int16_t *keys) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i <= buckets->mask; i++)
+        if (buckets->keys[i] != SKETCH_NO_KEY)
+            keys[n++] = buckets->keys[i];
+    qsort(keys, n, sizeof *keys, sketch_key_order);
+}
+
 /* -- the end of writing */
 
 static inline int sketch_before(const sketch *s, uint32_t one, uint32_t other) {

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from functools import reduce
 from operator import add
 
-from .instrument import FULL, Instrument, all_finite, plain
+from .cell import FULL, Cell
+from .instrument import Instrument, all_finite, plain
+from .twins import replaced_by
 
 __all__ = ["Counter"]
 
@@ -25,6 +27,7 @@ class Counter(Instrument):
     kind = "counter"
     __slots__ = ()
 
+    @replaced_by(getattr(Cell, "count", None))
     def inc(self, n: float = 1) -> None:
         """Add ``n``, an int or a float, also negative. What is no finite number is counted as bad and skipped."""
         pending = self._pending
@@ -37,8 +40,13 @@ class Counter(Instrument):
         if plain(batch) and (total := _added(before, batch)) is not None:
             return total, 0
         numbers, bad = all_finite(batch)
-        total = _added(before, numbers)
-        return (before, len(batch)) if total is None else (total, bad)  # None: finite numbers whose sum is not
+        for number in numbers:
+            total = _added(before, (number,))
+            if total is None:  # finite numbers whose sum is not
+                bad += 1
+            else:
+                before = total
+        return before, bad
 
     def _aggregate(self, state: float) -> float | None:
         return state or None

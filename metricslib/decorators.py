@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, wraps
+from functools import lru_cache, update_wrapper, wraps
 from types import SimpleNamespace
 from typing import Any, TypeVar, overload
 
@@ -21,8 +21,11 @@ from .errors import InvalidOption, InvalidType
 from .gauge import Gauge
 from .names import TagMapping, checked_name, checked_tags, prefixed
 from .timer import Timer
+from .twins import load
 
 __all__ = ["Decorators", "SlowCall"]
+
+_speedups = load("metricslib._speedups")
 
 F = TypeVar("F", bound="Callable[..., Any] | classmethod[Any, Any, Any] | staticmethod[Any, Any]")
 ExceptionTypes = type[BaseException] | tuple[type[BaseException], ...]
@@ -213,10 +216,14 @@ def _end_of_timed(timer: Timer, exceptions: bool, slow: float | None, on_slow: O
 
 
 def _timed_plain(function: Function, timer: Timer) -> Function:
-    """Time a plain function and do nothing else, for it is what most programs have on their hot paths.
+    """Time a plain function and do nothing else, for it is what most programs have on their hot paths."""
+    if _speedups is not None:
+        return update_wrapper(_speedups.Timed(function, timer), function)
+    return _timed_in_python(function, timer)
 
-    The system's clock is read without a call in between, and still looked up each time, as :mod:`~.clock` promises.
-    """
+
+def _timed_in_python(function: Function, timer: Timer) -> Function:
+    """Read the system's clock without a call in between, and still look it up each time, as :mod:`~.clock` promises."""
     clock = time if timer._now is SystemClock.monotonic else SimpleNamespace(perf_counter=timer._now)
     observe = timer.observe
 

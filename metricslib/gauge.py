@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from .instrument import FULL, Home, Instrument, finite
+from .cell import FULL, Cell
+from .instrument import Home, Instrument, finite
 from .series import Series
+from .twins import replaced_by
 from .window import ABSENT, Aggregates, GaugeChange, total
 
 __all__ = ["Gauge"]
@@ -26,6 +28,7 @@ class Gauge(Instrument):
         self._read: Callable[[], float] | None = None
         super().__init__(home, series, key)
 
+    @replaced_by(getattr(Cell, "set_value", None))
     def set(self, value: float) -> None:
         """Make ``value`` the gauge's value. What is no finite number is counted as bad and skipped."""
         pending = self._pending
@@ -33,12 +36,13 @@ class Gauge(Instrument):
         if len(pending) > FULL:
             self._fold()
 
+    @replaced_by(getattr(Cell, "change_by", None))
     def inc(self, n: float = 1) -> None:
         """Add ``n`` to the value; a gauge never set starts from 0."""
-        pending = self._pending
-        pending.append(_Delta((n,)))
-        if len(pending) > FULL:
-            self._fold()
+        self._change(n)
+
+    def _change(self, n: float) -> None:
+        self._put(_Delta((n,)))
 
     def dec(self, n: float = 1) -> None:
         """Take ``n`` from the value; a gauge never set starts from 0."""

@@ -3,8 +3,10 @@
 import math
 from array import array
 
+from .cell import FULL, Cell
 from .distribution import Distribution
-from .instrument import FULL, Instrument, all_finite, plain
+from .instrument import Instrument, all_finite, plain
+from .twins import replaced_by
 
 __all__ = ["Histogram"]
 
@@ -15,6 +17,7 @@ class Histogram(Instrument):
     kind = "histogram"
     __slots__ = ()
 
+    @replaced_by(getattr(Cell, "observe_value", None))
     def observe(self, value: float) -> None:
         """Add a value, also a negative one. What is no finite number is counted as bad and skipped."""
         pending = self._pending

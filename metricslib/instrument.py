@@ -1,13 +1,8 @@
-"""What all instruments share: a buffer that anybody may append to at any moment, and a fold that empties it.
+"""What all instruments share: values wait in a cell that anybody may use at any moment, and a fold empties it.
 
-The rule is that measuring never waits for anybody. ``list.append`` is atomic, so a caller only appends: from any
-thread, signal handler, greenlet or garbage-collector callback. Whoever finds the buffer full folds it into the
-instrument's state, under a lock that is only tried; if another has it, the call goes on, and where the buffer is
-crowded it first stands back for a moment. The flusher alone waits. Values are checked in the fold, where a bad one is
-counted.
-
-The buffer can be swapped for one of two others, at no cost to the calls: an :class:`_Alarm`, which wakes a sleeping
-instrument (one that expired, or that a fork left behind) at its first use, and a :class:`_Void`, which keeps nothing.
+The rule is that measuring never waits for anybody. Whoever finds the cell full folds it into the instrument's state,
+under a lock that is only tried; if another has it, the call goes on, and where the cell is crowded it first stands back
+for a moment. The flusher alone waits. Values are checked in the fold, where a bad one is counted.
 """
 
 import math
@@ -16,15 +11,15 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol, Self, SupportsFloat
 
 from .account import Account
+from .cell import CHILDREN, FULL, Cell
 from .clock import Clock
 from .names import Tags, canonical_tags
 from .series import Kind, Series
+from .twins import replaced_by
 from .window import Aggregates
 
 __all__ = ["Home", "Instrument", "all_finite", "finite", "plain"]
 
-FULL = 512
-"""How many values may wait in an instrument's buffer before whoever adds one more folds them."""
 CROWDED = 16 * FULL
 """From how many on callers stand back for a moment, one call in ``FULL``, to let the fold catch up.
 
@@ -36,8 +31,6 @@ _MOMENT = 0.001  # seconds
 _PATIENCE = 0.25  # seconds, for the flusher
 OVERRUN = 1 << 20
 """How many may wait while the fold is held up; what comes then is dropped and counted, cause ``buffer_full``."""
-CHILDREN = 4096
-"""How many ways of writing its tags an instrument remembers, for :meth:`Instrument.tagged`."""
 _LARGEST = 2**1023
 _REMEMBERED = (str, int, bool)
 _PLAIN = frozenset((int, float))
@@ -57,31 +50,6 @@ class Home(Protocol):
     def woken(self, instrument: "Instrument") -> None:
         """A sleeping instrument is in use again; never raises."""
         ...
-
-
-class _Alarm(list[Any]):
-    """The buffer of a sleeping instrument: the first value put into it wakes the instrument."""
-
-    __slots__ = ("_instrument",)
-
-    def __init__(self, instrument: "Instrument") -> None:
-        self._instrument = instrument
-
-    def append(self, value: Any) -> None:
-        self._instrument._wake()
-        self._instrument._pending.append(value)
-
-
-class _Void(list[Any]):
-    """The buffer of an instrument that a filter or a cap left out."""
-
-    __slots__ = ()
-
-    def append(self, value: Any) -> None:
-        pass
-
-
-_VOID = _Void()
 
 
 def finite(value: object) -> float | None:
@@ -110,11 +78,11 @@ def plain(batch: Sequence[object]) -> bool:
     return _PLAIN.issuperset(map(type, batch))
 
 
-class Instrument:
+class Instrument(Cell):
     """One series' instrument. Every method may be called at any time from anywhere, and none raises for a bad value."""
 
     kind: ClassVar[Kind]
-    __slots__ = ("__weakref__", "_awake", "_children", "_home", "_lock", "_pending", "_state", "key", "name", "tags")
+    __slots__ = ("__weakref__", "_home", "key", "name", "tags")
 
     def __init__(self, home: Home, series: Series, key: str | None) -> None:
         """``series`` is what the program asked for; ``key`` what it is sent as, None when it is left out."""
@@ -122,15 +90,12 @@ class Instrument:
         self.tags = series.tags
         self.key = series.key if key is None else key
         self._home = home
-        self._awake: list[Any] = _VOID if key is None else []
-        self._pending = self._awake
-        self._lock = threading.Lock()
-        self._children: dict[tuple[object, ...], Self] | None = None
-        self._state: Any = None
+        self._open(key is not None)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.key}>"
 
+    @replaced_by(getattr(Cell, "tagged", None))
     def tagged(self, /, **tags: object) -> Self:
         """Return the instrument of the same kind and name that also has these tags, made at first use.
 
@@ -140,9 +105,16 @@ class Instrument:
         """
         try:
             # 1 == 1.0 == True are one dictionary key but three tag values: hence the types.
-            return self._children[(*tags.items(), *map(type, tags.values()))]  # type: ignore[index]
+            return self._children[(*tags.items(), *map(type, tags.values()))]  # type: ignore[index, no-any-return]
         except Exception:  # not there yet, or what the values' own __hash__ and __eq__ raise
-            return self._tagged(tags)
+            child = self._tagged(tags)
+        # Only values that are equal to nothing with another text, now or later: not 0.0, which is equal to -0.0.
+        if child is not self and all(type(value) in _REMEMBERED for value in tags.values()):
+            children = self._children
+            if children is None or len(children) >= CHILDREN:
+                self._children = children = {}
+            children[(*tags.items(), *map(type, tags.values()))] = child
+        return child
 
     def _tagged(self, tags: dict[str, object]) -> Self:
         try:
@@ -151,50 +123,35 @@ class Instrument:
             self._home.account.add("bad_tag")
             return self
         assert type(child) is type(self)
-        # Only values that are equal to nothing with another text, now or later: not 0.0, which is equal to -0.0.
-        if all(type(value) in _REMEMBERED for value in tags.values()):
-            children = self._children
-            if children is None or len(children) >= CHILDREN:
-                self._children = children = {}
-            children[(*tags.items(), *map(type, tags.values()))] = child
         return child
 
-    # -- the buffer
+    # -- folding
 
     def _fold(self) -> None:
-        """Empty the buffer into the state, unless somebody is at it already."""
+        """Empty the cell into the state, unless somebody is at it already."""
         lock = self._lock  # another one after a fork in the middle
-        waiting = len(self._awake)
+        waiting = self._waiting
         stand_back = CROWDED < waiting < OVERRUN and waiting % FULL == 0
         if lock.acquire(timeout=_MOMENT if stand_back else 0):
             try:
-                self._absorb_pending(lock)
+                self._absorb_waiting(lock)
             except (MemoryError, RecursionError):  # the values wait for the next fold
                 self._home.account.add("fold_error")
             finally:
                 lock.release()
-        elif len(self._awake) > OVERRUN:
-            try:
-                self._awake.pop(OVERRUN)
-            except IndexError:  # the fold went on in this moment
-                return
+        elif self._waiting > OVERRUN and self._drop(OVERRUN):
             self._home.account.add("buffer_full")
 
-    def _absorb_pending(self, lock: threading.Lock) -> None:
+    def _absorb_waiting(self, lock: threading.Lock) -> None:
         """Compute the new state aside, then exchange it for the values in it. The caller has taken ``lock``.
 
-        Whatever breaks in between, such as an exception of a signal handler, leaves state and buffer as they were.
+        Whatever breaks in between, such as an exception of a signal handler, leaves state and values as they were.
         """
-        pending = self._awake
         # No further than OVERRUN: what is beyond may be dropped by others at any moment.
-        if taken := min(len(pending), OVERRUN):
-            state, bad = self._absorbed(self._state, pending[:taken])
-            if self._lock is not lock:  # it took too long and another took over, or this is the child of a fork
-                return
-            # Nothing comes between these two: the interpreter lets others in at calls and jumps only.
-            self._state = state
-            del pending[:taken]
-            if bad:
+        if self._waiting:
+            state, batch = self._begin(OVERRUN)
+            state, bad = self._absorbed(state, batch)
+            if self._commit(lock, state, len(batch)) and bad:
                 self._home.account.add("bad_value", bad)
 
     # -- what each kind does; the lock is held
@@ -212,18 +169,16 @@ class Instrument:
 
     # -- for the registry
 
-    @property
-    def live(self) -> bool:
-        """Whether anything is kept of what is measured here; not so when a filter or a cap left the series out."""
-        return self._awake is not _VOID
-
-    @property
-    def sleeping(self) -> bool:
-        """Whether the next use wakes the instrument."""
-        return type(self._pending) is _Alarm
-
     def _collect(self, into: Aggregates) -> None:
-        """Move what is new into ``into``. Called by the flusher alone.
+        """Move what is new into ``into``. Called by the flusher alone."""
+        state = self._take_at_once()
+        if state is NotImplemented:
+            state = self._take_locked()
+        if state is not None and (value := self._aggregate(state)) is not None:
+            into.add(self.kind, self.key, value)
+
+    def _take_locked(self) -> Any:
+        """Fold what waits, and take the state.
 
         From a fold that is held up it takes over, under another lock, and the other finds that out when it goes on. Its
         thread may be stopped, or run a signal handler that waits for this very flush; or the handler raised between the
@@ -235,26 +190,16 @@ class Instrument:
             lock.acquire()
             self._lock = lock
         try:
-            self._absorb_pending(lock)
-            state, self._state = self._state, None
+            self._absorb_waiting(lock)
+            return self._take()
         finally:
             lock.release()
-        if state is not None and (value := self._aggregate(state)) is not None:
-            into.add(self.kind, self.key, value)
-
-    def _sleep(self) -> None:
-        """Tell home at the next use."""
-        if self.live:
-            self._pending = _Alarm(self)
 
     def _wake(self) -> None:
-        self._pending = self._awake
+        self._rouse()
         self._home.woken(self)
 
     def _forget(self) -> None:
         """Start anew, as a forked child must: values, lock and all."""
-        self._lock = threading.Lock()
-        if self.live:
-            self._awake = []
-        self._state = None
-        self._sleep()
+        self._open(self.live)
+        self._fall_asleep()

@@ -236,7 +236,7 @@ class Registry(Instruments):
             going = [key for key in dict.fromkeys(keys) if any(key in series for series in known)]
             chosen = {(kind, key) for key in going}
             for _, instrument in self._instruments_of(chosen):
-                instrument._sleep()
+                instrument._fall_asleep()
             self._leave(chosen)
             for key in going:
                 self._sent[kind].pop(key, None)
@@ -281,7 +281,7 @@ class Registry(Instruments):
     def _gather(self, *, callbacks: bool) -> None:
         now = self.clock.time()
         for instrument in list(self._asleep.values()):
-            if instrument.sleeping and instrument._awake:  # its last call was still under way when it left
+            if instrument.sleeping and instrument._waiting:  # its last call was still under way when it left
                 instrument._wake()
         for instrument in list(self._instruments.values()):
             if instrument.live:
@@ -319,7 +319,7 @@ class Registry(Instruments):
         for _, instrument in self._instruments_of(idle):
             if not instrument.sleeping:
                 # It leaves at the next tick, so that a call which is under way right now still finds its way here.
-                instrument._sleep()
+                instrument._fall_asleep()
                 idle.discard((instrument.kind, instrument.key))
         self._leave(idle)
 

@@ -2,15 +2,16 @@
 
 import math
 import sys
-from collections.abc import Callable
 from itertools import repeat
 from operator import mul
 from types import TracebackType
 from typing import Self
 
+from .cell import FULL, Cell
 from .distribution import Distribution
-from .instrument import FULL, Home, Instrument, all_finite, plain
+from .instrument import Home, Instrument, all_finite, plain
 from .series import Series
+from .twins import replaced_by
 
 __all__ = ["Span", "Timer"]
 
@@ -27,8 +28,8 @@ class Span:
         self._now = timer._now
         self._tags: dict[str, object] | None = None
         self._discarded = False
+        self._start: float | None = None
         self._end: float | None = None
-        self._start = self._now()
 
     def __enter__(self) -> Self:
         self._end = None
@@ -45,7 +46,9 @@ class Span:
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the block was entered, or that it took once it is left; never negative."""
+        """Seconds since the block was entered, or that it took once it is left; never negative, and 0 before."""
+        if self._start is None:
+            return 0.0
         return max(0.0, (self._now() if self._end is None else self._end) - self._start)
 
     def tag(self, /, **tags: object) -> None:
@@ -61,12 +64,13 @@ class Timer(Instrument):
     """The distribution of durations over an interval. An idle timer has count 0 and no percentile."""
 
     kind = "timer"
-    __slots__ = ("_now",)
+    __slots__ = ()
 
     def __init__(self, home: Home, series: Series, key: str | None) -> None:
-        self._now: Callable[[], float] = home.clock.monotonic
+        self._now = home.clock.monotonic
         super().__init__(home, series, key)
 
+    @replaced_by(getattr(Cell, "observe_seconds", None))
     def observe(self, seconds: float) -> None:
         """Add a duration in seconds. What is no finite number, or negative, is counted as bad and skipped."""
         pending = self._pending
@@ -74,6 +78,7 @@ class Timer(Instrument):
         if len(pending) > FULL:
             self._fold()
 
+    @replaced_by(getattr(Cell, "time", None))
     def time(self) -> Span:
         """Return a context manager that measures the block under it, whether it raises or not."""
         return Span(self)

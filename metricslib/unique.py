@@ -2,7 +2,7 @@
 
 from hashlib import sha256
 
-from .instrument import FULL, Instrument
+from .instrument import Instrument
 
 __all__ = ["Unique", "bounded_member"]
 
@@ -35,10 +35,7 @@ class Unique(Instrument):
             except Exception:  # the member's own __str__ may raise anything
                 self._home.account.add("bad_value")
                 return
-        pending = self._pending
-        pending.append(member)
-        if len(pending) > FULL:
-            self._fold()
+        self._put(member)
 
     def _absorbed(self, state: set[str] | None, batch: list[str | int]) -> tuple[set[str], int]:
         members, bad = set() if state is None else state, 0

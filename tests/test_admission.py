@@ -245,7 +245,7 @@ def test_what_a_filter_leaves_out_measures_nothing_and_is_counted():
         for _ in range(2000):
             measure(instrument)
         measure(instrument.tagged(a=1))
-        assert len(instrument._pending) == 0
+        assert instrument._waiting == 0
     assert len(registry.tick(10, 10).whole) == 0
     assert registry.account.totals() == {"filtered": 2 * len(KINDS)}
 

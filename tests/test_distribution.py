@@ -10,16 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from metricslib.distribution import (
-    EXACT,
-    NO_SAMPLES,
-    Distribution,
-    _bucket_counts,
-    bucket,
-    bucket_middle,
-    bucket_power,
-    bucket_upper,
-)
+from metricslib.buckets import bucket, bucket_counts, bucket_middle, bucket_power, bucket_upper
+from metricslib.distribution import EXACT, NO_SAMPLES, Distribution
 
 LEAST, MOST = 2.0**-40, 2.0**40
 MAGNITUDES = st.one_of(
@@ -146,7 +138,7 @@ def test_the_middle_of_a_bucket_is_within_one_percent_of_all_in_it(value):
 def test_a_batch_falls_into_the_same_buckets_as_its_samples_one_by_one(values):
     """The fast way, by the bits of the doubles, is the specification's."""
     counts = {}
-    for key, count in _bucket_counts(values):
+    for key, count in bucket_counts(values):
         counts[key] = counts.get(key, 0) + count
     assert counts == in_buckets((value, 1) for value in values)
 
@@ -156,7 +148,7 @@ def test_the_bits_agree_with_the_specification_at_every_bound():
     for key in range(1, 5122):
         upper = bucket_upper(key)
         for value in (upper, math.nextafter(upper, 0), math.nextafter(upper, math.inf)):
-            assert list(_bucket_counts([value])) == [(bucket(value), 1)]
+            assert list(bucket_counts([value])) == [(bucket(value), 1)]
 
 
 @given(SAMPLES)

@@ -10,7 +10,9 @@ from importlib import import_module
 
 import pytest
 
-from metricslib.instrument import FULL, OVERRUN
+from metricslib.cell import FULL
+from metricslib.counter import Counter
+from metricslib.instrument import OVERRUN
 from metricslib.registry import Registry
 from metricslib.testing import ManualClock
 
@@ -60,7 +62,7 @@ class Reader:
             case 3:
                 self.registry.snapshot()
         instruments = list(self.registry._instruments.values())
-        self.waiting = max(self.waiting, *(len(instrument._pending) for instrument in instruments))
+        self.waiting = max(self.waiting, *(instrument._waiting for instrument in instruments))
         with self._turned:
             self.turns += 1
             self._turned.notify_all()
@@ -216,33 +218,39 @@ def test_batches_that_overflow_a_small_buffer_are_kept_or_counted(reader, monkey
     assert reader.fresh == reader.whole
 
 
-class Interleaved(list):
-    """A buffer in which other threads act at the worst moment: between the copy of what it holds and its deletion."""
+@pytest.fixture
+def interleave(monkeypatch):
+    """Let other threads act at the worst moment of a fold: between the copy of what waits and its deletion."""
 
-    def __init__(self, act):
-        self._act = act
+    def interleaved(act):
+        begin = Counter._begin
 
-    def __getitem__(self, index):
-        copy = super().__getitem__(index)
-        self._act()
-        return copy
+        def begin_and_act(counter, limit):
+            begun = begin(counter, limit)
+            act()
+            return begun
+
+        monkeypatch.setattr(Counter, "_begin", begin_and_act)
+
+    return interleaved
 
 
-def test_what_comes_while_a_fold_is_under_way_waits_for_the_next(reader):
+def test_what_comes_while_a_fold_is_under_way_waits_for_the_next(reader, interleave):
     """The fold deletes what it copied, and nothing that others put in meanwhile."""
     counter = reader.registry.counter("x")
-    counter._pending = counter._awake = Interleaved(lambda: counter.inc(1000))
-    counter.inc(1)
+    interleave(lambda: counter.inc(1000))
+    counter._put(1)
     assert reader.registry.tick(10, 10).fresh.counters == {"x": 1}
     assert reader.registry.tick(20, 10).fresh.counters == {"x": 1000}
 
 
-def test_what_is_dropped_from_a_full_buffer_was_not_folded(reader, monkeypatch):
+def test_what_is_dropped_from_a_full_buffer_was_not_folded(reader, interleave, monkeypatch):
     """Two threads put a value into a full buffer and are stopped; the fold begins; then they find it full."""
     monkeypatch.setattr("metricslib.instrument.OVERRUN", 10)
     counter = reader.registry.counter("x")
-    counter._pending = counter._awake = Interleaved(lambda: (counter._fold(), counter._fold()))
-    counter._pending.extend([1] * 12)
+    interleave(lambda: (counter._fold(), counter._fold()))
+    for _ in range(12):
+        counter._put(1)
     reader.finish()
     reader.finish()
     assert reader.registry.account.totals() == {"buffer_full": 2}
@@ -252,15 +260,11 @@ def test_what_is_dropped_from_a_full_buffer_was_not_folded(reader, monkeypatch):
 def test_a_thread_that_finds_a_full_buffer_no_longer_full_drops_nothing(reader, monkeypatch):
     """It was stopped after its look at the length; what is there now may be in another's fold already."""
     monkeypatch.setattr("metricslib.instrument.OVERRUN", 10)
-
-    class Stale(list):
-        def __len__(self):
-            return 11
-
     counter = reader.registry.counter("x")
-    counter._pending = counter._awake = Stale([1] * 10)
-    with counter._lock:
+    for _ in range(10):
+        counter._put(1)
+    with counter._lock, monkeypatch.context() as patch:
+        patch.setattr(Counter, "_waiting", 11)
         counter._fold()
-    counter._pending = counter._awake = list(counter._pending)
     assert reader.registry.account.totals() == {}
     assert reader.registry.tick(10, 10).fresh.counters == {"x": 10}

@@ -1,0 +1,135 @@
+/* The numbers of one instrument in the open interval, which any thread may change at any moment.
+
+   Most calls change them here, at once: the short way. What that cannot do (a value of another type, a sum without end)
+   waits in a list instead, and from then on everything else waits behind it, so that the order stays; until a fold,
+   in Python, has put the list's values into the state. `shut` says why the short way is closed.
+
+   With the interpreter lock no two threads are ever in here. Without it (CELL_ATOMIC) each change holds a flag for a few
+   instructions, in which no Python code runs and nobody waits: neither a signal handler nor a callback of the garbage
+   collector can meet it. Nothing here needs the interpreter, so that a test can drive it with bare threads. */
+
+#ifndef METRICSLIB_CELL_H
+#define METRICSLIB_CELL_H
+
+#include <math.h>
+#include <stdint.h>
+
+#ifdef CELL_ATOMIC
+#include <sched.h>
+#include <stdatomic.h>
+#endif
+
+enum cell_shut {
+    CELL_WAITING = 1, /* values wait in the list, or a fold is under way */
+    CELL_ASLEEP = 2,  /* the next use wakes the instrument */
+    CELL_VOID = 4,    /* nothing is kept */
+};
+
+enum number_kind { NOTHING, WHOLE, REAL, OBJECT };
+
+typedef struct {
+    union {
+        int64_t whole;
+        double real;
+        void *object; /* a state that is no number, or one too large; owned by the cell */
+    };
+} number_value;
+
+typedef struct {
+    number_value base;  /* a counter's total, what a gauge was set to, any other instrument's state */
+    number_value delta; /* by how much a gauge was changed since */
+    uint8_t base_kind;  /* of enum number_kind */
+    uint8_t delta_kind; /* a gauge's; never OBJECT */
+    uint8_t shut;       /* of enum cell_shut, added up */
+#ifdef CELL_ATOMIC
+    atomic_flag busy;
+#endif
+} cell;
+
+static inline void cell_lock(cell *c) {
+#ifdef CELL_ATOMIC
+    while (atomic_flag_test_and_set_explicit(&c->busy, memory_order_acquire))
+        sched_yield();
+#else
+    (void)c;
+#endif
+}
+
+static inline void cell_unlock(cell *c) {
+#ifdef CELL_ATOMIC
+    atomic_flag_clear_explicit(&c->busy, memory_order_release);
+#else
+    (void)c;
+#endif
+}
+
+/* Add to a number as Python does; return 0, and change nothing, if the sum is none of these types or has no end. */
+static inline int number_add(number_value *to, uint8_t *to_kind, number_value n, uint8_t kind) {
+    uint8_t before = *to_kind;
+    number_value sum;
+    if (before == OBJECT)
+        return 0;
+    if (before == NOTHING || (before == WHOLE && kind == WHOLE)) {
+        if (kind != WHOLE && !isfinite(n.real))
+            return 0;
+        if (before == NOTHING)
+            sum = n;
+        else if (__builtin_add_overflow(to->whole, n.whole, &sum.whole))
+            return 0;
+        *to = sum;
+        *to_kind = kind;
+        return 1;
+    }
+    sum.real = (before == WHOLE ? (double)to->whole : to->real) + (kind == WHOLE ? (double)n.whole : n.real);
+    if (!isfinite(sum.real))
+        return 0;
+    *to = sum;
+    *to_kind = REAL;
+    return 1;
+}
+
+/* The short ways; each returns whether it could be gone. */
+
+static inline int cell_count(cell *c, number_value n, uint8_t kind) {
+    int done;
+    cell_lock(c);
+    done = !c->shut && number_add(&c->base, &c->base_kind, n, kind);
+    cell_unlock(c);
+    return done;
+}
+
+static inline int cell_set(cell *c, number_value value, uint8_t kind) {
+    int done;
+    cell_lock(c);
+    done = !c->shut && c->base_kind != OBJECT && (kind == WHOLE || isfinite(value.real));
+    if (done) {
+        c->base = value;
+        c->base_kind = kind;
+        c->delta.whole = 0;
+        c->delta_kind = WHOLE;
+    }
+    cell_unlock(c);
+    return done;
+}
+
+static inline int cell_change(cell *c, number_value n, uint8_t kind) {
+    int done;
+    cell_lock(c);
+    done = !c->shut && c->base_kind != OBJECT && number_add(&c->delta, &c->delta_kind, n, kind);
+    cell_unlock(c);
+    return done;
+}
+
+static inline void cell_close(cell *c, uint8_t why) {
+    cell_lock(c);
+    c->shut |= why;
+    cell_unlock(c);
+}
+
+static inline void cell_open(cell *c, uint8_t why) {
+    cell_lock(c);
+    c->shut &= (uint8_t)~why;
+    cell_unlock(c);
+}
+
+#endif

@@ -1,0 +1,852 @@
+/* The twin of what every call does: cell.py, samples.py, the calls of the instruments, spans and timed functions.
+
+   The Python files are the specification, and say what each of these means. What is seldom goes to them: every type here
+   does the common case itself and calls the Python method for the rest. No Python code runs while a structure is half
+   changed: objects are made before, and let go of after. */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <structmember.h>
+#include <time.h>
+
+#ifdef Py_GIL_DISABLED
+#define CELL_ATOMIC
+#endif
+#include "_cell.h"
+#include "_samples.h"
+
+#define FULL 512      /* as in cell.py */
+#define CHILDREN 4096 /* as in cell.py */
+
+typedef struct {
+    PyTypeObject *cell_type, *samples_type, *span_type, *timed_type;
+    PyTypeObject *distribution; /* of metricslib.distribution; this one and the next two when first needed */
+    PyObject *gauge_change;     /* of metricslib.window */
+    PyObject *system_clock;     /* SystemClock.monotonic of metricslib.clock */
+    PyObject *time_dict;        /* of the module time */
+    PyObject *perf_counter;     /* time.perf_counter as it was built, NULL if it was replaced before */
+    PyObject *str_perf_counter, *str_fold, *str_wake, *str_change, *str_tagged_slowly, *str_home, *str_exact, *str_tagged;
+    PyObject *str_qualname;
+} module_state;
+
+typedef struct {
+    PyObject_HEAD
+    cell cell;
+    PyObject *waiting;  /* a list; NULL while nothing ever waited */
+    PyObject *lock;     /* NULL until somebody asks for it */
+    PyObject *children; /* a dict, None or NULL */
+    PyObject *now;      /* a timer's clock */
+    module_state *state;
+} Cell;
+
+static struct PyModuleDef speedups_module;
+
+/* -- numbers */
+
+static int number_from(PyObject *object, number_value *value, uint8_t *kind) {
+    int overflow = 0;
+    if (PyFloat_CheckExact(object)) {
+        value->real = PyFloat_AS_DOUBLE(object);
+        *kind = REAL;
+        return 1;
+    }
+    if (!PyLong_CheckExact(object))
+        return 0;
+    value->whole = PyLong_AsLongLongAndOverflow(object, &overflow);
+    *kind = WHOLE;
+    return !overflow;
+}
+
+static PyObject *number_object(number_value value, uint8_t kind) {
+    if (kind == WHOLE)
+        return PyLong_FromLongLong(value.whole);
+    return kind == REAL ? PyFloat_FromDouble(value.real) : Py_NewRef(Py_None);
+}
+
+/* -- arguments */
+
+/* The one argument of a call, by position or as `name`; `otherwise` if it may be left out. A borrowed reference. */
+static PyObject *only_argument(const char *call, const char *name, PyObject *otherwise, PyObject *const *args,
+                               Py_ssize_t nargs, PyObject *kwnames) {
+    Py_ssize_t named = kwnames ? PyTuple_GET_SIZE(kwnames) : 0;
+    if (nargs == 1 && !named)
+        return args[0];
+    if (nargs + named == 0 && otherwise)
+        return otherwise;
+    if (nargs + named != 1) {
+        PyErr_Format(PyExc_TypeError, "%s() takes one argument, %s, not %zd", call, name, nargs + named);
+        return NULL;
+    }
+    if (!PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(kwnames, 0), name))
+        return args[0];
+    PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument '%U'", call, PyTuple_GET_ITEM(kwnames, 0));
+    return NULL;
+}
+
+/* -- the long way: values wait in a list */
+
+/* The list, made when it is first needed. A borrowed reference. */
+static PyObject *waiting_of(Cell *self) {
+    if (!self->waiting) {
+        PyObject *made = PyList_New(0); /* where Python code may run, which may have made it meanwhile */
+        if (!made)
+            return NULL;
+        cell_lock(&self->cell);
+        if (!self->waiting) {
+            self->waiting = made;
+            made = NULL;
+        }
+        cell_unlock(&self->cell);
+        Py_XDECREF(made);
+    }
+    return self->waiting;
+}
+
+static Py_ssize_t waiting_size(Cell *self) { return self->waiting ? PyList_GET_SIZE(self->waiting) : 0; }
+
+/* Let a value wait; whoever finds the list full folds it. */
+static int put(Cell *self, PyObject *value) {
+    PyObject *done, *waiting;
+    if (self->cell.shut & CELL_VOID)
+        return 0;
+    if (self->cell.shut & CELL_ASLEEP) {
+        if (!(done = PyObject_CallMethodNoArgs((PyObject *)self, self->state->str_wake)))
+            return -1;
+        Py_DECREF(done);
+    }
+    if (!(waiting = waiting_of(self)))
+        return -1;
+    cell_close(&self->cell, CELL_WAITING);
+    if (PyList_Append(waiting, value) < 0)
+        return -1;
+    if (PyList_GET_SIZE(waiting) <= FULL)
+        return 0;
+    if (!(done = PyObject_CallMethodNoArgs((PyObject *)self, self->state->str_fold)))
+        return -1;
+    Py_DECREF(done);
+    return 0;
+}
+
+static PyObject *put_and_return(Cell *self, PyObject *value) {
+    if (put(self, value) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* -- calls of the instruments */
+
+static PyObject *cell_inc(Cell *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+    PyObject *n;
+    number_value value;
+    uint8_t kind = WHOLE;
+    if (nargs == 0 && !kwnames) {
+        value.whole = 1;
+        if (cell_count(&self->cell, value, kind))
+            Py_RETURN_NONE;
+        n = PyLong_FromLong(1); /* a small int, which is immortal or kept by the interpreter */
+        if (!n)
+            return NULL;
+        PyObject *result = put_and_return(self, n);
+        Py_DECREF(n);
+        return result;
+    }
+    if (!(n = only_argument("inc", "n", NULL, args, nargs, kwnames)))
+        return NULL;
+    if (number_from(n, &value, &kind) && cell_count(&self->cell, value, kind))
+        Py_RETURN_NONE;
+    return put_and_return(self, n);
+}
+
+static PyObject *cell_set_value(Cell *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+    number_value value;
+    uint8_t kind;
+    PyObject *object = only_argument("set", "value", NULL, args, nargs, kwnames);
+    if (!object)
+        return NULL;
+    if (number_from(object, &value, &kind) && cell_set(&self->cell, value, kind))
+        Py_RETURN_NONE;
+    return put_and_return(self, object);
+}
+
+static PyObject *cell_change_by(Cell *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+    number_value value = {.whole = 1};
+    uint8_t kind = WHOLE;
+    PyObject *n = NULL, *result;
+    if (nargs || kwnames) {
+        if (!(n = only_argument("inc", "n", NULL, args, nargs, kwnames)))
+            return NULL;
+    }
+    if ((!n || number_from(n, &value, &kind)) && cell_change(&self->cell, value, kind))
+        Py_RETURN_NONE;
+    n = n ? Py_NewRef(n) : PyLong_FromLong(1);
+    if (!n)
+        return NULL;
+    result = PyObject_CallMethodOneArg((PyObject *)self, self->state->str_change, n);
+    Py_DECREF(n);
+    return result;
+}
+
+/* Give the cell an empty distribution, if it still has no state; return -1 with an exception. */
+static int begin_distribution(Cell *self) {
+    Samples *made;
+    uint32_t limit;
+    PyObject *exact, *home = PyObject_GetAttr((PyObject *)self, self->state->str_home);
+    if (!home)
+        return -1;
+    exact = PyObject_GetAttr(home, self->state->str_exact);
+    Py_DECREF(home);
+    if (!exact)
+        return -1;
+    if (limit_of(exact, &limit) < 0) {
+        Py_DECREF(exact);
+        return -1;
+    }
+    Py_DECREF(exact);
+    if (!(made = samples_made(self->state->distribution, limit)))
+        return -1;
+    cell_lock(&self->cell);
+    if (self->cell.base_kind == NOTHING && !self->cell.shut) {
+        self->cell.base_kind = OBJECT;
+        self->cell.base.object = made;
+        made = NULL;
+    }
+    cell_unlock(&self->cell);
+    Py_XDECREF(made);
+    return 0;
+}
+
+/* Add a sample the short way; return 0 where it is closed, and -1 with an exception. */
+static int add_sample(Cell *self, double value) {
+    cell *c = &self->cell;
+    for (;;) {
+        int done = 0, empty;
+        cell_lock(c);
+        empty = !c->shut && c->base_kind == NOTHING && self->state->distribution; /* NULL when the interpreter ends */
+        if (!c->shut && c->base_kind == OBJECT && Py_TYPE((PyObject *)c->base.object) == self->state->distribution)
+            done = sketch_add(&((Samples *)c->base.object)->sketch, value, 1) == 0;
+        cell_unlock(c);
+        if (!empty)
+            return done;
+        if (begin_distribution(self) < 0)
+            return -1;
+    }
+}
+
+static int seconds_to_milliseconds(double seconds, double *milliseconds) {
+    *milliseconds = seconds * 1000.0;
+    return seconds >= 0 && seconds < 1e300; /* what is more is judged on the long way */
+}
+
+static PyObject *observed(Cell *self, PyObject *object, double value, int good) {
+    if (good) {
+        int done = add_sample(self, value);
+        if (done < 0)
+            return NULL;
+        if (done)
+            Py_RETURN_NONE;
+    }
+    return put_and_return(self, object);
+}
+
+static int real_from(PyObject *object, double *value) {
+    number_value number;
+    uint8_t kind;
+    if (!number_from(object, &number, &kind))
+        return 0;
+    *value = kind == REAL ? number.real : (double)number.whole;
+    return 1;
+}
+
+static PyObject *cell_observe_seconds(Cell *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+    double value = 0;
+    int good;
+    PyObject *seconds = only_argument("observe", "seconds", NULL, args, nargs, kwnames);
+    if (!seconds)
+        return NULL;
+    good = real_from(seconds, &value) && seconds_to_milliseconds(value, &value);
+    return observed(self, seconds, value, good);
+}
+
+static PyObject *cell_observe_value(Cell *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+    double value = 0;
+    int good;
+    PyObject *object = only_argument("observe", "value", NULL, args, nargs, kwnames);
+    if (!object)
+        return NULL;
+    good = real_from(object, &value) && isfinite(value);
+    return observed(self, object, value, good);
+}
+
+/* -- tags */
+
+/* What tagged() remembers a way of writing tags under: the keys, the values, and their types where not all are texts, for
+   1 == True. NULL without an exception if a value may change, or is of a type that may. */
+static PyObject *way_of_writing(PyObject *const *values, PyObject *keys) {
+    Py_ssize_t count = PyTuple_GET_SIZE(keys);
+    int texts = 1;
+    PyObject *way;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (PyUnicode_CheckExact(values[i]))
+            continue;
+        if (!PyLong_CheckExact(values[i]) && !PyBool_Check(values[i]))
+            return NULL;
+        texts = 0;
+    }
+    if (!(way = PyTuple_New(1 + count * (texts ? 1 : 2))))
+        return NULL;
+    PyTuple_SET_ITEM(way, 0, Py_NewRef(keys));
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyTuple_SET_ITEM(way, 1 + i, Py_NewRef(values[i]));
+        if (!texts)
+            PyTuple_SET_ITEM(way, 1 + count + i, Py_NewRef((PyObject *)Py_TYPE(values[i])));
+    }
+    return way;
+}
+
+static PyObject *children_of(Cell *self) {
+    PyObject *children;
+    cell_lock(&self->cell);
+    children = self->children;
+    Py_XINCREF(children);
+    cell_unlock(&self->cell);
+    if (children && !PyDict_CheckExact(children))
+        Py_CLEAR(children);
+    return children;
+}
+
+static void set_children(Cell *self, PyObject *children) {
+    PyObject *before;
+    cell_lock(&self->cell);
+    before = self->children;
+    self->children = Py_XNewRef(children);
+    cell_unlock(&self->cell);
+    Py_XDECREF(before);
+}
+
+static int remember(Cell *self, PyObject *way, PyObject *child) {
+    int failed = 0;
+    PyObject *children = children_of(self);
+    if (!children || PyDict_GET_SIZE(children) >= CHILDREN) {
+        Py_XDECREF(children);
+        if (!(children = PyDict_New()))
+            return -1;
+        set_children(self, children);
+    }
+    failed = PyDict_SetItem(children, way, child);
+    Py_DECREF(children);
+    return failed;
+}
+
+static PyObject *tagged_slowly(Cell *self, PyObject *const *values, PyObject *kwnames) {
+    PyObject *child = NULL, *tags = PyDict_New();
+    for (Py_ssize_t i = 0; tags && kwnames && i < PyTuple_GET_SIZE(kwnames); i++)
+        if (PyDict_SetItem(tags, PyTuple_GET_ITEM(kwnames, i), values[i]) < 0)
+            Py_CLEAR(tags);
+    if (tags)
+        child = PyObject_CallMethodOneArg((PyObject *)self, self->state->str_tagged_slowly, tags);
+    Py_XDECREF(tags);
+    return child;
+}
+
+static PyObject *cell_tagged(Cell *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+    PyObject *way = NULL, *child = NULL, *children;
+    if (nargs)
+        return PyErr_Format(PyExc_TypeError, "tagged() takes tags by keyword only");
+    if (kwnames && !(way = way_of_writing(args, kwnames)) && PyErr_Occurred())
+        return NULL;
+    if (way && (children = children_of(self))) {
+        child = Py_XNewRef(PyDict_GetItemWithError(children, way));
+        Py_DECREF(children);
+        if (!child && PyErr_Occurred())
+            goto done;
+    }
+    if (!child && (child = tagged_slowly(self, args, kwnames)) && way && child != (PyObject *)self &&
+        remember(self, way, child) < 0)
+        Py_CLEAR(child);
+done:
+    Py_XDECREF(way);
+    return child;
+}
+
+/* -- a cell, for the instrument around it */
+
+/* Import what floors above have made by now. */
+static int resolve(module_state *state) {
+    static const char *const from[][2] = {
+        {"metricslib.distribution", "Distribution"}, {"metricslib.window", "GaugeChange"}, {"metricslib.clock", "SystemClock"}};
+    PyObject *found[3] = {NULL};
+    if (state->system_clock)
+        return 0;
+    for (int i = 0; i < 3; i++) {
+        PyObject *module = PyImport_ImportModule(from[i][0]);
+        if (module) {
+            found[i] = PyObject_GetAttrString(module, from[i][1]);
+            Py_DECREF(module);
+        }
+    }
+    if (found[2])
+        Py_SETREF(found[2], PyObject_GetAttrString(found[2], "monotonic"));
+    if (!found[0] || !found[1] || !found[2] || state->system_clock) {
+        for (int i = 0; i < 3; i++)
+            Py_XDECREF(found[i]);
+        return state->system_clock ? 0 : -1;
+    }
+    state->distribution = (PyTypeObject *)found[0];
+    state->gauge_change = found[1];
+    state->system_clock = found[2];
+    return 0;
+}
+
+/* Set the state to a new one, and return the one before as an object that the caller must let go of. */
+static PyObject *exchange(Cell *self, number_value base, uint8_t base_kind, number_value delta, uint8_t delta_kind) {
+    PyObject *before = self->cell.base_kind == OBJECT ? self->cell.base.object : NULL;
+    self->cell.base = base;
+    self->cell.base_kind = base_kind;
+    self->cell.delta = delta;
+    self->cell.delta_kind = delta_kind;
+    return before;
+}
+
+static PyObject *open_cell(Cell *self, PyObject *live) {
+    static const number_value none = {0};
+    PyObject *waiting = self->waiting, *lock = self->lock, *state;
+    int is_live = PyObject_IsTrue(live);
+    if (is_live < 0 || resolve(self->state) < 0)
+        return NULL;
+#ifdef CELL_ATOMIC
+    atomic_flag_clear(&self->cell.busy); /* perhaps a thread held it that a fork left behind */
+#endif
+    set_children(self, NULL);
+    state = exchange(self, none, NOTHING, none, NOTHING);
+    self->waiting = self->lock = NULL;
+    self->cell.shut = is_live ? 0 : CELL_VOID;
+    Py_XDECREF(state);
+    Py_XDECREF(waiting);
+    Py_XDECREF(lock);
+    Py_RETURN_NONE;
+}
+
+/* The state as an object: None, a number, a GaugeChange, or whatever object it is. */
+static PyObject *state_object(module_state *state, const cell *c) {
+    PyObject *base, *delta, *pair, *change;
+    if (c->delta_kind == NOTHING)
+        return c->base_kind == OBJECT ? Py_NewRef((PyObject *)c->base.object) : number_object(c->base, c->base_kind);
+    base = number_object(c->base, c->base_kind);
+    delta = number_object(c->delta, c->delta_kind);
+    pair = base && delta ? PyTuple_Pack(2, base, delta) : NULL;
+    Py_XDECREF(base);
+    Py_XDECREF(delta);
+    if (!pair)
+        return NULL;
+    /* Not its own __new__, which is Python code. */
+    change = PyObject_CallMethod((PyObject *)&PyTuple_Type, "__new__", "OO", state->gauge_change, pair);
+    Py_DECREF(pair);
+    return change;
+}
+
+static int same_state(const cell *one, const cell *other) {
+    return one->base_kind == other->base_kind && one->delta_kind == other->delta_kind &&
+           one->base.whole == other->base.whole && one->delta.whole == other->delta.whole;
+}
+
+enum reading { LOOK, TAKE, TAKE_AT_ONCE };
+
+/* Return the state as an object, and when taking leave none behind. Making objects may run a callback of the garbage
+   collector, which may measure: then it is done again. TAKE_AT_ONCE needs no lock, but returns NotImplemented where a
+   fold may be under way; without the interpreter lock that is always so. */
+static PyObject *read_state(Cell *self, enum reading how) {
+    static const number_value none = {0};
+    for (;;) {
+        int same, folding;
+        PyObject *object, *before = NULL;
+        cell seen;
+        cell_lock(&self->cell);
+        seen = self->cell;
+        if (seen.base_kind == OBJECT)
+            Py_INCREF((PyObject *)seen.base.object);
+        cell_unlock(&self->cell);
+        object = state_object(self->state, &seen);
+        if (seen.base_kind == OBJECT)
+            Py_DECREF((PyObject *)seen.base.object);
+        if (!object)
+            return NULL;
+        cell_lock(&self->cell);
+#ifdef CELL_ATOMIC
+        folding = 1;
+#else
+        folding = self->cell.shut & CELL_WAITING || waiting_size(self);
+#endif
+        same = same_state(&seen, &self->cell);
+        if (same && (how == TAKE || (how == TAKE_AT_ONCE && !folding)))
+            before = exchange(self, none, NOTHING, none, NOTHING);
+        cell_unlock(&self->cell);
+        Py_XDECREF(before);
+        if (same && !(how == TAKE_AT_ONCE && folding))
+            return object;
+        Py_DECREF(object);
+        if (how == TAKE_AT_ONCE && folding)
+            return Py_NewRef(Py_NotImplemented);
+    }
+}
+
+static PyObject *take_state(Cell *self, PyObject *Py_UNUSED(ignored)) { return read_state(self, TAKE); }
+
+static PyObject *take_state_at_once(Cell *self, PyObject *Py_UNUSED(ignored)) { return read_state(self, TAKE_AT_ONCE); }
+
+static PyObject *begin_fold(Cell *self, PyObject *limit) {
+    PyObject *state, *batch;
+    Py_ssize_t most = PyLong_AsSsize_t(limit);
+    if (most == -1 && PyErr_Occurred())
+        return NULL;
+    cell_close(&self->cell, CELL_WAITING);
+    batch = self->waiting ? PyList_GetSlice(self->waiting, 0, most) : PyList_New(0);
+    state = batch ? read_state(self, LOOK) : NULL;
+    if (!state) {
+        Py_XDECREF(batch);
+        return NULL;
+    }
+    return Py_BuildValue("NN", state, batch);
+}
+
+static int parsed_state(module_state *state, PyObject *object, cell *into) {
+    into->base.whole = into->delta.whole = 0;
+    into->base_kind = into->delta_kind = NOTHING;
+    if (object == Py_None || number_from(object, &into->base, &into->base_kind))
+        return 0;
+    if (Py_TYPE(object) == (PyTypeObject *)state->gauge_change) {
+        PyObject *base = PyTuple_GET_ITEM(object, 0), *delta = PyTuple_GET_ITEM(object, 1);
+        into->base_kind = NOTHING;
+        if ((base == Py_None || number_from(base, &into->base, &into->base_kind)) &&
+            number_from(delta, &into->delta, &into->delta_kind))
+            return 0;
+        into->delta.whole = 0;
+        into->delta_kind = NOTHING;
+    }
+    into->base_kind = OBJECT;
+    into->base.object = Py_NewRef(object);
+    return 0;
+}
+
+static PyObject *commit_fold(Cell *self, PyObject *const *args, Py_ssize_t nargs) {
+    cell parsed;
+    PyObject *before;
+    Py_ssize_t taken;
+    if (nargs != 3)
+        return PyErr_Format(PyExc_TypeError, "_commit() takes a lock, a state and how many values are in it");
+    if ((taken = PyLong_AsSsize_t(args[2])) == -1 && PyErr_Occurred())
+        return NULL;
+    if (self->lock != args[0])
+        Py_RETURN_FALSE;
+    if (parsed_state(self->state, args[1], &parsed) < 0)
+        return NULL;
+    /* Nobody's destructor runs in here: the caller still holds the values. */
+    if (self->waiting && PyList_SetSlice(self->waiting, 0, taken, NULL) < 0) {
+        if (parsed.base_kind == OBJECT)
+            Py_DECREF((PyObject *)parsed.base.object);
+        return NULL;
+    }
+    cell_lock(&self->cell);
+    before = exchange(self, parsed.base, parsed.base_kind, parsed.delta, parsed.delta_kind);
+    if (!waiting_size(self))
+        self->cell.shut &= (uint8_t)~CELL_WAITING;
+    cell_unlock(&self->cell);
+    Py_XDECREF(before);
+    Py_RETURN_TRUE;
+}
+
+static PyObject *drop_waiting(Cell *self, PyObject *index) {
+    PyObject *dropped;
+    Py_ssize_t at = PyLong_AsSsize_t(index);
+    if (at == -1 && PyErr_Occurred())
+        return NULL;
+    if (at >= waiting_size(self))
+        Py_RETURN_FALSE;
+    dropped = Py_NewRef(PyList_GET_ITEM(self->waiting, at)); /* until it is out of the list */
+    if (PyList_SetSlice(self->waiting, at, at + 1, NULL) < 0) {
+        Py_DECREF(dropped);
+        return NULL;
+    }
+    Py_DECREF(dropped);
+    Py_RETURN_TRUE;
+}
+
+static PyObject *fall_asleep(Cell *self, PyObject *Py_UNUSED(ignored)) {
+    if (!(self->cell.shut & CELL_VOID))
+        cell_close(&self->cell, CELL_ASLEEP);
+    Py_RETURN_NONE;
+}
+
+static PyObject *rouse(Cell *self, PyObject *Py_UNUSED(ignored)) {
+    cell_open(&self->cell, CELL_ASLEEP);
+    Py_RETURN_NONE;
+}
+
+static PyObject *get_live(Cell *self, void *Py_UNUSED(closure)) {
+    return PyBool_FromLong(!(self->cell.shut & CELL_VOID));
+}
+
+static PyObject *get_sleeping(Cell *self, void *Py_UNUSED(closure)) {
+    return PyBool_FromLong(self->cell.shut & CELL_ASLEEP);
+}
+
+static PyObject *get_waiting(Cell *self, void *Py_UNUSED(closure)) { return PyLong_FromSsize_t(waiting_size(self)); }
+
+static PyObject *get_lock(Cell *self, void *Py_UNUSED(closure)) {
+    if (!self->lock) {
+        PyObject *threads = PyImport_ImportModule("_thread");
+        PyObject *made = threads ? PyObject_CallMethod(threads, "allocate_lock", NULL) : NULL;
+        Py_XDECREF(threads);
+        if (!made)
+            return NULL;
+        cell_lock(&self->cell);
+        if (!self->lock) {
+            self->lock = made;
+            made = NULL;
+        }
+        cell_unlock(&self->cell);
+        Py_XDECREF(made);
+    }
+    return Py_NewRef(self->lock);
+}
+
+static int set_lock(Cell *self, PyObject *lock, void *Py_UNUSED(closure)) {
+    PyObject *before;
+    cell_lock(&self->cell);
+    before = self->lock;
+    self->lock = Py_XNewRef(lock);
+    cell_unlock(&self->cell);
+    Py_XDECREF(before);
+    return 0;
+}
+
+static PyObject *get_children(Cell *self, void *Py_UNUSED(closure)) {
+    PyObject *children = children_of(self);
+    return children ? children : Py_NewRef(Py_None);
+}
+
+static int put_children(Cell *self, PyObject *children, void *Py_UNUSED(closure)) {
+    set_children(self, children);
+    return 0;
+}
+
+static PyObject *cell_time(Cell *self, PyObject *ignored);
+
+static PyObject *cell_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs)) {
+    PyObject *module = PyType_GetModuleByDef(type, &speedups_module);
+    Cell *self = module ? (Cell *)type->tp_alloc(type, 0) : NULL;
+    if (self) {
+        self->state = PyModule_GetState(module);
+        self->cell.shut = CELL_VOID;
+    }
+    return (PyObject *)self;
+}
+
+static int cell_traverse(Cell *self, visitproc visit, void *arg) {
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->waiting);
+    Py_VISIT(self->lock);
+    Py_VISIT(self->children);
+    Py_VISIT(self->now);
+    if (self->cell.base_kind == OBJECT)
+        Py_VISIT((PyObject *)self->cell.base.object);
+    return 0;
+}
+
+static int cell_clear(Cell *self) {
+    static const number_value none = {0};
+    PyObject *state = exchange(self, none, NOTHING, none, NOTHING);
+    Py_XDECREF(state);
+    Py_CLEAR(self->waiting);
+    Py_CLEAR(self->lock);
+    Py_CLEAR(self->children);
+    Py_CLEAR(self->now);
+    return 0;
+}
+
+static void cell_dealloc(Cell *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    cell_clear(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+#define FAST(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL
+#define FAST_NAMED(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL | METH_KEYWORDS
+
+static PyMethodDef cell_methods[] = {
+    {"count", FAST_NAMED(cell_inc), "count($self, n=1)\n--\n\nAdd n to a counter."},
+    {"set_value", FAST_NAMED(cell_set_value), "set_value($self, value)\n--\n\nSet a gauge."},
+    {"change_by", FAST_NAMED(cell_change_by), "change_by($self, n=1)\n--\n\nAdd n to a gauge."},
+    {"observe_seconds", FAST_NAMED(cell_observe_seconds), "observe_seconds($self, seconds)\n--\n\nAdd a duration."},
+    {"observe_value", FAST_NAMED(cell_observe_value), "observe_value($self, value)\n--\n\nAdd a value."},
+    {"time", (PyCFunction)cell_time, METH_NOARGS, "time($self)\n--\n\nReturn a context manager that measures the block under it."},
+    {"tagged", FAST_NAMED(cell_tagged), "tagged($self, /, **tags)\n--\n\nReturn the instrument that also has these tags."},
+    {"_put", (PyCFunction)put_and_return, METH_O, NULL},
+    {"_open", (PyCFunction)open_cell, METH_O, NULL},
+    {"_begin", (PyCFunction)begin_fold, METH_O, NULL},
+    {"_commit", FAST(commit_fold), NULL},
+    {"_take", (PyCFunction)take_state, METH_NOARGS, NULL},
+    {"_take_at_once", (PyCFunction)take_state_at_once, METH_NOARGS, NULL},
+    {"_drop", (PyCFunction)drop_waiting, METH_O, NULL},
+    {"_fall_asleep", (PyCFunction)fall_asleep, METH_NOARGS, NULL},
+    {"_rouse", (PyCFunction)rouse, METH_NOARGS, NULL},
+    {0},
+};
+
+static PyGetSetDef cell_getset[] = {
+    {"live", (getter)get_live, NULL, "Whether anything is kept of what is measured here.", NULL},
+    {"sleeping", (getter)get_sleeping, NULL, "Whether the next use wakes the instrument.", NULL},
+    {"_waiting", (getter)get_waiting, NULL, NULL, NULL},
+    {"_lock", (getter)get_lock, (setter)set_lock, NULL, NULL},
+    {"_children", (getter)get_children, (setter)put_children, NULL, NULL},
+    {0},
+};
+
+static PyMemberDef cell_members[] = {
+    {"_now", T_OBJECT, offsetof(Cell, now), 0, NULL},
+    {0},
+};
+
+static PyType_Slot cell_slots[] = {
+    {Py_tp_doc, "The values of one instrument: the twin of metricslib.cell.Cell."},
+    {Py_tp_new, cell_new},
+    {Py_tp_dealloc, cell_dealloc},
+    {Py_tp_traverse, cell_traverse},
+    {Py_tp_clear, cell_clear},
+    {Py_tp_methods, cell_methods},
+    {Py_tp_getset, cell_getset},
+    {Py_tp_members, cell_members},
+    {0, NULL},
+};
+
+static PyType_Spec cell_spec = {
+    .name = "metricslib._speedups.Cell",
+    .basicsize = sizeof(Cell),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .slots = cell_slots,
+};
+
+#include "_timing.h"
+
+/* -- the module */
+
+static int speedups_exec(PyObject *module) {
+    module_state *state = PyModule_GetState(module);
+    static const struct {
+        size_t offset;
+        const char *text;
+    } texts[] = {
+        {offsetof(module_state, str_perf_counter), "perf_counter"}, {offsetof(module_state, str_fold), "_fold"},
+        {offsetof(module_state, str_wake), "_wake"},                {offsetof(module_state, str_change), "_change"},
+        {offsetof(module_state, str_tagged_slowly), "_tagged"},     {offsetof(module_state, str_home), "_home"},
+        {offsetof(module_state, str_exact), "exact"},               {offsetof(module_state, str_tagged), "tagged"},
+        {offsetof(module_state, str_qualname), "__qualname__"},
+    };
+    static const struct {
+        size_t offset;
+        PyType_Spec *spec;
+        const char *name;
+    } types[] = {
+        {offsetof(module_state, cell_type), &cell_spec, "Cell"},
+        {offsetof(module_state, samples_type), &samples_spec, "Samples"},
+        {offsetof(module_state, span_type), &span_spec, "Span"},
+        {offsetof(module_state, timed_type), &timed_spec, "Timed"},
+    };
+    PyObject *capsule, *time;
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        PyObject *text = PyUnicode_InternFromString(texts[i].text);
+        if (!text)
+            return -1;
+        *(PyObject **)((char *)state + texts[i].offset) = text;
+    }
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        PyObject *type = PyType_FromModuleAndSpec(module, types[i].spec, NULL);
+        if (!type)
+            return -1;
+        *(PyObject **)((char *)state + types[i].offset) = type;
+        if (PyModule_AddObjectRef(module, types[i].name, type) < 0)
+            return -1;
+    }
+    if (!(capsule = PyCapsule_New((void *)&api, SKETCH_API, NULL)))
+        return -1;
+    if (PyModule_AddObjectRef(module, "sketch_api", capsule) < 0) {
+        Py_DECREF(capsule);
+        return -1;
+    }
+    Py_DECREF(capsule);
+    if (!(time = PyImport_ImportModule("time")))
+        return -1;
+    state->time_dict = Py_NewRef(PyModule_GetDict(time));
+    Py_DECREF(time);
+    time = PyDict_GetItemWithError(state->time_dict, state->str_perf_counter);
+    if (time && PyCFunction_Check(time)) /* somebody else's clock, such as freezegun's, is a function in Python */
+        state->perf_counter = Py_NewRef(time);
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+static int speedups_traverse(PyObject *module, visitproc visit, void *arg) {
+    module_state *state = PyModule_GetState(module);
+    Py_VISIT(state->cell_type);
+    Py_VISIT(state->samples_type);
+    Py_VISIT(state->span_type);
+    Py_VISIT(state->timed_type);
+    Py_VISIT(state->distribution);
+    Py_VISIT(state->gauge_change);
+    Py_VISIT(state->system_clock);
+    Py_VISIT(state->time_dict);
+    Py_VISIT(state->perf_counter);
+    return 0;
+}
+
+static int speedups_clear(PyObject *module) {
+    module_state *state = PyModule_GetState(module);
+    Py_CLEAR(state->cell_type);
+    Py_CLEAR(state->samples_type);
+    Py_CLEAR(state->span_type);
+    Py_CLEAR(state->timed_type);
+    Py_CLEAR(state->distribution);
+    Py_CLEAR(state->gauge_change);
+    Py_CLEAR(state->system_clock);
+    Py_CLEAR(state->time_dict);
+    Py_CLEAR(state->perf_counter);
+    return 0;
+}
+
+static void speedups_free(void *module) {
+    module_state *state = PyModule_GetState(module);
+    speedups_clear(module);
+    Py_CLEAR(state->str_perf_counter);
+    Py_CLEAR(state->str_fold);
+    Py_CLEAR(state->str_wake);
+    Py_CLEAR(state->str_change);
+    Py_CLEAR(state->str_tagged_slowly);
+    Py_CLEAR(state->str_home);
+    Py_CLEAR(state->str_exact);
+    Py_CLEAR(state->str_tagged);
+    Py_CLEAR(state->str_qualname);
+}
+
+static PyModuleDef_Slot speedups_slots[] = {
+    {Py_mod_exec, speedups_exec},
+#ifdef Py_mod_multiple_interpreters
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+#ifdef Py_mod_gil
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef speedups_module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "metricslib._speedups",
+    .m_doc = "The C twin of what every call does; see the Python files of the same names for what it means.",
+    .m_size = sizeof(module_state),
+    .m_slots = speedups_slots,
+    .m_traverse = speedups_traverse,
+    .m_clear = speedups_clear,
+    .m_free = speedups_free,
+};
+
+PyMODINIT_FUNC PyInit__speedups(void) { return PyModuleDef_Init(&speedups_module); }

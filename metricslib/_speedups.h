@@ -1,0 +1,17 @@
+/* What _speedups offers to other extensions, as the capsule "metricslib._speedups.sketch_api". */
+
+#ifndef METRICSLIB_SPEEDUPS_H
+#define METRICSLIB_SPEEDUPS_H
+
+#include "_sketch.h"
+#include <Python.h>
+
+#define SKETCH_API "metricslib._speedups.sketch_api"
+
+typedef struct {
+    /* Move `from` into a new, frozen object of `type`, which is metricslib.distribution.Distribution; `from` is then
+       empty. NULL with an exception on failure, and `from` is still the caller's. */
+    PyObject *(*distribution)(PyTypeObject *type, sketch *from);
+} sketch_api;
+
+#endif

@@ -1,0 +1,7 @@
+from typing import Any
+
+# The types have the face of their Python twins, which is where they are described.
+Cell: Any
+Samples: Any
+Span: Any
+Timed: Any

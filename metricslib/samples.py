@@ -1,0 +1,189 @@
+"""What a distribution stores: every sample while they are few, a log-linear sketch once they are many.
+
+In: samples with weights, one at a time or in batches, or another distribution's. The reading side is
+:mod:`~.distribution`. Sums run in the order in which samples came, or, while they are kept, over the sorted samples,
+smallest first; the C twin in ``_samples.h`` does the same operations in the same order.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from functools import reduce
+from itertools import repeat
+from operator import add, mul
+from typing import TYPE_CHECKING, Self
+
+from .buckets import bucket, bucket_counts, bucket_middle, bucket_power
+from .twins import load
+
+__all__ = ["EXACT", "Samples"]
+
+EXACT = 256
+"""How many samples a distribution keeps as they are before it becomes a sketch."""
+
+
+class Samples:
+    """Weighted samples as they are stored. Values must be finite and weights positive: whoever adds has checked them.
+
+    One owner writes; once it has called :meth:`freeze`, anybody reads.
+    """
+
+    __slots__ = ("_buckets", "_samples", "_unit", "_weights", "count", "limit", "max", "min", "sum", "sum_squares")
+
+    def __init__(self, values: Iterable[float] = (), *, limit: int = EXACT) -> None:
+        self.limit = limit
+        self.count: float = 0
+        self.sum: float = 0.0
+        self.sum_squares: float = 0.0
+        self.min = math.inf
+        self.max = -math.inf
+        self._samples: list[float] = []
+        self._weights: list[float] | None = None  # None: all 1
+        self._buckets: dict[int, float] | None = None  # None: exact
+        # The weight that all samples of a sketch share; 0: they differ; None: no sample yet.
+        self._unit: float | None = None
+        self.extend(list(values))
+
+    def __bool__(self) -> bool:
+        return bool(self._samples) or self._buckets is not None
+
+    @property
+    def exact(self) -> bool:
+        """Whether every sample is still kept as it was."""
+        return self._buckets is None
+
+    # -- writing
+
+    def add(self, value: float, weight: float = 1) -> None:
+        """Add one sample that stands for ``weight`` equal ones."""
+        if self._buckets is not None:
+            self._sketch_weighted((value,), (weight,))
+            return
+        self._samples.append(value)
+        if self._weights is not None:
+            self._weights.append(weight)
+        elif weight != 1:
+            self._weights = [1] * (len(self._samples) - 1) + [weight]
+        if len(self._samples) > self.limit:
+            self._become_sketch()
+
+    def extend(self, values: Sequence[float]) -> None:
+        """Add many samples of weight 1."""
+        if self._buckets is None:
+            self._samples.extend(values)
+            if self._weights is not None:
+                self._weights.extend(repeat(1, len(values)))
+            if len(self._samples) > self.limit:
+                self._become_sketch()
+        elif values:
+            self._sketch(values)
+
+    @classmethod
+    def extended(cls, distribution: Self | None, values: Sequence[float], limit: int) -> Self | None:
+        """Return ``distribution``, which stays as it is, with samples of weight 1 added; None if there is no sample."""
+        if not values:
+            return distribution
+        new = cls(limit=limit)
+        if distribution is not None:
+            for name in Samples.__slots__:
+                value = getattr(distribution, name)
+                setattr(new, name, value.copy() if isinstance(value, list | dict) else value)
+        new.extend(values)
+        return new
+
+    def merge(self, other: "Samples") -> None:
+        """Add all of ``other``, which stays as it is. The result is exact only if both are and the samples fit."""
+        if other._buckets is None:
+            if other._weights is None:
+                self.extend(other._samples)
+            else:
+                for value, weight in zip(other._samples, other._weights, strict=True):
+                    self.add(value, weight)
+            return
+        mine = self._become_sketch()
+        for key, weight in other._buckets.items():
+            mine[key] = mine.get(key, 0) + weight
+        self.count += other.count
+        self.sum += other.sum
+        self.sum_squares += other.sum_squares
+        self.min = min(self.min, other.min)
+        self.max = max(self.max, other.max)
+        self._unit = other._unit if self._unit in (None, other._unit) else 0
+
+    def freeze(self) -> Self:
+        """Make the numbers readable and return the distribution; nothing may be added from now on."""
+        if self._buckets is None and self._samples:
+            if self._weights is None:
+                self._samples.sort()
+                self.count = len(self._samples)
+                self.sum = reduce(add, self._samples)
+                self.sum_squares = reduce(add, map(mul, self._samples, self._samples))
+            else:
+                pairs = sorted(zip(self._samples, self._weights, strict=True))
+                self._samples = [value for value, _ in pairs]
+                self._weights = [weight for _, weight in pairs]
+                self.count = reduce(add, self._weights)
+                self.sum = reduce(add, map(mul, self._samples, self._weights))
+                self.sum_squares = reduce(add, [value * value * weight for value, weight in pairs])
+            self.min = self._samples[0]
+            self.max = self._samples[-1]
+        return self
+
+    def _become_sketch(self) -> dict[int, float]:
+        if self._buckets is None:
+            samples, weights = self._samples, self._weights
+            self._samples, self._weights, self._buckets = [], None, {}
+            self.count, self.sum, self.sum_squares = 0, 0.0, 0.0
+            if weights is not None:
+                self._sketch_weighted(samples, weights)
+            elif samples:
+                self._sketch(samples)
+        return self._buckets
+
+    def _sketch(self, values: Sequence[float]) -> None:
+        buckets = self._become_sketch()
+        for key, count in bucket_counts(values):
+            buckets[key] = buckets.get(key, 0) + count
+        self.count += len(values)
+        self.sum = reduce(add, values, self.sum)
+        self.sum_squares = reduce(add, map(mul, values, values), self.sum_squares)
+        self.min = min(self.min, min(values))
+        self.max = max(self.max, max(values))
+        self._unit = 1 if self._unit in (None, 1) else 0
+
+    def _sketch_weighted(self, values: Sequence[float], weights: Sequence[float]) -> None:
+        buckets = self._become_sketch()
+        for value, weight in zip(values, weights, strict=True):
+            key = bucket(value)
+            buckets[key] = buckets.get(key, 0) + weight
+            self.count += weight
+            self.sum += value * weight
+            self.sum_squares += value * value * weight
+            self.min = min(self.min, value)
+            self.max = max(self.max, value)
+            self._unit = weight if self._unit in (None, weight) else 0
+
+    # -- reading, once frozen
+
+    def powers(self) -> dict[int, float]:
+        """Return the weight of the samples in (2ᵖ⁻¹, 2ᵖ] by p; -40 takes all that is less, 40 all that is more."""
+        powers: dict[int, float] = {}
+        if self._buckets is not None:
+            keyed: Iterable[tuple[int, float]] = sorted(self._buckets.items())
+        else:
+            keyed = zip(map(bucket, self._samples), self._weights or repeat(1), strict=False)
+        for key, weight in keyed:
+            power = bucket_power(key)
+            powers[power] = powers.get(power, 0) + weight
+        return powers
+
+    def _sorted(self) -> tuple[Sequence[float], Sequence[float]]:
+        """Values, smallest first, and their weights; when sketched, middles of buckets."""
+        if self._buckets is None:
+            return self._samples, self._weights or [1] * len(self._samples)
+        keys = sorted(self._buckets)
+        values = [min(max(bucket_middle(key), self.min), self.max) for key in keys]
+        return values, [self._buckets[key] for key in keys]
+
+
+if not TYPE_CHECKING and (_speedups := load("metricslib._speedups")) is not None:
+    Samples = _speedups.Samples
