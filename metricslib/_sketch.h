@@ -135,9 +135,15 @@ static inline int sketch_reserve(sketch *s) {
 /* -- writing */
 
 static inline int sketch_add_to_buckets(sketch *s, double value, double weight) {
-    if (sketch_reserve(s) < 0)
-        return -1;
-    sketch_count(s->buckets, sketch_key(value), weight);
+    int key = sketch_key(value);
+    uint32_t at = sketch_place(s->buckets, key);
+    if (s->buckets->keys[at] == key)
+        s->buckets->weights[at] += weight;
+    else {
+        if (sketch_reserve(s) < 0)
+            return -1;
+        sketch_count(s->buckets, key, weight);
+    }
     s->count += weight;
     s->sum += value * weight;
     s->sum_squares += value * value * weight;

@@ -27,6 +27,9 @@ typedef struct {
     PyObject *perf_counter;     /* time.perf_counter as it was built, NULL if it was replaced before */
     PyObject *str_perf_counter, *str_fold, *str_wake, *str_change, *str_tagged_slowly, *str_home, *str_exact, *str_tagged;
     PyObject *str_qualname;
+    PyObject *spare; /* a span that nobody has; it holds its reference to its type */
+    int ending;      /* the module is going: keep no spare */
+    uint64_t time_version;
 } module_state;
 
 typedef struct {
@@ -694,6 +697,20 @@ static PyMethodDef cell_methods[] = {
     {0},
 };
 
+/* One of these methods as a method of `type`, a class of instruments. */
+static PyObject *method_of(PyObject *module, PyObject *args) {
+    module_state *state = PyModule_GetState(module);
+    PyTypeObject *type;
+    const char *name;
+    if (!PyArg_ParseTuple(args, "O!s", &PyType_Type, &type, &name))
+        return NULL;
+    if (PyType_IsSubtype(type, state->cell_type))
+        for (PyMethodDef *method = cell_methods; method->ml_name; method++)
+            if (!strcmp(method->ml_name, name))
+                return PyDescr_NewMethod(type, method);
+    return PyErr_Format(PyExc_TypeError, "there is no method %s for %R", name, type);
+}
+
 static PyGetSetDef cell_getset[] = {
     {"live", (getter)get_live, NULL, "Whether anything is kept of what is measured here.", NULL},
     {"sleeping", (getter)get_sleeping, NULL, "Whether the next use wakes the instrument.", NULL},
@@ -801,6 +818,14 @@ static int speedups_traverse(PyObject *module, visitproc visit, void *arg) {
 
 static int speedups_clear(PyObject *module) {
     module_state *state = PyModule_GetState(module);
+    PyObject *spare = state->spare;
+    state->ending = 1;
+    state->spare = NULL;
+    if (spare) {
+        PyTypeObject *type = Py_TYPE(spare);
+        PyObject_GC_Del(spare);
+        Py_DECREF(type);
+    }
     Py_CLEAR(state->cell_type);
     Py_CLEAR(state->samples_type);
     Py_CLEAR(state->span_type);
@@ -827,6 +852,11 @@ static void speedups_free(void *module) {
     Py_CLEAR(state->str_qualname);
 }
 
+static PyMethodDef speedups_methods[] = {
+    {"method_of", method_of, METH_VARARGS, "method_of($module, type, name, /)\n--\n\nReturn a method for a class of instruments."},
+    {0},
+};
+
 static PyModuleDef_Slot speedups_slots[] = {
     {Py_mod_exec, speedups_exec},
 #ifdef Py_mod_multiple_interpreters
@@ -843,6 +873,7 @@ static struct PyModuleDef speedups_module = {
     .m_name = "metricslib._speedups",
     .m_doc = "The C twin of what every call does; see the Python files of the same names for what it means.",
     .m_size = sizeof(module_state),
+    .m_methods = speedups_methods,
     .m_slots = speedups_slots,
     .m_traverse = speedups_traverse,
     .m_clear = speedups_clear,

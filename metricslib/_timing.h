@@ -4,16 +4,41 @@
 #ifndef METRICSLIB_TIMING_H
 #define METRICSLIB_TIMING_H
 
-/* Read the timer's clock, in seconds; -1 with an exception. It is read here only while it is the system's, and nobody has
-   replaced time.perf_counter: so tools that do (freezegun) are honoured. */
-static int read_clock(Cell *timer, double *seconds) {
-    module_state *state = timer->state;
+/* A moment on the timer's clock: nanoseconds if it was read here, seconds if the timer's own clock was asked. */
+typedef struct {
+    int here;
+    int64_t nanoseconds;
+    double seconds;
+} moment;
+
+/* Whether nobody has replaced time.perf_counter: so tools that do (freezegun) are honoured. */
+static inline int clock_is_original(module_state *state) {
+#if PY_VERSION_HEX < 0x030C0000 /* where a dictionary's version tells whether there is anything to look up */
+    uint64_t version = state->time_dict ? ((PyDictObject *)state->time_dict)->ma_version_tag : 0;
+    if (version && version == state->time_version)
+        return 1;
+#endif
+    if (!state->perf_counter ||
+        PyDict_GetItemWithError(state->time_dict, state->str_perf_counter) != state->perf_counter)
+        return 0;
+#if PY_VERSION_HEX < 0x030C0000
+    state->time_version = version;
+#endif
+    return 1;
+}
+
+static int64_t nanoseconds_now(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now); /* what time.perf_counter reads */
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* Read the timer's clock; -1 with an exception. */
+static inline int read_clock(Cell *timer, moment *now) {
     PyObject *result;
-    if (timer->now == state->system_clock && state->perf_counter &&
-        PyDict_GetItemWithError(state->time_dict, state->str_perf_counter) == state->perf_counter) {
-        struct timespec now;
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        *seconds = (double)((int64_t)now.tv_sec * 1000000000 + now.tv_nsec) / 1e9; /* as time.perf_counter does */
+    now->here = timer->now == timer->state->system_clock && clock_is_original(timer->state);
+    if (now->here) {
+        now->nanoseconds = nanoseconds_now();
         return 0;
     }
     if (!timer->now) {
@@ -22,9 +47,19 @@ static int read_clock(Cell *timer, double *seconds) {
     }
     if (!(result = PyObject_CallNoArgs(timer->now)))
         return -1;
-    *seconds = PyFloat_AsDouble(result);
+    now->seconds = PyFloat_AsDouble(result);
     Py_DECREF(result);
-    return *seconds == -1.0 && PyErr_Occurred() ? -1 : 0;
+    return now->seconds == -1.0 && PyErr_Occurred() ? -1 : 0;
+}
+
+/* Seconds from one moment to another; never negative. */
+static inline double seconds_between(const moment *start, const moment *end) {
+    double seconds;
+    if (start->here && end->here)
+        return (double)(end->nanoseconds - start->nanoseconds) * 1e-9;
+    seconds = (end->here ? (double)end->nanoseconds * 1e-9 : end->seconds) -
+              (start->here ? (double)start->nanoseconds * 1e-9 : start->seconds);
+    return seconds > 0 ? seconds : 0;
 }
 
 static int observe_duration(Cell *timer, double seconds) {
@@ -46,18 +81,23 @@ typedef struct {
     PyObject_HEAD
     Cell *timer;
     PyObject *tags; /* a dict, NULL without any */
-    double start, end;
+    moment start, end;
     uint8_t entered, ended, discarded;
 } Span;
 
 static PyObject *cell_time(Cell *self, PyObject *Py_UNUSED(ignored)) {
-    Span *span = PyObject_GC_New(Span, self->state->span_type);
-    if (!span)
-        return NULL;
+    Span *span;
+#ifndef CELL_ATOMIC
+    if ((span = (Span *)self->state->spare)) {
+        self->state->spare = NULL;
+        _Py_NewReference((PyObject *)span);
+    } else
+#endif
+        if (!(span = PyObject_GC_New(Span, self->state->span_type)))
+            return NULL;
     /* Not tracked by the garbage collector until it has tags: before, it can be in no cycle. */
     span->timer = (Cell *)Py_NewRef(self);
     span->tags = NULL;
-    span->start = span->end = 0;
     span->entered = span->ended = span->discarded = 0;
     return (PyObject *)span;
 }
@@ -70,8 +110,6 @@ static PyObject *span_enter(Span *self, PyObject *Py_UNUSED(ignored)) {
     return Py_NewRef(self);
 }
 
-static double span_seconds(const Span *self) { return self->end > self->start ? self->end - self->start : 0; }
-
 static PyObject *span_exit(Span *self, PyObject *const *Py_UNUSED(args), Py_ssize_t Py_UNUSED(nargs)) {
     int failed;
     Cell *timer = self->timer;
@@ -81,7 +119,7 @@ static PyObject *span_exit(Span *self, PyObject *const *Py_UNUSED(args), Py_ssiz
     if (self->discarded)
         Py_RETURN_NONE;
     if (!self->tags) {
-        if (observe_duration(timer, span_seconds(self)) < 0)
+        if (observe_duration(timer, seconds_between(&self->start, &self->end)) < 0)
             return NULL;
         Py_RETURN_NONE;
     }
@@ -91,7 +129,7 @@ static PyObject *span_exit(Span *self, PyObject *const *Py_UNUSED(args), Py_ssiz
     Py_XDECREF(none);
     if (!child)
         return NULL;
-    failed = observe_duration((Cell *)child, span_seconds(self));
+    failed = observe_duration((Cell *)child, seconds_between(&self->start, &self->end));
     Py_DECREF(child);
     if (failed)
         return NULL;
@@ -99,12 +137,12 @@ static PyObject *span_exit(Span *self, PyObject *const *Py_UNUSED(args), Py_ssiz
 }
 
 static PyObject *span_elapsed(Span *self, void *Py_UNUSED(closure)) {
-    double now = self->end;
+    moment now = self->end;
     if (!self->entered)
         return PyFloat_FromDouble(0);
     if (!self->ended && read_clock(self->timer, &now) < 0)
         return NULL;
-    return PyFloat_FromDouble(now > self->start ? now - self->start : 0);
+    return PyFloat_FromDouble(seconds_between(&self->start, &now));
 }
 
 static PyObject *span_tag(Span *self, PyObject *args, PyObject *kwargs) {
@@ -139,12 +177,25 @@ static int span_clear(Span *self) {
 
 static void span_dealloc(Span *self) {
     PyTypeObject *type = Py_TYPE(self);
-    if (self->tags)
+    module_state *state = self->timer->state;
+    Cell *timer = self->timer;
+    PyObject *tags = self->tags;
+    if (tags)
         PyObject_GC_UnTrack(self);
-    Py_CLEAR(self->tags);
-    Py_CLEAR(self->timer);
+    self->tags = NULL;
+    self->timer = NULL;
+#ifndef CELL_ATOMIC
+    if (!state->spare && !state->ending) { /* the next block will want one, and takes the reference to the type over */
+        state->spare = (PyObject *)self;
+        Py_XDECREF(tags);
+        Py_DECREF(timer);
+        return;
+    }
+#endif
     PyObject_GC_Del(self);
     Py_DECREF(type);
+    Py_XDECREF(tags);
+    Py_DECREF(timer);
 }
 
 static PyMethodDef span_methods[] = {
@@ -207,18 +258,18 @@ typedef struct {
 
 static PyObject *timed_call(PyObject *object, PyObject *const *args, size_t nargsf, PyObject *kwnames) {
     Timed *self = (Timed *)object;
-    double start, end;
+    moment start, end;
     PyObject *result, *raised;
     if (read_clock(self->timer, &start) < 0)
         return NULL;
     result = PyObject_Vectorcall(self->function, args, nargsf, kwnames);
     if (result) {
-        if (read_clock(self->timer, &end) < 0 || observe_duration(self->timer, end - start) < 0)
+        if (read_clock(self->timer, &end) < 0 || observe_duration(self->timer, seconds_between(&start, &end)) < 0)
             Py_CLEAR(result);
         return result;
     }
     raised = PyErr_GetRaisedException();
-    if (read_clock(self->timer, &end) < 0 || observe_duration(self->timer, end - start) < 0)
+    if (read_clock(self->timer, &end) < 0 || observe_duration(self->timer, seconds_between(&start, &end)) < 0)
         Py_DECREF(raised);
     else
         PyErr_SetRaisedException(raised);

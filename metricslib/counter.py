@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import reduce
 from operator import add
 
-from .cell import FULL, Cell
+from .cell import FULL
 from .instrument import Instrument, all_finite, plain
 from .twins import replaced_by
 
@@ -27,7 +27,7 @@ class Counter(Instrument):
     kind = "counter"
     __slots__ = ()
 
-    @replaced_by(getattr(Cell, "count", None))
+    @replaced_by("count")
     def inc(self, n: float = 1) -> None:
         """Add ``n``, an int or a float, also negative. What is no finite number is counted as bad and skipped."""
         pending = self._pending

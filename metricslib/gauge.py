@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from .cell import FULL, Cell
+from .cell import FULL
 from .instrument import Home, Instrument, finite
 from .series import Series
 from .twins import replaced_by
@@ -28,7 +28,7 @@ class Gauge(Instrument):
         self._read: Callable[[], float] | None = None
         super().__init__(home, series, key)
 
-    @replaced_by(getattr(Cell, "set_value", None))
+    @replaced_by("set_value")
     def set(self, value: float) -> None:
         """Make ``value`` the gauge's value. What is no finite number is counted as bad and skipped."""
         pending = self._pending
@@ -36,7 +36,7 @@ class Gauge(Instrument):
         if len(pending) > FULL:
             self._fold()
 
-    @replaced_by(getattr(Cell, "change_by", None))
+    @replaced_by("change_by")
     def inc(self, n: float = 1) -> None:
         """Add ``n`` to the value; a gauge never set starts from 0."""
         self._change(n)

@@ -3,7 +3,7 @@
 import math
 from array import array
 
-from .cell import FULL, Cell
+from .cell import FULL
 from .distribution import Distribution
 from .instrument import Instrument, all_finite, plain
 from .twins import replaced_by
@@ -17,7 +17,7 @@ class Histogram(Instrument):
     kind = "histogram"
     __slots__ = ()
 
-    @replaced_by(getattr(Cell, "observe_value", None))
+    @replaced_by("observe_value")
     def observe(self, value: float) -> None:
         """Add a value, also a negative one. What is no finite number is counted as bad and skipped."""
         pending = self._pending

@@ -95,7 +95,7 @@ class Instrument(Cell):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.key}>"
 
-    @replaced_by(getattr(Cell, "tagged", None))
+    @replaced_by("tagged")
     def tagged(self, /, **tags: object) -> Self:
         """Return the instrument of the same kind and name that also has these tags, made at first use.
 

@@ -7,7 +7,7 @@ from operator import mul
 from types import TracebackType
 from typing import Self
 
-from .cell import FULL, Cell
+from .cell import FULL
 from .distribution import Distribution
 from .instrument import Home, Instrument, all_finite, plain
 from .series import Series
@@ -70,7 +70,7 @@ class Timer(Instrument):
         self._now = home.clock.monotonic
         super().__init__(home, series, key)
 
-    @replaced_by(getattr(Cell, "observe_seconds", None))
+    @replaced_by("observe_seconds")
     def observe(self, seconds: float) -> None:
         """Add a duration in seconds. What is no finite number, or negative, is counted as bad and skipped."""
         pending = self._pending
@@ -78,7 +78,7 @@ class Timer(Instrument):
         if len(pending) > FULL:
             self._fold()
 
-    @replaced_by(getattr(Cell, "time", None))
+    @replaced_by("time")
     def time(self) -> Span:
         """Return a context manager that measures the block under it, whether it raises or not."""
         return Span(self)

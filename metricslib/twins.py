@@ -35,6 +35,20 @@ def load(name: str) -> Any:
         return None
 
 
-def replaced_by(twin: Any) -> Callable[[F], F]:
-    """Decorate a Python function with its twin in C: the function stays the specification, None leaves it in use."""
-    return lambda function: function if twin is None else twin
+class replaced_by:  # noqa: N801  -- reads as the decorator it is
+    """Decorate a method with the name of its twin among the C cell's methods.
+
+    Where the C twin is in use, it takes the method's place; the Python method stays the specification.
+    """
+
+    def __init__(self, twin: str) -> None:
+        self._twin = twin
+
+    def __call__(self, method: F) -> F:
+        if load("metricslib._speedups") is None:
+            return method
+        return self  # type: ignore[return-value]  # until the class is there, in a moment
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        # Of the very class: with a method of a base class the interpreter's fastest way of calling is not taken.
+        setattr(owner, name, load("metricslib._speedups").method_of(owner, self._twin))
