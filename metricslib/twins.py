@@ -35,7 +35,7 @@ def load(name: str) -> Any:
         return None
 
 
-class replaced_by:  # noqa: N801  -- reads as the decorator it is
+class replaced_by:
     """Decorate a method with the name of its twin among the C cell's methods.
 
     Where the C twin is in use, it takes the method's place; the Python method stays the specification.
