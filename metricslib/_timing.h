@@ -151,7 +151,8 @@ static PyObject *span_tag(Span *self, PyObject *args, PyObject *kwargs) {
     if (!self->tags) {
         if (!(self->tags = PyDict_New()))
             return NULL;
-        PyObject_GC_Track(self);
+        if (!PyObject_GC_IsTracked((PyObject *)self))
+            PyObject_GC_Track(self);
     }
     if (kwargs && PyDict_Update(self->tags, kwargs) < 0)
         return NULL;
@@ -180,8 +181,7 @@ static void span_dealloc(Span *self) {
     module_state *state = self->timer->state;
     Cell *timer = self->timer;
     PyObject *tags = self->tags;
-    if (tags)
-        PyObject_GC_UnTrack(self);
+    PyObject_GC_UnTrack(self); /* which does nothing if it never was tracked */
     self->tags = NULL;
     self->timer = NULL;
 #ifndef CELL_ATOMIC

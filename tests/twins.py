@@ -1,0 +1,58 @@
+"""Both twins in one process: the packages imported twice, once with ``METRICSLIB_PURE=1`` and once with ``0``."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+PACKAGES = ("metricslib", "forwarder")
+
+
+class Twin:
+    """A copy of the packages of its own. Raises ImportError where the C twin is asked for and was not built."""
+
+    def __init__(self, pure: bool) -> None:
+        self._pure = pure
+        self._modules: dict[str, ModuleType] = {}
+        with self._in_place():
+            # The C cells look up what floors above them have made when the first instrument is made.
+            import_module("metricslib.registry").Registry().counter("first")
+
+    def __repr__(self) -> str:
+        return "Python" if self._pure else "C"
+
+    def __getitem__(self, name: str) -> Any:
+        """Return this copy's module of that name."""
+        with self._in_place():
+            return import_module(name)
+
+    @contextmanager
+    def _in_place(self) -> Iterator[None]:
+        """Let this copy be the one that is imported."""
+        before = os.environ.get("METRICSLIB_PURE")
+        others = _taken_out()
+        sys.modules.update(self._modules)
+        os.environ["METRICSLIB_PURE"] = "1" if self._pure else "0"
+        try:
+            yield
+        finally:
+            self._modules = _taken_out()
+            sys.modules.update(others)
+            if before is None:
+                del os.environ["METRICSLIB_PURE"]
+            else:
+                os.environ["METRICSLIB_PURE"] = before
+
+
+def _taken_out() -> dict[str, ModuleType]:
+    return {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in PACKAGES}
+
+
+@cache
+def twin(pure: bool) -> Twin:
+    """Return the copy with the Python or the C twins, made once."""
+    return Twin(pure)
