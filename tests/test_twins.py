@@ -7,6 +7,7 @@ import subprocess
 import sys
 import weakref
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -24,7 +25,7 @@ NUMBERS = st.one_of(
     st.integers(),
     st.sampled_from(LARGE),
 )
-ODD = st.sampled_from([True, False, None, "5", b"5", Decimal("1.5"), 1 + 2j, [], 10**400])
+ODD: st.SearchStrategy[Any] = st.sampled_from([True, False, None, "5", b"5", Decimal("1.5"), 1 + 2j, [], 10**400])
 VALUES = st.one_of(NUMBERS, NUMBERS, NUMBERS, ODD)
 TAGS = st.dictionaries(st.sampled_from(["a", "b", "self"]), st.sampled_from(["x", 1, True, 1.0, "1", None]), max_size=2)
 CALLS = st.one_of(
