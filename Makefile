@@ -39,8 +39,8 @@ docs: $(INSTALLED)  ## build the documentation into build/docs
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/docs
 	@echo "the documentation is in build/docs/index.html"
 
-bench: $(INSTALLED)  ## measure what a call and a line cost, beside prometheus_client
-	$(BIN)/python -m benchmarks
+bench: $(INSTALLED) npm-packages  ## measure calls and lines beside their peers; ARGS="--full", ARGS="calls"
+	$(BIN)/python -m benchmarks $(ARGS)
 
 clean:  ## remove everything that these commands made
 	rm -rf $(VENV) build dist *.egg-info $(NPM_DIR)/node_modules htmlcov .coverage .coverage.*

@@ -1,72 +1,141 @@
-"""What a call on an instrument costs, folding included, against an empty method call and against prometheus_client."""
+"""What a call on an instrument costs, folding included, beside an empty method call and beside other libraries.
 
-from collections.abc import Callable, Mapping
-from itertools import repeat
+Calls are written out, eight in a loop's turn, with values that vary as latencies do; what the loop itself takes is
+measured too, and taken off.
+"""
+
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import cycle, islice
+from textwrap import indent
 from typing import Any
 
-import prometheus_client
+from .child import both_twins
+from .measure import Samples, Scale, in_turn, seconds
+from .peers import peers
+from .rows import Row, at_least, at_most
 
-from metricslib import Registry
+__all__ = ["ROWS", "TITLE", "loop", "measure", "ours", "run"]
 
-from .measure import Figure, compare
+TITLE = "A call in the program"
+FLOOR = "an empty method call"
+_AT_ONCE = 8
+_TAG = '(route="/u")'
+_MINUS = " minus the bare call"
 
-__all__ = ["run"]
+# What it is, how it is written, and the goals beside the floor (C twin, Python twin) and beside prometheus_client.
+_CALLS: Sequence[tuple[str, str, float, float | None, float]] = (
+    ("Counter.inc()", "counter.inc()", 0.9, 3, 15),
+    ("Gauge.set(x)", "gauge.set({x})", 1, None, 12),
+    ("Timer.observe(x)", "timer.observe({x})", 1, 4, 35),
+    (f"@timed{_MINUS}", "timed()", 3, 12, 20),
+    ("with timer.time()", "with timer.time():\n pass", 6, None, 9),
+    (f"counter.tagged{_TAG}.inc()", f"counter.tagged{_TAG}.inc()", 6, None, 8),
+)
+_PEERS: Mapping[str, tuple[str, str]] = {
+    "Counter.inc()": ("prometheus_client Counter.inc()", "prometheus.counter.inc()"),
+    "Gauge.set(x)": ("prometheus_client Gauge.set(x)", "prometheus.gauge.set({x})"),
+    "Timer.observe(x)": ("prometheus_client Histogram.observe(x)", "prometheus.histogram.observe({x})"),
+    f"@timed{_MINUS}": (f"prometheus_client @Histogram.time(){_MINUS}", "prometheus.timed()"),
+    "with timer.time()": ("prometheus_client with Histogram.time()", "with prometheus.histogram.time():\n pass"),
+    f"counter.tagged{_TAG}.inc()": (f"prometheus_client labels{_TAG}.inc()", f"prometheus.tagged.labels{_TAG}.inc()"),
+}
+_FURTHER = {
+    "prometheus_client Summary.observe(x)": "prometheus.summary.observe({x})",
+    "OpenTelemetry Counter.add(1)": "opentelemetry.counter.add(1)",
+    "OpenTelemetry Histogram.record(x)": "opentelemetry.histogram.record({x})",
+    "datadog increment(), aggregated": "datadog.increment('c')",
+}
 
-COUNT = 20_000
+
+def _rows() -> Iterable[Row]:
+    for twin in ("C", "Python"):
+        yield Row(f"{twin}: {FLOOR}", "ns")
+        for name, _, in_c, in_python, beside in _CALLS:
+            limit = in_c if twin == "C" else in_python
+            yield Row(f"{twin}: {name}", "ns", f"{twin}: {FLOOR}", at_most(limit) if limit else None)
+            if twin == "C":
+                yield Row(f"{twin}: {name}", "ns", f"{twin}: {_PEERS[name][0]}", at_least(beside))
+        if twin == "C":
+            yield from (Row(f"{twin}: {name}", "ns", f"{twin}: {FLOOR}") for name in _FURTHER)
 
 
-class Nothing:
-    """The floor: a method that does nothing."""
-
-    def call(self, value: float = 1) -> None:
-        pass
+ROWS = tuple(_rows())
 
 
-def _repeat(call: Callable[..., object], *arguments: object) -> Callable[[int], None]:
-    def work(count: int) -> None:
-        for _ in repeat(None, count):
-            call(*arguments)
-
-    return work
+def run(scale: Scale) -> tuple[Samples, str]:
+    """Return seconds a call."""
+    return both_twins("calls", scale, "metricslib")
 
 
-def _works() -> Mapping[str, Callable[[int], object]]:
-    registry, peers = Registry(), prometheus_client.CollectorRegistry()
-    counter, gauge, timer = registry.counter("c"), registry.gauge("g"), registry.timer("t")
-    peer_counter = prometheus_client.Counter("c", "", registry=peers)
-    peer_gauge = prometheus_client.Gauge("g", "", registry=peers)
-    peer_timer = prometheus_client.Histogram("t", "", registry=peers)
-    peer_tagged = prometheus_client.Counter("d", "", ["route"], registry=peers)
+def measure(scale: Scale) -> Samples:
+    """Return seconds a call, with the twin of this process."""
+    given = {**ours(), **peers()}
+    statements = {"": "pass", FLOOR: "nothing.call()", "bare": "bare()"}
+    statements |= {name: statement for name, statement, *_ in _CALLS}
+    statements |= {**dict(_PEERS.values()), **_FURTHER}
+    turns = scale.calls // _AT_ONCE
+    values = _values(scale.calls)
+    works: dict[str, Callable[[], float]] = {}
+    for name, statement in statements.items():
+        root = statement.removeprefix("with ").partition(".")[0]
+        if root in given or not statement.count("."):
+            works[name] = _timed(loop(statement, given), values, turns)
+    return _net(in_turn(works, scale.rounds))
+
+
+def ours() -> dict[str, Any]:
+    """Return what the statements speak of, without peers."""
+    from metricslib import Registry
+
+    registry = Registry()
 
     def bare() -> None:
         pass
 
-    def span() -> None:
-        with timer.time():
-            pass
-
-    def peer_span() -> None:
-        with peer_timer.time():
-            pass
-
-    works: dict[str, Any] = {
-        "an empty method call": _repeat(Nothing().call, 1.0),
-        "counter.inc()": _repeat(counter.inc),
-        "  prometheus_client Counter.inc()": _repeat(peer_counter.inc),
-        "gauge.set(x)": _repeat(gauge.set, 2.5),
-        "  prometheus_client Gauge.set(x)": _repeat(peer_gauge.set, 2.5),
-        "timer.observe(x)": _repeat(timer.observe, 0.25),
-        "  prometheus_client Histogram.observe(x)": _repeat(peer_timer.observe, 0.25),
-        "a call of a function with @timed": _repeat(registry.timed("f")(bare)),
-        "  prometheus_client @Histogram.time()": _repeat(peer_timer.time()(bare)),
-        "with timer.time()": _repeat(span),
-        "  prometheus_client with Histogram.time()": _repeat(peer_span),
-        "counter.tagged(route=…).inc()": _repeat(lambda: counter.tagged(route="/u").inc()),
-        "  prometheus_client Counter.labels(route=…).inc()": _repeat(lambda: peer_tagged.labels(route="/u").inc()),
+    return {
+        "nothing": _Nothing(),
+        "bare": bare,
+        "timed": registry.timed("f")(bare),
+        "counter": registry.counter("c"),
+        "gauge": registry.gauge("g"),
+        "timer": registry.timer("t"),
     }
-    return works
 
 
-def run() -> list[Figure]:
-    """Return nanoseconds a call."""
-    return compare(_works(), COUNT)
+class _Nothing:
+    """The floor: a method that does nothing."""
+
+    def call(self) -> None:
+        pass
+
+
+def _values(count: int) -> list[tuple[float, ...]]:
+    mind = random.Random(1)
+    return [tuple(mind.lognormvariate(-3, 1) for _ in range(_AT_ONCE)) for _ in range(min(count, 4096) // _AT_ONCE)]
+
+
+def loop(statement: str, given: Mapping[str, Any]) -> Callable[[Iterable[tuple[float, ...]]], None]:
+    """Compile a function that does the statement once for each value."""
+    names = [f"x{number}" for number in range(_AT_ONCE)]
+    body = "\n".join(indent(statement.replace("{x}", name), "  ") for name in names)
+    source = f"def work(blocks, {', '.join(given)}):\n for {', '.join(names)} in blocks:\n{body}\n"
+    made: dict[str, Any] = {}
+    exec(source, made)
+    work: Callable[..., None] = made["work"]
+    return lambda blocks: work(blocks, **given)
+
+
+def _timed(
+    work: Callable[[Iterable[tuple[float, ...]]], None], values: Sequence[tuple[float, ...]], turns: int
+) -> Callable[[], float]:
+    return lambda: seconds(lambda: work(islice(cycle(values), turns))) / (turns * _AT_ONCE)
+
+
+def _net(samples: Samples) -> Samples:
+    """Take off the loop, and the bare call where that is meant."""
+    loops, bare = samples.pop(""), samples.pop("bare")
+    return {
+        name: [cost - less for cost, less in zip(costs, bare if name.endswith(_MINUS) else loops, strict=True)]
+        for name, costs in samples.items()
+    }

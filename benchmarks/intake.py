@@ -1,65 +1,118 @@
-"""What a statsd line costs in the forwarder's intake, against only finding the ends of the lines."""
+"""What a line costs that is fed to the forwarder's intake from memory, and what two threads do together.
+
+The batches are what a listener hands over: 256 datagrams of 30 lines. No sender takes a core.
+"""
 
 import random
+import threading
 from collections.abc import Callable
+from functools import partial
 
-from forwarder.intake import Intake
-from metricslib import Registry
+from .child import both_twins
+from .measure import Samples, Scale, in_turn, seconds
+from .rows import Row, at_least
 
-from .measure import Figure, compare
+__all__ = ["ROWS", "TITLE", "batch", "measure", "mixed", "run"]
 
-__all__ = ["mixed_batch", "run"]
-
+TITLE = "A line fed to the intake from memory"
 LINES = 30  # a datagram
 DATAGRAMS = 256  # a batch
+_BATCHES = 400  # a round, at the normal scale
+
+SPLIT = "finding the ends of lines, in Python"
+ONE, TWO = "mixed, one thread", "mixed, two threads"
+WORKLOADS = (SPLIT, "counters, 500 keys", ONE, "timers, all values different", TWO)
 
 
-def _batch(line: Callable[[random.Random], str], lines: int = LINES, datagrams: int = DATAGRAMS) -> list[bytes]:
+def _row(twin: str, name: str) -> Row:
+    if name == TWO:
+        return Row(f"{twin}: {name}", "ns", f"{twin}: {ONE}", at_least(1.7) if twin == "C" else None)
+    return Row(f"{twin}: {name}", "ns", f"{twin}: {SPLIT}" if name != SPLIT else "")
+
+
+ROWS = tuple(_row(twin, name) for twin in ("C", "Python") for name in WORKLOADS)
+
+
+def run(scale: Scale) -> tuple[Samples, str]:
+    """Return seconds a line."""
+    return both_twins("intake", scale, "forwarder")
+
+
+def batch(line: Callable[[random.Random], str]) -> list[bytes]:
+    """Return a batch of datagrams of such lines."""
     mind = random.Random(1)
-    return ["\n".join(line(mind) for _ in range(lines)).encode() for _ in range(datagrams)]
+    return ["\n".join(line(mind) for _ in range(LINES)).encode() for _ in range(DATAGRAMS)]
 
 
-def mixed_batch(lines: int = LINES, datagrams: int = DATAGRAMS) -> list[bytes]:
-    """Return datagrams of so many lines: counters, timers and gauges 6:3:1, of 500 keys."""
-    return _batch(_mixed, lines, datagrams)
+def mixed(mind: random.Random) -> str:
+    """Return a counter's, a timer's or a gauge's line, 6:3:1, of one of 500 keys."""
+    key = mind.randrange(500)
+    value, kind = ((1, "c"), (mind.randrange(1000), "ms"), (mind.randrange(1000), "g"))[(key % 10 > 5) + (key % 10 > 8)]
+    return f"shop.web.{key}:{value}|{kind}"
 
 
-def _mixed(mind: random.Random) -> str:
-    key = f"shop.web{mind.randrange(500)}"
-    return mind.choices([f"{key}:1|c", f"{key}:{mind.randrange(1000)}|ms", f"{key}:{mind.random():.3f}|g"], (6, 3, 1))[
-        0
-    ]
+def measure(scale: Scale) -> Samples:
+    """Return seconds a line, with the twin of this process."""
+    from metricslib import twins
+
+    fast = twins.load("forwarder._intake") is not None
+    count = max(1, (_BATCHES if fast else _BATCHES // 20) * scale.calls // 40_000)
+    lines = batch(mixed)
+    counters = batch(lambda mind: f"shop.web.{mind.randrange(500)}:1|c")
+    timers = batch(lambda mind: f"shop.web.{mind.randrange(500)}:{mind.random() * 100:.6f}|ms")
+    works: tuple[Callable[[int], int], ...] = (
+        partial(_split, lines),
+        _feed(counters),
+        _feed(lines),
+        _feed(timers),
+        _in_two_threads(lines),
+    )
+    return in_turn(
+        {name: partial(_a_line, work, count) for name, work in zip(WORKLOADS, works, strict=True)}, scale.rounds
+    )
 
 
-def _feed(batch: list[bytes]) -> Callable[[int], None]:
+def _a_line(work: Callable[[int], int], count: int) -> float:
+    lines = 0
+
+    def timed() -> None:
+        nonlocal lines
+        lines = work(count)
+
+    return seconds(timed) / lines
+
+
+def _split(datagrams: list[bytes], count: int) -> int:
+    for _ in range(count):
+        for datagram in datagrams:
+            datagram.decode().split("\n")
+    return count * LINES * DATAGRAMS
+
+
+def _feed(datagrams: list[bytes]) -> Callable[[int], int]:
+    from forwarder.intake import Intake
+    from metricslib import Registry
+
     intake = Intake(Registry(max_series=1_000_000))
 
-    def work(count: int) -> None:
+    def work(count: int) -> int:
         for _ in range(count):
-            intake.feed(batch)
+            intake.feed(datagrams)
         intake.collect()
+        return count * LINES * DATAGRAMS
 
     return work
 
 
-def _split(batch: list[bytes]) -> Callable[[int], None]:
-    def work(count: int) -> None:
-        for _ in range(count):
-            for datagram in batch:
-                datagram.decode().split("\n")
+def _in_two_threads(datagrams: list[bytes]) -> Callable[[int], int]:
+    feeds = [_feed(datagrams), _feed(datagrams)]
+
+    def work(count: int) -> int:
+        threads = [threading.Thread(target=feed, args=(count,)) for feed in feeds]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return len(feeds) * count * LINES * DATAGRAMS
 
     return work
-
-
-def run() -> list[Figure]:
-    """Return nanoseconds a line."""
-    mixed = mixed_batch()
-    counters = _batch(lambda mind: f"shop.web{mind.randrange(500)}:1|c")
-    timers = _batch(lambda mind: f"shop.web{mind.randrange(500)}:{mind.random() * 100:.6f}|ms")
-    works = {
-        "finding the ends of lines": _split(mixed),
-        "counters, 500 keys": _feed(counters),
-        "counters, timers, gauges 6:3:1, 500 keys": _feed(mixed),
-        "timers, all values different": _feed(timers),
-    }
-    return compare(works, 5, LINES * DATAGRAMS)

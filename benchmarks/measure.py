@@ -1,48 +1,49 @@
-"""Timing for noisy machines: everything in turn, several rounds, medians, and ratios within a round."""
+"""Timing for noisy machines: everything in turn, for several rounds, so that what disturbs one disturbs all alike."""
 
-import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-__all__ = ["Figure", "compare", "table"]
+__all__ = ["FULL", "NORMAL", "QUICK", "SCALES", "Samples", "Scale", "in_turn"]
 
-ROUNDS = 15
+Samples = dict[str, list[float]]
+"""What a thing cost, round by round: seconds, bytes or a number, for one call, line or series."""
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
-    """The cost of one thing: seconds a unit, and how that relates to the floor, measured in the same rounds."""
+class Scale:
+    """How much to do."""
 
     name: str
-    seconds: float
-    ratio: float
+    rounds: int
+    calls: int
+    """In a round of one kind of call."""
+    burst: float
+    """Seconds that one receiver is sent to in a round."""
+    offered: float
+    """Seconds that a daemon is offered a steady load."""
+    series: int
 
 
-def compare(works: Mapping[str, Callable[[int], object]], count: int, units: int = 1) -> list[Figure]:
-    """Time each work, called with ``count``, in turn; the first is the floor. ``units`` is how much one count does."""
-    for work in works.values():
-        work(max(1, count // 10))
-    taken: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(ROUNDS):
+QUICK = Scale("quick", rounds=2, calls=800, burst=0.02, offered=1.0, series=2_000)
+NORMAL = Scale("normal", rounds=15, calls=40_000, burst=0.4, offered=20.0, series=100_000)
+FULL = Scale("full", rounds=31, calls=40_000, burst=1.0, offered=60.0, series=100_000)
+SCALES = {scale.name: scale for scale in (QUICK, NORMAL, FULL)}
+
+
+def in_turn(works: Mapping[str, Callable[[], float]], rounds: int) -> Samples:
+    """Do each work in turn, ``rounds`` times after one that does not count; each returns what it cost."""
+    samples: Samples = {name: [] for name in works}
+    for number in range(rounds + 1):
         for name, work in works.items():
-            begin = time.perf_counter()
-            work(count)
-            taken[name].append((time.perf_counter() - begin) / (count * units))
-    floor = next(iter(taken.values()))
-    return [
-        Figure(
-            name,
-            statistics.median(seconds),
-            statistics.median(one / least for one, least in zip(seconds, floor, strict=True)),
-        )
-        for name, seconds in taken.items()
-    ]
+            cost = work()
+            if number:
+                samples[name].append(cost)
+    return samples
 
 
-def table(title: str, unit: str, figures: list[Figure]) -> str:
-    """Return figures as text."""
-    width = max(len(figure.name) for figure in figures)
-    lines = [title, f"  {'':{width}}  {unit:>12}  {'× floor':>8}"]
-    lines += [f"  {figure.name:{width}}  {figure.seconds * 1e9:9.1f} ns  {figure.ratio:8.2f}" for figure in figures]
-    return "\n".join(lines)
+def seconds(work: Callable[[], object]) -> float:
+    """Return how long ``work`` takes."""
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin

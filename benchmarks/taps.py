@@ -8,43 +8,48 @@ from forwarder.intake import Intake
 from forwarder.repeater import Repeater
 from metricslib import Registry
 
-from .intake import mixed_batch
-from .measure import Figure, compare
+from .intake import DATAGRAMS, LINES, batch, mixed
+from .measure import Samples, Scale, in_turn, seconds
+from .rows import Row
 
-__all__ = ["run"]
+__all__ = ["ROWS", "TITLE", "run"]
 
-LINES = 30  # a datagram
-DATAGRAMS = 256  # a batch
-
-
-def _work(batch: list[bytes], *takers: Callable[[list[bytes]], object]) -> Callable[[int], None]:
-    intake = Intake(Registry(max_series=1_000_000))
-
-    def work(count: int) -> None:
-        for _ in range(count):
-            intake.feed(batch)
-            for take in takers:
-                take(batch)
-        intake.collect()
-
-    return work
+TITLE = "A line that is repeated, or whose key is counted"
+_TAKEN_IN = "taking it in"
+_WORKS = (
+    _TAKEN_IN,
+    "… and counting its key",
+    "… and letting it wait for a target",
+    "… and sending it to a target",
+)
+ROWS = tuple(Row(name, "ns", _TAKEN_IN if name != _TAKEN_IN else "") for name in _WORKS)
+_TIMES = 5
 
 
-def run() -> list[Figure]:
-    """Return nanoseconds a line; those with a target that is sent to have a thread that sends meanwhile."""
-    batch = mixed_batch(LINES, DATAGRAMS)
+def run(scale: Scale) -> tuple[Samples, str]:
+    """Return seconds a line; those with a target that is sent to have a thread that sends meanwhile."""
+    datagrams = batch(mixed)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as deaf:
         deaf.bind(("127.0.0.1", 0))
         target = f"udp://127.0.0.1:{deaf.getsockname()[1]}"
         waiting, sending = Repeater([target]), Repeater([target])
         sending.start()
         try:
-            works = {
-                "taking it in": _work(batch),
-                "… and counting its key": _work(batch, Busiest().feed),
-                "… and letting it wait for a target": _work(batch, waiting.datagrams),
-                "… and sending it to a target": _work(batch, sending.datagrams),
-            }
-            return compare(works, 5, LINES * DATAGRAMS)
+            takers = ((), (Busiest().feed,), (waiting.datagrams,), (sending.datagrams,))
+            works = {name: _work(datagrams, *take) for name, take in zip(_WORKS, takers, strict=True)}
+            return in_turn(works, scale.rounds), ""
         finally:
             sending.stop(1)
+
+
+def _work(datagrams: list[bytes], *takers: Callable[[list[bytes]], object]) -> Callable[[], float]:
+    intake = Intake(Registry(max_series=1_000_000))
+
+    def work() -> None:
+        for _ in range(_TIMES):
+            intake.feed(datagrams)
+            for take in takers:
+                take(datagrams)
+        intake.collect()
+
+    return lambda: seconds(work) / (_TIMES * LINES * DATAGRAMS)

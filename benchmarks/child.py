@@ -1,0 +1,56 @@
+"""A measurement in a process of its own, with one twin or the other: ``python -m benchmarks.child MODULE SCALE``.
+
+A process can use only one twin, and what one measurement leaves behind would disturb the next.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+from .measure import SCALES, Samples, Scale
+
+__all__ = ["ROOT", "TWINS", "both_twins", "environment", "measured", "missing"]
+
+ROOT = Path(__file__).parent.parent
+TWINS = {"C": "0", "Python": "1"}
+"""By twin, what the environment variable METRICSLIB_PURE must be."""
+_EXTENSIONS = {"metricslib": "metricslib._speedups", "forwarder": "forwarder._intake"}
+
+
+def environment(twin: str) -> dict[str, str]:
+    """Return the environment of a process that uses ``twin``; of none in particular, the one that is there."""
+    return {**os.environ, "METRICSLIB_PURE": TWINS.get(twin, "")}
+
+
+def missing(twin: str, package: str = "forwarder") -> str:
+    """Return why there can be no process in which ``package`` uses ``twin``; empty if there can."""
+    extensions = [_EXTENSIONS["metricslib"], _EXTENSIONS[package]]
+    absent = [name for name in dict.fromkeys(extensions) if twin == "C" and find_spec(name) is None]
+    return f"not built: {', '.join(absent)}" if absent else ""
+
+
+def measured(module: str, scale: Scale, twin: str) -> Samples:
+    """Return the samples of ``benchmarks.MODULE.measure(scale)``, run in a new process, under ``twin: name``."""
+    command = [sys.executable, "-m", "benchmarks.child", module, scale.name]
+    done = subprocess.run(command, env=environment(twin), cwd=ROOT, stdout=subprocess.PIPE, check=True)
+    samples: Samples = json.loads(done.stdout)
+    return {f"{twin}: {name}": costs for name, costs in samples.items()}
+
+
+def both_twins(module: str, scale: Scale, package: str) -> tuple[Samples, str]:
+    """Return the samples of both twins of ``package``, and why those of one are not there."""
+    samples: Samples = {}
+    notes = {twin: missing(twin, package) for twin in TWINS}
+    for twin, note in notes.items():
+        if not note:
+            samples |= measured(module, scale, twin)
+    return samples, "; ".join(filter(None, notes.values()))
+
+
+if __name__ == "__main__":
+    module, scale = sys.argv[1:]
+    json.dump(import_module(f"benchmarks.{module}").measure(SCALES[scale]), sys.stdout)
