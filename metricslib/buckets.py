@@ -11,8 +11,6 @@ import math
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import repeat
-from operator import add, rshift
 
 __all__ = ["bucket", "bucket_counts", "bucket_middle", "bucket_power", "bucket_upper"]
 
@@ -66,7 +64,7 @@ def bucket_counts(values: Sequence[float]) -> Iterable[tuple[int, int]]:
     """Return bucket keys with the number of ``values`` in each; the keys come straight from the bits of the doubles."""
     if min(values) <= 0.0:
         return Counter(map(bucket, values)).items()
-    bits = memoryview(array("d", values)).cast("B").cast("q").tolist()
+    all_bits = memoryview(array("d", values)).cast("B").cast("q").tolist()
     # One less than the bits makes the bounds inclusive at the top: an exact bound falls to the bucket below.
-    raw = Counter(map(rshift, map(add, bits, repeat(-1)), repeat(_BITS_SHIFT)))
+    raw = Counter([(bits - 1) >> _BITS_SHIFT for bits in all_bits])
     return [(min(max(key - _BITS_OFFSET, 1), _MAX_KEY), count) for key, count in raw.items()]

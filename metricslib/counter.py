@@ -2,9 +2,8 @@
 
 import sys
 from collections.abc import Sequence
-from functools import reduce
-from operator import add
 
+from .added import added
 from .cell import FULL
 from .instrument import Instrument, all_finite, plain
 from .twins import replaced_by
@@ -15,7 +14,7 @@ __all__ = ["Counter"]
 def _added(total: float, numbers: Sequence[float]) -> float | None:
     """Return ``total`` and all of ``numbers``, added one after the other; None where that is not finite."""
     try:
-        total = reduce(add, numbers, total)
+        total = added(total, numbers)
     except OverflowError:  # an int too large for a float
         return None
     return total if abs(total) <= sys.float_info.max else None

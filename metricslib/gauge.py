@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .cell import FULL
-from .instrument import Home, Instrument, finite
+from .instrument import Home, Instrument, all_plain_and_finite, finite
 from .series import Series
 from .twins import replaced_by
 from .window import ABSENT, Aggregates, GaugeChange, total
@@ -58,6 +58,8 @@ class Gauge(Instrument):
             self._wake()
 
     def _absorbed(self, state: GaugeChange | None, batch: list[Any]) -> tuple[GaugeChange | None, int]:
+        if all_plain_and_finite(batch):  # all of them set it
+            return GaugeChange(batch[-1], 0), 0
         bad = 0
         base, delta = state or (None, 0)
         for item in batch:

@@ -18,7 +18,7 @@ from .series import Kind, Series
 from .twins import replaced_by
 from .window import Aggregates
 
-__all__ = ["Home", "Instrument", "all_finite", "finite", "plain"]
+__all__ = ["Home", "Instrument", "all_finite", "all_plain_and_finite", "finite", "plain"]
 
 CROWDED = 16 * FULL
 """From how many on callers stand back for a moment, one call in ``FULL``, to let the fold catch up.
@@ -76,6 +76,14 @@ def all_finite(batch: Sequence[object]) -> tuple[list[float], int]:
 def plain(batch: Sequence[object]) -> bool:
     """Whether all in ``batch`` are ints and floats, of no subclass: what is nearly always so, and seen at C's speed."""
     return _PLAIN.issuperset(map(type, batch))
+
+
+def all_plain_and_finite(batch: Sequence[Any]) -> bool:
+    """Whether all in ``batch`` are plain finite numbers; False may also mean that their sum is not."""
+    try:
+        return plain(batch) and math.isfinite(sum(batch))
+    except OverflowError:  # an int too large for a float
+        return False
 
 
 class Instrument(Cell):

@@ -12,6 +12,7 @@ from itertools import repeat
 from operator import add, mul
 from typing import TYPE_CHECKING, Self
 
+from .added import added
 from .buckets import bucket, bucket_counts, bucket_middle, bucket_power
 from .twins import load
 
@@ -144,8 +145,8 @@ class Samples:
         for key, count in bucket_counts(values):
             buckets[key] = buckets.get(key, 0) + count
         self.count += len(values)
-        self.sum = reduce(add, values, self.sum)
-        self.sum_squares = reduce(add, map(mul, values, values), self.sum_squares)
+        self.sum = added(self.sum, values)
+        self.sum_squares = added(self.sum_squares, map(mul, values, values))
         self.min = min(self.min, min(values))
         self.max = max(self.max, max(values))
         self._unit = 1 if self._unit in (None, 1) else 0
