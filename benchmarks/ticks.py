@@ -73,9 +73,9 @@ class Interval:
 
 
 def _batches(counters: int) -> Iterator[list[bytes]]:
-    lines = [f"shop.web.page{number}.hits:{number % 7 + 1}|c" for number in range(counters)]
+    lines = [f"shop.web.page{number}.hits:{number * 7919 % 5000 + 1}|c" for number in range(counters)]
     for sample in range(_SAMPLES):
-        lines += [f"shop.db.query{number}:{number % 89 + sample * 1.25}|ms" for number in range(counters // _TIMERS)]
+        lines += [f"shop.db.query{number}:{number * 31 % 997 / 8 + sample}|ms" for number in range(counters // _TIMERS)]
     datagrams = ["\n".join(lines[at : at + LINES]).encode() for at in range(0, len(lines), LINES)]
     for at in range(0, len(datagrams), 256):
         yield datagrams[at : at + 256]

@@ -98,7 +98,7 @@ class Flusher:
 
     def _prepare(self) -> None:
         """Make what a process must make for itself: destinations, and everything with a lock in it."""
-        self.naming = replace(self._naming, prefix=expanded(self._naming.prefix), _paths={})
+        self.naming = replace(self._naming, prefix=expanded(self._naming.prefix))
         self._couriers = [
             self._courier(open_destination(url, self.naming, clock=self.registry.clock)) for url in self.to
         ]
@@ -200,7 +200,7 @@ class Flusher:
         then nothing has changed.
         """
         to = (to,) if isinstance(to, str) else tuple(to)
-        filled = replace(naming, prefix=expanded(naming.prefix), _paths={})
+        filled = replace(naming, prefix=expanded(naming.prefix))
         schedule = self._schedule.changed(interval, self.registry.clock.time())
         destinations = [open_destination(url, filled, clock=self.registry.clock) for url in to]
         with self._cutting:

@@ -79,11 +79,12 @@ class Ledger:
     def window(self, open_: Aggregates, start: float, end: int, interval: float) -> Window:
         """Return the interval's window as it would be if nothing more happened in it."""
         for kind in KINDS:
-            may_leave = kind in self.idle.stay
-            for key in open_[kind]:
-                if may_leave:
+            totals, active = self._totals[kind], open_[kind]
+            if kind in self.idle.stay:
+                for key in active:
                     self._bring_back(kind, key)
-                self.know(kind, key, end)
+            for key in [key for key in active if key not in totals]:
+                totals[key] = Total(end)
         changes = open_.gauges
         gauges = {
             key: changes[key].applied_to(total.gauge) if key in changes else total.gauge
@@ -102,25 +103,29 @@ class Ledger:
 
     def close(self, open_: Aggregates, end: float) -> None:
         """Add a whole interval to the totals. :meth:`window` was called with it."""
+        totals = self._totals["counter"]
         for key, count in open_.counters.items():
-            total = self["counter"][key]
+            total = totals[key]
             total.active = end
             total.sum += count
         for kind in ("timer", "histogram"):
+            totals = self._totals[kind]
             for key, distribution in open_[kind].items():
-                total = self[kind][key]
+                total = totals[key]
                 total.active = end
                 total.count += distribution.count
                 total.sum += distribution.sum
                 powers = total.powers = total.powers or {}
                 for power, weight in distribution.powers().items():
                     powers[power] = powers.get(power, 0) + weight
+        totals = self._totals["gauge"]
         for key, change in open_.gauges.items():
-            total = self["gauge"][key]
+            total = totals[key]
             total.active = end
             total.gauge = change.applied_to(total.gauge)
+        totals = self._totals["unique"]
         for key in open_.uniques:
-            self["unique"][key].active = end
+            totals[key].active = end
         for kind in self.idle.stay:
             self._age(kind, open_)
 

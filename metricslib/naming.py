@@ -69,7 +69,9 @@ class Naming:
     """What a daemon's own metrics are called: series under it get no prefix, and Graphite destinations add to each
     window what statsd says of itself. Empty: there are none.
     """
-    _paths: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict, compare=False, repr=False)
+    _paths: dict[str, dict[str, tuple[str, ...]]] = field(
+        default_factory=lambda: {kind: {} for kind in "cthgs"}, init=False, compare=False, repr=False
+    )
 
     def __post_init__(self) -> None:
         for percent in self.percentiles:
@@ -93,39 +95,40 @@ class Naming:
     def pairs(self, window: Window) -> list[tuple[str, float]]:
         """Return the window's paths and values.
 
-        Values that are no finite numbers (a sum beyond doubles) are left out.
+        Statistics that are no finite numbers (a sum beyond doubles) are left out.
         """
-        if len(self._paths) > 2 * len(window) + _FEW:
-            self._paths.clear()
-        return [pair for pair in self._pairs(window) if math.isfinite(pair[1])]
-
-    def _pairs(self, window: Window) -> Iterator[tuple[str, float]]:
-        paths, interval = self._paths, window.interval
+        if sum(map(len, self._paths.values())) > 2 * len(window) + _FEW:
+            for known in self._paths.values():
+                known.clear()
+        # Written for speed: there may be a million pairs, and a tick must be over soon.
+        paths, interval, pairs = self._paths, window.interval, list[tuple[str, float]]()
+        append, known = pairs.append, paths["c"]
         for key, count in window.counters.items():
-            rate_path, count_path = paths.get(("c", key)) or self._remember("c", key, self._counter_paths)
-            yield rate_path, count / interval
+            rate_path, count_path = known.get(key) or self._remember("c", key, self._counter_paths)
+            append((rate_path, count / interval))
             if self.flush_counts:
-                yield count_path, count
+                append((count_path, count))
         for kind, distributions in (("t", window.timers), ("h", window.histograms)):
+            known = paths[kind]
             for key, distribution in distributions.items():
-                named = paths.get((kind, key)) or self._remember(kind, key, self._distribution_paths)
-                yield from self._statistics(key, distribution, named, interval)
+                named = known.get(key) or self._remember(kind, key, self._distribution_paths)
+                pairs += self._statistics(key, distribution, named, interval)
         for key, value in window.gauges.items():
-            (path,) = paths.get(("g", key)) or self._remember("g", key, self._gauge_path)
-            yield path, value
+            (path,) = paths["g"].get(key) or self._remember("g", key, self._gauge_path)
+            append((path, value))
         for key, members in window.uniques.items():
-            (path,) = paths.get(("s", key)) or self._remember("s", key, self._set_path)
-            yield path, len(members)
+            (path,) = paths["s"].get(key) or self._remember("s", key, self._set_path)
+            append((path, len(members)))
+        return pairs
 
     # -- statistics of timers and histograms
 
     def _statistics(
         self, key: str, distribution: Distribution, paths: tuple[str, ...], interval: float
-    ) -> Iterator[tuple[str, float]]:
+    ) -> list[tuple[str, float]]:
         """Pair the statistics with their paths, which are in the same order; those left out have an empty path."""
         if not distribution.count:
-            yield from [pair for pair in zip(paths[-2:], (0, 0), strict=True) if pair[0]]
-            return
+            return [(path, 0) for path in paths[-2:] if path]
         values: list[float | None] = []
         for share in distribution.shares(self.percentiles):
             if share is None:
@@ -148,9 +151,11 @@ class Naming:
             below = distribution.below(bound)
             values.append(below - before)
             before = below
-        for path, value in zip(paths, values, strict=False):
-            if path and value is not None:
-                yield path, value
+        return [
+            (path, value)
+            for path, value in zip(paths, values, strict=False)
+            if path and value is not None and math.isfinite(value)
+        ]
 
     def _statistic_names(self, key: str) -> Iterator[str]:
         for percent in self.percentiles:
@@ -167,7 +172,7 @@ class Naming:
     # -- paths
 
     def _remember(self, kind: str, key: str, build: Callable[[str, str], tuple[str, ...]]) -> tuple[str, ...]:
-        built = self._paths[kind, key] = build(kind, key)
+        built = self._paths[kind][key] = build(kind, key)
         return built
 
     def _path(self, namespace: str, key: str, statistic: str = "") -> str:

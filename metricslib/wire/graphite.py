@@ -44,7 +44,16 @@ def _from_exponent(text: str) -> str:
 
 def encode(pairs: Iterable[tuple[str, float]], stamp: int) -> bytes:
     """Return the lines of one window's values. Paths hold no white space; values are finite."""
-    return "".join([f"{path} {number(value)} {stamp}\n" for path, value in pairs]).encode()
+    texts = _Texts()
+    return "".join([f"{path} {texts[value]} {stamp}\n" for path, value in pairs]).encode()
+
+
+class _Texts(dict[float, str]):
+    """Numbers' texts. Many are the same, and numbers that are equal have one text."""
+
+    def __missing__(self, value: float) -> str:
+        text = self[value] = number(value)
+        return text
 
 
 def encode_points(points: Iterable[Point]) -> bytes:
