@@ -25,4 +25,4 @@ def extension(name: str) -> Extension:
     )
 
 
-setup(ext_modules=[extension("metricslib._speedups")])
+setup(ext_modules=[extension("metricslib._speedups"), extension("forwarder._intake")])

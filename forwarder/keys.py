@@ -7,7 +7,7 @@ from metricslib.account import Account
 from metricslib.names import Tags, split
 from metricslib.series import KINDS, Kind
 
-__all__ = ["Keys", "Registry"]
+__all__ = ["Keys", "Registry", "is_overflow"]
 
 
 class Registry(Protocol):
@@ -38,14 +38,19 @@ class Keys:
         known = self.known[kind]
         key = known.get(written)
         if key is None and (kind, written) not in self._refused:
-            key = self._registry.admit(kind, *split(written))
+            key, cause = self.ask(kind, written)
             if key is None:
                 _make_room(self._refused, self._limit)
-                self._refused[kind, written] = self._cause(kind)
+                self._refused[kind, written] = cause
             else:
                 _make_room(known, self._limit)
                 known[written] = key
         return key
+
+    def ask(self, kind: Kind, written: str) -> tuple[str | None, str]:
+        """Ask the registry; return the series' key, or None and the cause: ``filtered`` or ``overflow_dropped``."""
+        key = self._registry.admit(kind, *split(written))
+        return key, "" if key is not None else self._cause(kind)
 
     def refusal(self, kind: Kind, written: str) -> str:
         """Return the cause for which :meth:`find` just returned None: ``filtered`` or ``overflow_dropped``."""
@@ -75,11 +80,16 @@ class Keys:
             self.known[kind] = {
                 written: key
                 for written, key in known.items()
-                if (kind, key) not in self._forgotten and key != "overflow" and not key.endswith(";overflow=true")
+                if (kind, key) not in self._forgotten and not is_overflow(key)
             }
         self._refused.clear()
         self._forgotten.clear()
         return True
+
+
+def is_overflow(key: str) -> bool:
+    """Whether the series takes what found no room, so that what goes there may find room later."""
+    return key == "overflow" or key.endswith(";overflow=true")
 
 
 def _make_room(cache: dict[Any, str], limit: int) -> None:

@@ -1,0 +1,227 @@
+"""From lines to aggregates, in Python: what one listener heard since the registry last asked.
+
+In: batches of datagrams, or blocks of whole lines from a stream. Out: :class:`~metricslib.window.Aggregates`, and the
+account of what came in. A batch has the same effect as its lines one by one. To get there fast, equal lines are counted
+first, and each different one is read once a batch. That is right where order does not matter: for whole numbers added
+to counters, for samples (their sums, once sketched, may differ in the last digit) and for members of sets. Where it
+does, the lines are gone through in order: for gauges, and for all counters as soon as one of them has a fraction, for
+0.1 added ten times is not 1.
+
+The short way in :meth:`IntakeInPython._read` is for plain lines of series already known; :func:`~.parser.parse` is the
+specification, and every other line goes through it.
+"""
+
+import re
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+from metricslib.clock import SYSTEM_CLOCK, Clock
+from metricslib.series import Kind
+from metricslib.unique import MEMBERS
+from metricslib.window import Aggregates, GaugeChange
+
+from .counts import BadLine, BadLines, Counts
+from .interval import Changes, Interval, Tally
+from .keys import Keys, Registry
+from .parser import KINDS, parse
+
+__all__ = ["IntakeInPython"]
+
+_PLAIN = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,15})?").fullmatch
+_WHOLE = 2.0**53
+_TALLIES = 1 << 16
+_LONGEST_TALLY = 256
+
+_Effect = TypeVar("_Effect", Tally, Changes)
+
+
+class _Ordered:
+    """The part of a batch in which order may matter: by line, what it does to counters and to gauges."""
+
+    __slots__ = ("counters", "fractional", "gauges")
+
+    def __init__(self) -> None:
+        self.counters: dict[str, Tally] = {}
+        self.gauges: dict[str, Changes] = {}
+        self.fractional = False
+
+
+class IntakeInPython:
+    """A source of ``registry``, fed by one listener. Feeding, collecting and reading the account exclude each other.
+
+    At most ``members`` are kept for a set and interval; more are dropped and counted, cause ``unique_full``. Of keys as
+    they are written ``keys`` are remembered for each kind; it should be more than there are live series.
+    """
+
+    def __init__(
+        self, registry: Registry, *, clock: Clock = SYSTEM_CLOCK, members: int = MEMBERS, keys: int = 1 << 20
+    ) -> None:
+        self._keys = Keys(registry, keys)
+        self._tallies: dict[str, Tally] = {}  # by line, of lines that only add whole numbers to counters
+        self._new_interval: Callable[[], Interval] = lambda: Interval(registry.exact, members)
+        self._interval = self._new_interval()
+        self._lock = threading.Lock()
+        self._clock = clock
+        self._seen = 0.0
+        self._bad_lines = BadLines(clock)
+        self._packets = self._lines = self._aggregated = self._bad = 0
+        self._dropped: Counter[str] = Counter()
+        self._collected = Counts()
+
+    # -- for the listener
+
+    def feed(self, chunks: Sequence[bytes]) -> None:
+        """Take datagrams, or blocks of whole lines. Never raises for what is in them; what is no UTF-8 is replaced."""
+        lines = b"\n".join(chunks).decode("utf-8", "replace").replace("\r\n", "\n").split("\n")
+        with self._lock:
+            if self._keys.sweep():
+                self._tallies.clear()
+            self._packets += len(chunks)
+            self._seen = self._clock.time()
+            self._take(lines)
+        self._bad_lines.report()
+
+    def drop(self, cause: str, count: int = 1) -> None:
+        """Account for pieces that the listener itself could not hand over."""
+        with self._lock:
+            self._dropped[cause] += count
+
+    def settle(self) -> None:
+        """Do nothing: what was fed is held back by nobody, and is in the next collection."""
+
+    # -- for the registry
+
+    def collect(self) -> Aggregates:
+        """Return what is new since the last call, and forget it."""
+        with self._lock:
+            interval, self._interval = self._interval, self._new_interval()
+            self._collected = self._counts()
+        return interval.aggregates()
+
+    def forget(self, kind: Kind, key: str) -> None:
+        """The series expired: when it comes again, the registry is asked again."""
+        with self._lock:
+            self._keys.forget(kind, key)
+
+    # -- for the page
+
+    def counts(self) -> Counts:
+        """Return the account since the start."""
+        with self._lock:
+            return self._counts()
+
+    def collected(self) -> Counts:
+        """Return the account as it was at the last collection: of exactly the pieces that have been collected."""
+        return self._collected
+
+    def bad_lines(self) -> list[BadLine]:
+        """Return the last bad lines, oldest first."""
+        return self._bad_lines.recent()
+
+    def _counts(self) -> Counts:
+        dropped = dict(self._dropped)
+        received = self._aggregated + self._bad + sum(dropped.values())
+        return Counts(self._packets, self._lines, received, self._aggregated, self._bad, dropped, self._seen)
+
+    # -- a batch; the lock is held
+
+    def _take(self, lines: list[str]) -> None:
+        counted = Counter(lines)
+        self._lines += len(lines) - counted.pop("", 0)
+        ordered = _Ordered()
+        self._read(counted, ordered)
+        interval = self._interval
+        if ordered.fractional or interval.fractional:
+            interval.fractional = True
+            _in_order(lines, ordered.counters, interval.add)
+        else:
+            for line, tally in ordered.counters.items():
+                interval.add_whole(tally, counted[line])
+        if ordered.gauges:
+            _in_order(lines, ordered.gauges, interval.change)
+
+    def _read(self, counted: Counter[str], ordered: _Ordered) -> None:
+        """Read each line once: do at once what may be done in any order, and leave the rest in ``ordered``."""
+        known, tallies, interval = self._keys.known, self._tallies, self._interval
+        for line, times in counted.items():
+            tally = tallies.get(line)
+            if tally is not None:
+                ordered.counters[line] = tally
+                self._aggregated += times * len(tally)
+                continue
+            # The short way. That the key is known shows that there is nothing special about it.
+            head, _, kind_text = line.rpartition("|")
+            written, colon, text = head.rpartition(":")
+            kind = KINDS.get(kind_text)
+            key = known[kind].get(written) if kind and colon else None
+            if key is None or kind is None or not (_PLAIN(text) or (kind == "unique" and text and "|" not in text)):
+                self._read_slowly(line, times, ordered)
+                continue
+            self._aggregated += times
+            if kind == "unique":
+                if not interval.member(key, text):
+                    self._aggregated -= times
+                    self._dropped["unique_full"] += times
+            elif kind == "counter":
+                self._tally(line, ((key, _amount(float(text))),), ordered, only=True)
+            elif kind == "gauge":
+                ordered.gauges[line] = ((key, GaugeChange(float(text))),)
+            else:
+                interval.sample(kind, key, float(text), 1, times)
+
+    def _read_slowly(self, line: str, times: int, ordered: _Ordered) -> None:
+        parsed = parse(line)
+        if not parsed.pieces:
+            self._lines -= times
+        if parsed.skipped:
+            self._dropped[parsed.skipped] += times
+        if parsed.bad:
+            self._bad += times * len(parsed.bad)
+            self._bad_lines.add(line, parsed.bad[0], times * len(parsed.bad))
+        interval, good = self._interval, 0
+        tally: list[tuple[str, float]] = []
+        changes: list[tuple[str, GaugeChange]] = []
+        for kind, value, weight, relative, member in parsed.samples:
+            key = self._keys.find(kind, parsed.key)
+            if key is None:
+                self._dropped[self._keys.refusal(kind, parsed.key)] += times
+                continue
+            if kind == "unique" and not interval.member(key, member):
+                self._dropped["unique_full"] += times
+                continue
+            good += 1
+            if kind == "counter":
+                tally.append((key, _amount(value * weight)))
+            elif kind == "gauge":
+                changes.append((key, GaugeChange(None, value) if relative else GaugeChange(value)))
+            elif kind != "unique":
+                interval.sample(kind, key, value, weight, times)
+        self._aggregated += times * good
+        if changes:
+            ordered.gauges[line] = tuple(changes)
+        if tally:
+            self._tally(line, tuple(tally), ordered, only=len(tally) == parsed.pieces)
+
+    def _tally(self, line: str, tally: Tally, ordered: _Ordered, *, only: bool) -> None:
+        """Note what ``line`` adds to counters, and remember it if that is the ``only`` thing it does."""
+        ordered.counters[line] = tally
+        if any(type(amount) is float for _, amount in tally):
+            ordered.fractional = True
+        elif only and len(line) <= _LONGEST_TALLY:
+            if len(self._tallies) >= _TALLIES:
+                self._tallies.clear()
+            self._tallies[line] = tally
+
+
+def _in_order(lines: list[str], effects: Mapping[str, _Effect], apply: Callable[[_Effect], None]) -> None:
+    for line in lines:
+        effect = effects.get(line)
+        if effect is not None:
+            apply(effect)
+
+
+def _amount(number: float) -> float:
+    """Return a whole number as an int, whose sums are exact in any order, as long as it is one for certain."""
+    return int(number) if number.is_integer() and -_WHOLE < number < _WHOLE else number
