@@ -80,11 +80,12 @@ class Ledger:
         """Return the interval's window as it would be if nothing more happened in it."""
         for kind in KINDS:
             totals, active = self._totals[kind], open_[kind]
-            if kind in self.idle.stay:
-                for key in active:
-                    self._bring_back(kind, key)
-            for key in [key for key in active if key not in totals]:
-                totals[key] = Total(end)
+            coming: Iterable[str] = active  # in its order, for who comes back stands behind who came before
+            if kind not in self.idle.stay:
+                coming = [key for key in active if key not in totals]
+            for key in coming:
+                self._bring_back(kind, key)
+                totals.setdefault(key, Total(end))
         changes = open_.gauges
         gauges = {
             key: changes[key].applied_to(total.gauge) if key in changes else total.gauge

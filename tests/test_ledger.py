@@ -123,6 +123,15 @@ def test_idle_series_can_leave_the_windows():
     assert ledger["counter"]["b"].sum == 6
 
 
+def test_who_comes_back_stands_behind_who_is_new_before():
+    """Among those of one interval the order is that in which something happened to them."""
+    ledger = Ledger(Idle({"timer": 1}))
+    close(ledger, aggregates(timer={"a": samples(1)}))
+    close(ledger, Aggregates(), 20)
+    window = close(ledger, aggregates(timer={"b": samples(1), "a": samples(1)}), 30)
+    assert list(window.timers) == ["b", "a"]
+
+
 def test_some_series_stay_whatever_their_kind():
     """And keep their place in the order, as those of other kinds do."""
     ledger = Ledger(Idle({"counter": 1}, frozenset({"own"})))
