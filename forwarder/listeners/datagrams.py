@@ -2,6 +2,7 @@
 
 import select
 import socket
+from collections.abc import Callable
 
 from metricslib.clock import SYSTEM_CLOCK, Clock
 
@@ -15,6 +16,7 @@ _SO_RCVBUFFORCE = 33
 RECEIVE_BUFFER = 64 << 20
 """How many bytes the kernel is asked to keep."""
 _PAUSE = 0.1  # seconds after an error, which may last
+_IN_C = 65535  # bytes; a sink that reads sockets itself takes no longer datagrams
 
 
 def grow_buffer(sock: socket.socket, wanted: int = RECEIVE_BUFFER) -> int:
@@ -28,24 +30,45 @@ def grow_buffer(sock: socket.socket, wanted: int = RECEIVE_BUFFER) -> int:
 
 
 class DatagramListener(Listener):
-    """Reads datagrams of up to ``longest`` bytes. Of a longer one the whole lines are kept, and one drop is counted."""
+    """Reads datagrams of up to ``longest`` bytes. Of a longer one the whole lines are kept, and one drop is counted.
+
+    A sink that has a method ``receive`` reads the socket itself.
+    """
 
     def __init__(self, sink: Sink, *, longest: int, clock: Clock = SYSTEM_CLOCK) -> None:
         super().__init__(sink, clock)
         self._buffer = memoryview(bytearray(longest))
+        self._receive: Callable[[int, int], int] | None = getattr(sink, "receive", None) if longest <= _IN_C else None
 
     def _read(self, sock: socket.socket) -> None:
         poll = select.poll()
         poll.register(sock, select.POLLIN)
         poll.register(self._woken, select.POLLIN)
         while self._deadline is None:
-            poll.poll()
-            if self._drain(sock) is None:
+            if self._receive is None:
+                poll.poll()
+                received = self._drain(sock)
+            else:
+                received = self._received(sock, self._woken.fileno())
+            if received is None:
                 select.select([self._woken], [], [], _PAUSE)
         if not self._shared:
             self._hang_up(sock)
-        while not self._late and self._drain(sock) == BATCH:
-            pass
+        if self._receive is None:
+            while not self._late and self._drain(sock) == BATCH:
+                pass
+        else:
+            while not self._late and self._received(sock, -1):
+                pass
+
+    def _received(self, sock: socket.socket, wake: int) -> int | None:
+        """Let the sink read the socket itself; return how many datagrams it read last, None after an error."""
+        assert self._receive is not None
+        try:
+            return self._receive(sock.fileno(), wake)
+        except (OSError, MemoryError):
+            self._failed("recv_error", f"reading {self._address} failed")
+            return None
 
     def _drain(self, sock: socket.socket) -> int | None:
         """Hand over up to a batch; return how many datagrams that were, None after an error."""
