@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
-from . import calls, imports, intake, lines, offered, taps, threads, ticks
+from . import calls, imports, intake, lines, memory, offered, taps, threads, ticks
 from .machine import machine
 from .measure import SCALES
 from .rows import Result, judge, plain, table
 
 BENCHMARKS: Mapping[str, ModuleType] = {
     module.__name__.rpartition(".")[2]: module
-    for module in (calls, threads, imports, lines, intake, taps, offered, ticks)
+    for module in (calls, threads, imports, lines, intake, taps, offered, ticks, memory)
 }
 
 

@@ -1,4 +1,4 @@
-"""A measurement in a process of its own, with one twin or the other: ``python -m benchmarks.child MODULE SCALE``.
+"""A measurement in a process of its own: ``python -m benchmarks.child MODULE SCALE [ARGUMENT…]``.
 
 A process can use only one twin, and what one measurement leaves behind would disturb the next.
 """
@@ -33,9 +33,9 @@ def missing(twin: str, package: str = "forwarder") -> str:
     return f"not built: {', '.join(absent)}" if absent else ""
 
 
-def measured(module: str, scale: Scale, twin: str) -> Samples:
-    """Return the samples of ``benchmarks.MODULE.measure(scale)``, run in a new process, under ``twin: name``."""
-    command = [sys.executable, "-m", "benchmarks.child", module, scale.name]
+def measured(module: str, scale: Scale, twin: str, *arguments: str) -> Samples:
+    """Return the samples of ``benchmarks.MODULE.measure(scale, …)``, run in a new process, under ``twin: name``."""
+    command = [sys.executable, "-m", "benchmarks.child", module, scale.name, *arguments]
     done = subprocess.run(command, env=environment(twin), cwd=ROOT, stdout=subprocess.PIPE, check=True)
     samples: Samples = json.loads(done.stdout)
     return {f"{twin}: {name}": costs for name, costs in samples.items()}
@@ -52,5 +52,5 @@ def both_twins(module: str, scale: Scale, package: str) -> tuple[Samples, str]:
 
 
 if __name__ == "__main__":
-    module, scale = sys.argv[1:]
-    json.dump(import_module(f"benchmarks.{module}").measure(SCALES[scale]), sys.stdout)
+    module, scale, *arguments = sys.argv[1:]
+    json.dump(import_module(f"benchmarks.{module}").measure(SCALES[scale], *arguments), sys.stdout)

@@ -1,0 +1,104 @@
+"""What a series takes in memory, all in: what a new process has more of with 100,000 of them than without.
+
+Every instrument was used, an interval has ended, and every one was used again; the window of the last interval is
+in it, as the registry keeps that one, older ones are not.
+"""
+
+import gc
+import os
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+
+from .child import TWINS, measured, missing
+from .measure import Samples, Scale
+from .rows import Row, at_most
+
+__all__ = ["ROWS", "TITLE", "measure", "run"]
+
+TITLE = "Memory of a series"
+_ROUNDS = 3
+_FEW = 5  # samples of a timer
+
+COUNTER, TAGGED, TIMER = "a counter", "a tagged counter", f"a timer with {_FEW} samples"
+TAKEN, TAKEN_TIMER = "a counter through the intake", f"a timer with {_FEW} samples through the intake"
+_GOALS = {COUNTER: 400, TAGGED: 400, TIMER: 800, TAKEN: 400, TAKEN_TIMER: 800}
+ROWS = tuple(
+    Row(f"{twin}: {what}", "bytes", goal=at_most(limit) if twin == "C" else None)
+    for twin, (what, limit) in product(TWINS, _GOALS.items())
+)
+
+
+def run(scale: Scale) -> tuple[Samples, str]:
+    """Return bytes a series: each in a process of its own, for what is freed is not given back."""
+    samples: Samples = {}
+    notes: dict[str, None] = {}
+    for twin, what in product(TWINS, _GOALS):
+        if why := missing(twin, "forwarder" if what in (TAKEN, TAKEN_TIMER) else "metricslib"):
+            notes[why] = None
+            continue
+        for _ in range(min(scale.rounds, _ROUNDS)):
+            for name, costs in measured("memory", scale, twin, what).items():
+                samples.setdefault(name, []).extend(costs)
+    return samples, "; ".join(notes)
+
+
+def measure(scale: Scale, what: str) -> Samples:
+    """Return bytes a series of one kind, with the twin of this process."""
+    from metricslib import Registry
+
+    registry = Registry(max_series=1_000_000, max_tag_sets=1_000_000)
+    use = (_taken if what in (TAKEN, TAKEN_TIMER) else _used)(registry, what, scale.series)
+    before = _resident()
+    use()
+    registry.tick(10, 10.0)
+    use()
+    gc.collect()
+    taken = _resident() - before
+    assert len(registry) >= scale.series
+    return {what: [taken / scale.series]}
+
+
+def _resident() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _used(registry: Any, what: str, count: int) -> Callable[[], None]:
+    def counter(number: int) -> None:
+        registry.counter(f"shop.web.page{number}.hits").inc()
+
+    def tagged(number: int) -> None:
+        hits.tagged(page=number).inc()
+
+    def timer(number: int) -> None:
+        used = registry.timer(f"shop.web.page{number}.time")
+        for sample in range(_FEW):
+            used.observe(sample + number / 64)
+
+    hits = registry.counter("shop.web.hits")
+    use = {COUNTER: counter, TAGGED: tagged, TIMER: timer}[what]
+
+    def all_of_them() -> None:
+        for number in range(count):
+            use(number)
+
+    return all_of_them
+
+
+def _taken(registry: Any, what: str, count: int) -> Callable[[], None]:
+    from forwarder.intake import Intake
+
+    intake = Intake(registry)
+    registry.add_source(intake)
+    intake.feed([b"warm:1|c\nwarm:1|ms"])
+
+    def all_of_them() -> None:
+        for number in range(count):
+            if what == TAKEN:
+                intake.feed([f"shop.web.page{number}.hits:1|c".encode()])
+            else:
+                lines = (f"shop.web.page{number}.time:{sample + number / 64}|ms" for sample in range(_FEW))
+                intake.feed(["\n".join(lines).encode()])
+
+    return all_of_them
