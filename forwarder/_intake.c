@@ -173,21 +173,63 @@ static int32_t ask(Intake *self, int kind, const char *text, uint32_t length) {
     return (int32_t)number;
 }
 
-static void resolve_spelling(Intake *self, run *r) {
+/* Remember which series a spelling means. Too many are all forgotten; without memory it is asked for again. */
+static void remember(Intake *self, const written *w, uint64_t hash, int32_t series) {
     table *t = &self->table;
-    r->series = find_series(t, &r->written, r->hash, next_place(t, (uint32_t)r->hash, r->hash));
-    if (r->series != NOT_FOUND) /* answered for the same key earlier in this batch */
-        return;
-    r->series = ask(self, r->written.kind, r->line, r->length);
-    if (r->series == UNKNOWN)
-        return;
     if (t->spelled >= self->most_spellings) {
         t->spelled = 0;
         t->size = 0;
         for (uint32_t i = 0; i <= t->mask; i++)
             t->spellings[i].series = NOT_FOUND;
     }
-    add_spelling(t, &r->written, r->hash, r->series); /* without memory it is asked for again */
+    add_spelling(t, w, hash, series);
+}
+
+static int32_t known_series(const table *t, const written *w, uint64_t hash) {
+    return find_series(t, w, hash, next_place(t, (uint32_t)hash, hash));
+}
+
+static void resolve_spelling(Intake *self, run *r) {
+    int32_t answer;
+    r->series = known_series(&self->table, &r->written, r->hash);
+    if (r->series != NOT_FOUND) /* answered for the same key earlier in this batch */
+        return;
+    answer = ask(self, r->written.kind, r->line, r->length);
+    r->series = known_series(&self->table, &r->written, r->hash);
+    if (r->series == NOT_FOUND && answer != UNKNOWN)
+        remember(self, &r->written, r->hash, answer);
+    r->series = answer;
+}
+
+static int written_from(PyObject *args, written *w, int *series) {
+    Py_ssize_t length;
+    *w = (written){0};
+    if (!PyArg_ParseTuple(args, series ? "by#i" : "by#", &w->kind, &w->key, &length, series))
+        return -1;
+    w->key_length = (uint32_t)length;
+    w->tags = w->key;
+    return 0;
+}
+
+PyDoc_STRVAR(look_up_doc, "look_up($self, kind, key, /)\n--\n\nReturn the number that is remembered for a key with its "
+                          "tags in it, or -1.");
+
+static PyObject *intake_look_up(Intake *self, PyObject *args) {
+    written w;
+    if (written_from(args, &w, NULL) < 0)
+        return NULL;
+    return PyLong_FromLong(known_series(&self->table, &w, spelling_hash(&self->table, &w)));
+}
+
+PyDoc_STRVAR(remember_doc, "remember($self, kind, key, series, /)\n--\n\nRemember the number for a key.");
+
+static PyObject *intake_remember(Intake *self, PyObject *args) {
+    written w;
+    int series;
+    if (written_from(args, &w, &series) < 0)
+        return NULL;
+    remember(self, &w, spelling_hash(&self->table, &w), series);
+    Py_RETURN_NONE;
 }
 
 static int effect_from(PyObject *tuple, struct effect *into, char **members) {
@@ -757,6 +799,8 @@ static PyMethodDef intake_methods[] = {
     {"account", (PyCFunction)intake_account, METH_NOARGS, "account($self)\n--\n\nReturn the account."},
     {"interrupt", (PyCFunction)intake_interrupt, METH_NOARGS,
      "interrupt($self)\n--\n\nAsk the owner before the next batch."},
+    {"look_up", (PyCFunction)intake_look_up, METH_VARARGS, look_up_doc},
+    {"remember", (PyCFunction)intake_remember, METH_VARARGS, remember_doc},
     {"sweep", (PyCFunction)intake_sweep, METH_VARARGS, sweep_doc},
     {0},
 };

@@ -66,21 +66,28 @@ class BadLines:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self._found: dict[str, tuple[str, int]] = {}  # since the last report: the reason, and how often
         self._recent: deque[tuple[float, str, str]] = deque(maxlen=KEPT)
         self._unlogged = 0
         self._next_log = clock.monotonic()
 
     def add(self, line: str, reason: str, times: int) -> None:
-        """Remember ``line``, which came ``times`` times."""
-        self._unlogged += times
-        self._recent.append((self._clock.time(), line[:SHOWN], reason))
+        """Note ``line``, which came ``times`` times, for the next report."""
+        text = line.rstrip("\r")[:SHOWN]
+        first_reason, before = self._found.get(text, (reason, 0))
+        self._found[text] = first_reason, before + times
 
     def recent(self) -> list[BadLine]:
         """Return the last bad lines, oldest first."""
         return [BadLine(time, ascii(text)[1:-1], reason) for time, text, reason in self._recent.copy()]
 
     def report(self) -> None:
-        """Log the last bad line, if there is one that the log may still take."""
+        """Remember what was noted, each line once, and log the last one if the log may still take it."""
+        if self._found:
+            now = self._clock.time()
+            self._recent.extend((now, text, reason) for text, (reason, _) in self._found.items())
+            self._unlogged += sum(times for _, times in self._found.values())
+            self._found.clear()
         if self._unlogged and (now := self._clock.monotonic()) >= self._next_log:
             last = self.recent()[-1]
             log.warning('bad line, %s: "%s" (%d since the last such message)', last.reason, last.text, self._unlogged)

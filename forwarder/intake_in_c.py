@@ -26,6 +26,7 @@ _KINDS: tuple[Kind, ...] = ("counter", "timer", "histogram", "gauge", "unique")
 """In the order of C's numbers for them."""
 _REFUSED = -2
 """What stands for a refused series, less the place of the cause."""
+_UNKNOWN = -1
 _REFUSALS = ("filtered", "overflow_dropped")
 _CAUSES = ("event", "service_check", *_REFUSALS, "unique_full", "out_of_memory")
 """Why pieces are dropped, in the order of C's account."""
@@ -141,7 +142,14 @@ class IntakeInC:
         self._bad_lines.report()
 
     def _series(self, kind: int, written: str) -> int:
-        key, cause = self._keys.ask(_KINDS[kind], written)
-        if key is None:
-            return _REFUSED - _REFUSALS.index(cause)
-        return self._c.series(kind, key, is_overflow(key))
+        """Ask the registry once for each key as it is written, with its tags in it; C also remembers other spellings."""
+        text = written.encode("utf-8", "surrogatepass")
+        number = self._c.look_up(kind, text)
+        if number == _UNKNOWN:
+            key, cause = self._keys.ask(_KINDS[kind], written)
+            if key is None:
+                number = _REFUSED - _REFUSALS.index(cause)
+            else:
+                number = self._c.series(kind, key, is_overflow(key))
+            self._c.remember(kind, text, number)
+        return number

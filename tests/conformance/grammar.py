@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from .daemons import Case
 
-__all__ = ["cases", "garbage"]
+__all__ = ["cases", "datagrams", "garbage"]
 
 # Few keys, so that lines meet. Names that mean something to JavaScript, integers and dirt among them.
 _NAMES = st.one_of(
@@ -161,5 +161,9 @@ cases = st.builds(_case, st.one_of([st.lists(datagrams, min_size=1, max_size=5) 
 """Some intervals of lines under any options: half of the cases only of good lines, half with odd ones among them."""
 
 _CHARACTERS = st.text(alphabet=":|#@,;=. \t\r\n/+-acdeghmsxTI_019\u00a0\ufeffä", max_size=40)
+datagrams = st.one_of(*_DATAGRAMS, st.lists(_CHARACTERS, max_size=4)).map(
+    lambda texts: [text.encode("utf-8", "surrogatepass") for text in texts]
+)
+"""Datagrams of all of these, as they come at one time."""
 garbage = st.builds(_case, st.lists(st.lists(_CHARACTERS, max_size=4), min_size=1, max_size=2), st.just({}))
 """Anything at all, of characters that mean something."""

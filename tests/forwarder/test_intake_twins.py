@@ -1,0 +1,161 @@
+"""The C intake does what the Python one does: both are fed the same, and everything that comes out is compared."""
+
+import math
+import socket
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from metricslib.twins import load
+from tests.conformance.corpus import CRASHES, LINES
+from tests.conformance.grammar import datagrams
+from tests.test_twins import exact, exact_or_none
+from tests.twins import twin
+
+
+@pytest.fixture(autouse=True)
+def c_is_built():
+    """Without C there are no twins. Where it must be there, as in CI, its absence is an error elsewhere."""
+    if load("forwarder._intake") is None:
+        pytest.skip("the C twins were not built, or are not wanted")
+
+
+class Side:
+    """A registry and an intake of one twin, and what came out of them."""
+
+    def __init__(self, pure, **caps):
+        modules = twin(pure)
+        self.clock = modules["metricslib.testing"].ManualClock()
+        self.registry = modules["metricslib.registry"].Registry(clock=self.clock, exact=5, expire=25, **caps)
+        self.intake = modules["forwarder.intake"].Intake(self.registry, clock=self.clock, members=3)
+        self.registry.add_source(self.intake)
+
+    def do(self, step):
+        """Return everything that can be seen after it."""
+        match step:
+            case "tick":
+                self.clock.advance(10)
+                window = self.registry.tick(int(self.clock.time()), 10).whole
+                collected = self.intake.collected()
+                assert collected.received == collected.aggregated + collected.bad + sum(collected.dropped.values())
+                return [shown(window), seen(collected), self.registry.account.totals(), len(self.registry)]
+            case ("forget", kind, key):
+                return self.registry.forget(kind, [key])
+            case chunks:
+                self.intake.feed(chunks)
+                return [seen(self.intake.counts()), self.intake.bad_lines()]
+
+
+def seen(counts):
+    dropped = {cause: count for cause, count in counts.dropped.items() if count}
+    return [counts.packets, counts.lines, counts.received, counts.aggregated, counts.bad, dropped, counts.seen]
+
+
+def shown(window):
+    """Everything in a window, in its order."""
+    return {
+        "counters": [(key, exact(value), type(value)) for key, value in window.counters.items()],
+        "gauges": [(key, exact(value)) for key, value in window.gauges.items()],
+        "uniques": [(key, sorted(members)) for key, members in window.uniques.items()],
+        "timers": [(key, *contents(value)) for key, value in window.timers.items()],
+        "histograms": [(key, *contents(value)) for key, value in window.histograms.items()],
+    }
+
+
+def contents(distribution):
+    """To the last bit, but for sums of a sketch: there the Python twin does not keep the order."""
+    values, weights = distribution._sorted()
+    summed = [distribution.count, distribution.sum, distribution.sum_squares, *weights]
+    if not distribution.exact:
+        summed = [f"{number:.9g}" for number in summed]
+    return [
+        [exact_or_none(value) for value in (*values, distribution.min, distribution.max)],
+        [number if isinstance(number, str) else exact_or_none(number) for number in summed],
+        distribution.exact,
+    ]
+
+
+FORGETS = st.tuples(
+    st.just("forget"),
+    st.sampled_from(["counter", "timer", "gauge", "unique", "histogram"]),
+    st.sampled_from(["a", "b", "web.hits", "a;t=1", "overflow", "a;overflow=true"]),
+)
+STEPS = st.lists(
+    st.one_of(datagrams, datagrams, st.lists(st.binary(max_size=30), max_size=3), st.just("tick"), FORGETS)
+)
+
+
+@given(STEPS, st.sampled_from([{}, {"max_series": 6}, {"max_tag_sets": 2}]))
+@example(
+    [[b"a:1|c\nb:2|c\na:1|g", b"c:1|c"], "tick", "tick", "tick", "tick", [b"c:1|c\nd:1|c"], "tick"], {"max_series": 2}
+)
+@example([[b"a:9007199254740991|c\n" * 3000], [b"a:0.5|c\na:0.1|c"], "tick"], {})
+@example([[b"u:1|s\nu:2|s\nu:3|s\nu:4|s\nu:1|s\nu:" + b"x" * 300 + b"|s"], "tick"], {})
+@example([[("a:1|c\n" + "é:1|c\n" + "a:1|c|#" + "t" * 5000).encode()], [b"k" * 5000 + b":1|c"], "tick"], {})
+def test_the_same_lines_come_out_the_same(steps, caps):
+    """Whatever the lines, and however batches, ticks, deletions and expiry follow each other."""
+    sides = [Side(pure, **caps) for pure in (True, False)]
+    for step in [*steps, "tick", "tick", "tick"]:
+        assert sides[1].do(step) == sides[0].do(step)
+
+
+@pytest.mark.parametrize("line", [*LINES, *CRASHES], ids=range(len(LINES) + len(CRASHES)))
+def test_every_line_of_the_corpus_comes_out_the_same(line):
+    """Alone, and twice with other lines around it."""
+    sides = [Side(pure) for pure in (True, False)]
+    raw = line if isinstance(line, bytes) else line.encode("utf-8", "surrogatepass")
+    for step in ([raw], "tick", [b"a:1|c\n" + raw + b"\n" + raw + b"\na:2|c"], "tick"):
+        assert sides[1].do(step) == sides[0].do(step)
+
+
+NUMBERS = st.one_of(
+    st.floats(0, 1e300, allow_nan=False).map(repr),
+    st.decimals(0, 10**9, places=9, allow_nan=False, allow_infinity=False).map(str),
+    st.integers(0, 10**25).map(str),
+    st.from_regex(r"[0-9]{0,22}\.?[0-9]{0,22}", fullmatch=True),
+)
+
+
+@given(st.lists(NUMBERS, max_size=20), st.sampled_from(["g", "c", "ms", "h|@0.3"]))
+@example(["9007199254740993", "0.1", "9999999999999999999", "1e-7", "123456789012345.6789", "00.1", "."], "g")
+def test_numbers_are_read_to_the_last_bit(numbers, kind):
+    """As Python's float() reads them, however many digits they have."""
+    sides = [Side(pure) for pure in (True, False)]
+    chunks = ["\n".join(f"k{place}:{number}|{kind}" for place, number in enumerate(numbers)).encode()]
+    for step in (chunks, "tick"):
+        assert sides[1].do(step) == sides[0].do(step)
+
+
+def test_more_than_a_batch_in_one_go():
+    """Many keys, many pieces a line, and lines as long as a datagram can be, cut into pieces of work or not."""
+    lines = [f"k{number % 3000}:{number}|c:{number % 7}|ms:1:2:3|h|#t:{number % 5}" for number in range(20_000)]
+    lines += ["p:" + ":".join(["1"] * count) + "|c" for count in range(1, 200)]
+    lines += ["m" + ":1|c:2|g" * count for count in range(1, 70)]
+    sides = [Side(pure, max_series=20_000) for pure in (True, False)]
+    for step in (["\n".join(lines).encode()], "tick", ["\n".join(lines[::-1]).encode()], "tick"):
+        assert sides[1].do(step) == sides[0].do(step)
+
+
+def test_datagrams_are_received_as_they_are_fed():
+    """Straight from a socket: short and long ones, and empty ones, are what they would be by way of Python."""
+    fed, received = Side(False), Side(False)
+    sender, receiver = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    sent = [b"a:1|c", b"", b"b:2|c\n\n", b"t:1.5|ms\n" * 400, b"x:1|q\nu:z|s", b"k:1|c\n" * 9000]
+    with sender, receiver:
+        for datagram in sent:
+            sender.send(datagram)
+            assert received.intake.receive(receiver.fileno(), -1) == 1
+        assert received.intake.receive(receiver.fileno(), -1) == 0
+    fed.intake.feed(sent)
+    counts = [seen(side.intake.counts())[:-1] for side in (fed, received)]
+    assert counts[0] == counts[1]
+    assert fed.do("tick")[0] == received.do("tick")[0]
+    assert math.isfinite(received.intake.counts().seen)
+
+
+def test_what_cannot_be_received_is_an_error():
+    """OSError, as from a socket; nothing else happens."""
+    side = Side(False)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        side.intake.receive(10**6, -1)
