@@ -142,14 +142,12 @@ class IntakeInC:
         self._bad_lines.report()
 
     def _series(self, kind: int, written: str) -> int:
-        """Ask the registry once for each key as it is written, with its tags in it; C also remembers other spellings."""
+        """Ask the registry once for each key as it is written, tags in it. C remembers other ways of writing it, too."""
         text = written.encode("utf-8", "surrogatepass")
         number = self._c.look_up(kind, text)
         if number == _UNKNOWN:
             key, cause = self._keys.ask(_KINDS[kind], written)
-            if key is None:
-                number = _REFUSED - _REFUSALS.index(cause)
-            else:
-                number = self._c.series(kind, key, is_overflow(key))
+            refused = _REFUSED - _REFUSALS.index(cause) if cause else _UNKNOWN
+            number = refused if key is None else self._c.series(kind, key, is_overflow(key))
             self._c.remember(kind, text, number)
         return number
