@@ -142,7 +142,7 @@ class IntakeInC:
         self._bad_lines.report()
 
     def _series(self, kind: int, written: str) -> int:
-        """Ask the registry once for each key as it is written, tags in it. C remembers other ways of writing it, too."""
+        """Ask the registry once for each key as it is written, tags and all. C remembers other ways of writing it."""
         text = written.encode("utf-8", "surrogatepass")
         number = self._c.look_up(kind, text)
         if number == _UNKNOWN:
