@@ -318,7 +318,7 @@ static inline double within_range(double number) {
 
 static inline void count_piece(series *s, double amount) {
     /* A whole number that is one for certain; sums of these are exact in any order. */
-    int whole = amount == floor(amount) && amount > -0x1p53 && amount < 0x1p53;
+    int whole = amount > -0x1p53 && amount < 0x1p53 && (double)(int64_t)amount == amount;
     if (!s->real_kind && whole)
         s->whole += (int64_t)amount;
     else {
