@@ -100,6 +100,8 @@ class Config:
     socket_group: str = ""
     """Which group Unix sockets' files get; empty: the process's own."""
     receive_buffer: int = 64 << 20
+    udp_threads: int = 1
+    """How many threads hear each UDP address, each with a socket of its own."""
     stop_timeout: float = 10
     log_level: str = "info"
 
@@ -178,6 +180,7 @@ OPTIONS: Mapping[str, Option] = {
     "socket_mode": Option(options.MODE, "file mode of Unix sockets"),
     "socket_group": Option(options.GROUP, "group of Unix sockets, by name or number; none: the process's own"),
     "receive_buffer": Option(options.SIZE, "bytes that the kernel may keep for a UDP socket"),
+    "udp_threads": Option(options.COUNT, "threads, each with a socket, that hear each UDP address"),
     "stop_timeout": Option(options.DURATION, "seconds that the end may take, to deliver what is left", "S"),
     "log_level": Option(options.LEVEL, "how much is logged", "LEVEL"),
     "naming.legacy": Option(options.SWITCH, "statsd's legacy namespace: stats.K, stats_counts.K, stats.timers.K.x"),

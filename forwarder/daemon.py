@@ -7,6 +7,7 @@ the flusher does in the middle of an interval; registry and sockets stay, so no 
 
 import logging
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -63,6 +64,7 @@ _FIXED = (
     "socket_mode",
     "socket_group",
     "receive_buffer",
+    "udp_threads",
     "max_series",
     "max_tag_sets",
     "own_prefix",
@@ -131,7 +133,7 @@ class Daemon:
     def start(self) -> None:
         """Bind every address, then begin. Raises :class:`CannotListen`, and then nothing is left bound."""
         try:
-            doors = self._doors = [self._open(url) for url in self.config.listen]
+            doors = self._doors = [door for url in self.config.listen for door in self._doors_at(url)]
             self._leave_no_socket()
             self._open_console()
             self._serve(self.wire(doors))
@@ -163,8 +165,17 @@ class Daemon:
         self.registry.add_source(own)  # the last one: it speaks of what the others were just asked for
         return own
 
-    def _open(self, url: str) -> Door:
+    def _doors_at(self, url: str) -> list[Door]:
+        """Open an address: of UDP, as many sockets as there are to be threads. One that was handed in is one."""
         address = parse(url)
+        given = self._inherited.take(address)
+        first = self._open(url, address, given)
+        if address.scheme != "udp" or given:
+            return [first]
+        same = address._replace(port=parse(first.label).port)
+        return [first, *(self._open(url, same) for _ in range(1, self.config.udp_threads))]
+
+    def _open(self, url: str, address: Address, given: socket.socket | None = None) -> Door:
         feed: Intake | Relay
         if address.scheme == "graphite":
             feed = Relay(self.flusher.relay, clock=self._clock)
@@ -172,7 +183,6 @@ class Daemon:
             feed = Intake(self.registry, clock=self._clock, keys=max(1 << 20, 2 * self.config.max_series))
         listener = self._listener(address, self._tapped(address, feed))
         self._listeners.append(listener)
-        given = self._inherited.take(address)
         try:
             listener.bind(given)
         except (OSError, UnicodeError) as error:  # the latter for a name that can be none
@@ -202,7 +212,12 @@ class Daemon:
         match address.scheme:
             case "udp":
                 return UdpListener(
-                    address.host, address.port, feed, buffer=self.config.receive_buffer, clock=self._clock
+                    address.host,
+                    address.port,
+                    feed,
+                    buffer=self.config.receive_buffer,
+                    one_of_many=self.config.udp_threads > 1,
+                    clock=self._clock,
                 )
             case "unix":
                 return UnixStreamListener(address.path, feed, mode=mode, group=group, clock=self._clock)
@@ -272,7 +287,8 @@ class Daemon:
     def addresses(self) -> tuple[str, ...]:
         """Every bound address as a URL, listeners first, then the console, the page last."""
         page = (self._page.url.rstrip("/"),) if self._page else ()
-        return (*(listener.address for listener in (*self._listeners, *self._consoles())), *page)
+        bound = dict.fromkeys(listener.address for listener in (*self._listeners, *self._consoles()))
+        return (*bound, *page)
 
     # -- reload
 

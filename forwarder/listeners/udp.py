@@ -19,11 +19,19 @@ _LONGEST = 65535  # what fits into one, so none is ever cut
 class UdpListener(DatagramListener):
     """Hears datagrams on ``host`` and ``port``; port 0 takes a free one. Thread-safe but for bind, start and stop.
 
-    The kernel is asked to keep ``buffer`` bytes while we are busy.
+    The kernel is asked to keep ``buffer`` bytes while we are busy. With ``one_of_many`` others may hear the same port,
+    and the kernel shares out the senders among them.
     """
 
     def __init__(
-        self, host: str, port: int, sink: Sink, *, buffer: int = RECEIVE_BUFFER, clock: Clock = SYSTEM_CLOCK
+        self,
+        host: str,
+        port: int,
+        sink: Sink,
+        *,
+        buffer: int = RECEIVE_BUFFER,
+        one_of_many: bool = False,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         super().__init__(sink, longest=_LONGEST, clock=clock)
         self._host = host
@@ -31,6 +39,7 @@ class UdpListener(DatagramListener):
         self._drops_before = 0
         self._last_drops = 0
         self._buffer_wanted = buffer
+        self._one_of_many = one_of_many
         self.receive_buffer = 0
         """How many bytes the kernel keeps for us while we are busy, as it counts them; known once bound."""
 
@@ -56,6 +65,8 @@ class UdpListener(DatagramListener):
         sock = new_socket(family, socket.SOCK_DGRAM)
         try:
             self.receive_buffer = grow_buffer(sock, self._buffer_wanted)
+            if self._one_of_many:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             sock.bind(address)
         except BaseException:
             sock.close()

@@ -71,6 +71,7 @@ def test_every_option_can_be_given_in_each_way_it_has():
         "socket_mode": ("660", 0o660),
         "socket_group": ("statsd", "statsd"),
         "receive_buffer": ("1e6", 1_000_000),
+        "udp_threads": ("4", 4),
         "stop_timeout": ("0", 0),
         "log_level": ("DEBUG", "debug"),
         "naming.legacy": ("yes", True),

@@ -151,6 +151,21 @@ def test_idle_series_leave(start):
     assert start().registry.expire == 86_400
 
 
+def test_several_threads_hear_one_udp_address(start):
+    """Each has a socket and a table of its own; the address is named once, and all that they took is one sum."""
+    daemon = start(toml="udp_threads = 3\n")
+    assert len(daemon.addresses) == 2
+    for number in range(60):  # from many ports, which the kernel shares out
+        send(daemon.addresses[0], f"a:1|c\nk{number % 7}:{number}|ms\ng:{number}|g")
+    eventually(lambda: received(daemon) == 180)
+    listeners = page(daemon)["sections"]["Listeners"]
+    assert [listener["Listener"] for listener in listeners] == [daemon.addresses[0]] * 3
+    assert sum(listener["Packets"] for listener in listeners) == 60
+    window = daemon.registry.tick(10, 10).whole
+    assert window.counters["a"] == 60
+    assert sum(timer.count for timer in window.timers.values()) == 60
+
+
 def test_a_small_receive_buffer_is_reported(start, caplog, monkeypatch):
     """The log names the sysctl and how much to ask for."""
     monkeypatch.setattr("forwarder.listeners.udp.grow_buffer", lambda sock, wanted: 425_984)
