@@ -121,7 +121,7 @@ def test_a_storm_is_counted_exactly(forwarder: StartForwarder, tmp_path: Path, s
     assert counts["hits"] == counts["observed"] == counts["timed"] == THREADS * CALLS
     assert [counts[f"hits;thread={number}"] for number in range(THREADS)] == [2 * CALLS] * THREADS
     assert counts["statsd.pieces_received"] == counts["statsd.pieces_aggregated"] > 0
-    assert counts["statsd.packets_received"] > 10
+    assert counts["statsd.packets_received"] > 1, "all of it came at once: nothing was flushed while it was counted"
     longest = [window["timers"]["observed"].get("max", 0) for window in windows if "observed" in window["timers"]]
     assert max(longest) == pytest.approx((CALLS - 1) / 1000)
 
