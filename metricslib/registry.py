@@ -308,7 +308,7 @@ class Registry(Instruments):
         whole = self._ledger.window(open_, self._start, end, interval)
         gauges = {key: whole.gauges[key] for key in fresh.gauges if key in whole.gauges}
         new = Window(self._start, end, interval, fresh.counters, fresh.timers, fresh.histograms, gauges, fresh.uniques)
-        return Cut(whole, new), open_
+        return Cut(whole, new, fresh.received), open_
 
     # -- what leaves, and what is left behind
 

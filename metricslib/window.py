@@ -58,7 +58,7 @@ class Aggregates:
     Keys are canonical series texts; distributions are frozen. One owner writes.
     """
 
-    __slots__ = ("counters", "gauges", "histograms", "timers", "uniques")
+    __slots__ = ("counters", "gauges", "histograms", "received", "timers", "uniques")
 
     def __init__(self) -> None:
         self.counters: dict[str, float] = {}
@@ -66,6 +66,8 @@ class Aggregates:
         self.histograms: dict[str, Distribution] = {}
         self.gauges: dict[str, GaugeChange] = {}
         self.uniques: dict[str, frozenset[str]] = {}
+        self.received: dict[str, int] = {}
+        """By sender, the number of the last of its numbered batches that is in this."""
 
     def __getitem__(self, kind: Kind) -> dict[str, Any]:
         values: dict[str, Any] = getattr(self, kind + "s")
@@ -97,6 +99,8 @@ class Aggregates:
             else:
                 for key, value in theirs.items():
                     self.add(kind, key, value)
+        for sender, number in later.received.items():
+            self.received[sender] = max(number, self.received.get(sender, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +144,8 @@ class Cut(NamedTuple):
     """
     fresh: Window
     """What is new since the previous cut: what a statsd server adds up. Idle series are not in it."""
+    received: Mapping[str, int] = {}
+    """By sender, the number of the last of its numbered batches that is new in this cut."""
 
 
 class Source(Protocol):

@@ -58,6 +58,15 @@ class Feed:
         self.forgotten.append((kind, key))
 
 
+class NumberedFeed(Feed):
+    """One that hears numbered batches."""
+
+    def collect(self):
+        collected = Aggregates()
+        collected.received = self.batches.pop(0)
+        return collected
+
+
 # -- instruments
 
 
@@ -571,6 +580,14 @@ def test_what_a_source_collects_is_part_of_every_window(registry, tick):
     assert cut.fresh.counters == {"x": 2, "y": 5}
     assert cut.whole.counters == {"x": 13, "y": 5}
     assert tick().whole.counters == {"x": 0, "y": 0}
+
+
+def test_the_numbers_of_what_was_received_are_in_the_cut_that_holds_it(registry, tick):
+    """In that one alone, whatever a snapshot asked for in between."""
+    registry.add_source(NumberedFeed({"a": 5}, {"b": 1, "a": 7}, {}))
+    registry.snapshot()
+    assert registry.flush(10, 10).received == {"a": 7, "b": 1}
+    assert tick().received == {}
 
 
 def test_a_source_that_goes_is_asked_a_last_time(registry, tick):

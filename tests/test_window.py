@@ -94,6 +94,15 @@ def test_what_was_merged_is_not_changed_by_what_is_merged_later():
     assert whole
 
 
+def test_the_higher_number_of_a_sender_counts():
+    """Whoever has all up to seven has all up to five."""
+    one, two = Aggregates(), Aggregates()
+    one.received, two.received = {"a": 5, "b": 9}, {"a": 7, "b": 8, "c": 1}
+    one.merge(two)
+    assert one.received == {"a": 7, "b": 9, "c": 1}
+    assert two.received == {"a": 7, "b": 8, "c": 1}
+
+
 def test_a_window_is_read_by_kind_and_frozen():
     """Its length is the number of series in it."""
     window = Window(0, 10, 10, counters={"c": 1}, gauges={"g": 2, "h": 3})

@@ -1,0 +1,163 @@
+"""Numbered batches: how a program hands a forwarder its statsd lines so that each is counted exactly once. No I/O.
+
+The sender writes batches, each behind a header, and may ask to be answered soon. The forwarder greets first, and tells
+a sender up to which number everything is safe::
+
+    forwarder                          sender
+    forwarder 1 10                                              protocol 1, an answer comes every 10 seconds
+                                       8f1c0a92b7d3e645 1 23    sender, number, length in bytes
+                                       web.hits:5|c
+                                       depth:3|g
+                                       sync
+    ack 8f1c0a92b7d3e645 1
+
+A sender's numbers rise, with gaps where it had to drop something. A batch is whole or it is not there. One that is
+longer than the reader keeps comes out empty, with the number of its lines, so that it cannot stop those behind it.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+__all__ = ["LONGEST", "Acks", "Numbered", "Reader", "ack", "greeting", "new_batch", "sync"]
+
+LONGEST = 1 << 20
+"""How many bytes of a batch are kept; a sender makes shorter ones."""
+_HEADER = re.compile(rb"([0-9A-Za-z_-]{1,64}) ([1-9][0-9]{0,17}) ([0-9]{1,15})")
+_LONGEST_HEADER = 100
+_GREETING = re.compile(rb"forwarder 1 ([0-9]{1,9})")
+_ACK = re.compile(rb"ack ([0-9A-Za-z_-]{1,64}) ([0-9]{1,18})")
+_SYNC = b"sync"
+
+
+class Numbered(NamedTuple):
+    """A batch of lines with its sender and number. ``too_long`` is how many lines there were if they were not kept."""
+
+    sender: str
+    number: int
+    lines: bytes
+    too_long: int = 0
+
+    @property
+    def framed(self) -> bytes:
+        """The batch as it is written."""
+        return f"{self.sender} {self.number} {len(self.lines)}\n".encode() + self.lines
+
+
+def new_batch(sender: str, number: int, lines: bytes) -> bytes:
+    """Return ``lines`` behind their header. ``sender`` is of up to 64 letters, digits, ``-`` and ``_``."""
+    return Numbered(sender, number, lines).framed
+
+
+def sync() -> bytes:
+    """Return what asks for an answer as soon as it can be had."""
+    return _SYNC + b"\n"
+
+
+def greeting(interval: int) -> bytes:
+    """Return what the forwarder says first: how many seconds it may be until what it reads is safe."""
+    return f"forwarder 1 {interval}\n".encode()
+
+
+def ack(sender: str, number: int) -> bytes:
+    """Return the answer that everything of ``sender`` up to ``number`` is safe."""
+    return f"ack {sender} {number}\n".encode()
+
+
+class Reader:
+    """What one sender writes; how it is cut into chunks changes nothing. Of a batch, up to ``longest`` bytes are kept.
+
+    What makes no sense ends it: nobody could tell where the next batch begins.
+    """
+
+    __slots__ = ("_batch", "_head", "_lines", "_longest", "_missing", "broken", "syncs")
+
+    def __init__(self, longest: int = LONGEST) -> None:
+        self._longest = longest
+        self._head = b""  # the beginning of a header
+        self._batch: Numbered | None = None  # the one that is being read, and
+        self._lines = bytearray()  # what has come of its lines
+        self._missing = 0
+        self.broken = False
+        """Whether what came is no batch, so that nothing more is read."""
+        self.syncs = 0
+        """How often an answer was asked for."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is the beginning of a batch."""
+        return self._batch is not None or bool(self._head)
+
+    def feed(self, chunk: bytes) -> list[Numbered]:
+        """Return the batches that ``chunk`` completes."""
+        whole: list[Numbered] = []
+        at = 0
+        while not self.broken and at < len(chunk):
+            at = self._read_header(chunk, at) if self._batch is None else self._read_lines(chunk, at)
+            if self._batch is not None and not self._missing:
+                whole.append(self._batch._replace(lines=bytes(self._lines)))
+                self._batch = None
+                self._lines.clear()
+        return whole
+
+    def _read_header(self, chunk: bytes, at: int) -> int:
+        end = chunk.find(b"\n", at, at + _LONGEST_HEADER)
+        self._head += chunk[at:end] if end >= 0 else chunk[at : at + _LONGEST_HEADER]
+        if end < 0 or len(self._head) > _LONGEST_HEADER:
+            self.broken = len(self._head) >= _LONGEST_HEADER
+            return len(chunk)
+        header, self._head = self._head, b""
+        if header == _SYNC:
+            self.syncs += 1
+        elif match := _HEADER.fullmatch(header):
+            self._batch = Numbered(match[1].decode(), int(match[2]), b"")
+            self._missing = int(match[3])
+            if self._missing > self._longest:
+                self._batch = self._batch._replace(too_long=1)
+        else:
+            self.broken = True
+        return end + 1
+
+    def _read_lines(self, chunk: bytes, at: int) -> int:
+        assert self._batch is not None
+        part = chunk[at : at + self._missing]
+        self._missing -= len(part)
+        if self._batch.too_long:
+            # The last line feed ends the last line, and begins none.
+            more = part.count(b"\n") - (not self._missing and part.endswith(b"\n"))
+            self._batch = self._batch._replace(too_long=self._batch.too_long + more)
+        else:
+            self._lines += part
+        return at + len(part)
+
+
+class Acks:
+    """What the forwarder answers of ``senders``; how it is cut into chunks changes nothing."""
+
+    __slots__ = ("_tail", "broken", "interval", "safe")
+
+    def __init__(self, senders: Iterable[str]) -> None:
+        self._tail = b""
+        self.interval: int | None = None
+        """In how many seconds what is sent may be expected to be safe; None before the greeting."""
+        self.safe = dict.fromkeys(senders, 0)
+        """Up to which number a sender's batches are safe."""
+        self.broken = False
+        """Whether it is no such forwarder that answers."""
+
+    def feed(self, chunk: bytes) -> None:
+        """Take what came."""
+        *lines, self._tail = (self._tail + chunk).split(b"\n")
+        for line in lines:
+            self._take(line)
+        self.broken = self.broken or len(self._tail) > _LONGEST_HEADER
+
+    def _take(self, line: bytes) -> None:
+        if self.interval is None and (match := _GREETING.fullmatch(line)):
+            self.interval = int(match[1])
+        elif self.interval is not None and (match := _ACK.fullmatch(line)):
+            sender, number = match[1].decode(), int(match[2])
+            if number > self.safe.get(sender, number):
+                self.safe[sender] = number
+        else:
+            self.broken = True
