@@ -8,26 +8,25 @@ A fork leaves it in the parent. In the child it starts again by itself when the 
 child sends nothing.
 """
 
-import atexit
 import logging
 import os
-import sys
 import threading
 import time
-import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from queue import Empty, SimpleQueue
 
-from .account import Account
-from .delivery import Courier, Destination, Status, open_destination
+from .delivery import Batch, Courier, Destination, Status, open_destination
 from .errors import InvalidType
 from .history import History
+from .keepers import Keeper, Keepers
 from .naming import Naming, expanded
 from .own import OwnMetrics
+from .process import at_exit, not_at_exit, tell_of_forks
 from .registry import Registry
 from .schedule import Schedule
+from .survived import Survived
 from .window import Cut
 
 __all__ = ["Flusher", "FlusherStatus"]
@@ -86,7 +85,8 @@ class Flusher:
         self._naming = naming or Naming(prefix=prefix, percentiles=tuple(percentiles))
         self._own = own
         self._schedule = Schedule(interval, registry.clock.time())
-        self._errors = Account()
+        self._survived = Survived("flusher")
+        self._keepers = Keepers()
         self._ticks = 0
         self.turns = 0
         """How often an interval was ended, or kept open because the clock was set back: what a watchdog watches."""
@@ -94,7 +94,7 @@ class Flusher:
         self.left_behind = False
         """Whether this is a forked child's copy of a flusher that runs in the parent, and was not started here yet."""
         self._prepare()
-        _flushers.add(self)
+        tell_of_forks(self)
 
     def _prepare(self) -> None:
         """Make what a process must make for itself: destinations, and everything with a lock in it."""
@@ -103,14 +103,13 @@ class Flusher:
             self._courier(open_destination(url, self.naming, clock=self.registry.clock)) for url in self.to
         ]
         self._leaving: list[Courier] = []
-        self._own_metrics = OwnMetrics(self._own, self.registry.account, self._errors, self._statuses)
+        self._own_metrics = OwnMetrics(self._own, self.registry.account, self._survived.account, self._statuses)
         self._thread: threading.Thread | None = None
         self._stopping = False
         # What wakes the thread, with whom to tell of a flush. A signal handler may stop the program in the middle of
         # such a call: it may put into this queue, but not set an Event again.
         self._bell: SimpleQueue[threading.Event | None] = SimpleQueue()
         self._cutting = threading.Lock()
-        self._logged: set[str] = set()
 
     def _courier(self, destination: Destination) -> Courier:
         return Courier(destination)
@@ -147,7 +146,7 @@ class Flusher:
         for courier in self._couriers:
             courier.start()
         self._thread.start()
-        _at_exit(self.stop)
+        at_exit(self.stop)
 
     def flush(self, timeout: float = 5.0) -> bool:
         """Send the open interval so far, over the stamp at which the tick will send all of it.
@@ -176,7 +175,7 @@ class Flusher:
             self.left_behind = False
             self.registry.release(self)
             return True
-        _not_at_exit(self.stop)
+        not_at_exit(self.stop)
         self._stopping = True
         self._bell.put(None)
         if thread is not threading.current_thread():
@@ -235,12 +234,16 @@ class Flusher:
             self._ticks,
             self._schedule.steps_back,
             self._lag,
-            self._errors.totals(),
+            self._survived.account.totals(),
             self._statuses(),
         )
 
     def _statuses(self) -> list[Status]:
         return [courier.status() for courier in (*self._couriers, *self._leaving)]
+
+    def add_keeper(self, keeper: Keeper) -> None:
+        """Commit what ``keeper`` notes together with each cut, and tell it when that is done."""
+        self._keepers.add(keeper)
 
     def relay(self, points: Sequence[tuple[str, float, int]]) -> None:
         """Pass points that carry their own path and stamp to every destination; unprefixed, and part of no window.
@@ -311,37 +314,28 @@ class Flusher:
                 self._tick(now)
             stamp = self._schedule.open_stamp(now)
             self._end_overdue(stamp)
-            self._send(self.registry.flush(stamp, self.interval), closes=final)
+            self._send(self.registry.flush(stamp, self.interval), closes=False, final=final)
 
-    def _send(self, cut: Cut, *, closes: bool) -> None:
-        """Hand the cut to every courier; destinations that take each slot once get it when it ``closes``."""
+    def _send(self, cut: Cut, *, closes: bool, final: bool = False) -> None:
+        """Let the cut wait for every courier; destinations that take each slot once get it when it is the last."""
+        puts: list[tuple[Courier, Batch]] = []
         for courier in self._couriers:
-            if closes or courier.destination.revise:
-                self._safely(f"encode for {courier.destination.label}", partial(courier.send, cut))
+            if closes or final or courier.destination.revise:
+                self._safely(f"encode for {courier.destination.label}", partial(_encode, courier, cut, puts))
+        self._keepers.commit(cut, partial(_commit, puts), self._survived, closes=closes)
 
     def _safely(self, cause: str, work: Callable[[], object]) -> bool:
-        """Do the work; return whether it raised nothing."""
-        try:
-            work()
-            return True
-        except Exception as error:
-            self._errors.add(cause)
-            if cause not in self._logged:
-                self._logged.add(cause)
-                log.exception(
-                    "flusher: %s failed with %s; it goes on, and this is logged once", cause, type(error).__name__
-                )
-            return False
+        return self._survived.attempt(cause, work)
 
     # -- fork
 
-    def _left_in_parent(self) -> None:
+    def left_in_parent(self) -> None:
         """In a forked child: forget the parent's thread and sockets, and wait for the child's first measurement."""
         self.left_behind = self.left_behind or self._thread is not None
         for courier in self._couriers:
             courier.forget()
         self._thread = None
-        self._errors = Account()
+        self._survived = Survived("flusher")
         self._cutting = threading.Lock()
         self._bell = SimpleQueue()
         if self.left_behind:
@@ -369,31 +363,10 @@ def _place(url: str) -> str:
     return url.partition("?")[0]
 
 
-# -- the end of the process, and forks
+def _encode(courier: Courier, cut: Cut, puts: list[tuple[Courier, Batch]]) -> None:
+    puts.extend([(courier, batch) for batch in courier.destination.encode(cut)])
 
 
-def _at_exit(stop: Callable[[], object]) -> None:
-    """Call ``stop`` when this process ends.
-
-    A child of multiprocessing runs finalizers of its own instead of atexit's.
-    """
-    atexit.register(stop)
-    multiprocessing = sys.modules.get("multiprocessing.util")
-    if multiprocessing and sys.modules["multiprocessing.process"].parent_process() is not None:
-        multiprocessing.Finalize(None, stop, exitpriority=10)
-
-
-def _not_at_exit(stop: Callable[[], object]) -> None:
-    atexit.unregister(stop)
-
-
-_flushers: weakref.WeakSet[Flusher] = weakref.WeakSet()
-
-
-def _forget_parent() -> None:
-    for flusher in list(_flushers):
-        flusher._left_in_parent()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_parent)
+def _commit(puts: Sequence[tuple[Courier, Batch]], notes: Mapping[str, bytes | None]) -> None:
+    for courier, batch in puts:
+        courier.offer(batch)

@@ -27,7 +27,9 @@ FLOORS: Floors = {
     "metricslib/_speedups.*": 0,  # the C twin leans on nothing; each twin's Python file chooses between them
     "metricslib/added.py": 0,
     "metricslib/buckets.py": 0,
+    "metricslib/process.py": 0,
     "metricslib/names.py": 1,
+    "metricslib/survived.py": 1,
     "metricslib/twins.py": 1,
     "metricslib/series.py": 2,
     "metricslib/samples.py": 2,
@@ -50,6 +52,7 @@ FLOORS: Floors = {
     "metricslib/history.py": 8,
     "metricslib/registry.py": 9,
     "metricslib/delivery/*": 9,
+    "metricslib/keepers.py": 10,
     "metricslib/schedule.py": 10,
     "metricslib/own.py": 10,
     "metricslib/flusher.py": 11,

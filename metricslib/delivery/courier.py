@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ..account import Account
 from ..clock import SYSTEM_CLOCK, Clock
-from ..window import Cut
 from ..wire import graphite
 from . import lines
 from .deadline import Deadline
@@ -82,24 +81,17 @@ class Courier:
 
     # -- what is to be delivered
 
-    def send(self, cut: Cut) -> None:
-        """Encode ``cut`` and let it wait. Raises what the destination's encoder raises."""
-        for batch in self.destination.encode(cut):
-            self.spool.put(batch)
-        self._ring()
-
     def relay(self, points: Sequence[graphite.Point]) -> None:
         """Let points that came from elsewhere wait, or count them as dropped, cause ``unsupported``."""
         if not self.destination.relays:
             self.spool.refuse(len(points), "unsupported")
             return
-        for batch in lines.batches(0, graphite.encode_points(points), windows=0):
-            self.spool.put(batch)
-        self._ring()
+        self.offer(*lines.batches(0, graphite.encode_points(points), windows=0))
 
-    def offer(self, batch: Batch) -> None:
-        """Let a batch that is encoded already wait."""
-        self.spool.put(batch)
+    def offer(self, *batches: Batch) -> None:
+        """Let batches wait."""
+        for batch in batches:
+            self.spool.put(batch)
         self._ring()
 
     def _ring(self) -> None:

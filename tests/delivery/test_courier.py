@@ -97,12 +97,11 @@ def test_batches_are_delivered_in_order_and_nothing_is_due_then():
     assert destination.delivered == [b"1\n", b"2\n", b"3\n"]
 
 
-def test_a_window_is_encoded_by_the_destination():
-    """send() takes what the registry cut."""
+def test_a_window_that_arrived_is_counted():
+    """By the batch that stands for it."""
     destination = Fake()
     courier = Courier(destination)
-    window = Window(0, 10, 10)
-    courier.send(Cut(window, window))
+    courier.offer(Batch(10, 1, b"window 10\n"))
     courier.step()
     assert destination.delivered == [b"window 10\n"]
     assert courier.status().windows_sent == 1
@@ -615,7 +614,7 @@ def test_a_statsd_server_that_comes_back_gets_every_increment_once(couriers):
     courier.start()
     for number in range(5):
         window = Window(0, 10, 10, counters={"a": number + 1})
-        courier.send(Cut(window, window))
+        courier.offer(*courier.destination.encode(Cut(window, window)))
     eventually(lambda: not courier.status().up)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", port))

@@ -1,0 +1,51 @@
+"""The end of the process, and forks: who is told of them."""
+
+import atexit
+import os
+import sys
+import weakref
+from collections.abc import Callable
+from typing import Protocol
+
+__all__ = ["Forked", "at_exit", "not_at_exit", "tell_of_forks"]
+
+
+class Forked(Protocol):
+    """What a fork leaves in the parent."""
+
+    def left_in_parent(self) -> None:
+        """In the child: forget the parent's threads, locks and files. Called inside the fork; must start nothing."""
+        ...
+
+
+def at_exit(stop: Callable[[], object]) -> None:
+    """Call ``stop`` when this process ends.
+
+    A child of multiprocessing runs finalizers of its own instead of atexit's.
+    """
+    atexit.register(stop)
+    multiprocessing = sys.modules.get("multiprocessing.util")
+    if multiprocessing and sys.modules["multiprocessing.process"].parent_process() is not None:
+        multiprocessing.Finalize(None, stop, exitpriority=10)
+
+
+def not_at_exit(stop: Callable[[], object]) -> None:
+    """Take back :func:`at_exit`."""
+    atexit.unregister(stop)
+
+
+_told: weakref.WeakSet[Forked] = weakref.WeakSet()
+
+
+def tell_of_forks(one: Forked) -> None:
+    """Call ``one.left_in_parent()`` in every forked child, for as long as ``one`` is in use."""
+    _told.add(one)
+
+
+def _forget_parent() -> None:
+    for one in list(_told):
+        one.left_in_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_parent)

@@ -1,0 +1,125 @@
+"""What keepers note is committed with the cut it is true of, or not at all."""
+
+import logging
+from collections.abc import Iterator, Mapping
+
+import pytest
+
+from metricslib import Flusher, Registry
+from metricslib.keepers import Keepers
+from metricslib.survived import Survived
+from metricslib.testing import ManualClock
+from metricslib.window import Cut, Window
+from tests.peers import GraphitePeer
+
+CUT = Cut(Window(0, 10, 10), Window(0, 10, 10, counters={"a": 1}))
+
+
+class Fake:
+    """Notes how often it was asked, and remembers what it is told of cuts with something new in them."""
+
+    def __init__(self, *, notes: Exception | None = None) -> None:
+        self.broken = notes
+        self.asked: list[tuple[Mapping[str, float], bool]] = []
+        self.told: list[Mapping[str, float]] = []
+        self.restored: Mapping[str, bytes] = {}
+
+    def notes(self, cut: Cut, *, closes: bool) -> Mapping[str, bytes | None]:
+        if self.broken:
+            raise self.broken
+        if cut.fresh.counters:
+            self.asked.append((cut.fresh.counters, closes))
+        return {"fake/asked": b"%d" % len(self.asked)}
+
+    def kept(self, cut: Cut) -> None:
+        if cut.fresh.counters:
+            self.told.append(cut.fresh.counters)
+
+    def restore(self, notes: Mapping[str, bytes]) -> None:
+        if self.broken:
+            raise self.broken
+        self.restored = notes
+
+
+@pytest.fixture
+def peer() -> Iterator[GraphitePeer]:
+    peer = GraphitePeer()
+    yield peer
+    peer.close()
+
+
+def test_notes_of_all_are_committed_before_anyone_is_told():
+    """In one piece, for they belong to one cut."""
+    keepers, one, other = Keepers(), Fake(), Fake()
+    keepers.add(one)
+    keepers.add(other)
+    committed = []
+    keepers.commit(CUT, lambda notes: committed.append((dict(notes), len(one.told))), Survived("test"), closes=True)
+    assert committed == [({"fake/asked": b"1"}, 0)]
+    assert (len(one.told), len(other.told)) == (1, 1)
+
+
+def test_a_keeper_that_fails_costs_the_others_nothing(caplog: pytest.LogCaptureFixture):
+    """It is counted, logged once, and not told that something was kept."""
+    keepers, survived = Keepers(), Survived("test")
+    broken, sound = Fake(notes=RuntimeError("broken")), Fake()
+    keepers.add(broken)
+    keepers.add(sound)
+    committed: list[Mapping[str, bytes | None]] = []
+    with caplog.at_level(logging.ERROR, "metricslib"):
+        keepers.commit(CUT, committed.append, survived, closes=True)
+        keepers.commit(CUT, committed.append, survived, closes=True)
+        keepers.restore({"fake/asked": b"7"}, survived)
+    assert committed == [{"fake/asked": b"1"}, {"fake/asked": b"2"}]
+    assert (broken.told, len(sound.told)) == ([], 2)
+    assert sound.restored == {"fake/asked": b"7"}
+    assert survived.account.totals() == {"notes": 2, "restore": 1}
+    assert len(caplog.records) == 2
+
+
+def test_nobody_is_told_of_a_commit_that_failed():
+    """What is acknowledged then would be lost."""
+
+    def fails(notes: Mapping[str, bytes | None]) -> None:
+        raise OSError("disk")
+
+    keepers, survived, keeper = Keepers(), Survived("test"), Fake()
+    keepers.add(keeper)
+    keepers.commit(CUT, fails, survived, closes=True)
+    assert (len(keeper.asked), keeper.told) == (1, [])
+    assert survived.account.totals() == {"commit": 1}
+
+
+def test_each_cut_is_noted_once_whether_flush_tick_or_stop_made_it(
+    registry: Registry, clock: ManualClock, peer: GraphitePeer
+):
+    """Only the tick closes an interval: what a flush or a stop sent of one may still be continued."""
+    flusher, keeper = Flusher(registry, peer.url, interval=10, own=""), Fake()
+    flusher.add_keeper(keeper)
+    flusher.start()
+    counter = registry.counter("a")
+    counter.inc(1)
+    flusher.flush()
+    counter.inc(2)
+    clock.advance(5)
+    flusher.tick()
+    counter.inc(4)
+    flusher.stop()
+    assert keeper.asked == [({"a": 1}, False), ({"a": 2}, True), ({"a": 4}, False)]
+    assert keeper.told == [{"a": 1}, {"a": 2}, {"a": 4}]
+
+
+def test_what_is_told_waits_for_every_destination_already(registry: Registry, clock: ManualClock):
+    """Including one that is away; a destination that cannot encode costs the commit nothing."""
+    flusher = Flusher(registry, ["graphite://127.0.0.1:9", "graphite://127.0.0.1:10"], own="")
+    waiting: list[int] = []
+
+    class Looks(Fake):
+        def kept(self, cut: Cut) -> None:
+            waiting.extend(status.waiting_points for status in flusher.status().destinations)
+
+    flusher.add_keeper(Looks())
+    registry.counter("a").inc()
+    clock.advance(5)
+    flusher.tick()
+    assert waiting == [2, 2]
