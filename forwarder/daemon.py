@@ -7,7 +7,6 @@ the flusher does in the middle of an interval; registry and sockets stay, so no 
 
 import logging
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,28 +21,17 @@ from metricslib.ledger import Idle
 from metricslib.registry import Registry
 from metricslib.view import Server, application
 
-from .addresses import Address, parse
 from .busiest import Busiest
 from .config import Config, masked
 from .console import Console
+from .entrance import CannotListen, Entrance
 from .health import Health
-from .inherited import Inherited, InvalidSocket
+from .inherited import Inherited
 from .intake import Intake
 from .key_flush import KeyFlush
-from .listeners import (
-    CommandListener,
-    Listener,
-    Sink,
-    Taker,
-    Tap,
-    TcpListener,
-    UdpListener,
-    UnixDatagramListener,
-    UnixStreamListener,
-)
+from .listeners import CommandListener, Listener
 from .notify import Notifier
 from .own import Door, OwnMetrics, own_counters, own_gauge
-from .relay import Relay
 from .repeater import Repeater
 from .vitals import Vitals, vitals
 from .watchdog import Watchdog
@@ -52,8 +40,6 @@ __all__ = ["CannotListen", "Daemon"]
 
 log = logging.getLogger("forwarder")
 
-_SMALL = 4 << 20
-"""Bytes of receive buffer below which a burst of datagrams is soon too much."""
 _FIXED = (
     "listen",
     "http",
@@ -75,14 +61,6 @@ _FIXED = (
 
 def _idle(config: Config) -> Idle:
     return Idle(config.stay, frozenset((*own_counters(config.own_prefix), own_gauge(config.own_prefix))))
-
-
-class CannotListen(MetricsError, OSError):
-    """An address that cannot be had; ``address`` is its URL, and the cause the system's error."""
-
-    def __init__(self, address: str, error: OSError | UnicodeError) -> None:
-        super().__init__(f"cannot listen on {address}: {getattr(error, 'strerror', None) or error}")
-        self.address = address
 
 
 class Daemon:
@@ -117,13 +95,12 @@ class Daemon:
         self.health = Health(config.health)
         self._clock = clock
         self._started = clock.time()
-        self._inherited = inherited or Inherited()
         self._notifier = notifier or Notifier()
-        self._listeners: list[Listener] = []
-        self._doors: list[Door] = []
         self._repeater = Repeater(config.repeat, clock=clock) if config.repeat else None
         keys = config.key_flush
         self._keys = KeyFlush(Busiest(), keys.interval, keys.percent, keys.log, clock=clock) if keys.interval else None
+        takers = (self._repeater, self._keys.busiest if self._keys else None)
+        self._entrance = Entrance(config, self.registry, self.flusher.relay, *takers, inherited=inherited, clock=clock)
         self._console: Console | None = None
         self._commands: CommandListener | None = None
         self._page: Server | None = None
@@ -133,12 +110,11 @@ class Daemon:
     def start(self) -> None:
         """Bind every address, then begin. Raises :class:`CannotListen`, and then nothing is left bound."""
         try:
-            doors = self._doors = [door for url in self.config.listen for door in self._doors_at(url)]
-            self._leave_no_socket()
+            self._entrance.open()
             self._open_console()
-            self._serve(self.wire(doors))
+            self._serve(self.wire(self._entrance.doors))
         except BaseException:
-            for listener in (*self._listeners, *self._consoles()):
+            for listener in (*self._entrance.listeners, *self._consoles()):
                 listener.stop(0)
             raise
         self.flusher.start()
@@ -146,7 +122,7 @@ class Daemon:
             self._repeater.start()
         if self._keys:
             self._keys.start()
-        for listener in (*self._listeners, *self._consoles()):
+        for listener in (*self._entrance.listeners, *self._consoles()):
             listener.start()
         if not self.config.to:
             log.info("no destination: what is measured is shown on the page, and sent nowhere")
@@ -164,77 +140,6 @@ class Daemon:
             self.registry.add_source(self._repeater.own_metrics(config.own_prefix))
         self.registry.add_source(own)  # the last one: it speaks of what the others were just asked for
         return own
-
-    def _doors_at(self, url: str) -> list[Door]:
-        """Open an address: of UDP, as many sockets as there are to be threads. One that was handed in is one."""
-        address = parse(url)
-        given = self._inherited.take(address)
-        first = self._open(url, address, given)
-        if address.scheme != "udp" or given:
-            return [first]
-        same = address._replace(port=parse(first.label).port)
-        return [first, *(self._open(url, same) for _ in range(1, self.config.udp_threads))]
-
-    def _open(self, url: str, address: Address, given: socket.socket | None = None) -> Door:
-        feed: Intake | Relay
-        if address.scheme == "graphite":
-            feed = Relay(self.flusher.relay, clock=self._clock)
-        else:
-            feed = Intake(self.registry, clock=self._clock, keys=max(1 << 20, 2 * self.config.max_series))
-        listener = self._listener(address, self._tapped(address, feed))
-        self._listeners.append(listener)
-        try:
-            listener.bind(given)
-        except (OSError, UnicodeError) as error:  # the latter for a name that can be none
-            raise CannotListen(url, error) from error
-        if isinstance(listener, UdpListener):
-            self._check_buffer(listener, given is not None)
-        return Door(listener.address, feed, listener.counts)
-
-    def _tapped(self, address: Address, feed: Intake | Relay) -> Sink:
-        """Return where the listener is to put what it hears: in ``feed``, and where else it is wanted."""
-        takers: list[Taker] = []
-        if self._repeater and isinstance(feed, Intake):
-            takers.append(self._repeater.blocks if address.scheme in ("tcp", "unix") else self._repeater.datagrams)
-        if self._keys and isinstance(feed, Intake):
-            takers.append(self._keys.busiest.feed)
-        return Tap(feed, takers) if takers else feed
-
-    def _leave_no_socket(self) -> None:
-        """Refuse to start with a socket that nobody would read, for what is sent there would be lost in silence."""
-        if left := self._inherited.left():
-            self._inherited.close()
-            known = ", ".join(self.config.listen) or "none"
-            raise InvalidSocket(left[0], f"was handed in, and no listener has that address; listeners: {known}")
-
-    def _listener(self, address: Address, feed: Sink) -> Listener:
-        mode, group = self.config.socket_mode, self.config.socket_group
-        match address.scheme:
-            case "udp":
-                return UdpListener(
-                    address.host,
-                    address.port,
-                    feed,
-                    buffer=self.config.receive_buffer,
-                    one_of_many=self.config.udp_threads > 1,
-                    clock=self._clock,
-                )
-            case "unix":
-                return UnixStreamListener(address.path, feed, mode=mode, group=group, clock=self._clock)
-            case "unixgram":
-                return UnixDatagramListener(address.path, feed, mode=mode, group=group, clock=self._clock)
-        return TcpListener(address.host, address.port, feed, scheme=address.scheme, clock=self._clock)
-
-    def _check_buffer(self, listener: UdpListener, given: bool) -> None:
-        wanted = self.config.receive_buffer
-        if listener.receive_buffer < min(wanted, _SMALL):
-            log.warning(
-                "%s: the kernel keeps no more than %d bytes while the forwarder is busy, and drops what comes then;"
-                " for more: %s",
-                listener.address,
-                listener.receive_buffer,
-                f"ReceiveBuffer={wanted} in the socket's unit" if given else f"sysctl -w net.core.rmem_max={wanted}",
-            )
 
     def _open_console(self) -> None:
         if self.config.management is None:
@@ -259,7 +164,7 @@ class Daemon:
 
     def vitals(self) -> Vitals:
         """Return how the daemon is, in statsd's few numbers."""
-        counts = [door.feed.counts() for door in self._doors if not door.relays]
+        counts = [door.feed.counts() for door in self._entrance.doors if not door.relays]
         return vitals(self._started, self._clock.time(), counts, self.flusher.status().destinations)
 
     def _sections(self, own: OwnMetrics) -> Mapping[str, Any]:
@@ -287,7 +192,7 @@ class Daemon:
     def addresses(self) -> tuple[str, ...]:
         """Every bound address as a URL, listeners first, then the console, the page last."""
         page = (self._page.url.rstrip("/"),) if self._page else ()
-        bound = dict.fromkeys(listener.address for listener in (*self._listeners, *self._consoles()))
+        bound = dict.fromkeys(listener.address for listener in (*self._entrance.listeners, *self._consoles()))
         return (*bound, *page)
 
     # -- reload
@@ -322,7 +227,7 @@ class Daemon:
         timeout = self.config.stop_timeout if timeout is None else timeout
         deadline = time.monotonic() + timeout
         reading_ends = time.monotonic() + timeout / 3
-        stopped = [listener.stop(max(0.0, reading_ends - time.monotonic())) for listener in self._listeners]
+        stopped = [listener.stop(max(0.0, reading_ends - time.monotonic())) for listener in self._entrance.listeners]
         if self._keys:
             self._keys.stop()
         repeated = not self._repeater or self._repeater.stop(max(0.0, (deadline - time.monotonic()) / 2))
@@ -362,7 +267,7 @@ class Daemon:
         signal.signal(signal.SIGHUP, lambda number, _frame: signals.put(number))
         set_level(self.config.log_level)
         self.start()
-        watchdog = Watchdog(self._notifier, self.flusher, self._listeners)
+        watchdog = Watchdog(self._notifier, self.flusher, self._entrance.listeners)
         watchdog.start()
         print("ready", *self.addresses, file=sys.stderr, flush=True)
         self._notifier.ready(" ".join(self.addresses))

@@ -89,10 +89,11 @@ FLOORS: Floors = {
     "forwarder/console.py": 4,
     "forwarder/own.py": 4,
     "forwarder/from_statsd.py": 4,
-    "forwarder/daemon.py": 5,
-    "forwarder/cli.py": 6,
-    "forwarder/__main__.py": 7,
-    "forwarder/__init__.py": 8,
+    "forwarder/entrance.py": 5,
+    "forwarder/daemon.py": 6,
+    "forwarder/cli.py": 7,
+    "forwarder/__main__.py": 8,
+    "forwarder/__init__.py": 9,
 }
 PACKAGES = ("metricslib", "forwarder")
 SOURCE_SUFFIXES = (".py", ".pyi", ".c")

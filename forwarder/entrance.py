@@ -1,0 +1,148 @@
+"""The entrance: every address that is listened on, and what is fed with what comes in there."""
+
+import logging
+import socket
+from collections.abc import Callable
+
+from metricslib.clock import SYSTEM_CLOCK, Clock
+from metricslib.errors import MetricsError
+from metricslib.registry import Registry
+
+from .addresses import Address, parse
+from .busiest import Busiest
+from .config import Config
+from .inherited import Inherited, InvalidSocket
+from .intake import Intake
+from .listeners import (
+    Listener,
+    Sink,
+    Taker,
+    Tap,
+    TcpListener,
+    UdpListener,
+    UnixDatagramListener,
+    UnixStreamListener,
+)
+from .own import Door
+from .parser import Point
+from .relay import Relay
+from .repeater import Repeater
+
+__all__ = ["CannotListen", "Entrance"]
+
+log = logging.getLogger("forwarder")
+
+_SMALL = 4 << 20
+"""Bytes of receive buffer below which a burst of datagrams is soon too much."""
+
+
+class CannotListen(MetricsError, OSError):
+    """An address that cannot be had; ``address`` is its URL, and the cause the system's error."""
+
+    def __init__(self, address: str, error: OSError | UnicodeError) -> None:
+        super().__init__(f"cannot listen on {address}: {getattr(error, 'strerror', None) or error}")
+        self.address = address
+
+
+class Entrance:
+    """Opens what is configured. Lines go to intakes for ``registry``, and beside them where else they are wanted;
+    Graphite's points go to ``relay``. ``inherited`` are sockets that listeners take in the place of binding their own.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        registry: Registry,
+        relay: Callable[[list[Point]], None],
+        repeater: Repeater | None = None,
+        busiest: Busiest | None = None,
+        *,
+        inherited: Inherited | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._config = config
+        self._registry = registry
+        self._relay = relay
+        self._repeater = repeater
+        self._busiest = busiest
+        self._inherited = inherited or Inherited()
+        self._clock = clock
+        self.listeners: list[Listener] = []
+        self.doors: list[Door] = []
+
+    def open(self) -> None:
+        """Bind every address. Raises :class:`CannotListen`, or :class:`~.inherited.InvalidSocket` for one left over."""
+        for url in self._config.listen:
+            self.doors += self._doors_at(url)
+        self._leave_no_socket()
+
+    def _doors_at(self, url: str) -> list[Door]:
+        """Open an address: of UDP, as many sockets as there are to be threads. One that was handed in is one."""
+        address = parse(url)
+        given = self._inherited.take(address)
+        first = self._open(url, address, given)
+        if address.scheme != "udp" or given:
+            return [first]
+        same = address._replace(port=parse(first.label).port)
+        return [first, *(self._open(url, same) for _ in range(1, self._config.udp_threads))]
+
+    def _open(self, url: str, address: Address, given: socket.socket | None = None) -> Door:
+        feed: Intake | Relay
+        if address.scheme == "graphite":
+            feed = Relay(self._relay, clock=self._clock)
+        else:
+            feed = Intake(self._registry, clock=self._clock, keys=max(1 << 20, 2 * self._config.max_series))
+        listener = self._listener(address, self._tapped(address, feed))
+        self.listeners.append(listener)
+        try:
+            listener.bind(given)
+        except (OSError, UnicodeError) as error:  # the latter for a name that can be none
+            raise CannotListen(url, error) from error
+        if isinstance(listener, UdpListener):
+            self._check_buffer(listener, given is not None)
+        return Door(listener.address, feed, listener.counts)
+
+    def _tapped(self, address: Address, feed: Intake | Relay) -> Sink:
+        """Return where the listener is to put what it hears: in ``feed``, and where else it is wanted."""
+        takers: list[Taker] = []
+        if self._repeater and isinstance(feed, Intake):
+            takers.append(self._repeater.blocks if address.scheme in ("tcp", "unix") else self._repeater.datagrams)
+        if self._busiest and isinstance(feed, Intake):
+            takers.append(self._busiest.feed)
+        return Tap(feed, takers) if takers else feed
+
+    def _leave_no_socket(self) -> None:
+        """Refuse to start with a socket that nobody would read, for what is sent there would be lost in silence."""
+        if left := self._inherited.left():
+            self._inherited.close()
+            known = ", ".join(self._config.listen) or "none"
+            raise InvalidSocket(left[0], f"was handed in, and no listener has that address; listeners: {known}")
+
+    def _listener(self, address: Address, feed: Sink) -> Listener:
+        mode, group = self._config.socket_mode, self._config.socket_group
+        match address.scheme:
+            case "udp":
+                return UdpListener(
+                    address.host,
+                    address.port,
+                    feed,
+                    buffer=self._config.receive_buffer,
+                    one_of_many=self._config.udp_threads > 1,
+                    clock=self._clock,
+                )
+            case "unix":
+                return UnixStreamListener(address.path, feed, mode=mode, group=group, clock=self._clock)
+            case "unixgram":
+                return UnixDatagramListener(address.path, feed, mode=mode, group=group, clock=self._clock)
+        return TcpListener(address.host, address.port, feed, scheme=address.scheme, clock=self._clock)
+
+    def _check_buffer(self, listener: UdpListener, given: bool) -> None:
+        wanted = self._config.receive_buffer
+        if listener.receive_buffer < min(wanted, _SMALL):
+            log.warning(
+                "%s: the kernel keeps no more than %d bytes while the forwarder is busy, and drops what comes then;"
+                " for more: %s",
+                listener.address,
+                listener.receive_buffer,
+                f"ReceiveBuffer={wanted} in the socket's unit" if given else f"sysctl -w net.core.rmem_max={wanted}",
+            )
