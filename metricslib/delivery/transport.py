@@ -1,32 +1,28 @@
 """Bytes to a place: over TCP and Unix stream sockets with confirmation, over UDP and Unix datagrams without.
 
-A stream's peer confirms by closing. We write all, close our side, and read to the end of file: the peer read to the end
-before it closed. When it closes before we have, or with bytes of ours not acknowledged, it did not read all; when it
-closes with bytes unread, the kernel turns that into a reset. A timeout says nothing, so nothing is confirmed.
-
-Names are resolved at each connection and all addresses are tried, with an equal share of the time that is left. Waits
-are short and look at the deadline again and again, so that it can be brought forward from outside. Only the resolver
-cannot be interrupted; after it nothing is sent if the deadline has passed.
+Names are resolved at each connection and all addresses are tried, with an equal share of the time that is left. The
+resolver alone cannot be interrupted; after it nothing is sent if the deadline has passed.
 """
 
 import errno
-import fcntl
 import os
 import select
 import socket
 import struct
-import termios
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from . import lines
+from .channel import SLICE, Channel, Plain, wait
 from .deadline import Deadline
 from .destination import Undelivered
 
-__all__ = ["Datagrams", "Endpoint", "Stream"]
+__all__ = ["Datagrams", "Endpoint", "Resolve", "Stream"]
 
-_SLICE = 0.05
+Resolve = Callable[..., Sequence[tuple[Any, ...]]]
+"""What :func:`socket.getaddrinfo` does."""
+
 _BURST = 32
 _PAUSE = 0.001
 """Seconds between bursts of UDP: a receiver's buffer holds about ninety datagrams."""
@@ -44,11 +40,11 @@ class Endpoint(NamedTuple):
             return self.path
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
-    def addresses(self, kind: int) -> list[tuple[int, Any]]:
+    def addresses(self, kind: int, resolve: Resolve | None = None) -> list[tuple[int, Any]]:
         """Return families and addresses, asking the resolver. Raises OSError or UnicodeError."""
         if self.path:
             return [(socket.AF_UNIX, self.path)]
-        found = socket.getaddrinfo(self.host, self.port, type=kind)
+        found = (resolve or socket.getaddrinfo)(self.host, self.port, type=kind)
         return list(dict.fromkeys((int(family), address) for family, _, _, _, address in found))
 
 
@@ -57,8 +53,9 @@ class _Transport:
 
     kind: int
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, resolve: Resolve | None = None) -> None:
         self.endpoint = endpoint
+        self._resolve = resolve
         self._socket: socket.socket | None = None
 
     def close(self, opened: socket.socket | None = None) -> None:
@@ -70,7 +67,7 @@ class _Transport:
             opened.close()
 
     def _connect(self, deadline: Deadline) -> socket.socket:
-        addresses = self.endpoint.addresses(self.kind)
+        addresses = self.endpoint.addresses(self.kind, self._resolve)
         error: OSError = OSError("the name has no address")
         for place, (family, address) in enumerate(addresses):
             opened = self._socket = socket.socket(family, self.kind)
@@ -91,9 +88,22 @@ class _Transport:
 
 
 class Stream(_Transport):
-    """TCP or a Unix stream socket. Each payload has a connection of its own."""
+    """TCP or a Unix stream socket. Each payload has a connection of its own.
+
+    ``secure`` makes a :class:`.channel.Channel` of a connected socket before a deadline, or raises OSError.
+    """
 
     kind = socket.SOCK_STREAM
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        secure: Callable[[socket.socket, Deadline], Channel] = Plain,
+        *,
+        resolve: Resolve | None = None,
+    ) -> None:
+        super().__init__(endpoint, resolve)
+        self._secure = secure
 
     def send(self, payload: bytes, deadline: Deadline, *, again: bool) -> None:
         """Return when the peer has read every byte of ``payload``.
@@ -106,11 +116,11 @@ class Stream(_Transport):
         unwritten = memoryview(payload)
         try:
             opened = self._connect(deadline)
+            channel = self._secure(opened, deadline)
             while unwritten:
-                _await(opened, select.POLLOUT, deadline)
-                unwritten = unwritten[opened.send(unwritten) :]
+                unwritten = unwritten[channel.send(unwritten, deadline) :]
                 started = True
-            _confirm(opened, deadline)
+            channel.confirm(deadline)
         except (OSError, UnicodeError) as error:
             reason = self._reason(error)
             if opened is not None and started and unwritten:
@@ -128,8 +138,14 @@ class Datagrams(_Transport):
 
     kind = socket.SOCK_DGRAM
 
-    def __init__(self, endpoint: Endpoint, *, pause: Callable[[float], object] | None = None) -> None:
-        super().__init__(endpoint)
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        pause: Callable[[float], object] | None = None,
+        resolve: Resolve | None = None,
+    ) -> None:
+        super().__init__(endpoint, resolve)
         self._pause = pause or time.sleep
 
     def send(self, datagrams: Sequence[bytes], deadline: Deadline) -> dict[str, int]:
@@ -176,23 +192,14 @@ def _establish(opened: socket.socket, address: Any, share: Deadline, deadline: D
             raise TimeoutError
         code = opened.connect_ex(address)
         if code == errno.EINPROGRESS:
-            _await(opened, select.POLLOUT, deadline, share)
+            wait(opened, select.POLLOUT, deadline, share)
             code = opened.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code == errno.EAGAIN and share.left():  # the queue of a Unix socket is full; there is nothing to poll
-            time.sleep(min(_SLICE, share.left()))
+            time.sleep(min(SLICE, share.left()))
         elif code:
             raise OSError(code, os.strerror(code))
         else:
             return
-
-
-def _await(opened: socket.socket, event: int, *deadlines: Deadline) -> None:
-    poll = select.poll()
-    poll.register(opened, event)
-    while left := min(deadline.left() for deadline in deadlines):
-        if poll.poll(min(left, _SLICE) * 1000):
-            return
-    raise TimeoutError
 
 
 def _send_one(opened: socket.socket, datagram: bytes, deadline: Deadline) -> bool:
@@ -201,7 +208,7 @@ def _send_one(opened: socket.socket, datagram: bytes, deadline: Deadline) -> boo
         try:
             opened.send(datagram)
         except BlockingIOError:
-            _await(opened, select.POLLOUT, deadline)
+            wait(opened, select.POLLOUT, deadline)
         except OSError as error:
             if error.errno == errno.EMSGSIZE:
                 return False
@@ -218,32 +225,3 @@ def _abort(opened: socket.socket) -> None:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     except OSError:  # it is gone already
         pass
-
-
-def _confirm(opened: socket.socket, deadline: Deadline) -> None:
-    """Return when the peer has closed after reading everything; raise OSError when it has closed otherwise."""
-    early = ConnectionAbortedError("closed before it had read all")
-    if _ended(opened):
-        raise early
-    opened.shutdown(socket.SHUT_WR)
-    while not _ended(opened):
-        _await(opened, select.POLLIN, deadline)
-    if opened.family != socket.AF_UNIX and _unacknowledged(opened):
-        raise early
-
-
-def _ended(opened: socket.socket) -> bool:
-    """Whether the peer has closed its side; what it says meanwhile is of no interest."""
-    try:
-        return not opened.recv(65536)
-    except BlockingIOError:
-        return False
-
-
-def _unacknowledged(opened: socket.socket) -> int:
-    """Bytes that the peer's kernel has not acknowledged."""
-    try:
-        answer: bytes = fcntl.ioctl(opened.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
-    except OSError:  # a system that does not tell
-        return 0
-    return int(struct.unpack("i", answer)[0])

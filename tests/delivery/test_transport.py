@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from metricslib.delivery import transport
+from metricslib.delivery import channel, transport
 from metricslib.delivery.deadline import Deadline
 from metricslib.delivery.destination import Undelivered
 from metricslib.delivery.transport import Datagrams, Endpoint, Stream
@@ -136,7 +136,7 @@ def test_an_end_that_comes_before_ours_confirms_nothing(peer, over: threading.Ev
     class Late(Stream):
         def _connect(self, deadline):
             opened = super()._connect(deadline)
-            transport._await(opened, select.POLLIN, deadline)  # until the end is there
+            channel.wait(opened, select.POLLIN, deadline)  # until the end is there
             return opened
 
     def end_at_once(connection):
@@ -158,7 +158,7 @@ def test_an_end_without_our_last_bytes_acknowledged_confirms_nothing():
         with theirs:
             threading.Timer(0.05, theirs.shutdown, (socket.SHUT_WR,)).start()
             with pytest.raises(ConnectionAbortedError):
-                transport._confirm(ours, Deadline(20))
+                channel.Plain(ours, Deadline(20)).confirm(Deadline(20))
 
 
 def test_a_peer_that_dies_with_bytes_unread_confirms_nothing(connect):
@@ -175,7 +175,7 @@ def test_where_nobody_listens_nothing_is_lost(refused_port: int, tmp_path: Path)
         assert str(endpoint) in failure.reason
 
 
-def test_all_addresses_of_a_name_are_tried(peer, refused_port: int, monkeypatch: pytest.MonkeyPatch):
+def test_all_addresses_of_a_name_are_tried(peer, refused_port: int):
     """The first may be dead; the name is asked for again at each connection."""
     one = peer(read_all)
     asked = []
@@ -184,27 +184,25 @@ def test_all_addresses_of_a_name_are_tried(peer, refused_port: int, monkeypatch:
         asked.append(host)
         return [(socket.AF_INET, 0, 0, "", ("127.0.0.1", number)) for number in (refused_port, one.port)]
 
-    monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    stream = Stream(Endpoint("graphite.test", 2003))
+    stream = Stream(Endpoint("graphite.test", 2003), resolve=resolve)
     stream.send(b"a 1 1700000000\n", Deadline(20), again=True)
     stream.send(b"a 1 1700000010\n", Deadline(20), again=True)
     assert asked == ["graphite.test"] * 2
 
 
 @pytest.mark.parametrize("error", [socket.gaierror(-2, "Name or service not known"), UnicodeError("label too long")])
-def test_a_name_that_cannot_be_resolved_is_a_failure_like_any_other(monkeypatch: pytest.MonkeyPatch, error):
+def test_a_name_that_cannot_be_resolved_is_a_failure_like_any_other(error):
     """The payload remains, and the reason says why."""
 
     def resolve(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    failure = fails(Stream(Endpoint("graphite.test", 2003)), LINES, again=False)
+    failure = fails(Stream(Endpoint("graphite.test", 2003), resolve=resolve), LINES, again=False)
     assert failure.remaining == LINES
     assert failure.reason == f"graphite.test:2003: {error.args[-1]}"
 
 
-def test_after_a_slow_resolver_nothing_is_sent(peer, monkeypatch: pytest.MonkeyPatch):
+def test_after_a_slow_resolver_nothing_is_sent(peer):
     """When the deadline passed meanwhile, the payload may have been given up: it must not arrive any more."""
     one = peer(read_all)
     now = [0.0]
@@ -213,9 +211,9 @@ def test_after_a_slow_resolver_nothing_is_sent(peer, monkeypatch: pytest.MonkeyP
         now[0] += 10
         return [(socket.AF_INET, 0, 0, "", ("127.0.0.1", one.port))]
 
-    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    stream = Stream(Endpoint("graphite.test", 2003), resolve=resolve)
     with pytest.raises(Undelivered):
-        Stream(Endpoint("graphite.test", 2003)).send(LINES, Deadline(5, lambda: now[0]), again=True)
+        stream.send(LINES, Deadline(5, lambda: now[0]), again=True)
     one.close()
     assert one.received == []
 
@@ -418,7 +416,7 @@ def test_a_wait_ends_when_the_socket_is_ready():
     with one, other:
         other.send(b"x")
         begin = time.monotonic()
-        transport._await(one, select.POLLIN, Deadline(20))
+        channel.wait(one, select.POLLIN, Deadline(20))
         assert time.monotonic() - begin < 5
 
 
