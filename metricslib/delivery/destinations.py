@@ -1,13 +1,14 @@
 """URL in, destination out: what each scheme means, and what is wrong with a URL that means nothing.
 
-=========================  =============================================================
-``graphite://host:2003``   Graphite's lines over TCP; ``graphite+udp://`` over UDP
-``statsd://host:8125``     deltas over UDP; ``statsd+tcp://`` over TCP
-``statsd+unix:///path``    deltas over a Unix stream socket; ``statsd+unixgram:///path`` datagrams
-``whisper:///dir``         Graphite's files, ``?retentions=10s:1d,1m:30d,10m:1y``
-``file:///path.jsonl``     a line of JSON a window
-``console:``               Graphite's lines to standard output
-=========================  =============================================================
+===============================  =============================================================
+``graphite://host:2003``         Graphite's lines over TCP; ``graphite+udp://`` over UDP
+``graphite+pickle://host:2004``  the same points in frames of pickle, over TCP
+``statsd://host:8125``           deltas over UDP; ``statsd+tcp://`` over TCP
+``statsd+unix:///path``          deltas over a Unix stream socket; ``statsd+unixgram:///path`` datagrams
+``whisper:///dir``               Graphite's files, ``?retentions=10s:1d,1m:30d,10m:1y``
+``file:///path.jsonl``           a line of JSON a window
+``console:``                     Graphite's lines to standard output
+===============================  =============================================================
 
 All take ``?timeout=5s`` (an attempt's), ``?spool_bytes=67108864`` and ``?max_age=1d``, and those that are sent whole
 slots ``?revise=off``: each slot once, when it is complete. A time is in seconds, or has a unit: s, m, h, d, w.
@@ -23,11 +24,12 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import InvalidDestination, InvalidType
 from ..naming import Naming
+from .carriers import Carrier, LineDatagrams, LineStream, PickleStream
 from .destination import Destination, Options
 from .files import ConsoleDestination, FileDestination
 from .graphite import GraphiteDestination
 from .statsd import StatsdDestination
-from .transport import Endpoint
+from .transport import Datagrams, Endpoint, Resolve, Stream
 from .whisper_files import RETENTIONS, WhisperDestination, parse_retentions
 
 __all__ = ["SCHEMES", "open_destination", "split_urls", "without_secrets"]
@@ -35,6 +37,7 @@ __all__ = ["SCHEMES", "open_destination", "split_urls", "without_secrets"]
 SCHEMES = (
     "graphite",
     "graphite+udp",
+    "graphite+pickle",
     "statsd",
     "statsd+tcp",
     "statsd+unix",
@@ -44,23 +47,30 @@ SCHEMES = (
     "console",
 )
 
-_HOSTS = SCHEMES[:4]
+_PORTS = {"graphite": 2003, "graphite+udp": 2003, "graphite+pickle": 2004, "statsd": 8125, "statsd+tcp": 8125}
 _COMMON = ("timeout", "spool_bytes", "max_age")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhdw]?)")
 
 
 def open_destination(
-    url: str, naming: Naming, *, clock: Clock = SYSTEM_CLOCK, console: TextIO | None = None
+    url: str,
+    naming: Naming,
+    *,
+    clock: Clock = SYSTEM_CLOCK,
+    console: TextIO | None = None,
+    resolve: Resolve | None = None,
 ) -> Destination:
     """Return the destination that ``url`` names. Nothing is connected or written yet.
+
+    ``resolve`` takes the place of :func:`socket.getaddrinfo` for Graphite's hosts.
 
     Raises :class:`~..errors.InvalidDestination`, whose text and ``url`` hold no user info and no option's value.
     """
     if not isinstance(url, str):
         raise InvalidType("destination", url, "a URL")
     try:
-        return _open(url, naming, clock, console)
+        return _open(url, naming, clock, console, resolve)
     except ValueError as error:
         raise InvalidDestination(without_secrets(url), str(error)) from None
 
@@ -86,7 +96,7 @@ def without_secrets(url: str) -> str:
     return re.sub(r"(?<=:)(//)?.*@", r"\1", place, flags=re.DOTALL) + question + ("…" if question else "")
 
 
-def _open(url: str, naming: Naming, clock: Clock, console: TextIO | None) -> Destination:
+def _open(url: str, naming: Naming, clock: Clock, console: TextIO | None, resolve: Resolve | None) -> Destination:
     scheme, colon, _ = url.partition(":")
     scheme = scheme.lower()
     if not colon or scheme not in SCHEMES:
@@ -94,17 +104,17 @@ def _open(url: str, naming: Naming, clock: Clock, console: TextIO | None) -> Des
         hint = f"did you mean {close[0]}:" if close else f"known are {', '.join(SCHEMES)}"
         raise ValueError(f"unknown scheme; {hint}")
     parts = urlsplit(url)
-    if "@" in (url if scheme in _HOSTS else parts.netloc) or parts.fragment:
+    if "@" in (url if scheme in _PORTS else parts.netloc) or parts.fragment:
         raise ValueError("takes no user name, password or fragment")
     query = _query(parts, scheme)
     retentions = query.pop("retentions", RETENTIONS)
     options = Options(**{name: _OPTIONS[name](name, text) for name, text in query.items()})
-    if scheme in _HOSTS:
-        endpoint = _host(parts, scheme, 2003 if scheme.startswith("graphite") else 8125)
-        kind = socket.SOCK_STREAM if scheme in ("graphite", "statsd+tcp") else socket.SOCK_DGRAM
+    if scheme in _PORTS:
+        endpoint = _host(parts, scheme, _PORTS[scheme])
         label = f"{scheme}://{endpoint}"
         if scheme.startswith("graphite"):
-            return GraphiteDestination(label, endpoint, naming, options, kind=kind, clock=clock)
+            return GraphiteDestination(label, _carrier(scheme, endpoint, resolve), naming, options, clock=clock)
+        kind = socket.SOCK_STREAM if scheme == "statsd+tcp" else socket.SOCK_DGRAM
         return StatsdDestination(label, endpoint, naming, options, kind=kind)
     if scheme == "console":
         if parts.netloc or parts.path:
@@ -118,6 +128,13 @@ def _open(url: str, naming: Naming, clock: Clock, console: TextIO | None) -> Des
         return _whisper(label, path, naming, options, retentions, clock)
     kind = socket.SOCK_STREAM if scheme == "statsd+unix" else socket.SOCK_DGRAM
     return StatsdDestination(label, Endpoint(path=path), naming, options, kind=kind)
+
+
+def _carrier(scheme: str, endpoint: Endpoint, resolve: Resolve | None) -> Carrier:
+    if scheme == "graphite+udp":
+        return LineDatagrams(Datagrams(endpoint, resolve=resolve))
+    stream = Stream(endpoint, resolve=resolve)
+    return PickleStream(stream) if scheme == "graphite+pickle" else LineStream(stream)
 
 
 def _whisper(label: str, path: str, naming: Naming, options: Options, text: str, clock: Clock) -> Destination:

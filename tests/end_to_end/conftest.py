@@ -24,7 +24,7 @@ PID_DIR = {root}/storage
 LINE_RECEIVER_INTERFACE = 127.0.0.1
 LINE_RECEIVER_PORT = {port}
 PICKLE_RECEIVER_INTERFACE = 127.0.0.1
-PICKLE_RECEIVER_PORT = 0
+PICKLE_RECEIVER_PORT = {pickle_port}
 CACHE_QUERY_INTERFACE = 127.0.0.1
 CACHE_QUERY_PORT = 0
 ENABLE_TAGS = False
@@ -42,6 +42,11 @@ def free_port() -> int:
         return port
 
 
+def _is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 class Carbon:
     """A carbon-cache in a directory of its own, which keeps the points of a thousand intervals."""
 
@@ -49,8 +54,9 @@ class Carbon:
         self.root = root
         self.interval = interval
         self.port = free_port()
+        self.pickle_port = free_port()
         (root / "storage" / "log").mkdir(parents=True)
-        (root / "carbon.conf").write_text(CARBON_CONF.format(root=root, port=self.port))
+        (root / "carbon.conf").write_text(CARBON_CONF.format(root=root, port=self.port, pickle_port=self.pickle_port))
         (root / "storage-schemas.conf").write_text(SCHEMAS.format(interval=interval))
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -58,8 +64,12 @@ class Carbon:
     def url(self) -> str:
         return f"graphite://127.0.0.1:{self.port}"
 
+    @property
+    def pickle_url(self) -> str:
+        return f"graphite+pickle://127.0.0.1:{self.pickle_port}"
+
     def start(self) -> None:
-        """Start, and wait until it takes lines."""
+        """Start, and wait until it takes lines and frames."""
         command = [sys.executable, str(Path(sys.executable).parent / "carbon-cache.py")]
         command += ["--nodaemon", f"--config={self.root}/carbon.conf", "start"]
         environment = {**os.environ, "GRAPHITE_ROOT": str(self.root)}
@@ -69,8 +79,7 @@ class Carbon:
         eventually(self._listens)
 
     def _listens(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+        return all(_is_open(port) for port in (self.port, self.pickle_port))
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         """End it; what it only had in memory is gone."""

@@ -11,6 +11,8 @@ from functools import partial
 import pytest
 
 from metricslib import Flusher, Registry
+from metricslib.delivery import Courier, open_destination
+from metricslib.naming import Naming
 from metricslib.testing import ManualClock
 from tests.peers import eventually
 
@@ -146,3 +148,32 @@ def test_a_flush_in_mid_interval_is_replaced_by_the_whole_interval(carbon: Carbo
     program.interval()
     assert program.flusher.flush(timeout=30)
     eventually(lambda: carbon.read("stats.counters.shop.web1.early.count", program.stamps) == [7])
+
+
+def test_pickle_brings_what_lines_bring(carbon: Carbon):
+    """Windows and relayed points, sent as lines and in frames of pickle: the files hold the same numbers to the bit."""
+    clock = ManualClock(time=(time.time() // 10 - 100) * 10 + 1)
+    registry = Registry(clock=clock)
+    rng = random.Random(7)
+    for number in range(1200):  # more than two frames
+        registry.gauge(f"g.{number}").set(rng.uniform(-1, 1) * 10 ** rng.randint(-20, 20))
+    registry.counter("hits", tags=TAGS).inc(3)
+    stamp = int(clock.time() // 10 * 10 + 10)
+    cut = registry.tick(stamp, 10)
+    for name, url in (("lines", carbon.url), ("pickle", carbon.pickle_url)):
+        courier = Courier(open_destination(url, Naming(prefix=name)))
+        courier.offer(*courier.destination.encode(cut))
+        courier.relay([(f"{name}.relayed;k=é", 1e300, stamp)])
+        while courier.step() is not None:
+            pass
+        assert courier.status().points_sent == 1203
+
+    paths = [f"stats.gauges.%s.g.{number}" for number in range(1200)]
+    paths += ["stats.counters.%s.hits.count" + TAGGED, "%s.relayed;k=é"]
+
+    def read(name: str) -> list[float | None]:
+        return [carbon.read(path % name, [stamp])[0] for path in paths]
+
+    eventually(lambda: None not in read("pickle") + read("lines"))
+    assert read("pickle") == read("lines")
+    assert read("pickle")[-2:] == [3, 1e300]
