@@ -40,6 +40,10 @@ __all__ = ["CannotListen", "Daemon"]
 
 log = logging.getLogger("forwarder")
 
+GRACE = 0.5
+"""Seconds after the end of an interval in which what comes still belongs to it. Programs that measure with this library
+send at the same multiples of the interval at which the forwarder's own end: without it, chance would say into which of
+two slots of Graphite an interval of theirs goes, and one may get two and the next none."""
 _FIXED = (
     "listen",
     "http",
@@ -76,6 +80,7 @@ class Daemon:
         clock: Clock = SYSTEM_CLOCK,
         inherited: Inherited | None = None,
         notifier: Notifier | None = None,
+        grace: float = GRACE,
     ) -> None:
         self.config = config
         self.registry = Registry(
@@ -91,6 +96,7 @@ class Daemon:
             interval=config.interval,
             naming=config.naming,
             own=config.own_prefix if config.own_account else "",
+            grace=grace,
         )
         self.health = Health(config.health)
         self._clock = clock

@@ -49,7 +49,7 @@ class FlusherStatus:
     steps_back: int
     """How often windows followed a clock that was set back to stamps already used."""
     lag: float
-    """Seconds by which the last tick came late."""
+    """Seconds by which the last tick came late, the grace not counted."""
     errors: dict[str, int]
     """Errors survived, by cause."""
     destinations: list[Status]
@@ -61,8 +61,9 @@ class Flusher:
     ``to`` is one destination URL or several; with none, intervals end and are kept for the page. ``prefix`` goes in
     front of every name; ``{host}`` and ``{pid}`` in it are filled in. ``percentiles`` are those sent for timers and
     histograms. ``naming`` replaces prefix and percentiles by a whole :class:`~.naming.Naming`. ``own`` is the name
-    under which the library's own metrics are sent; empty for none. Raises :class:`~.errors.InvalidDestination` and
-    :class:`~.errors.InvalidOption` for what cannot work.
+    under which the library's own metrics are sent; empty for none. An interval ends ``grace`` seconds after its
+    boundary: who is sent what others measured in the same intervals waits so long for them. Raises
+    :class:`~.errors.InvalidDestination` and :class:`~.errors.InvalidOption` for what cannot work.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Flusher:
         naming: Naming | None = None,
         own: str = "metricslib",
         history: History | None = None,
+        grace: float = 0.0,
     ) -> None:
         if not isinstance(registry, Registry):
             raise InvalidType("registry", registry, "a Registry")
@@ -84,7 +86,8 @@ class Flusher:
         self.history = history or History()
         self._naming = naming or Naming(prefix=prefix, percentiles=tuple(percentiles))
         self._own = own
-        self._schedule = Schedule(interval, registry.clock.time())
+        self._grace = grace
+        self._schedule = Schedule(interval, self._now())
         self._survived = Survived("flusher")
         self._keepers = Keepers()
         self._ticks = 0
@@ -200,7 +203,7 @@ class Flusher:
         """
         to = (to,) if isinstance(to, str) else tuple(to)
         filled = replace(naming, prefix=expanded(naming.prefix))
-        schedule = self._schedule.changed(interval, self.registry.clock.time())
+        schedule = self._schedule.changed(interval, self._now())
         destinations = [open_destination(url, filled, clock=self.registry.clock) for url in to]
         with self._cutting:
             leaving = list(zip(self.to, self._couriers, strict=True))
@@ -255,6 +258,10 @@ class Flusher:
 
     # -- the thread
 
+    def _now(self) -> float:
+        """The time by which intervals end."""
+        return self.registry.clock.time() - self._grace
+
     def _run(self) -> None:
         while not self._stopping:
             if not self._safely("tick", self._turn):
@@ -266,7 +273,7 @@ class Flusher:
 
     def _turn(self) -> None:
         """Wait for the next tick or for something asked of the thread, and do it."""
-        delay = self._schedule.delay(self.registry.clock.time())
+        delay = self._schedule.delay(self._now())
         if delay == 0:
             self.tick()
             return
@@ -285,7 +292,7 @@ class Flusher:
     def tick(self) -> None:
         """End the interval now. The background thread does this when it is due; tests with a clock of their own may."""
         with self._cutting:
-            self._tick(self.registry.clock.time())
+            self._tick(self._now())
 
     def _tick(self, now: float) -> None:
         stamp = self._schedule.tick(now)
@@ -309,7 +316,7 @@ class Flusher:
 
     def _flush(self, *, final: bool = False) -> None:
         with self._cutting:
-            now = self.registry.clock.time()
+            now = self._now()
             if self._schedule.delay(now) == 0:
                 self._tick(now)
             stamp = self._schedule.open_stamp(now)
@@ -348,7 +355,7 @@ class Flusher:
     def _begin_in_child(self) -> None:
         self.left_behind = False
         before = self.naming.prefix
-        self._schedule = Schedule(self.interval, self.registry.clock.time())
+        self._schedule = Schedule(self.interval, self._now())
         self._prepare()
         if before == self.naming.prefix and any(not courier.destination.deltas for courier in self._couriers):
             log.warning(

@@ -80,6 +80,26 @@ def test_a_flush_sends_the_slot_so_far_and_the_tick_all_of_it(
     assert peer.at("stats.counters.a.count") == [7, 0]
 
 
+def test_an_interval_ends_when_its_grace_is_over(registry: Registry, clock: ManualClock, peer: GraphitePeer):
+    """What comes within it belongs to the slot of the boundary, flushed or not; what comes then, to the next."""
+    counter = registry.counter("a")
+    flusher = Flusher(registry, peer.url, interval=10, own="", grace=0.5)
+    flusher.start()
+    clock.advance(5.4)
+    counter.inc(1)
+    assert flusher.flush()
+    assert peer.at("stats.counters.a.count") == [1]
+    counter.inc(2)
+    clock.advance(0.2)
+    assert flusher.flush()
+    assert peer.values["stats.counters.a.count", 1_700_000_010] == 3
+    counter.inc(4)
+    clock.advance(9.8)
+    counter.inc(8)
+    assert flusher.stop()
+    assert peer.at("stats.counters.a.count") == [3, 12]
+
+
 def test_with_revise_off_a_slot_is_sent_once(registry: Registry, clock: ManualClock, peer: GraphitePeer):
     """Receivers that keep the first value, or both, get each slot when it is complete, or at the end."""
     flusher = Flusher(registry, f"{peer.url}?revise=off", interval=10, own="")

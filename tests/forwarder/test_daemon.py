@@ -14,6 +14,7 @@ import requests
 from forwarder.config import Config, of_file, of_flags, settle
 from forwarder.daemon import CannotListen, Daemon
 from metricslib.errors import InvalidDestination
+from metricslib.testing import ManualClock
 from tests.peers import GraphitePeer, eventually
 
 HOUR = 3600
@@ -74,6 +75,32 @@ def received(daemon):
 
 
 # -- through it
+
+
+def test_what_programs_send_at_the_end_of_an_interval_is_of_that_interval(peer):
+    """They end theirs at the same moment, so it comes a little after: each slot has one interval, not two or none."""
+    clock = ManualClock(1_700_000_001)
+    given = {"listen": ["tcp://127.0.0.1:0"], "to": [peer.url], "http": "off", "console": "off"}
+    daemon = Daemon(settle(of_flags(given)), clock=clock)
+    daemon.start()
+    try:
+        for late in (0.01, 0.3, 0.02, 0.4):
+            clock.advance(10 - 1 + late)
+            daemon.flusher.flush()  # ends the interval, if it may end yet
+            confirmed(daemon.addresses[0], "a:1|c")
+            clock.advance(1 - late)
+            assert daemon.flusher.flush()
+    finally:
+        daemon.stop(5)
+    assert [peer.values["stats.counters.a.count", 1_700_000_000 + end] for end in (10, 20, 30, 40)] == [1, 1, 1, 1]
+
+
+def confirmed(address, text):
+    """Send a program's lines, and wait until the other side has taken them."""
+    with socket.create_connection(("127.0.0.1", port_of(address)), timeout=30) as sock:
+        sock.sendall(text.encode())
+        sock.shutdown(socket.SHUT_WR)
+        assert sock.recv(1) == b""
 
 
 def test_every_kind_of_listener_ends_in_graphite(start, peer, tmp_path):
