@@ -23,7 +23,7 @@ from typing import Any
 
 from metricslib.account import Account
 from metricslib.clock import SYSTEM_CLOCK, Clock
-from metricslib.distribution import Distribution
+from metricslib.distribution import Readable
 from metricslib.names import join, split
 from metricslib.registry import Registry
 from metricslib.series import Kind
@@ -184,7 +184,7 @@ def _listed(values: Mapping[str, Any]) -> Iterator[str]:
 
 def _plain(value: Any) -> Any:
     """Return ``value`` as JSON has it; a distribution as the page's JSON tells it of an open interval."""
-    if isinstance(value, Distribution):
+    if isinstance(value, Readable):
         if not value.count:
             return {"count": 0}
         return {name: _plain(getattr(value, name)) for name in ("count", "sum", "mean", "min", "max")}

@@ -46,12 +46,26 @@ class Admission:
             return None
         if filtered in self._admitted:
             return filtered
-        if filtered.tags and len(self._tag_sets.get((filtered.kind, filtered.name), ())) >= self._max_tag_sets:
+        if self._too_many_tag_sets(filtered):
             return self._overflow(filtered, filtered.name, Series(filtered.kind, filtered.name, OVERFLOW))
         if len(self._admitted) >= self._max_series:
             return self._overflow(filtered, filtered.kind + "s", Series(filtered.kind, "overflow"))
         self.readmit(filtered)
         return filtered
+
+    def restore(self, series: Series) -> bool:
+        """Let in a series of an earlier process, which has the filters behind it; return whether there is room."""
+        if series.tags == OVERFLOW or series.name == "overflow":  # stands for others, and takes no room
+            return True
+        if series not in self._admitted and (
+            self._too_many_tag_sets(series) or len(self._admitted) >= self._max_series
+        ):
+            return False
+        self.readmit(series)
+        return True
+
+    def _too_many_tag_sets(self, series: Series) -> bool:
+        return bool(series.tags) and len(self._tag_sets.get((series.kind, series.name), ())) >= self._max_tag_sets
 
     def readmit(self, series: Series) -> None:
         """The series, admitted once and expired since, is in use again: it counts, over a cap too, for it is held."""

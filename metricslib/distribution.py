@@ -6,20 +6,21 @@ or largest share of the samples, counts per bucket. Count, sum, sum of squares, 
 How samples are stored is :mod:`~.samples`, and what the sketch's buckets are :mod:`~.buckets`. Adding two sketches
 bucket by bucket loses nothing, in any order.
 
-A distribution is written by one owner, then frozen, and from then on read by anybody.
+A distribution is written by one owner, then frozen, and from then on read by anybody. One that was written down and
+read again after a restart is read like any other (:class:`Restored`).
 """
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from itertools import accumulate
 from operator import add, mul
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .samples import EXACT, Samples
+from .samples import EXACT, Samples, SamplesInPython
 
-__all__ = ["EXACT", "NO_SAMPLES", "Distribution", "Share"]
+__all__ = ["EXACT", "NO_SAMPLES", "Distribution", "Readable", "Restored", "Share", "merged"]
 
 
 class Share(NamedTuple):
@@ -37,21 +38,20 @@ class Share(NamedTuple):
         return self.sum / self.weight
 
 
-class Distribution(Samples):
-    """Weighted samples, kept exactly up to ``limit`` of them and as a sketch beyond.
+if TYPE_CHECKING:
+    _Stored = Samples
+else:
+    _Stored = object
 
-    ``count`` is the sum of the weights; it and ``sum``, ``sum_squares``, ``min`` and ``max`` may be read once the
-    distribution is frozen. Sums run over the sorted samples, smallest first, while they are kept. Values must be finite
-    and weights positive: whoever adds has checked them.
-    """
+
+class Readable(_Stored):
+    """What stored samples say once they are frozen, whichever twin stores them."""
 
     __slots__ = ()
 
     def __repr__(self) -> str:
         kept = f"{len(self._samples)} samples" if self.exact else f"sketch of {len(self._buckets or ())} buckets"
         return f"<Distribution {kept}, count {self.count:g}>"
-
-    # -- reading, once frozen
 
     @property
     def mean(self) -> float:
@@ -154,6 +154,15 @@ class Distribution(Samples):
             else:
                 yield (*least, *most, value)[0], weight
 
+    def parts(self) -> dict[str, Any]:
+        """Return all that is stored, by name: ``limit``, and either ``samples`` and ``weights`` (None: all 1), or what
+        :class:`Restored` takes.
+        """
+        if self.exact:
+            return {"limit": self.limit, "samples": self._samples, "weights": self._weights}
+        names = ("limit", "count", "sum", "sum_squares", "min", "max")
+        return {**{name: getattr(self, name) for name in names}, "unit": self._unit, "buckets": self._buckets}
+
     def _common_weight(self) -> float:
         """The weight that all samples share, or 0."""
         if not self.exact:
@@ -171,6 +180,61 @@ class Distribution(Samples):
         values, weights = self._sorted()
         unit = self._common_weight() or 1
         return values, weights if unit == 1 else [round(weight / unit) for weight in weights], unit
+
+
+class Distribution(Readable, Samples):
+    """Weighted samples, kept exactly up to ``limit`` of them and as a sketch beyond.
+
+    ``count`` is the sum of the weights; it and ``sum``, ``sum_squares``, ``min`` and ``max`` may be read once the
+    distribution is frozen. Sums run over the sorted samples, smallest first, while they are kept. Values must be finite
+    and weights positive: whoever adds has checked them.
+    """
+
+    __slots__ = ()
+
+
+if TYPE_CHECKING:
+    _InPython = Distribution
+else:
+
+    class _InPython(Readable, SamplesInPython):
+        __slots__ = ()
+
+
+class Restored(_InPython):
+    """A sketch as it once was, put together from its parts instead of from samples.
+
+    Stored in Python beside either twin. It takes in distributions of both; the other way round there is :func:`merged`.
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        buckets: Mapping[int, float] | None = None,
+        *,
+        limit: int,
+        count: float = 0,
+        sum: float = 0.0,
+        sum_squares: float = 0.0,
+        min: float = math.inf,
+        max: float = -math.inf,
+        unit: float | None = None,
+    ) -> None:
+        """``unit`` is what every sample weighs, 0 where they differ; without ``buckets`` there is no sample yet."""
+        super().__init__(limit=limit)
+        if buckets is not None:
+            self._buckets, self._unit = dict(buckets), unit
+            self.count, self.sum, self.sum_squares, self.min, self.max = count, sum, sum_squares, min, max
+
+
+def merged(one: Distribution, other: Distribution) -> Distribution:
+    """Return both in a new, frozen distribution; they stay as they are."""
+    restored = isinstance(one, Restored) or isinstance(other, Restored)
+    both = (Restored if restored else Distribution)(limit=max(one.limit, other.limit))
+    both.merge(one)
+    both.merge(other)
+    return both.freeze()
 
 
 NO_SAMPLES = Distribution().freeze()

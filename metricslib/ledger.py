@@ -36,7 +36,7 @@ class Total:
     For counters ``sum`` is the total; ``powers`` and ``count`` are distributions'.
     """
 
-    __slots__ = ("active", "count", "gauge", "idle", "powers", "sum")
+    __slots__ = ("active", "count", "gauge", "idle", "place", "powers", "sum")
 
     def __init__(self, active: float) -> None:
         self.active = active
@@ -48,6 +48,19 @@ class Total:
         self.sum: float = 0
         self.powers: dict[int, float] | None = None
         """Weight of the samples in (2ᵖ⁻¹, 2ᵖ] by p; for timers in milliseconds."""
+        self.place: int | None = None
+        """Where it stands among the series that are remembered over a restart; None: not settled yet."""
+
+    def add(self, later: "Total") -> None:
+        """Add what happened to the same series afterwards."""
+        self.active = later.active
+        self.gauge = self.gauge if later.gauge is None else later.gauge
+        self.count += later.count
+        self.sum += later.sum
+        if later.powers:
+            powers = self.powers = self.powers or {}
+            for power, weight in later.powers.items():
+                powers[power] = powers.get(power, 0) + weight
 
     def copy(self) -> "Total":
         """Return a total that stays as this one is now."""
@@ -103,6 +116,12 @@ class Ledger:
         )
 
     def close(self, open_: Aggregates, end: float) -> None:
+        """Add a whole interval to the totals, and let what is idle grow older. :meth:`window` was called with it."""
+        self.add(open_, end)
+        for kind in self.idle.stay:
+            self._age(kind, open_)
+
+    def add(self, open_: Aggregates, end: float) -> None:
         """Add a whole interval to the totals. :meth:`window` was called with it."""
         totals = self._totals["counter"]
         for key, count in open_.counters.items():
@@ -127,14 +146,13 @@ class Ledger:
         totals = self._totals["unique"]
         for key in open_.uniques:
             totals[key].active = end
-        for kind in self.idle.stay:
-            self._age(kind, open_)
 
     def _bring_back(self, kind: Kind, key: str) -> None:
         totals = self._totals[kind]
         if key in totals and self._has_left(kind, key):
             total = totals[key] = totals.pop(key)
             total.idle = 0
+            total.place = None
 
     def _age(self, kind: Kind, open_: Aggregates) -> None:
         active = open_[kind]
@@ -162,3 +180,30 @@ class Ledger:
     def forget(self, kind: Kind, key: str) -> None:
         """Drop an expired series."""
         self._totals[kind].pop(key, None)
+
+    # -- over a restart
+
+    def entries(self, of: Aggregates | None = None) -> list[tuple[Kind, str, Total]]:
+        """Return the series in ``of``, or all, each with its total."""
+        return [
+            (kind, key, totals[key])
+            for kind, totals in self._totals.items()
+            for key in (totals if of is None else of[kind])
+            if key in totals
+        ]
+
+    def restore(self, earlier: Mapping[Kind, Mapping[str, Total]]) -> None:
+        """Put what is known from an earlier process before what is known already, and add the two up."""
+        for kind, totals in earlier.items():
+            later = self._totals[kind]
+            self._totals[kind] = {**totals, **{key: total for key, total in later.items() if key not in totals}}
+            for key in totals.keys() & later.keys():
+                totals[key].add(later[key])
+
+    def reckon_idle(self, end: float, interval: float) -> None:
+        """Have every series idle as it would be, had there been a window every ``interval`` seconds up to ``end``."""
+        for kind, totals in self._totals.items():
+            for key, total in totals.items():
+                total.idle = 1 + max(0, int((end - total.active) // interval))
+                if self._has_left(kind, key):
+                    total.gauge = None

@@ -6,12 +6,10 @@ exclude each other by one.
 """
 
 import logging
-import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from .account import Account
 from .admission import OVERFLOW, Admission
@@ -25,32 +23,19 @@ from .instrument import Instrument
 from .instruments import Instruments
 from .ledger import Idle, Ledger, Total
 from .names import Tags
+from .process import tell_of_forks
 from .series import KINDS, Filter, Kind, Series, series_of
+from .snapshot import Snapshot
 from .timer import Timer
 from .unique import Unique
-from .window import Aggregates, Cut, Source, Window
+from .window import Aggregates, Cut, OpenInterval, Source, Window
 
-__all__ = ["Registry", "Snapshot"]
+__all__ = ["Registry"]
 
 log = logging.getLogger("metricslib")
 
 _CLASSES: Mapping[Kind, type[Instrument]] = {kind.kind: kind for kind in (Counter, Timer, Histogram, Gauge, Unique)}
 _LOCK_TIMEOUT = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """A registry at one moment. Reading it changes nothing; callback gauges are as of the last tick."""
-
-    time: float
-    open: Window
-    """The interval that is open, until now."""
-    last: Window | None
-    """The last whole interval; None before the first tick."""
-    totals: Mapping[Kind, Mapping[str, Total]]
-    """Lifetime totals over all whole intervals, by kind and key."""
-    dropped: Mapping[str, int]
-    """What was refused or dropped since the start, by cause."""
 
 
 class Registry(Instruments):
@@ -88,7 +73,7 @@ class Registry(Instruments):
         self._first_use: list[Callable[[], None]] = []
         self._owner: object = None
         self._start_anew()
-        _registries.add(self)
+        tell_of_forks(self)
 
     def _start_anew(self) -> None:
         self._lock = threading.Lock()
@@ -100,6 +85,9 @@ class Registry(Instruments):
         """The stamp under which the open interval was sent so far; None if nothing of it was."""
         self._fresh = Aggregates()  # of the open interval: what no cut took yet
         self._last: Window | None = None
+        self._active = Aggregates()  # what happened in the interval of the last cut
+        self.restored = False
+        """Whether it has gone on from an earlier process once; from then on it knows better than any note."""
 
     # -- instruments
 
@@ -308,7 +296,45 @@ class Registry(Instruments):
         whole = self._ledger.window(open_, self._start, end, interval)
         gauges = {key: whole.gauges[key] for key in fresh.gauges if key in whole.gauges}
         new = Window(self._start, end, interval, fresh.counters, fresh.timers, fresh.histograms, gauges, fresh.uniques)
+        self._active = open_
         return Cut(whole, new, fresh.received), open_
+
+    # -- over a restart
+
+    def remembered(self, *, everything: bool = False) -> tuple[list[tuple[Kind, str, Total]], OpenInterval | None]:
+        """Return what an heir of this process has to know: series with their totals, and the open interval if it was
+        sent in its middle.
+
+        The series are those to which something happened in the interval of the last cut, or all. Only ticks change a
+        total.
+        """
+        with self._locked():
+            sent = Aggregates()
+            sent.merge(self._sent)
+            opened = None if self.sent_as is None else OpenInterval(self._start, self.sent_as, sent)
+            return self._ledger.entries(None if everything else self._active), opened
+
+    def readmit(self, series: Series) -> bool:
+        """Let in a series that an earlier process had; return whether there is room under the caps."""
+        return self._admission.restore(series)
+
+    def restore(self, totals: Mapping[Kind, Mapping[str, Total]], opened: OpenInterval | None, interval: int) -> None:
+        """Go on from what an earlier process remembered: series in order, and the open interval if there was one.
+
+        If that is still open, it counts as sent: it is in whole windows, and not in fresh ones. If its time is over,
+        it has its slot, and goes into the totals alone. ``interval`` is that of the windows to come.
+        """
+        with self._locked():
+            self.restored = True
+            boundary = int(self.clock.time() // interval) * interval
+            self._ledger.restore(totals)
+            if opened and opened.end == boundary + interval and self.sent_as in (None, opened.end):
+                opened.sent.merge(self._sent)
+                self._start, self.sent_as, self._sent = opened
+            elif opened:
+                self._ledger.window(opened.sent, opened.start, opened.end, interval)
+                self._ledger.add(opened.sent, opened.end)
+            self._ledger.reckon_idle(boundary, interval)
 
     # -- what leaves, and what is left behind
 
@@ -358,20 +384,9 @@ class Registry(Instruments):
         for name in self._admission.newly_full():
             log.warning("too many series: what is new under %s goes to an overflow series from now on", name)
 
-    def _after_fork_in_child(self) -> None:
+    def left_in_parent(self) -> None:
+        """In a forked child: begin with nothing, for what the parent had measured is the parent's to send."""
         self.account = self._admission.account = Account()
         self._start_anew()
         for instrument in [*self._instruments.values(), *self._asleep.values()]:
             instrument._forget()
-
-
-_registries: weakref.WeakSet[Registry] = weakref.WeakSet()
-
-
-def _forget_parent() -> None:
-    for registry in list(_registries):
-        registry._after_fork_in_child()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_parent)

@@ -16,7 +16,7 @@ from .added import added
 from .buckets import bucket, bucket_counts, bucket_middle, bucket_power
 from .twins import load
 
-__all__ = ["EXACT", "Samples"]
+__all__ = ["EXACT", "Samples", "SamplesInPython"]
 
 EXACT = 256
 """How many samples a distribution keeps as they are before it becomes a sketch."""
@@ -185,6 +185,9 @@ class Samples:
         values = [min(max(bucket_middle(key), self.min), self.max) for key in keys]
         return values, [self._buckets[key] for key in keys]
 
+
+SamplesInPython = Samples
+"""Also where the C twin takes its place."""
 
 if not TYPE_CHECKING and (_speedups := load("metricslib._speedups")) is not None:
     Samples = _speedups.Samples

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from .distribution import Distribution
+from .distribution import Distribution, merged
 from .series import KINDS, Kind
 
-__all__ = ["ABSENT", "Aggregates", "Cut", "GaugeChange", "Source", "Window", "total"]
+__all__ = ["ABSENT", "Aggregates", "Cut", "GaugeChange", "OpenInterval", "Source", "Window", "total"]
 
 
 def total(one: float, other: float) -> float:
@@ -43,13 +43,6 @@ class GaugeChange(NamedTuple):
 
 ABSENT = GaugeChange(math.nan)
 """The gauge has no value now: its callback failed."""
-
-
-def _merged(one: Distribution, other: Distribution) -> Distribution:
-    both = Distribution(limit=max(one.limit, other.limit))
-    both.merge(one)
-    both.merge(other)
-    return both.freeze()
 
 
 class Aggregates:
@@ -88,7 +81,7 @@ class Aggregates:
         elif kind == "unique":
             values[key] |= value
         else:
-            values[key] = _merged(values[key], value)
+            values[key] = merged(values[key], value)
 
     def merge(self, later: "Aggregates") -> None:
         """Add all that happened in ``later``, which stays as it is."""
@@ -146,6 +139,15 @@ class Cut(NamedTuple):
     """What is new since the previous cut: what a statsd server adds up. Idle series are not in it."""
     received: Mapping[str, int] = {}
     """By sender, the number of the last of its numbered batches that is new in this cut."""
+
+
+class OpenInterval(NamedTuple):
+    """The interval that is open, as far as it was sent in its middle."""
+
+    start: float
+    end: int
+    """The stamp under which it was sent."""
+    sent: Aggregates
 
 
 class Source(Protocol):

@@ -13,12 +13,12 @@ from fnmatch import translate
 from heapq import nsmallest
 
 from ..delivery import Status
-from ..distribution import Distribution
+from ..distribution import Readable
 from ..flusher import FlusherStatus
 from ..ledger import Total
 from ..names import Tags, split
-from ..registry import Snapshot
 from ..series import KINDS, Kind
+from ..snapshot import Snapshot
 from ..window import Window
 from ..wire.graphite import number
 
@@ -154,7 +154,7 @@ def _found(window: Window, kind: Kind, key: str, percents: tuple[float, ...] | N
         return None
     if kind == "gauge":
         return _finite({"value": value})
-    if isinstance(value, Distribution):
+    if isinstance(value, Readable):
         return _finite(dict(_statistics(value, window.interval, percents)))
     count = value if kind == "counter" else len(value)
     if kind == "unique" or percents is None:
@@ -163,7 +163,7 @@ def _found(window: Window, kind: Kind, key: str, percents: tuple[float, ...] | N
 
 
 def _statistics(
-    distribution: Distribution, interval: float, percents: tuple[float, ...] | None
+    distribution: Readable, interval: float, percents: tuple[float, ...] | None
 ) -> Iterator[tuple[str, float | None]]:
     """Yield what an interval's samples say: a count of 0 and nothing else when there is none."""
     yield "count", distribution.count

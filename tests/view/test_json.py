@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metricslib.flusher import FlusherStatus
-from metricslib.registry import Snapshot
 from metricslib.series import KINDS
+from metricslib.snapshot import Snapshot
 from metricslib.view.as_json import as_json
 from metricslib.view.report import report
 from metricslib.window import Window

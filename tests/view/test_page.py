@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from metricslib.delivery import Status
 from metricslib.flusher import FlusherStatus
 from metricslib.ledger import Total
-from metricslib.registry import Snapshot
+from metricslib.snapshot import Snapshot
 from metricslib.view.page import page
 from metricslib.view.query import Query
 from metricslib.view.report import report

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from metricslib.distribution import Distribution
 from metricslib.ledger import Total
-from metricslib.registry import Registry, Snapshot
+from metricslib.registry import Registry
+from metricslib.snapshot import Snapshot
 from metricslib.view.report import matcher, percentile_name, report
 from metricslib.window import Window
 

@@ -1,0 +1,25 @@
+"""What a registry knows at one moment: the value that the page, the JSON and tests read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .ledger import Total
+from .series import Kind
+from .window import Window
+
+__all__ = ["Snapshot"]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A registry at one moment. Reading it changes nothing; callback gauges are as of the last tick."""
+
+    time: float
+    open: Window
+    """The interval that is open, until now."""
+    last: Window | None
+    """The last whole interval; None before the first tick."""
+    totals: Mapping[Kind, Mapping[str, Total]]
+    """Lifetime totals over all whole intervals, by kind and key."""
+    dropped: Mapping[str, int]
+    """What was refused or dropped since the start, by cause."""
