@@ -1,5 +1,7 @@
 """Peers for tests: a forwarder of one's own, a Graphite that can be read, and a wait with an end."""
 
+import contextlib
+import random
 import signal
 import socket
 import subprocess
@@ -12,17 +14,32 @@ from typing import Any
 
 import requests
 
-__all__ = ["Forwarder", "GraphitePeer", "eventually", "send"]
+__all__ = ["PATIENCE", "Forwarder", "GraphitePeer", "eventually", "free_port", "send"]
 
 ROOT = Path(__file__).parent.parent
+PATIENCE = 60.0
+"""Seconds after which a test gives up: many times what anything takes on a machine that has nothing else to do."""
 
 
-def eventually(condition: Callable[[], object], seconds: float = 20.0, or_else: str = "a condition") -> None:
+def eventually(condition: Callable[[], object], seconds: float = PATIENCE, or_else: str = "a condition") -> None:
     """Wait until ``condition()`` holds; fail when it does not in time."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"{or_else} never came true"
         time.sleep(0.005)
+
+
+def free_port(*kinds: socket.SocketKind) -> int:
+    """Return a port that is free for sockets of these kinds (TCP when none is named), for a peer that must be told.
+
+    It is below those that the system hands out by itself, so nobody is given it before the peer takes it.
+    """
+    while True:
+        port = random.SystemRandom().randrange(10_000, 30_000)
+        with contextlib.ExitStack() as opened, contextlib.suppress(OSError):
+            for kind in kinds or (socket.SOCK_STREAM,):
+                opened.enter_context(socket.socket(socket.AF_INET, kind)).bind(("127.0.0.1", port))
+            return port
 
 
 class GraphitePeer:
@@ -123,20 +140,20 @@ class Forwarder:
 
     def page(self) -> dict[str, Any]:
         """What its page says, once it is ready."""
-        answer = requests.get(self.ready()["http"] + "/?format=json", timeout=10)
+        answer = requests.get(self.ready()["http"] + "/?format=json", timeout=PATIENCE)
         page: dict[str, Any] = answer.json()
         return page
 
     def ticks(self, times: int = 1) -> None:
         """Wait until so many more of its intervals have ended."""
         end = self.page()["flusher"]["ticks"] + times
-        eventually(lambda: self.page()["flusher"]["ticks"] >= end, 10.0 + 10 * times)
+        eventually(lambda: self.page()["flusher"]["ticks"] >= end, PATIENCE + 10 * times)
 
     def end(self, *signals: signal.Signals) -> int:
         """Send signals, and return the exit code."""
         for number in signals:
             self.process.send_signal(number)
-        code = self.process.wait(30)
+        code = self.process.wait(PATIENCE)
         self._reader.join()
         self._stderr.close()
         assert "Traceback" not in self.log, self.log

@@ -28,7 +28,7 @@ def clock() -> ManualClock:
     return ManualClock(time=1_700_000_005.0)
 
 
-def run(program: str, *arguments: str, timeout: float = 30, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(program: str, *arguments: str, timeout: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a program in a fresh interpreter."""
     return subprocess.run(
         [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", program, *arguments],
@@ -310,7 +310,7 @@ begin = time.monotonic()
 delivered = metrics.stop()
 took = time.monotonic() - begin
 (status,) = flusher.status().destinations
-print(delivered, took < 2.5, sum(status.dropped.values()) > 0, status.waiting_points)
+print(delivered, took < 6, sum(status.dropped.values()) > 0, status.waiting_points)
 """
 
 
@@ -329,7 +329,7 @@ def test_a_destination_that_hangs_takes_no_time_from_the_others(
         flusher = Flusher(registry, [f"graphite://127.0.0.1:{hanging.getsockname()[1]}", peer.url], own="")
         flusher.start()
         registry.counter("a").inc(3)
-        assert not flusher.stop(timeout=0.5)
+        assert not flusher.stop(timeout=2)
         assert peer.at("stats.counters.a.count") == [3]
         first, second = flusher.status().destinations
         assert (first.dropped, second.dropped) == ({"shutdown": 2}, {})
@@ -482,13 +482,13 @@ def test_destinations_may_come_from_the_environment(peer: GraphitePeer, tmp_path
     program = "import metricslib as metrics; print(metrics.start().to); metrics.counter('a').inc(2)"
     whisper = f"whisper://{tmp_path}?retentions=1s:1h,1m:1d"
     environment = {"METRICSLIB_TO": f"{whisper}, {peer.url}", "METRICSLIB_PREFIX": "p", "METRICSLIB_INTERVAL": "5"}
-    done = run(program, timeout=30, **environment)
+    done = run(program, timeout=60, **environment)
     assert done.stdout == f"{(whisper, peer.url)}\n", done.stderr
     ((path, stamp),) = [key for key in peer.values if key[0].endswith(".a.count")]
     assert path == "stats.counters.p.a.count"
     assert stamp % 5 == 0
     peer.values.clear()
-    assert run(program, timeout=30, **environment, METRICSLIB_DISABLED="1").stdout == "()\n"
+    assert run(program, timeout=60, **environment, METRICSLIB_DISABLED="1").stdout == "()\n"
     assert not peer.values
 
 

@@ -9,7 +9,7 @@ from metricslib.errors import InvalidDestination, InvalidOption
 from metricslib.flusher import Flusher
 from metricslib.naming import Naming
 from metricslib.registry import Registry
-from tests.peers import GraphitePeer, eventually
+from tests.peers import GraphitePeer, eventually, free_port
 
 
 @pytest.fixture
@@ -32,11 +32,6 @@ def start(registry: Registry, peer: GraphitePeer):
     yield start
     for flusher in flushers:
         flusher.stop(1)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 def test_the_open_interval_goes_out_under_the_new_names_alone(start, registry, peer):

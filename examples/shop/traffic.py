@@ -51,9 +51,9 @@ class Traffic:
         dice = mind.random()
         product = mind.choice(list(PRODUCTS))
         if dice < 0.4:
-            return session.get(f"{self._shop}/", timeout=5)
+            return session.get(f"{self._shop}/", timeout=30)
         if dice < 0.75:
-            return session.get(f"{self._shop}/search", params={"q": product[: mind.randint(0, 3)]}, timeout=5)
+            return session.get(f"{self._shop}/search", params={"q": product[: mind.randint(0, 3)]}, timeout=30)
         items = mind.randint(1, 6)
         product = product if dice < 0.98 else "gold"
-        return session.post(f"{self._shop}/checkout/{product}", params={"items": items}, timeout=5)
+        return session.post(f"{self._shop}/checkout/{product}", params={"items": items}, timeout=30)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.peers import Forwarder, GraphitePeer, eventually
+from tests.peers import Forwarder, GraphitePeer, eventually, free_port
 
 from .corpus import CASES
 from .daemons import STATSD, configured, shown
@@ -60,12 +60,7 @@ def statsd_process(tmp_path: Path, need: Callable[..., None]) -> Iterator[Callab
     started: list[subprocess.Popen[bytes]] = []
 
     def start(**options: object) -> int:
-        # statsd cannot say which port it was given, so the port is taken from one that was free a moment ago.
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            management = server.getsockname()[1]
+        port, management = free_port(socket.SOCK_DGRAM), free_port()  # statsd cannot say which port it was given
         config = {"address": "127.0.0.1", "port": port, "mgmt_address": "127.0.0.1", "mgmt_port": management}
         (tmp_path / "config.js").write_text(json.dumps({**config, **options}))
         # util.log, which statsd uses, is gone from node 23 on.
@@ -94,7 +89,7 @@ def _flush_with(peer: GraphitePeer, port: int, datagrams: list[bytes], received:
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.connect(("127.0.0.1", port))
-        for _ in range(5):
+        for _ in range(20):
             _wait_for(peer, max(len(_flushes(peer)), 1) + 1)
             before = len(_flushes(peer))
             for datagram in datagrams:

@@ -441,7 +441,7 @@ def test_stop_counts_what_it_could_not_deliver(couriers):
     courier.offer(batch(LINE * 2))
     begin = time.monotonic()
     assert not courier.stop(0.3)
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 10
     assert courier.status().dropped == {"shutdown": 5}
     assert courier.status().waiting_points == 0
     assert balanced(courier)
@@ -464,7 +464,7 @@ def test_stop_ends_in_time_whatever_hangs(couriers, over: threading.Event):
     begun.wait(20)
     begin = time.monotonic()
     assert not courier.stop(0.2)
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 10
     assert courier.status().dropped == {"shutdown": 1}
     assert destination.closed == 0
     over.set()
@@ -516,7 +516,7 @@ def test_stop_cuts_a_send_to_a_peer_that_never_reads(couriers, over, peer, schem
     eventually(lambda: courier._attempt)
     begin = time.monotonic()
     assert not courier.stop(0.5)
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 10
     thread.join(5)
     assert not thread.is_alive()
     assert sum(courier.status().dropped.values()) == 1_000_000

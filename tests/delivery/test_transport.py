@@ -237,7 +237,7 @@ def test_connecting_takes_no_longer_than_the_deadline():
     with black_hole() as endpoint:
         begin = time.monotonic()
         assert fails(Stream(endpoint), LINES, again=False, seconds=0.2).remaining == LINES
-        assert time.monotonic() - begin < 2
+        assert time.monotonic() - begin < 10
 
 
 @pytest.mark.parametrize("where", ["connecting", "writing", "confirming"])
@@ -251,7 +251,7 @@ def test_a_hanging_send_is_cut_short_from_outside(peer, over: threading.Event, w
         begin = time.monotonic()
         with pytest.raises(Undelivered):
             Stream(endpoint).send(payload, deadline, again=True)
-        assert time.monotonic() - begin < 5
+        assert time.monotonic() - begin < 15
 
 
 def test_a_full_queue_of_a_unix_socket_is_waited_for(tmp_path: Path):
@@ -374,7 +374,7 @@ def test_a_full_unix_socket_takes_what_fits_and_the_rest_remains(unixgram: socke
     """A Unix socket loses nothing: what its reader has no room for waits here."""
     many = [b"a%d:1|c" % number for number in range(5000)]
     with pytest.raises(Undelivered) as failure:
-        Datagrams(Endpoint(path=unixgram.getsockname())).send(many, Deadline(0.1))
+        Datagrams(Endpoint(path=unixgram.getsockname())).send(many, Deadline(1))
     unixgram.setblocking(False)
     received = []
     with contextlib.suppress(BlockingIOError):
@@ -417,7 +417,7 @@ def test_a_wait_ends_when_the_socket_is_ready():
         other.send(b"x")
         begin = time.monotonic()
         channel.wait(one, select.POLLIN, Deadline(20))
-        assert time.monotonic() - begin < 5
+        assert time.monotonic() - begin < 15
 
 
 def test_a_send_that_is_given_up_ends_in_no_half_line(peer, over: threading.Event):

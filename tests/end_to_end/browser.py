@@ -116,5 +116,5 @@ class Browser:
         finally:
             self._http.close()
             self._driver.terminate()
-            self._driver.communicate(timeout=20)
+            self._driver.communicate(timeout=60)
             self._log.close()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import whisper
 
-from tests.peers import ROOT, eventually
+from tests.peers import ROOT, eventually, free_port
 
 CARBON_CONF = """
 [cache]
@@ -34,12 +34,6 @@ CARBON_METRIC_INTERVAL = 0
 LOG_UPDATES = False
 """
 SCHEMAS = "[everything]\npattern = .*\nretentions = {interval}s:1000\n"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 def _is_open(port: int) -> bool:

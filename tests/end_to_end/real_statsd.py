@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.peers import ROOT, eventually
+from tests.peers import ROOT, eventually, free_port
 
 __all__ = ["RealStatsd", "ask", "of_javascript"]
 
@@ -16,16 +16,9 @@ PACKAGE = "tests/end_to_end/node_modules/statsd"
 _FOREVER = 1_000_000_000  # milliseconds
 
 
-def _free_port(kind: socket.SocketKind) -> int:
-    with socket.socket(socket.AF_INET, kind) as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
 def ask(port: int, command: str) -> str:
     """Say one line to a console, and return all that it says before it hangs up."""
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
         sock.sendall(f"{command}\n".encode())
         sock.shutdown(socket.SHUT_WR)
         return b"".join(iter(lambda: sock.recv(65536), b"")).decode()
@@ -47,9 +40,9 @@ class RealStatsd:
         self, folder: Path, need: Callable[..., None], *, port: int = 0, options: Mapping[str, Any] | None = None
     ) -> None:
         need("node", PACKAGE)
-        self.tcp = port or _free_port(socket.SOCK_STREAM)
-        self.udp = port or _free_port(socket.SOCK_DGRAM)
-        self.console = _free_port(socket.SOCK_STREAM)
+        self.tcp = port or free_port(socket.SOCK_STREAM)
+        self.udp = port or free_port(socket.SOCK_DGRAM)
+        self.console = free_port(socket.SOCK_STREAM)
         servers = [
             {"server": "./servers/udp", "address": "127.0.0.1", "port": self.udp},
             {"server": "./servers/tcp", "address": "127.0.0.1", "port": self.tcp},

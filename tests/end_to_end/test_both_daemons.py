@@ -19,9 +19,8 @@ import statsd
 from datadog.dogstatsd.base import DogStatsd
 
 from forwarder.from_statsd import convert
-from tests.peers import ROOT, Forwarder, GraphitePeer, eventually
+from tests.peers import ROOT, Forwarder, GraphitePeer, eventually, free_port
 
-from .conftest import free_port
 from .test_clients import HOT_SHOTS, dice, finish, hot_shots, tell_datadog, tell_statsd
 
 __all__ = ["dice"]
@@ -58,7 +57,7 @@ def daemons(forwarder, need: Callable[..., None], tmp_path: Path) -> Iterator[Ca
 
     def start(options: dict[str, Any]) -> list[Daemon]:
         peers.extend([GraphitePeer(), GraphitePeer()])
-        ports = {name: free_port() for name in ("udp", "tcp", "console")}
+        ports = {"udp": free_port(socket.SOCK_DGRAM), "tcp": free_port(), "console": free_port()}
         servers = [
             {"server": f"./servers/{kind}", "address": "127.0.0.1", "port": ports[kind]} for kind in ("udp", "tcp")
         ]
@@ -108,7 +107,7 @@ def answers(port: int) -> bool:
 
 
 def lines_read(console: int) -> int:
-    with socket.create_connection(("127.0.0.1", console), timeout=10) as sock:
+    with socket.create_connection(("127.0.0.1", console), timeout=60) as sock:
         sock.sendall(b"counters\n")
         answer = b""
         while not answer.endswith(b"END\n\n"):
@@ -150,7 +149,7 @@ def pypi_statsd_pipeline(daemon: Daemon) -> None:
 
 
 def pypi_statsd_tcp(daemon: Daemon) -> None:
-    client = statsd.TCPStatsClient("127.0.0.1", daemon.tcp, timeout=10)
+    client = statsd.TCPStatsClient("127.0.0.1", daemon.tcp, timeout=60)
     tell_statsd(client)
     client.close()
 
@@ -159,7 +158,7 @@ def pypi_datadog(daemon: Daemon) -> None:
     client = DogStatsd(
         "127.0.0.1",
         daemon.udp,
-        socket_timeout=10,
+        socket_timeout=60,
         track_instance=False,
         disable_telemetry=True,
         disable_buffering=False,

@@ -155,8 +155,8 @@ def tell_statsd(client: Any) -> tuple[dict[str, Values], int]:
 
 STATSD_CLIENTS: dict[str, Callable[[Hearing], Any]] = {
     "udp": lambda hearing: statsd.StatsClient("127.0.0.1", hearing.port("udp")),
-    "tcp": lambda hearing: statsd.TCPStatsClient("127.0.0.1", hearing.port("tcp"), timeout=10),
-    "unix": lambda hearing: statsd.UnixSocketStatsClient(hearing.path("unix"), timeout=10),
+    "tcp": lambda hearing: statsd.TCPStatsClient("127.0.0.1", hearing.port("tcp"), timeout=60),
+    "unix": lambda hearing: statsd.UnixSocketStatsClient(hearing.path("unix"), timeout=60),
 }
 
 
@@ -235,7 +235,7 @@ def dogstatsd(hearing: Hearing, scheme: str, **options: Any) -> DogStatsd:
         options |= {"host": "127.0.0.1", "port": hearing.port("udp")}
     else:
         options["socket_path"] = hearing.ready[scheme].replace("unix://", "unixstream://")
-    return DogStatsd(socket_timeout=10, track_instance=False, **options)
+    return DogStatsd(socket_timeout=60, track_instance=False, **options)
 
 
 def finish(client: DogStatsd) -> None:

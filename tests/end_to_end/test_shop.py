@@ -74,7 +74,7 @@ def is_whole(shop: Shop, code: int, output: str, errors: str) -> None:
 
 def test_it_ends_by_itself(tmp_path: Path):
     """After ``--seconds`` it ends with 0, and has printed its addresses and how many requests were answered."""
-    shop = Shop(tmp_path / "data", "--seconds", "2")
+    shop = Shop(tmp_path / "data", "--seconds", "4")
     code, output, errors = shop.end()
     assert list(shop.addresses) == ["the shop", "its metrics", "the forwarder", "statsd lines to", "whisper files in"]
     assert shop.addresses["whisper files in"] == f"{tmp_path}/data/whisper"
@@ -103,7 +103,7 @@ def test_both_pages_answer_while_it_runs(shop: Shop):
     ):
         eventually(partial(shows, url, series))
         assert page(url)["title"] == title
-        html = requests.get(url, timeout=10)
+        html = requests.get(url, timeout=60)
         assert html.status_code == 200
         assert html.headers["Content-Type"] == "text/html; charset=utf-8"
         assert f"<h1>{title}</h1>" in html.text
@@ -115,7 +115,7 @@ def shows(url: str, series: str) -> bool:
 
 
 def page(url: str) -> dict[str, Any]:
-    answer = requests.get(url, params={"format": "json"}, timeout=10)
+    answer = requests.get(url, params={"format": "json"}, timeout=60)
     assert answer.status_code == 200
     assert answer.headers["Content-Type"] == "application/json"
     found: dict[str, Any] = answer.json()

@@ -3,7 +3,7 @@
 import threading
 from collections import Counter
 
-WAIT = 10.0
+WAIT = 60.0
 """Seconds after which a test gives up."""
 
 

@@ -15,7 +15,7 @@ from forwarder.config import Config, of_file, of_flags, settle
 from forwarder.daemon import CannotListen, Daemon
 from metricslib.errors import InvalidDestination
 from metricslib.testing import ManualClock
-from tests.peers import GraphitePeer, eventually
+from tests.peers import GraphitePeer, eventually, free_port
 
 HOUR = 3600
 """An interval in which no tick disturbs the test; a flush sends what is open."""
@@ -67,7 +67,7 @@ def send(address, text):
 
 
 def page(daemon):
-    return requests.get(daemon.addresses[-1] + "/?format=json", timeout=10).json()
+    return requests.get(daemon.addresses[-1] + "/?format=json", timeout=60).json()
 
 
 def received(daemon):
@@ -160,7 +160,7 @@ def test_without_a_destination_there_is_the_page(start, caplog):
     assert "sent nowhere" in caplog.text
     send(daemon.addresses[0], "hits:5|c\nbroken")
     eventually(lambda: received(daemon) == 2)
-    html = requests.get(daemon.addresses[-1], timeout=10).text
+    html = requests.get(daemon.addresses[-1], timeout=60).text
     for text in ("forwarder", "hits", "Listeners", daemon.addresses[0], "Last bad lines", "broken"):
         assert text in html
 
@@ -220,9 +220,7 @@ def test_stop_delivers_what_has_come(start, peer):
 
 def test_stop_ends_in_time_and_says_what_was_lost(start, caplog):
     """A destination that is away costs no more than the deadline."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        free = server.getsockname()[1]
-    daemon = start(to=f"graphite://127.0.0.1:{free}")
+    daemon = start(to=f"graphite://127.0.0.1:{free_port()}")
     assert not daemon.stop(0.5)
     assert "not everything could be delivered in time; dropped: {" in caplog.text
     assert "shutdown" in caplog.text
@@ -390,7 +388,7 @@ def test_socket_files_have_the_configured_mode(start, tmp_path):
 def ask(daemon, *commands):
     """Say commands to the daemon's console and return all that it answers."""
     address = next(address for address in daemon.addresses if address.startswith("console://"))
-    with socket.create_connection(("127.0.0.1", port_of(address)), timeout=10) as sock:
+    with socket.create_connection(("127.0.0.1", port_of(address)), timeout=60) as sock:
         sock.sendall("".join(f"{command}\n" for command in commands).encode())
         sock.shutdown(socket.SHUT_WR)
         return sock.makefile().read()
@@ -426,9 +424,9 @@ def test_health_is_on_the_page_and_beside_it(start):
     """Said on the console, seen by load balancers and by people."""
     daemon = start(console="127.0.0.1:0")
     url = daemon.addresses[-1]
-    assert requests.get(f"{url}/health", timeout=10).json() == {"health": "up"}
+    assert requests.get(f"{url}/health", timeout=60).json() == {"health": "up"}
     assert ask(daemon, "health down") == "health: down\n"
-    answer = requests.get(f"{url}/health", timeout=10)
+    answer = requests.get(f"{url}/health", timeout=60)
     assert (answer.status_code, answer.json()) == (503, {"health": "down"})
     assert page(daemon)["sections"]["Health"] == {"Status": "down"}
     assert ask(start(console="127.0.0.1:0", toml='health = "down"'), "health") == "health: down\n"

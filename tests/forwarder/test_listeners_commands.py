@@ -48,7 +48,7 @@ class Client:
 
     def __init__(self, listener):
         host, _, port = listener.address.removeprefix("console://").rpartition(":")
-        self.sock = socket.create_connection((host.strip("[]"), int(port)), timeout=10)
+        self.sock = socket.create_connection((host.strip("[]"), int(port)), timeout=60)
 
     def say(self, text):
         self.sock.sendall(text.encode() if isinstance(text, str) else text)

@@ -119,11 +119,11 @@ def test_stop_hands_over_what_the_kernel_holds(heard):
     listener = UdpListener("127.0.0.1", 0, heard)
     listener.bind()
     with sender(listener) as sock:
-        for _ in range(1000):
+        for _ in range(200):  # so many have room anywhere
             sock.send(b"a:1|c")
         listener.start()
         assert listener.stop(5.0)
-        assert len(heard.chunks) == 1000
+        assert len(heard.chunks) == 200
         assert listener.counts() == {"kernel_dropped": 0}
         sock.send(b"late:1|c")
         with pytest.raises(ConnectionRefusedError):

@@ -18,7 +18,7 @@ HOUR = "3600"
 def manager(tmp_path: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(str(tmp_path / "notify"))
-        sock.settimeout(20)
+        sock.settimeout(60)
         yield sock
 
 
@@ -33,7 +33,7 @@ def counters(file: Path) -> dict[str, Any]:
 
 def test_the_manager_is_told(forwarder: Callable[..., Forwarder], manager: socket.socket, tmp_path: Path):
     """Ready once every socket is bound, alive all the time, reloading and ready again, stopping; then the end."""
-    environ = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"}
+    environ = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1000000"}
     process = forwarder("--listen", "udp://127.0.0.1:0", "--interval", HOUR, environ=environ)
     addresses = process.ready()
     assert heard(manager) == ["READY=1", f"STATUS={addresses['udp']} {addresses['http']}"]
