@@ -1,6 +1,7 @@
 """A gauge: how much there is now."""
 
 from collections.abc import Callable
+from threading import current_thread, main_thread
 from typing import Any
 
 from .cell import FULL
@@ -79,7 +80,9 @@ class Gauge(Instrument):
             return
         try:
             value = finite(self._read())
-        except Exception:  # the callback is the application's
+        except BaseException as error:  # the callback is the application's; what it raises ends nobody's thread
+            if not isinstance(error, Exception) and current_thread() is main_thread():
+                raise  # a signal handler's, perhaps
             value = None
         if value is None:
             self._home.account.add("bad_callback")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from .distribution import Distribution
-from .errors import InvalidOption
+from .errors import InvalidOption, InvalidType
 from .names import prefixed, sanitise
 from .window import Window
 from .wire.graphite import number
@@ -32,12 +32,14 @@ _PERCENT = re.compile(r"_(top)?[0-9]+\Z")
 def expanded(prefix: str) -> str:
     """Return a prefix with ``{host}`` and ``{pid}`` filled in and its characters treated as in names.
 
-    Raises :class:`~.errors.InvalidOption` for another word in braces.
+    Raises :class:`~.errors.InvalidOption` for another word in braces, and :class:`~.errors.InvalidType` for no string.
     """
+    if not isinstance(prefix, str):
+        raise InvalidType("prefix", prefix, "a string")
     host = socket.gethostname().split(".")[0]
     try:
         text = prefix.format(host=host, pid=os.getpid())
-    except (KeyError, IndexError, ValueError) as error:
+    except (KeyError, IndexError, ValueError, AttributeError) as error:
         raise InvalidOption("prefix", prefix, "only {host} and {pid} may stand in braces") from error
     return sanitise(text).replace(";", "_").strip(".")
 

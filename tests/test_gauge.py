@@ -3,6 +3,7 @@
 import itertools
 import math
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
@@ -128,6 +129,17 @@ def test_a_callback_without_a_number_is_absent_and_counted(registry, tick, read)
     assert registry.snapshot().open.gauges == {"y": 7}
     assert registry.account.totals() == {"bad_callback": 1}
     assert tick().whole.gauges == {"x": 3, "y": 7}
+
+
+def test_a_callback_that_wants_to_exit_does_not_end_the_flusher(registry):
+    """In a thread it is one that raises; in the main one a signal handler may have raised, and is heard."""
+    registry.gauge("x", read=sys.exit)
+    registry.gauge("y", read=lambda: 7)
+    with ThreadPoolExecutor() as flusher:
+        assert flusher.submit(registry.tick, 10, 10).result().whole.gauges == {"y": 7}
+    assert registry.account.totals() == {"bad_callback": 1}
+    with pytest.raises(SystemExit):
+        registry.tick(20, 10)
 
 
 def test_registering_again_replaces_the_callback(registry, tick):
