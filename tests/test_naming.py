@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from metricslib.distribution import NO_SAMPLES, Distribution
-from metricslib.errors import InvalidOption
+from metricslib.errors import InvalidOption, InvalidType
 from metricslib.naming import Naming, expanded
 from metricslib.window import Window
 

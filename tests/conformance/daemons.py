@@ -69,7 +69,7 @@ def ours(case: Case, **more: Any) -> list[str]:
     """Return what is sent at the end of each interval. ``more`` are options of ours."""
     clock = ManualClock(START)
     options = {"graphiteHost": "127.0.0.1", "flushInterval": INTERVAL * 1000, **case.options}
-    daemon = Daemon(configured(options, **more), clock=clock)
+    daemon = Daemon(configured(options, **more), clock=clock, grace=0)
     intake = Intake(daemon.registry, clock=clock)
     daemon.wire([Door("udp://127.0.0.1:8125", intake)])
     (courier,) = daemon.flusher._couriers
