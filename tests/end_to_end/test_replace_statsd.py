@@ -81,7 +81,7 @@ def shell(tmp_path: Path, need: Callable[..., None]) -> Iterator[Shell]:
         (commands / name).write_text(f'#!/bin/sh\nexec {sys.executable} {does} "$@"\n')
         (commands / name).chmod(0o755)
     (tmp_path / "storage" / "log").mkdir(parents=True)
-    (tmp_path / "carbon.conf").write_text(CARBON_CONF.format(root=tmp_path, port=2003))
+    (tmp_path / "carbon.conf").write_text(CARBON_CONF.format(root=tmp_path, port=2003, pickle_port=2004))
     (tmp_path / "storage-schemas.conf").write_text(SCHEMAS.format(interval=INTERVAL))
     if subprocess.run(["unshare", "--map-root-user", "--net", "--pid", "--fork", "true"]).returncode:
         pytest.skip("no network of one's own is allowed here")
