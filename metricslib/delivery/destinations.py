@@ -2,6 +2,7 @@
 
 ===============================  =============================================================
 ``graphite://host:2003``         Graphite's lines over TCP; ``graphite+udp://`` over UDP
+``graphite+tls://host:port``     the same under TLS, ``?ca=FILE``, ``?cert=FILE&key=FILE``, ``?name=NAME``
 ``graphite+pickle://host:2004``  the same points in frames of pickle, over TCP
 ``statsd://host:8125``           deltas over UDP; ``statsd+tcp://`` over TCP
 ``statsd+unix:///path``          deltas over a Unix stream socket; ``statsd+unixgram:///path`` datagrams
@@ -36,8 +37,9 @@ __all__ = ["SCHEMES", "open_destination", "split_urls", "without_secrets"]
 
 SCHEMES = (
     "graphite",
-    "graphite+udp",
+    "graphite+tls",
     "graphite+pickle",
+    "graphite+udp",
     "statsd",
     "statsd+tcp",
     "statsd+unix",
@@ -47,8 +49,18 @@ SCHEMES = (
     "console",
 )
 
-_PORTS = {"graphite": 2003, "graphite+udp": 2003, "graphite+pickle": 2004, "statsd": 8125, "statsd+tcp": 8125}
+_PORTS = {
+    "graphite": 2003,
+    "graphite+tls": None,
+    "graphite+pickle": 2004,
+    "graphite+udp": 2003,
+    "statsd": 8125,
+    "statsd+tcp": 8125,
+}
+"""Schemes that take a host, and the port where none is given; None: it must be."""
 _COMMON = ("timeout", "spool_bytes", "max_age")
+_OWN = {"graphite+tls": ("ca", "cert", "key", "name"), "whisper": ("retentions",)}
+"""Options of one scheme alone."""
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhdw]?)")
 
@@ -107,13 +119,13 @@ def _open(url: str, naming: Naming, clock: Clock, console: TextIO | None, resolv
     if "@" in (url if scheme in _PORTS else parts.netloc) or parts.fragment:
         raise ValueError("takes no user name, password or fragment")
     query = _query(parts, scheme)
-    retentions = query.pop("retentions", RETENTIONS)
+    own = {name: query.pop(name) for name in _OWN.get(scheme, ()) if name in query}
     options = Options(**{name: _OPTIONS[name](name, text) for name, text in query.items()})
     if scheme in _PORTS:
         endpoint = _host(parts, scheme, _PORTS[scheme])
         label = f"{scheme}://{endpoint}"
         if scheme.startswith("graphite"):
-            return GraphiteDestination(label, _carrier(scheme, endpoint, resolve), naming, options, clock=clock)
+            return GraphiteDestination(label, _carrier(scheme, endpoint, own, resolve), naming, options, clock=clock)
         kind = socket.SOCK_STREAM if scheme == "statsd+tcp" else socket.SOCK_DGRAM
         return StatsdDestination(label, endpoint, naming, options, kind=kind)
     if scheme == "console":
@@ -125,14 +137,19 @@ def _open(url: str, naming: Naming, clock: Clock, console: TextIO | None, resolv
     if scheme == "file":
         return FileDestination(label, path, naming, options)
     if scheme == "whisper":
-        return _whisper(label, path, naming, options, retentions, clock)
+        return _whisper(label, path, naming, options, own.get("retentions", RETENTIONS), clock)
     kind = socket.SOCK_STREAM if scheme == "statsd+unix" else socket.SOCK_DGRAM
     return StatsdDestination(label, Endpoint(path=path), naming, options, kind=kind)
 
 
-def _carrier(scheme: str, endpoint: Endpoint, resolve: Resolve | None) -> Carrier:
+def _carrier(scheme: str, endpoint: Endpoint, own: dict[str, str], resolve: Resolve | None) -> Carrier:
     if scheme == "graphite+udp":
         return LineDatagrams(Datagrams(endpoint, resolve=resolve))
+    if scheme == "graphite+tls":
+        from .tls import Tls  # OpenSSL is loaded where it is asked for
+
+        secure = Tls(**{"name": endpoint.host, **own})
+        return LineStream(Stream(endpoint, secure, resolve=resolve))
     stream = Stream(endpoint, resolve=resolve)
     return PickleStream(stream) if scheme == "graphite+pickle" else LineStream(stream)
 
@@ -150,9 +167,10 @@ def _whisper(label: str, path: str, naming: Naming, options: Options, text: str,
 # -- parts of a URL
 
 
-def _host(parts: SplitResult, scheme: str, port: int) -> Endpoint:
+def _host(parts: SplitResult, scheme: str, port: int | None) -> Endpoint:
+    example = f"write {scheme}://host:{port or 'port'}"
     if not parts.hostname:
-        raise ValueError(f"has no host; write {scheme}://host:{port}")
+        raise ValueError(f"has no host; {example}")
     if parts.path not in ("", "/"):
         raise ValueError("takes no path")
     try:
@@ -161,7 +179,9 @@ def _host(parts: SplitResult, scheme: str, port: int) -> Endpoint:
         given = 0
     if given == 0:
         raise ValueError("the port is no number from 1 to 65535")
-    return Endpoint(parts.hostname, given or port)
+    if not (found := given or port):
+        raise ValueError(f"has no port; {example}")
+    return Endpoint(parts.hostname, found)
 
 
 def _path(parts: SplitResult, scheme: str) -> str:
@@ -177,8 +197,7 @@ def _query(parts: SplitResult, scheme: str) -> dict[str, str]:
     known = [*_COMMON]
     if not scheme.startswith("statsd"):
         known.append("revise")
-    if scheme == "whisper":
-        known.append("retentions")
+    known += _OWN.get(scheme, ())
     query: dict[str, str] = {}
     for name, text in parse_qsl(parts.query, keep_blank_values=True):
         if name not in known:

@@ -21,6 +21,7 @@ NAMING = Naming()
         ("Graphite://HOST", "graphite://host:2003"),
         ("graphite://[::1]", "graphite://[::1]:2003"),
         ("graphite+udp://10.0.0.1", "graphite+udp://10.0.0.1:2003"),
+        ("graphite+tls://host:2013", "graphite+tls://host:2013"),
         ("graphite+pickle://host", "graphite+pickle://host:2004"),
         ("statsd://host", "statsd://host:8125"),
         ("statsd+tcp://host:9125", "statsd+tcp://host:9125"),
@@ -45,6 +46,7 @@ def test_a_url_names_a_destination(url: str, label: str):
     [
         ("graphite://host", False, True, True),
         ("graphite+udp://host", False, True, True),
+        ("graphite+tls://host:2013", False, True, True),
         ("graphite+pickle://host", False, True, True),
         ("whisper:///dir", False, True, True),
         ("console:", False, True, False),

@@ -1,0 +1,185 @@
+"""TLS over a connected socket: who the peer is, and when it has read everything.
+
+Nothing is sent before the peer has proved its name by a certificate that the roots vouch for; there is no way around
+that. Files are read again when they have changed, for certificates are renewed while a daemon runs.
+
+Here, too, the peer confirms by closing. Our side is ended by TLS's close_notify, which no one on the way can forge; the
+socket stays open for the peer's end. Its close_notify, and then the end of the connection without a reset, confirm. So
+does an end without close_notify, for many a server closes that way: then the end of the connection says what it says
+over TCP, that nothing was left unread, but somebody on the way could have forged that. An alert, such as one about our
+certificate, which under TLS 1.3 comes only after we began to write, confirms nothing, and its text is the reason.
+"""
+
+import os
+import select
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .channel import EARLY, acknowledged, ended, wait
+from .deadline import Deadline
+
+__all__ = ["Tls"]
+
+_RECORD = 1 << 14
+"""Bytes of ours in a record of TLS, at most."""
+
+
+class Tls:
+    """What a URL says of TLS: the ``name`` that the peer must prove, and files in the form of PEM.
+
+    ``ca`` holds the roots to trust in place of the system's; ``cert`` and ``key`` are our own proof, which may stand in
+    one file. Raises ValueError, which names no path, for files that are of no use.
+    """
+
+    def __init__(self, name: str, *, ca: str | None = None, cert: str | None = None, key: str | None = None) -> None:
+        if "" in (ca, cert, key) or (key and not cert):
+            raise ValueError("ca, cert and key must be files, and key needs cert")
+        self._name = name.rstrip(".")
+        self._ca, self._cert, self._key = ca, cert, key
+        self._read: list[tuple[int, ...]] = []
+        self._context = self._load()
+        try:
+            self._context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=self._name)
+        except (ValueError, TypeError):
+            raise ValueError("name is no host's name") from None
+
+    def __call__(self, opened: socket.socket, deadline: Deadline) -> "_Session":
+        """Return a channel to a peer that has proved its name. Raises OSError, also when files have become useless."""
+        if self._files() != self._read:
+            try:
+                self._context = self._load()
+            except ValueError as error:
+                raise OSError(str(error)) from None
+        session = _Session(opened, self._context, self._name)
+        session.handshake(deadline)
+        return session
+
+    def _files(self) -> list[tuple[int, ...]]:
+        return [_identity(path) for path in (self._ca, self._cert, self._key) if path]
+
+    def _load(self) -> ssl.SSLContext:
+        files = self._files()
+        with _useful("ca"):
+            context = ssl.create_default_context(cafile=self._ca)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if self._cert:
+            with _useful("cert or key"):
+                context.load_cert_chain(self._cert, self._key, password=_no_passphrase)
+        self._read = files
+        return context
+
+
+def _identity(path: str) -> tuple[int, ...]:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return ()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+@contextmanager
+def _useful(option: str) -> Iterator[None]:
+    try:
+        yield
+    except ssl.SSLError as error:
+        raise ValueError(f"{option} cannot be used: {_words(error)}") from None
+    except OSError as error:
+        raise ValueError(f"{option} cannot be used: {error.strerror}") from None
+
+
+def _no_passphrase() -> str:
+    raise ValueError("cert or key cannot be used: nobody can be asked for its passphrase")
+
+
+class _Session:
+    """A channel under TLS. The socket stays plain; bytes are moved between it and OpenSSL, so that nothing blocks."""
+
+    def __init__(self, opened: socket.socket, context: ssl.SSLContext, name: str) -> None:
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # close_notify is small, and must not wait
+        self._opened = opened
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name)
+
+    def handshake(self, deadline: Deadline) -> None:
+        """Agree on keys, and make sure who the peer is."""
+        while True:
+            try:
+                self._tls.do_handshake()
+                return self._flush(deadline)
+            except ssl.SSLWantReadError:
+                self._flush(deadline)
+            except ssl.SSLError as error:
+                self._flush(deadline)  # an alert, so that the peer's log says why, too
+                raise _told(error) from None
+            wait(self._opened, select.POLLIN, deadline)
+            if not self._receive():
+                raise ConnectionAbortedError("closed in the handshake")
+
+    def send(self, data: memoryview, deadline: Deadline) -> int:
+        # A record is read whole or not at all, and many a TLS library takes a reset for an end: no line may be cut.
+        whole = bytes(data[:_RECORD]).rfind(b"\n") + 1
+        written = self._tls.write(data[: whole or _RECORD])
+        try:
+            self._flush(deadline)
+        except ConnectionError:
+            self._ended()  # raises what the peer's last alert says, if there is one
+            raise
+        return written
+
+    def confirm(self, deadline: Deadline) -> None:
+        if self._ended():
+            raise ConnectionAbortedError(EARLY)
+        try:
+            self._tls.unwrap()
+        except ssl.SSLWantReadError:  # ours is written, the peer's is not there yet
+            pass
+        self._flush(deadline)
+        while not self._ended():
+            wait(self._opened, select.POLLIN, deadline)
+        if not acknowledged(self._opened):
+            raise ConnectionAbortedError(EARLY)
+        self._opened.shutdown(socket.SHUT_WR)
+        while not ended(self._opened):
+            wait(self._opened, select.POLLIN, deadline)
+
+    def _flush(self, deadline: Deadline) -> None:
+        unwritten = memoryview(self._outgoing.read())
+        while unwritten:
+            wait(self._opened, select.POLLOUT, deadline)
+            unwritten = unwritten[self._opened.send(unwritten) :]
+
+    def _receive(self) -> bool:
+        """Take in what has arrived; return False at the end of the connection."""
+        try:
+            chunk = self._opened.recv(65536)
+        except BlockingIOError:
+            return True
+        self._incoming.write(chunk)
+        return bool(chunk)
+
+    def _ended(self) -> bool:
+        """Whether the peer has ended its side, with close_notify or without; what it says is of no interest."""
+        more = self._receive()
+        try:
+            while self._tls.read(65536):
+                pass
+        except ssl.SSLWantReadError:
+            return not more
+        except ssl.SSLZeroReturnError:
+            return True
+        except ssl.SSLError as error:
+            raise _told(error) from None
+        return True
+
+
+def _told(error: ssl.SSLError) -> ssl.SSLError:
+    """Let the error's text be what a person wants to read."""
+    verified = getattr(error, "verify_message", None)
+    error.strerror = f"certificate refused: {verified}" if verified else _words(error)
+    return error
+
+
+def _words(error: ssl.SSLError) -> str:
+    return str(error.reason or "not in the form of PEM").replace("_", " ").lower()
