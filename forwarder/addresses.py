@@ -1,4 +1,5 @@
-"""Where a listener listens, as a URL: ``udp://HOST:PORT``, ``tcp://``, ``graphite://``, ``unix:///PATH``, ``unixgram:///PATH``.
+"""Where a listener listens, as a URL: ``udp://HOST:PORT``, ``tcp://``, ``graphite://`` and ``forwarder+tcp://``, or
+``unix:///PATH``, ``unixgram://`` and ``forwarder+unix://``.
 
 In: text. Out: an :class:`Address`, or a ValueError that says what is wrong. Nothing is resolved or bound.
 """
@@ -8,9 +9,9 @@ from typing import NamedTuple
 
 __all__ = ["Address", "host_and_port", "parse", "parse_target"]
 
-PORTS = {"udp": 8125, "tcp": 8125, "graphite": 2003}
+PORTS = {"udp": 8125, "tcp": 8125, "graphite": 2003, "forwarder+tcp": 8129}
 """Schemes with host and port, and the port that each has when none is given."""
-PATHS = ("unix", "unixgram")
+PATHS = ("unix", "unixgram", "forwarder+unix")
 """Schemes with a path."""
 _ALL = ("0.0.0.0", "::")
 _LOOPBACK = ("127.0.0.1", "::1", "localhost", *_ALL)

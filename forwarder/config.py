@@ -159,7 +159,10 @@ class Option(NamedTuple):
 
 OPTIONS: Mapping[str, Option] = {
     "listen": Option(
-        options.URLS, "listen here: udp://, tcp://, unix://, unixgram:// or graphite://; may be repeated", "URL"
+        options.URLS,
+        "listen here: udp://, tcp://, unix://, unixgram://, graphite://, forwarder+tcp:// or forwarder+unix://;"
+        " may be repeated",
+        "URL",
     ),
     "to": Option(options.URLS, "deliver there: graphite://, statsd://, whisper://, file://, …; may be repeated", "URL"),
     "interval": Option(options.COUNT, "length of an interval in whole seconds", "S"),

@@ -106,7 +106,7 @@ class Daemon:
         keys = config.key_flush
         self._keys = KeyFlush(Busiest(), keys.interval, keys.percent, keys.log, clock=clock) if keys.interval else None
         takers = (self._repeater, self._keys.busiest if self._keys else None)
-        self._entrance = Entrance(config, self.registry, self.flusher.relay, *takers, inherited=inherited, clock=clock)
+        self._entrance = Entrance(config, self.flusher, *takers, inherited=inherited, clock=clock)
         self._console: Console | None = None
         self._commands: CommandListener | None = None
         self._page: Server | None = None
@@ -140,8 +140,11 @@ class Daemon:
         for key in own_counters(config.own_prefix):
             self.registry.reserve("counter", key)
         for door in doors:
-            if isinstance(door.feed, Intake):
+            if isinstance(door.feed, Intake) and not door.numbered:
                 self.registry.add_source(door.feed)
+        if self._entrance.senders:
+            self.registry.add_source(self._entrance.senders)
+            self.flusher.add_keeper(self._entrance.senders)
         if self._repeater and config.own_account:
             self.registry.add_source(self._repeater.own_metrics(config.own_prefix))
         self.registry.add_source(own)  # the last one: it speaks of what the others were just asked for
@@ -233,13 +236,13 @@ class Daemon:
         timeout = self.config.stop_timeout if timeout is None else timeout
         deadline = time.monotonic() + timeout
         reading_ends = time.monotonic() + timeout / 3
-        stopped = [listener.stop(max(0.0, reading_ends - time.monotonic())) for listener in self._entrance.listeners]
+        stopped = [listener.hush(max(0.0, reading_ends - time.monotonic())) for listener in self._entrance.listeners]
         if self._keys:
             self._keys.stop()
         repeated = not self._repeater or self._repeater.stop(max(0.0, (deadline - time.monotonic()) / 2))
         delivered = self.flusher.stop(max(0.0, deadline - time.monotonic()))
-        for console in self._consoles():
-            console.stop(0)
+        for listener in (*self._entrance.listeners, *self._consoles()):
+            listener.stop(0)
         if self._page:
             self._page.close()
         if not all(stopped):

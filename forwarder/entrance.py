@@ -2,11 +2,10 @@
 
 import logging
 import socket
-from collections.abc import Callable
 
 from metricslib.clock import SYSTEM_CLOCK, Clock
 from metricslib.errors import MetricsError
-from metricslib.registry import Registry
+from metricslib.flusher import Flusher
 
 from .addresses import Address, parse
 from .busiest import Busiest
@@ -15,6 +14,8 @@ from .inherited import Inherited, InvalidSocket
 from .intake import Intake
 from .listeners import (
     Listener,
+    NumberedTcpListener,
+    NumberedUnixListener,
     Sink,
     Taker,
     Tap,
@@ -24,9 +25,9 @@ from .listeners import (
     UnixStreamListener,
 )
 from .own import Door
-from .parser import Point
 from .relay import Relay
 from .repeater import Repeater
+from .senders import Senders
 
 __all__ = ["CannotListen", "Entrance"]
 
@@ -45,15 +46,15 @@ class CannotListen(MetricsError, OSError):
 
 
 class Entrance:
-    """Opens what is configured. Lines go to intakes for ``registry``, and beside them where else they are wanted;
-    Graphite's points go to ``relay``. ``inherited`` are sockets that listeners take in the place of binding their own.
+    """Opens what is configured. Lines go to intakes for the flusher's registry, and beside them where else they are
+    wanted; Graphite's points go to the flusher. ``inherited`` are sockets that listeners take in the place of binding
+    their own.
     """
 
     def __init__(
         self,
         config: Config,
-        registry: Registry,
-        relay: Callable[[list[Point]], None],
+        flusher: Flusher,
         repeater: Repeater | None = None,
         busiest: Busiest | None = None,
         *,
@@ -61,14 +62,15 @@ class Entrance:
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._config = config
-        self._registry = registry
-        self._relay = relay
+        self._flusher = flusher
         self._repeater = repeater
         self._busiest = busiest
         self._inherited = inherited or Inherited()
         self._clock = clock
         self.listeners: list[Listener] = []
         self.doors: list[Door] = []
+        self.senders: Senders | None = None
+        """What was heard in numbered batches; None where nobody listens for any."""
 
     def open(self) -> None:
         """Bind every address. Raises :class:`CannotListen`, or :class:`~.inherited.InvalidSocket` for one left over."""
@@ -88,11 +90,14 @@ class Entrance:
 
     def _open(self, url: str, address: Address, given: socket.socket | None = None) -> Door:
         feed: Intake | Relay
+        numbered = address.scheme.startswith("forwarder+")
         if address.scheme == "graphite":
-            feed = Relay(self._relay, clock=self._clock)
+            feed = Relay(self._flusher.relay, clock=self._clock)
+            listener = self._listener(address, feed)
         else:
-            feed = Intake(self._registry, clock=self._clock, keys=max(1 << 20, 2 * self._config.max_series))
-        listener = self._listener(address, self._tapped(address, feed))
+            feed = Intake(self._flusher.registry, clock=self._clock, keys=max(1 << 20, 2 * self._config.max_series))
+            sink = self._tapped(address, feed)
+            listener = self._numbered(address, feed, sink) if numbered else self._listener(address, sink)
         self.listeners.append(listener)
         try:
             listener.bind(given)
@@ -100,16 +105,17 @@ class Entrance:
             raise CannotListen(url, error) from error
         if isinstance(listener, UdpListener):
             self._check_buffer(listener, given is not None)
-        return Door(listener.address, feed, listener.counts)
+        return Door(listener.address, feed, listener.counts, numbered)
 
-    def _tapped(self, address: Address, feed: Intake | Relay) -> Sink:
-        """Return where the listener is to put what it hears: in ``feed``, and where else it is wanted."""
+    def _tapped(self, address: Address, intake: Intake) -> Sink:
+        """Return where the listener is to put what it hears: in ``intake``, and where else it is wanted."""
         takers: list[Taker] = []
-        if self._repeater and isinstance(feed, Intake):
-            takers.append(self._repeater.blocks if address.scheme in ("tcp", "unix") else self._repeater.datagrams)
-        if self._busiest and isinstance(feed, Intake):
+        if self._repeater:
+            datagrams = address.scheme in ("udp", "unixgram")
+            takers.append(self._repeater.datagrams if datagrams else self._repeater.blocks)
+        if self._busiest:
             takers.append(self._busiest.feed)
-        return Tap(feed, takers) if takers else feed
+        return Tap(intake, takers) if takers else intake
 
     def _leave_no_socket(self) -> None:
         """Refuse to start with a socket that nobody would read, for what is sent there would be lost in silence."""
@@ -135,6 +141,32 @@ class Entrance:
             case "unixgram":
                 return UnixDatagramListener(address.path, feed, mode=mode, group=group, clock=self._clock)
         return TcpListener(address.host, address.port, feed, scheme=address.scheme, clock=self._clock)
+
+    def _numbered(self, address: Address, intake: Intake, sink: Sink) -> Listener:
+        if self.senders is None:
+            self.senders = Senders(clock=self._clock)
+        self.senders.add_intake(intake)
+        sync, clock = self._flusher.flush_soon, self._clock
+        if address.path:
+            return NumberedUnixListener(
+                address.path,
+                sink,
+                self.senders,
+                interval=lambda: self._flusher.interval,
+                sync=sync,
+                mode=self._config.socket_mode,
+                group=self._config.socket_group,
+                clock=clock,
+            )
+        return NumberedTcpListener(
+            address.host,
+            address.port,
+            sink,
+            self.senders,
+            interval=lambda: self._flusher.interval,
+            sync=sync,
+            clock=clock,
+        )
 
     def _check_buffer(self, listener: UdpListener, given: bool) -> None:
         wanted = self._config.receive_buffer

@@ -8,7 +8,8 @@ stand behind ``statsd.``, or what it is called instead::
 
 A piece is one ``value|type`` of a statsd line, a point one line of Graphite's. Beside these stand ``packets_received``
 and ``metrics_received`` as statsd counts them, ``kernel_drops.LISTENER``, datagrams that the kernel had no room for,
-and the gauge ``timestamp_lag``, by how many seconds the last tick came late.
+``batches_repeated.LISTENER``, numbered batches that came again and were left out, and the gauge ``timestamp_lag``, by
+how many seconds the last tick came late.
 """
 
 import re
@@ -29,6 +30,8 @@ from .relay import Relay
 __all__ = ["Door", "OwnMetrics", "own_counters", "own_gauge"]
 
 _SHOWN = 20
+_EVENTS = {"kernel_dropped": "kernel_drops", "batches_repeated": "batches_repeated"}
+"""What is told of each socket, and under which name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,9 @@ class Door:
     """Its address as a URL, with the port it was given."""
     feed: Intake | Relay
     events: Callable[[], Mapping[str, int]] = dict
-    """What happened to the socket since the start, by cause; ``kernel_dropped``: datagrams."""
+    """What happened to the socket since the start, by cause; ``kernel_dropped``: datagrams, ``batches_repeated``."""
+    numbered: bool = False
+    """Whether what comes in is collected together with the numbers of its batches."""
 
     @property
     def relays(self) -> bool:
@@ -113,9 +118,10 @@ class OwnMetrics:
             for cause, count in points.dropped.items():
                 yield self._key(f"points_dropped.{sanitise(cause)}"), count
         for door in self._doors:
-            if (drops := door.events().get("kernel_dropped")) is not None:
-                name = re.sub(r"[^a-zA-Z0-9]+", "_", door.label).strip("_")
-                yield self._key(f"kernel_drops.{name}"), drops
+            for event, name in _EVENTS.items():
+                if (times := door.events().get(event)) is not None:
+                    label = re.sub(r"[^a-zA-Z0-9]+", "_", door.label).strip("_")
+                    yield self._key(f"{name}.{label}"), times
 
     def sections(self) -> Mapping[str, Any]:
         """Return what the page shows of it, by title."""

@@ -166,6 +166,10 @@ class Flusher:
             self._safely("flush", self._flush)
         return all(courier.wait_idle(max(0.0, deadline - time.monotonic())) for courier in self._couriers)
 
+    def flush_soon(self) -> None:
+        """Have the background thread flush as soon as it can, and wait for nothing."""
+        self._bell.put(threading.Event())
+
     def stop(self, timeout: float = EXIT_DEADLINE) -> bool:
         """Send the open interval, wait at most ``timeout`` seconds for its delivery, and end.
 

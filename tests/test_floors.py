@@ -91,6 +91,7 @@ FLOORS: Floors = {
     "forwarder/listeners/*": 4,
     "forwarder/console.py": 4,
     "forwarder/own.py": 4,
+    "forwarder/senders.py": 4,
     "forwarder/from_statsd.py": 4,
     "forwarder/entrance.py": 5,
     "forwarder/daemon.py": 6,

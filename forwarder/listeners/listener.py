@@ -37,7 +37,7 @@ class Sink(Protocol):
 
 
 class Listener:
-    """One bound address. A listener is used once: ``bind``, ``start``, ``stop``."""
+    """One bound address. A listener is used once: ``bind``, ``start``, ``hush``, ``stop``."""
 
     _waker: socket.socket  # these two only while there is a thread
     _woken: socket.socket
@@ -87,6 +87,13 @@ class Listener:
         self._waker, self._woken = socket.socketpair()
         self._thread = threading.Thread(target=self._main, name=f"forwarder {self._address}", daemon=True)
         self._thread.start()
+
+    def hush(self, deadline: float) -> bool:
+        """Take nothing new and hand over what the kernel already holds; return whether that was done in time.
+
+        A listener that has something to say about what it took may go on saying it until :meth:`stop`.
+        """
+        return self.stop(deadline)
 
     def stop(self, deadline: float) -> bool:
         """Take nothing new, hand over what the kernel already holds, and close; return whether that was done in time.

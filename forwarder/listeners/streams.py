@@ -13,11 +13,12 @@ from metricslib.clock import SYSTEM_CLOCK, Clock
 from .lines import Lines
 from .listener import Listener, Sink
 
-__all__ = ["CONNECTIONS", "Connection", "StreamListener"]
+__all__ = ["CHUNK", "CONNECTIONS", "Connection", "StreamListener"]
 
 CONNECTIONS = 1024
 """How many connections may be open; what comes then is aborted and counted, cause ``connections_refused``."""
-_CHUNK = 1 << 16
+CHUNK = 1 << 16
+"""How many bytes are read at once from a connection."""
 _BATCH = 1 << 20  # bytes that are handed over at once, and kept in memory
 _HELD = 1.0  # seconds for which the sink may hold things back
 _REST = 0.5  # seconds without accepting, when that failed for want of descriptors or memory
@@ -64,6 +65,9 @@ class StreamListener(Listener):
         """Close so that the peer sees an error."""
         connection.close()
 
+    def _wake(self) -> None:
+        """The thread was woken, because it is to stop or for a reason of its listener's own."""
+
     def _hang_up(self, connection: socket.socket) -> None:
         """Let the peer write no more, where that can be done while what it wrote is still read."""
 
@@ -100,6 +104,8 @@ class StreamListener(Listener):
             elif key.data is not None:
                 served = True
                 self._receive(key.data)
+            else:
+                self._wake()
         self._hand_over(selector)
         return served
 
@@ -129,7 +135,7 @@ class StreamListener(Listener):
     def _receive(self, connection: Connection) -> None:
         """Read once."""
         try:
-            chunk = connection.socket.recv(_CHUNK)
+            chunk = connection.socket.recv(CHUNK)
         except BlockingIOError:
             return
         except OSError:
@@ -173,7 +179,7 @@ class StreamListener(Listener):
         self._feed_blocks()
         if self._ended:
             self._settle()
-            for connection in self._ended:
+            for connection in dict.fromkeys(self._ended):
                 self._forget(connection, selector)
                 connection.socket.close()
             self._ended = []
@@ -202,7 +208,7 @@ class StreamListener(Listener):
         """End a connection whose peer has not ended it, so that its last line may be only the half of one."""
         try:
             self._hang_up(connection.socket)
-            while not self._late and (chunk := connection.socket.recv(_CHUNK)):
+            while not self._late and (chunk := connection.socket.recv(CHUNK)):
                 self._take(connection, chunk)
         except BlockingIOError:
             pass

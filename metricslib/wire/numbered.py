@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 __all__ = ["LONGEST", "Acks", "Numbered", "Reader", "ack", "greeting", "new_batch", "sync"]
 
-LONGEST = 1 << 20
+LONGEST = 1 << 18
 """How many bytes of a batch are kept; a sender makes shorter ones."""
 _HEADER = re.compile(rb"([0-9A-Za-z_-]{1,64}) ([1-9][0-9]{0,17}) ([0-9]{1,15})")
 _LONGEST_HEADER = 100

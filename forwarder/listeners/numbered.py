@@ -1,0 +1,251 @@
+"""Numbered batches over TCP and Unix streams, and the answers: up to which number a sender's batches are safe.
+
+An answer comes at once for what was safe before, and for everything else when the flusher has kept the window that it
+is in. A sender that cannot wait so long asks for that, and all who ask at about the same time get one flush. The
+listener falls silent in two steps: first nothing more is read, and when the last window is kept, the last answers are
+given.
+"""
+
+import selectors
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Protocol, cast
+
+from metricslib.clock import SYSTEM_CLOCK, Clock
+from metricslib.wire.numbered import Numbered, Reader, ack, greeting
+
+from .lines import Lines
+from .listener import Sink
+from .streams import CHUNK, CONNECTIONS, Connection, StreamListener
+from .syncs import Syncs
+from .tcp import TcpListener
+from .unix import MODE, UnixStreamListener
+
+__all__ = ["Batches", "NumberedListener", "NumberedTcpListener", "NumberedUnixListener"]
+
+UNSAFE = 100_000
+"""How many senders may wait for an answer."""
+_LAST_CHUNKS = 100  # how often a connection is read at the end
+
+
+class Batches(Protocol):
+    """Who knows what was heard before: :class:`~forwarder.senders.Senders`."""
+
+    def take(self, batch: Numbered, sink: Sink) -> bool:
+        """Feed ``sink`` with what is new; return whether it is."""
+        ...
+
+    def safe(self, sender: str) -> int:
+        """Return up to which number everything is safe."""
+        ...
+
+    def listen(self, told: Callable[[Mapping[str, int]], object]) -> None:
+        """Tell ``told`` whenever more is safe."""
+        ...
+
+
+class _Peer(Connection):
+    __slots__ = ("reader",)
+
+    def __init__(self, opened: socket.socket) -> None:
+        super().__init__(opened, Lines())
+        self.reader = Reader()
+
+
+class NumberedListener(StreamListener):
+    """Hears batches, and answers. What is no batch ends its connection, cause ``no_batch``; what was heard before is
+    left out and counted, ``batches_repeated``. Who does not read the answers is cut off, cause ``answers_unread``.
+    """
+
+    def _answer(self, batches: Batches, interval: Callable[[], int], sync: Callable[[], object]) -> None:
+        """Ask ``batches`` what is new and what is safe, and call ``sync`` when a sender cannot wait for the next tick,
+        one of which comes every ``interval()`` seconds.
+        """
+        self._batches = batches
+        self._interval = interval
+        self._syncs = Syncs(sync)
+        self._unsafe: dict[str, tuple[int, _Peer]] = {}  # by sender: its last number, and where to answer
+        self._news: deque[Mapping[str, int]] = deque()  # written by the flusher's thread
+        self._hushing = False
+        self._hushed = threading.Event()
+        batches.listen(self._tell)
+
+    def hush(self, deadline: float) -> bool:
+        if not self.alive:
+            return self.stop(deadline)
+        self._hushing = True
+        self._rouse()
+        return self._hushed.wait(deadline)
+
+    # -- from the flusher's thread
+
+    def _tell(self, safe: Mapping[str, int]) -> None:
+        self._news.append(safe)
+        self._rouse()
+
+    def _rouse(self) -> None:
+        if self.alive:
+            with suppress(OSError):  # it was woken often enough already, or is at its end
+                self._waker.send(b"\0", socket.MSG_DONTWAIT)
+
+    # -- the thread
+
+    def _opened(self, accepted: socket.socket) -> Connection:
+        with suppress(OSError):  # whoever reads from it will see
+            accepted.send(greeting(self._interval()))
+        return _Peer(accepted)
+
+    def _take(self, connection: Connection, chunk: bytes) -> None:
+        peer = cast(_Peer, connection)
+        safe = {batch.sender: self._hear(peer, batch) for batch in peer.reader.feed(chunk)}
+        if answers := [ack(sender, number) for sender, number in safe.items() if number]:
+            self._reply(peer, b"".join(answers))
+        if peer.reader.syncs:
+            peer.reader.syncs = 0
+            if self._unsafe:
+                self._syncs.ask(self._clock.monotonic())
+        if peer.reader.broken:
+            self._account.add("no_batch")
+            self._ended.append(peer)
+
+    def _hear(self, peer: _Peer, batch: Numbered) -> int:
+        """Have a batch taken; return up to which number its sender's batches are safe, 0 if this one is not."""
+        new = True
+        try:
+            new = self._batches.take(batch, self._sink)
+        except Exception:
+            self._failed("feed_error", f"what was read on {self._address} was lost")
+        self._account.add("batches" if new else "batches_repeated")
+        safe = 0 if new else self._batches.safe(batch.sender)
+        if safe >= batch.number:
+            return safe
+        number, _ = self._unsafe.pop(batch.sender, (0, peer))
+        self._unsafe[batch.sender] = max(number, batch.number), peer
+        if len(self._unsafe) > UNSAFE:  # the one who waits for longest will send again
+            del self._unsafe[next(iter(self._unsafe))]
+        return 0
+
+    def _wake(self) -> None:
+        with suppress(BlockingIOError):
+            self._woken.recv(4096, socket.MSG_DONTWAIT)
+        self._pass_on_news()
+
+    def _pass_on_news(self) -> None:
+        while self._news:
+            safe = self._news.popleft()
+            answers: dict[_Peer, bytes] = {}
+            for sender in safe.keys() & self._unsafe.keys():
+                number, peer = self._unsafe[sender]
+                answers[peer] = answers.get(peer, b"") + ack(sender, safe[sender])
+                if number <= safe[sender]:
+                    del self._unsafe[sender]
+            for peer, answer in answers.items():
+                self._reply(peer, answer)
+            self._syncs.done(self._clock.monotonic(), again=bool(self._unsafe))
+
+    def _reply(self, peer: _Peer, answer: bytes) -> None:
+        if peer.socket.fileno() < 0:  # it is gone, and will ask again
+            return
+        try:
+            sent = peer.socket.send(answer)
+        except OSError:
+            sent = 0
+        if sent < len(answer):
+            self._account.add("answers_unread")
+            self._ended.append(peer)
+
+    # -- time
+
+    def _timeout(self) -> float | None:
+        others, due = super()._timeout(), self._syncs.due
+        if due is None:
+            return others
+        wait = max(0.0, due - self._clock.monotonic())
+        return wait if others is None else min(wait, others)
+
+    def _keep_time(self, sock: socket.socket, selector: selectors.BaseSelector) -> None:
+        super()._keep_time(sock, selector)
+        self._syncs.keep_time(self._clock.monotonic())
+        if self._hushing and not self._hushed.is_set():
+            self._fall_silent(sock, selector)
+            self._hushed.set()
+
+    # -- the end
+
+    def _fall_silent(self, sock: socket.socket, selector: selectors.BaseSelector) -> None:
+        """Accept and read nothing any more, when what is there now is read."""
+        if self._accept_at is None:
+            selector.unregister(sock)
+        self._accept_at = None
+        self._close(sock)
+        for connection in self._connections.values():
+            self._read_out(connection)
+        self._hand_over(selector)
+        for connection in self._connections.values():
+            selector.unregister(connection.socket)
+
+    def _read_out(self, connection: Connection) -> None:
+        with suppress(OSError):
+            for _ in range(_LAST_CHUNKS):
+                self._take(connection, connection.socket.recv(CHUNK))
+
+    def _forget(self, connection: Connection, selector: selectors.BaseSelector) -> None:
+        if self._hushed.is_set():
+            del self._connections[connection.socket.fileno()]
+        else:
+            super()._forget(connection, selector)
+
+    def _finish(self, sock: socket.socket, selector: selectors.BaseSelector) -> None:
+        self._pass_on_news()
+        self._close(sock)
+        for connection in self._connections.values():
+            with suppress(OSError):  # so that what was not read does not take back our last answers
+                connection.socket.shutdown(socket.SHUT_WR)
+            connection.socket.close()
+        self._connections.clear()
+        self._settle()
+
+
+class NumberedTcpListener(NumberedListener, TcpListener):
+    """Hears numbered batches on ``host`` and ``port``; port 0 takes a free one."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        sink: Sink,
+        batches: Batches,
+        *,
+        interval: Callable[[], int],
+        sync: Callable[[], object],
+        connections: int = CONNECTIONS,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        super().__init__(host, port, sink, scheme="forwarder+tcp", connections=connections, clock=clock)
+        self._answer(batches, interval, sync)
+
+
+class NumberedUnixListener(NumberedListener, UnixStreamListener):
+    """Hears numbered batches on the socket file ``path``, which gets ``mode`` and, unless it is empty, ``group``."""
+
+    def __init__(
+        self,
+        path: str,
+        sink: Sink,
+        batches: Batches,
+        *,
+        interval: Callable[[], int],
+        sync: Callable[[], object],
+        mode: int = MODE,
+        group: str = "",
+        connections: int = CONNECTIONS,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        super().__init__(path, sink, mode=mode, group=group, connections=connections, clock=clock)
+        self._answer(batches, interval, sync)
+
+    def _url(self, sock: socket.socket) -> str:
+        return "forwarder+" + super()._url(sock)

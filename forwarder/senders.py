@@ -1,0 +1,140 @@
+"""What senders of numbered batches have sent: each batch is in one window, however often it comes.
+
+In: batches, from any number of listeners. Out: a source whose every collection says up to which number of which sender
+it goes, and a keeper that notes these numbers together with the cut that they are in. From then on they are safe, even
+if the forwarder is killed in the next moment: what comes again afterwards is known.
+"""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from metricslib.clock import SYSTEM_CLOCK, Clock
+from metricslib.series import Kind
+from metricslib.window import Aggregates, Cut
+from metricslib.wire.numbered import Numbered
+
+from .intake import Intake
+
+__all__ = ["REMEMBERED", "Senders"]
+
+REMEMBERED = 100_000
+"""How many senders' numbers are remembered. Those that were silent for longest are forgotten first."""
+_WORD = "sender/"
+
+
+class _Sink(Protocol):
+    def feed(self, chunks: Sequence[bytes]) -> None: ...
+
+    def drop(self, cause: str, count: int = 1) -> None: ...
+
+
+class Senders:
+    """A source of the registry and a keeper of the flusher. The numbers of ``remembered`` senders are kept; what one
+    that was forgotten sends again counts again.
+    """
+
+    def __init__(self, *, remembered: int = REMEMBERED, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._remembered = remembered
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._intakes: list[Intake] = []
+        self._listening: list[Callable[[Mapping[str, int]], object]] = []
+        self._received: dict[str, int] = {}  # who was heard last stands last
+        self._new: dict[str, int] = {}  # what of it was not collected yet
+        self._safe: dict[str, int] = {}
+        self._forgotten: set[str] = set()  # whose notes are to be deleted
+        self._noted: dict[str, int] = {}  # what a cut holds that was not kept yet; the flusher's alone
+
+    def __len__(self) -> int:
+        """How many senders are remembered."""
+        return len(self._received)
+
+    # -- for listeners
+
+    def add_intake(self, intake: Intake) -> None:
+        """Collect from ``intake``, too, which is fed by :meth:`take` alone."""
+        self._intakes.append(intake)
+
+    def listen(self, told: Callable[[Mapping[str, int]], object]) -> None:
+        """Tell ``told``, which must not wait, whenever batches have become safe: by sender, up to which number."""
+        self._listening.append(told)
+
+    def take(self, batch: Numbered, sink: _Sink) -> bool:
+        """Feed ``sink`` with the batch and return True, unless it was heard before.
+
+        A batch that was too long to be kept is dropped, cause ``batch_too_long``, and counts as heard.
+        """
+        with self._lock:
+            before = self._received.pop(batch.sender, 0)
+            self._hear(batch.sender, max(before, batch.number))
+            if batch.number <= before:
+                return False
+            self._new[batch.sender] = batch.number
+            if batch.too_long:
+                sink.drop("batch_too_long", batch.too_long)
+            elif batch.lines:
+                sink.feed([batch.lines])
+            return True
+
+    def safe(self, sender: str) -> int:
+        """Return up to which number the sender's batches are safe; 0 when none is."""
+        return self._safe.get(sender, 0)
+
+    def _hear(self, sender: str, number: int) -> None:
+        """Remember a sender as the one that was heard last; the lock is held."""
+        self._received[sender] = number
+        self._forgotten.discard(sender)
+        if len(self._received) > self._remembered:
+            silent = next(iter(self._received))
+            del self._received[silent]
+            self._safe.pop(silent, None)
+            self._forgotten.add(silent)
+
+    # -- for the registry
+
+    def collect(self) -> Aggregates:
+        """Return what is new since the last call with the numbers that belong to it, and forget it."""
+        aggregates = Aggregates()
+        with self._lock:
+            for intake in self._intakes:
+                aggregates.merge(intake.collect())
+            aggregates.received, self._new = self._new, {}
+        return aggregates
+
+    def forget(self, kind: Kind, key: str) -> None:
+        """The series expired: free what is kept for it."""
+        for intake in self._intakes:
+            intake.forget(kind, key)
+
+    # -- for the flusher
+
+    def notes(self, cut: Cut, *, closes: bool) -> Mapping[str, bytes | None]:
+        """Note the numbers in the cut, with the time in whole seconds, and delete the notes of whom was forgotten."""
+        now = int(self._clock.time())
+        with self._lock:
+            forgotten, self._forgotten = self._forgotten, set()
+        self._noted.update(cut.received)
+        notes: dict[str, bytes | None] = {}
+        for sender, number in self._noted.items():
+            notes[_WORD + sender] = b"%d %d" % (number, now)
+        for sender in forgotten:
+            notes[_WORD + sender] = None
+        return notes
+
+    def kept(self, cut: Cut) -> None:
+        """Tell the listeners what is safe now."""
+        noted, self._noted = self._noted, {}
+        with self._lock:
+            self._safe.update({sender: number for sender, number in noted.items() if sender in self._received})
+        if noted:
+            for told in self._listening:
+                told(noted)
+
+    def restore(self, notes: Mapping[str, bytes]) -> None:
+        """Know again what was noted."""
+        known = [(key.removeprefix(_WORD), note.split()) for key, note in notes.items() if key.startswith(_WORD)]
+        with self._lock:
+            for sender, (number, _) in sorted(known, key=lambda each: int(each[1][1])):
+                self._hear(sender, int(number))
+                self._safe[sender] = int(number)

@@ -1,0 +1,158 @@
+"""Each batch is in one window, and its number in the notes of that window."""
+
+import pytest
+
+from forwarder.counts import Counts
+from forwarder.intake import Intake
+from forwarder.senders import Senders
+from metricslib.wire.numbered import Numbered
+
+
+@pytest.fixture
+def intake(registry, clock):
+    return Intake(registry, clock=clock)
+
+
+@pytest.fixture
+def senders(registry, clock, intake):
+    senders = Senders(remembered=3, clock=clock)
+    senders.add_intake(intake)
+    registry.add_source(senders)
+    return senders
+
+
+@pytest.fixture
+def take(senders, intake):
+    """Call to have a batch with one line taken."""
+
+    def take(sender, number, lines=b"a:1|c\n", **more):
+        return senders.take(Numbered(sender, number, lines, **more), intake)
+
+    return take
+
+
+def noted(senders, cut):
+    return {key: note and int(note.split()[0]) for key, note in senders.notes(cut, closes=True).items()}
+
+
+def test_a_batch_counts_once(take, tick, intake):
+    """However often it comes, and in whatever order old ones come again; the account has each piece once."""
+    assert take("x", 1)
+    assert not take("x", 1)
+    assert take("x", 2)
+    assert not take("x", 1)
+    cut = tick()
+    assert cut.whole.counters == {"a": 2}
+    assert cut.received == {"x": 2}
+    assert not take("x", 2)
+    assert tick().whole.counters == {"a": 0}
+    assert intake.counts() == Counts(packets=2, lines=2, received=2, aggregated=2)
+
+
+def test_numbers_may_have_gaps(take, tick):
+    """A sender with a bounded spool had to drop something."""
+    assert take("x", 5)
+    assert take("x", 900)
+    assert not take("x", 6)
+    assert tick().received == {"x": 900}
+
+
+def test_senders_do_not_know_of_each_other(take, tick):
+    """Each has numbers of its own."""
+    assert [take("x", 1), take("y", 7), take("x", 2), take("y", 8), take("x", 2), take("z", 1)] == [True] * 4 + [
+        False,
+        True,
+    ]
+    cut = tick()
+    assert cut.whole.counters == {"a": 5}
+    assert cut.received == {"x": 2, "y": 8, "z": 1}
+
+
+def test_a_batch_may_be_empty_or_too_long(take, tick, intake):
+    """What was not kept is dropped, and its number counts as heard, so that it is not sent for ever."""
+    assert take("x", 1, b"")
+    assert take("x", 2, b"", too_long=3)
+    assert not take("x", 2, b"", too_long=3)
+    assert tick().received == {"x": 2}
+    assert intake.counts() == Counts(received=3, dropped={"batch_too_long": 3})
+
+
+def test_what_is_kept_is_safe(senders, take, tick, clock):
+    """Its number is noted with the cut that it is in, and told to the listeners when that is kept, not before."""
+    told = []
+    senders.listen(told.append)
+    take("x", 1)
+    cut = tick()
+    take("x", 2)
+    assert senders.notes(cut, closes=True) == {"sender/x": b"1 %d" % clock.time()}
+    assert (senders.safe("x"), told) == (0, [])
+    senders.kept(cut)
+    assert (senders.safe("x"), told) == (1, [{"x": 1}])
+    cut = tick()
+    assert noted(senders, cut) == {"sender/x": 2}
+    senders.kept(cut)
+    assert told == [{"x": 1}, {"x": 2}]
+
+
+def test_nothing_new_is_nothing_to_say(senders, tick):
+    """An idle interval notes nothing, and tells nobody."""
+    senders.listen(lambda told: pytest.fail("there was nothing to say"))
+    cut = tick()
+    assert senders.notes(cut, closes=True) == {}
+    senders.kept(cut)
+
+
+def test_a_cut_that_was_not_kept_is_noted_with_the_next(senders, take, tick):
+    """Its windows could not be kept, and yet nobody is to send for ever what was heard."""
+    take("x", 1)
+    senders.notes(tick(), closes=True)
+    take("y", 1)
+    cut = tick()
+    assert noted(senders, cut) == {"sender/x": 1, "sender/y": 1}
+    senders.kept(cut)
+    assert senders.safe("x") == 1
+
+
+def test_what_was_noted_is_known_after_a_restart(senders, take):
+    """What comes again is left out, and is safe. Notes of others are passed over."""
+    senders.restore({"sender/x": b"7 1700000000", "series/counter/a": b"{}", "open": b""})
+    assert not take("x", 7)
+    assert senders.safe("x") == 7
+    assert take("x", 8)
+
+
+def test_the_sender_that_was_silent_for_longest_is_forgotten(senders, take, tick):
+    """Its note is deleted with the next cut. What it sends again counts again: so much is remembered, and no more."""
+    for sender in "abc":
+        take(sender, 5)
+    senders.kept(tick())
+    take("a", 6)
+    take("d", 1)
+    assert len(senders) == 3
+    assert noted(senders, tick()) == {"sender/a": 6, "sender/b": None, "sender/d": 1}
+    assert senders.safe("b") == 0
+    assert not take("a", 6)
+    assert take("b", 5)
+
+
+def test_a_restart_remembers_the_last_ones(senders, tick):
+    """Where more was noted than is remembered, the oldest go, and so do their notes."""
+    senders.restore({f"sender/{sender}": b"1 %d" % seen for sender, seen in zip("abcde", (5, 1, 4, 2, 3), strict=True)})
+    assert [senders.safe(sender) for sender in "abcde"] == [1, 0, 1, 0, 1]
+    assert noted(senders, tick()) == {"sender/b": None, "sender/d": None}
+
+
+def test_a_forgotten_sender_that_comes_back_is_noted(senders, take, tick):
+    """Its note is not deleted."""
+    for sender in "abcda":
+        take(sender, 1)
+    assert noted(senders, tick()) == {"sender/a": 1, "sender/b": None, "sender/c": 1, "sender/d": 1}
+
+
+def test_what_expired_is_forgotten_by_the_intakes(senders, take, tick, registry):
+    """The registry is asked again when it comes again."""
+    take("x", 1)
+    tick()
+    assert registry.forget("counter", ["a"]) == ["a"]
+    take("x", 2)
+    assert tick().whole.counters == {"a": 1}
