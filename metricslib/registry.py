@@ -318,23 +318,25 @@ class Registry(Instruments):
         """Let in a series that an earlier process had; return whether there is room under the caps."""
         return self._admission.restore(series)
 
-    def restore(self, totals: Mapping[Kind, Mapping[str, Total]], opened: OpenInterval | None, interval: int) -> None:
+    def restore(
+        self, totals: Mapping[Kind, Mapping[str, Total]], opened: OpenInterval | None, stamp: int, interval: int
+    ) -> None:
         """Go on from what an earlier process remembered: series in order, and the open interval if there was one.
 
-        If that is still open, it counts as sent: it is in whole windows, and not in fresh ones. If its time is over,
-        it has its slot, and goes into the totals alone. ``interval`` is that of the windows to come.
+        If that has the ``stamp`` of the next window, it counts as sent: it is in whole windows, and not in fresh ones.
+        Otherwise its time is over and it has its slot, so it goes into the totals alone. Windows follow each other
+        every ``interval`` seconds.
         """
         with self._locked():
             self.restored = True
-            boundary = int(self.clock.time() // interval) * interval
             self._ledger.restore(totals)
-            if opened and opened.end == boundary + interval and self.sent_as in (None, opened.end):
+            if opened and opened.end == stamp and self.sent_as in (None, stamp):
                 opened.sent.merge(self._sent)
                 self._start, self.sent_as, self._sent = opened
             elif opened:
                 self._ledger.window(opened.sent, opened.start, opened.end, interval)
                 self._ledger.add(opened.sent, opened.end)
-            self._ledger.reckon_idle(boundary, interval)
+            self._ledger.reckon_idle(stamp - interval, interval)
 
     # -- what leaves, and what is left behind
 

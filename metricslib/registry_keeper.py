@@ -23,15 +23,16 @@ _Totals = dict[Kind, dict[str, Total]]
 
 
 class RegistryKeeper:
-    """Keeps the state of ``registry``, the windows of which are ``interval`` seconds long.
+    """Keeps the state of ``registry``, the next window of which gets ``stamp``, and others every ``interval`` seconds.
 
     It is also a source of the registry, to be told what leaves. Series whose names begin with ``own`` are not the
     program's, and take no room under its caps. What was noted and cannot be read is counted in the registry's account,
     cause ``bad_note``, and series for which there is no room any more, cause ``not_restored``.
     """
 
-    def __init__(self, registry: Registry, interval: int, own: str = "") -> None:
+    def __init__(self, registry: Registry, stamp: int, interval: int, own: str = "") -> None:
         self._registry = registry
+        self._stamp = stamp
         self._interval = interval
         self._own = f"{own}." if own else "\0"
         self._next = 0  # the next place in the order
@@ -89,7 +90,7 @@ class RegistryKeeper:
         totals = self._read(series)
         opened = self._read_open(notes[_OPEN], totals) if _OPEN in notes else None
         self._next = 1 + max((total.place or 0 for known in totals.values() for total in known.values()), default=-1)
-        self._registry.restore(totals, opened, self._interval)
+        self._registry.restore(totals, opened, self._stamp, self._interval)
         if opened:  # if its time is over, it changed totals
             for kind in KINDS:
                 both = opened.sent[kind].keys() & totals[kind].keys()

@@ -63,3 +63,7 @@ class Schedule:
         """Return the stamp that the open interval will have if it ends at the next boundary."""
         end = self._end(now)
         return end if self._last is None else max(end, self._last + self.interval)
+
+    def next_stamp(self, now: float) -> int:
+        """Return the stamp of what is sent next, if that is at ``now`` and the clock was not set back."""
+        return self._end(now) - self.interval if self.delay(now) == 0 else self.open_stamp(now)

@@ -9,6 +9,7 @@ from metricslib.distribution import Distribution
 from metricslib.ledger import Idle
 from metricslib.registry import Registry
 from metricslib.registry_keeper import RegistryKeeper
+from metricslib.schedule import Schedule
 from metricslib.testing import ManualClock
 from metricslib.window import Aggregates, Cut
 
@@ -24,7 +25,8 @@ class Run:
         self.start(own)
 
     def start(self, own: str = "") -> None:
-        self.keeper = RegistryKeeper(self.registry, INTERVAL, own)
+        stamp = Schedule(INTERVAL, self.clock.time()).next_stamp(self.clock.time())
+        self.keeper = RegistryKeeper(self.registry, stamp, INTERVAL, own)
         self.registry.add_source(self.keeper)
         self.keeper.restore(dict(self.journal))
 

@@ -64,6 +64,16 @@ def test_the_open_interval_never_has_a_stamp_already_used():
     assert schedule.open_stamp(95) == 120
 
 
+def test_the_next_stamp_is_that_of_an_interval_that_is_due_or_else_of_the_open_one():
+    """Who started just before a boundary, and goes on behind it, ends that interval first."""
+    schedule = Schedule(10, now=19.9)
+    assert schedule.next_stamp(19.95) == 20
+    assert schedule.next_stamp(20.1) == 20
+    assert schedule.next_stamp(35.0) == 30
+    assert schedule.tick(35.0) == 30
+    assert schedule.next_stamp(35.0) == 40
+
+
 @given(st.integers(1, 60), st.lists(st.floats(0.001, 500), max_size=50))
 def test_stamps_are_multiples_and_strictly_increase(interval: int, steps: list[float]):
     """Whatever a forward clock does, every stamp is aligned, not in the future, and above the one before."""
