@@ -53,6 +53,11 @@ class FlusherStatus:
     errors: dict[str, int]
     """Errors survived, by cause."""
     destinations: list[Status]
+    skipped: int = 0
+    """How many intervals have no window of their own, because the process did not run or the clock was set forward.
+
+    What was measured in them is in the window after.
+    """
 
 
 class Flusher:
@@ -243,6 +248,7 @@ class Flusher:
             self._lag,
             self._survived.account.totals(),
             self._statuses(),
+            self._schedule.skipped,
         )
 
     def _statuses(self) -> list[Status]:

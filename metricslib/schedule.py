@@ -24,6 +24,8 @@ class Schedule:
         self.interval = int(interval)
         self.steps_back = 0
         """How often the clock was followed back to stamps that had been used."""
+        self.skipped = 0
+        """How many intervals got no stamp, because they ended late; what happened in them has that of the one after."""
         self._last: int | None = None
         self._due = self._end(now)
         self._held = 0
@@ -40,7 +42,7 @@ class Schedule:
     def tick(self, now: float) -> int | None:
         """The interval may end now: return its stamp, or None when it must go on, because the clock was set back."""
         boundary = self._end(now) - self.interval
-        self._due = boundary + self.interval
+        late, self._due = boundary - self._due, boundary + self.interval
         if self._last is not None and boundary <= self._last:
             self._held += 1
             if self._held <= PATIENCE:
@@ -48,6 +50,7 @@ class Schedule:
             self.steps_back += 1
         self._held = 0
         self._last = boundary
+        self.skipped += max(0, late // self.interval)
         return boundary
 
     def changed(self, interval: float, now: float) -> "Schedule":
@@ -56,7 +59,7 @@ class Schedule:
             return self
         schedule = Schedule(interval, now)
         schedule._last = self._last
-        schedule.steps_back = self.steps_back
+        schedule.steps_back, schedule.skipped = self.steps_back, self.skipped
         return schedule
 
     def open_stamp(self, now: float) -> int:

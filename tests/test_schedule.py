@@ -74,6 +74,26 @@ def test_the_next_stamp_is_that_of_an_interval_that_is_due_or_else_of_the_open_o
     assert schedule.next_stamp(35.0) == 40
 
 
+def test_intervals_that_end_late_are_counted():
+    """Three boundaries passed, and one window: two intervals have none of their own, and nobody has to guess."""
+    schedule = Schedule(10, now=12.5)
+    schedule.tick(22.0)
+    assert schedule.skipped == 0
+    schedule.tick(55.0)
+    assert schedule.skipped == 2
+    assert schedule.changed(60, 56.0).skipped == 2
+    late_from_the_start = Schedule(10, now=12.5)
+    assert (late_from_the_start.tick(45.0), late_from_the_start.skipped) == (40, 2)
+
+
+def test_stamps_that_were_used_before_a_step_back_are_not_skipped():
+    """While the clock catches up, and behind it when it has."""
+    schedule = Schedule(10, now=100)
+    for now in (110, 120, 105, 110, 120, 130, 140):
+        schedule.tick(now)
+    assert schedule.skipped == 0
+
+
 @given(st.integers(1, 60), st.lists(st.floats(0.001, 500), max_size=50))
 def test_stamps_are_multiples_and_strictly_increase(interval: int, steps: list[float]):
     """Whatever a forward clock does, every stamp is aligned, not in the future, and above the one before."""

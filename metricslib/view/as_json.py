@@ -17,7 +17,7 @@ NaN and no Infinity.
 ``match``         the filter; empty for all
 ``series``        a list by path: ``{"kind", "key", "name", "tags", "unit", "last", "open", "total"}``
 ``dropped``       what the registry refused or dropped, by cause
-``flusher``       ``{"running", "ticks", "steps_back", "lag", "errors"}``; errors by cause
+``flusher``       ``{"running", "ticks", "steps_back", "skipped", "lag", "errors"}``; errors by cause
 ``destinations``  a list: ``{"label", "up", "since", "age", "windows_sent", "points_sent", "bytes_sent", "errors",
                   "errors_by_type", "dropped", "waiting_batches", "waiting_points", "waiting_bytes", "last_error"}``
 ``sections``      what else the program has to say, by title
@@ -65,6 +65,7 @@ def as_values(report: Report) -> dict[str, Any]:
             "running": flusher.running,
             "ticks": flusher.ticks,
             "steps_back": flusher.steps_back,
+            "skipped": flusher.skipped,
             "lag": flusher.lag,
             "errors": dict(flusher.errors),
         },

@@ -68,6 +68,8 @@ def _facts(report: Report) -> Iterator[str]:
         facts["Errors"] = _causes(flusher.errors, "none")
     if flusher.steps_back:
         facts["Clock set back"] = f"{amount(flusher.steps_back)} ×"
+    if flusher.skipped:
+        facts["Ended late"] = f"{amount(flusher.skipped)} intervals, told in the one after"
     if not flusher.running:
         facts["Flusher"] = '<span class="bad">not running: intervals do not end</span>'
     yield "<dl>\n"

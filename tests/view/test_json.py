@@ -50,7 +50,7 @@ def test_the_schema_stays(registry, clock, end_interval, look, destination):
     assert found["open"] == {"start": start + 10, "end": start + 20}
     assert found["count"] == {"total": 5, "matched": 5, "shown": 5}
     assert found["dropped"] == {"bad_value": 1}
-    assert list(found["flusher"]) == ["running", "ticks", "steps_back", "lag", "errors"]
+    assert list(found["flusher"]) == ["running", "ticks", "steps_back", "skipped", "lag", "errors"]
     (told,) = found["destinations"]
     assert list(told) == DESTINATION.split()
     assert (told["dropped"], told["last_error"], told["age"]) == ({"refused": 2}, None, 3.5)

@@ -115,7 +115,9 @@ def test_the_top_tells_when_and_how_much(registry, clock, end_interval, look):
     registry.counter("hits").inc("no number")
     end_interval()
     clock.advance(3)
-    text = " ".join(Parsed(page(look(uptime=3700, prefix="shop.web1", errors={"tick": 2}, steps_back=1))).text)
+    text = " ".join(
+        Parsed(page(look(uptime=3700, prefix="shop.web1", errors={"tick": 2}, steps_back=1, skipped=3))).text
+    )
     for told in (
         "2023-11-15 00:00:00 – 00:00:10 UTC",
         "(3 s ago)",
@@ -125,6 +127,7 @@ def test_the_top_tells_when_and_how_much(registry, clock, end_interval, look):
         "bad_value 1",
         "tick 2",
         "1 ×",
+        "3 intervals, told in the one after",
         "not running",
     ):
         assert told in text
