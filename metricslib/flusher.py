@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from queue import Empty, SimpleQueue
 
-from .delivery import Batch, Courier, Destination, Status, open_destination
+from .delivery import Batch, Courier, Destination, Status, open_destinations
 from .errors import InvalidType
 from .history import History
 from .keepers import Keeper, Keepers
@@ -107,9 +107,7 @@ class Flusher:
     def _prepare(self) -> None:
         """Make what a process must make for itself: destinations, and everything with a lock in it."""
         self.naming = replace(self._naming, prefix=expanded(self._naming.prefix))
-        self._couriers = [
-            self._courier(open_destination(url, self.naming, clock=self.registry.clock)) for url in self.to
-        ]
+        self._couriers = [self._courier(destination) for destination in self._destinations(self.to, self.naming)]
         self._leaving: list[Courier] = []
         self._own_metrics = OwnMetrics(self._own, self.registry.account, self._survived.account, self._statuses)
         self._thread: threading.Thread | None = None
@@ -118,6 +116,11 @@ class Flusher:
         # such a call: it may put into this queue, but not set an Event again.
         self._bell: SimpleQueue[threading.Event | None] = SimpleQueue()
         self._cutting = threading.Lock()
+
+    def _destinations(self, to: Iterable[str], naming: Naming) -> list[Destination]:
+        """Open what the URLs name: more than there are URLs where one names a cluster."""
+        clock = self.registry.clock
+        return [destination for url in to for destination in open_destinations(url, naming, clock=clock)]
 
     def _courier(self, destination: Destination) -> Courier:
         return Courier(destination)
@@ -213,19 +216,19 @@ class Flusher:
         to = (to,) if isinstance(to, str) else tuple(to)
         filled = replace(naming, prefix=expanded(naming.prefix))
         schedule = self._schedule.changed(interval, self._now())
-        destinations = [open_destination(url, filled, clock=self.registry.clock) for url in to]
+        destinations = self._destinations(to, filled)
         with self._cutting:
-            leaving = list(zip(self.to, self._couriers, strict=True))
-            couriers = []
-            for url, destination in zip(to, destinations, strict=True):
-                found = next((pair for pair in leaving if _place(pair[0]) == _place(url)), None)
+            leaving, couriers = [*self._couriers], list[Courier]()
+            for destination in destinations:
+                label = destination.label
+                found = next((courier for courier in leaving if courier.destination.label == label), None)
                 if found:
                     leaving.remove(found)
-                    found[1].redirect(destination)
-                couriers.append(found[1] if found else self._courier(destination))
+                    found.redirect(destination)
+                couriers.append(found or self._courier(destination))
                 if not found and self.running:
                     couriers[-1].start()
-            self._leaving = [courier for _, courier in leaving]
+            self._leaving = leaving
             self.to, self._couriers, self._schedule = to, couriers, schedule
             self._naming, self.naming = naming, filled
         self._bell.put(None)
@@ -373,11 +376,6 @@ class Flusher:
                 " value: give it a prefix with {pid}, or send to a forwarder",
                 os.getpid(),
             )
-
-
-def _place(url: str) -> str:
-    """Return a destination's URL without its options."""
-    return url.partition("?")[0]
 
 
 def _encode(courier: Courier, cut: Cut, puts: list[tuple[Courier, Batch]]) -> None:

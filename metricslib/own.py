@@ -62,6 +62,8 @@ class OwnMetrics:
         yield self._key("points_sent", destination=status.label), status.points_sent
         yield self._key("bytes_sent", destination=status.label), status.bytes_sent
         yield self._key("send_errors", destination=status.label), status.errors
+        for node in status.nodes:
+            yield self._key("send_errors", destination=node.label), node.errors
         for cause, count in status.dropped.items():
             yield self._key("points_dropped", destination=status.label, cause=cause), count
 

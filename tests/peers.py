@@ -73,8 +73,9 @@ class GraphitePeer:
         return [value for (name, _), value in sorted(self.values.items(), key=lambda item: item[0][1]) if name == path]
 
     def close(self) -> None:
-        self._server.shutdown(socket.SHUT_RDWR)
-        self._server.close()
+        if self._server.fileno() >= 0:
+            self._server.shutdown(socket.SHUT_RDWR)
+            self._server.close()
 
 
 # What systemd does between fork and exec when it hands sockets over: they become the descriptors from 3 on.

@@ -1,7 +1,9 @@
 """The library's own metrics are series that can be read."""
 
+from dataclasses import replace
+
 from metricslib.account import Account
-from metricslib.delivery import Status
+from metricslib.delivery import NodeStatus, Status
 from metricslib.own import OwnMetrics
 
 
@@ -45,3 +47,14 @@ def test_counters_are_what_is_new():
         "m.points_sent;destination=console": 20,
         "m.bytes_sent;destination=console": 200,
     }
+
+
+def test_each_server_behind_a_destination_has_its_failures():
+    """So that one can be watched although the destination as a whole is up."""
+    nodes = [
+        NodeStatus("graphite://a:2003", False, 0.0, 3, "refused"),
+        NodeStatus("graphite://b:2003", True, 0.0, 0, None),
+    ]
+    cluster = replace(status("graphite://a:2003,b:2003", 0), nodes=nodes)
+    own = OwnMetrics("m", Account(), Account(), lambda: [cluster])
+    assert own.collect().counters == {"m.send_errors;destination=graphite_a_2003": 3}

@@ -1,11 +1,12 @@
 """Bytes to a place, or kept: destinations, the spool where batches wait, and the courier that brings them."""
 
+from .cluster import open_destinations
 from .courier import Courier
 from .deadline import Deadline
 from .destination import Destination, Options, Undelivered
 from .destinations import open_destination, split_urls
 from .spool import Batch, Holdings, MemorySpool, Spool
-from .status import Status
+from .status import NodeStatus, Status
 
 __all__ = [
     "Batch",
@@ -14,10 +15,12 @@ __all__ = [
     "Destination",
     "Holdings",
     "MemorySpool",
+    "NodeStatus",
     "Options",
     "Spool",
     "Status",
     "Undelivered",
     "open_destination",
+    "open_destinations",
     "split_urls",
 ]

@@ -19,7 +19,7 @@ from ..clock import SYSTEM_CLOCK, Clock
 from ..wire import graphite
 from . import lines
 from .deadline import Deadline
-from .destination import Destination, Undelivered
+from .destination import Destination, OfNodes, OneOfMany, Undelivered
 from .spool import Batch, MemorySpool, Spool
 from .status import Status
 
@@ -86,6 +86,8 @@ class Courier:
         if not self.destination.relays:
             self.spool.refuse(len(points), "unsupported")
             return
+        if isinstance(self.destination, OneOfMany):
+            points = self.destination.share(points)
         self.offer(*lines.batches(0, graphite.encode_points(points), windows=0))
 
     def offer(self, *batches: Batch) -> None:
@@ -288,4 +290,5 @@ class Courier:
             last_failure=self._last_failure,
             last_seconds=self._last_delivery[0],
             last_bytes=self._last_delivery[1],
+            nodes=self.destination.nodes() if isinstance(self.destination, OfNodes) else (),
         )

@@ -25,3 +25,18 @@ class Deadline:
     def cut(self, seconds: float) -> None:
         """End at most ``seconds`` from now."""
         self._end = min(self._end, self._now() + seconds)
+
+    def part(self, share: float) -> "Deadline":
+        """Return one that ends when ``share`` of what is left has passed, and never after this one."""
+        return _Part(self, share)
+
+
+class _Part(Deadline):
+    __slots__ = ("_whole",)
+
+    def __init__(self, whole: Deadline, share: float) -> None:
+        super().__init__(whole.left() * share, whole._now)
+        self._whole = whole
+
+    def left(self) -> float:
+        return min(super().left(), self._whole.left())

@@ -1,15 +1,17 @@
 """What a destination is: it encodes windows into batches of bytes, and delivers those."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ..errors import MetricsError
 from ..window import Cut
+from ..wire.graphite import Point
 from .deadline import Deadline
 from .spool import Batch
+from .status import NodeStatus
 
-__all__ = ["Destination", "Options", "Undelivered"]
+__all__ = ["Destination", "OfNodes", "OneOfMany", "Options", "Undelivered"]
 
 
 class Undelivered(MetricsError):
@@ -84,4 +86,22 @@ class Destination(Protocol):
 
     def close(self) -> None:
         """Let go of what is open; the destination may be used again. Called in a forked child, too."""
+        ...
+
+
+@runtime_checkable
+class OneOfMany(Protocol):
+    """A destination that gets only a share of what is relayed, since others get the rest."""
+
+    def share(self, points: Sequence[Point]) -> Sequence[Point]:
+        """Return its share of ``points``. Any thread may call it."""
+        ...
+
+
+@runtime_checkable
+class OfNodes(Protocol):
+    """A destination behind which there are several servers."""
+
+    def nodes(self) -> Sequence[NodeStatus]:
+        """Return how it goes with each. Any thread may call it."""
         ...

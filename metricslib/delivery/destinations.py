@@ -62,6 +62,7 @@ _COMMON = ("timeout", "spool_bytes", "max_age")
 _OWN = {"graphite+tls": ("ca", "cert", "key", "name"), "whisper": ("retentions",)}
 """Options of one scheme alone."""
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_SEPARATOR = re.compile(r",(?=\s*[a-z][a-z+]*:(?!\d+\s*(?:[:,/?]|$)))")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhdw]?)")
 
 
@@ -90,12 +91,14 @@ def open_destination(
 def split_urls(text: str) -> list[str]:
     """Return the URLs in a list separated by commas.
 
-    A comma inside a URL's options does not separate, for what follows one that does is a scheme.
+    A comma inside a URL does not separate, for what follows one that does is a scheme, and no host with its port.
 
     >>> split_urls("whisper:///data?retentions=10s:1d,1m:30d, console:")
     ['whisper:///data?retentions=10s:1d,1m:30d', 'console:']
+    >>> split_urls("graphite://east:2003:a,west:2003:b?hash=carbon_ch,file:metrics.jsonl")
+    ['graphite://east:2003:a,west:2003:b?hash=carbon_ch', 'file:metrics.jsonl']
     """
-    return [url.strip() for url in re.split(r",(?=\s*[a-z][a-z+]*:)", text) if url.strip()]
+    return [url.strip() for url in _SEPARATOR.split(text) if url.strip()]
 
 
 def without_secrets(url: str) -> str:

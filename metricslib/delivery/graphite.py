@@ -1,6 +1,6 @@
 """Graphite as a destination: whole slots, as lines, which a carrier brings there."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from ..clock import SYSTEM_CLOCK, Clock
 from ..naming import Naming
@@ -13,7 +13,32 @@ from .destination import Options, Undelivered
 from .graphite_stats import GraphiteStats
 from .spool import Batch
 
-__all__ = ["GraphiteDestination"]
+__all__ = ["Encoder", "GraphiteDestination", "Pairs"]
+
+Pairs = Sequence[tuple[str, float]]
+"""Paths and their values."""
+
+
+class Encoder:
+    """Writes windows as lines for one Graphite, with what a daemon says of itself where ``naming`` wants that."""
+
+    def __init__(self, naming: Naming, clock: Clock) -> None:
+        self.stats = GraphiteStats(clock)
+        self._naming = naming
+        self._clock = clock
+
+    def encode(self, cut: Cut, split: Callable[[Pairs], Sequence[Pairs]]) -> list[bytes]:
+        """Return the lines of each share into which ``split`` takes the whole cut's paths and values."""
+        window, stamp, clock = cut.whole, cut.whole.end, self._clock.monotonic
+        began = clock()
+        pairs = self._naming.pairs(window)
+        computed = clock()
+        payloads = [graphite.encode(share, stamp) for share in split(pairs)]
+        if self._naming.own:
+            stats = self.stats.pairs(self._naming, len(window), computed - began, clock() - computed)
+            shares = split(stats)
+            payloads = [text + graphite.encode(share, stamp) for text, share in zip(payloads, shares, strict=True)]
+        return payloads
 
 
 class GraphiteDestination:
@@ -35,30 +60,23 @@ class GraphiteDestination:
         self.label = label
         self.options = options
         self.revise = options.revise
-        self._naming = naming
+        self.encoder = Encoder(naming, clock)
+        """The nodes of a cluster have one in common."""
         self._clock = clock
-        self._stats = GraphiteStats(clock)
         self._carrier = carrier
 
     def encode(self, cut: Cut) -> list[Batch]:
-        window, stamp, clock = cut.whole, cut.whole.end, self._clock.monotonic
-        began = clock()
-        pairs = self._naming.pairs(window)
-        computed = clock()
-        payload = graphite.encode(pairs, stamp)
-        if self._naming.own:
-            stats = self._stats.pairs(self._naming, len(window), computed - began, clock() - computed)
-            payload += graphite.encode(stats, stamp)
-        return lines.batches(stamp, payload)
+        (payload,) = self.encoder.encode(cut, lambda pairs: [pairs])
+        return lines.batches(cut.whole.end, payload)
 
     def deliver(self, payload: bytes, deadline: Deadline) -> Mapping[str, int]:
         began = self._clock.monotonic()
         try:
             lost = self._carrier.send(payload, deadline)
         except Undelivered:
-            self._stats.failed()
+            self.encoder.stats.failed()
             raise
-        self._stats.delivered(self._clock.monotonic() - began, len(payload))
+        self.encoder.stats.delivered(self._clock.monotonic() - began, len(payload))
         return lost
 
     def close(self) -> None:

@@ -72,16 +72,24 @@ HASHES: dict[str, tuple[Callable[[str], int], Callable[[Node, int], str]]] = {
 class Ring:
     """Maps paths to the ``replicas`` nodes that keep them.
 
-    With ``diverse``, which is carbon's default, no two of them are on one host. Raises ValueError when there are not
-    that many, and when two nodes are the same for the hash. May be used from several threads.
+    With ``diverse``, which is carbon's default, no two of them are on one host. Without ``tags`` these do not count, so
+    that all series of a name are on one node, as carbon-c-relay has it. Raises ValueError when there are fewer nodes
+    than replicas, and when two nodes are the same for the hash. May be used from several threads.
     """
 
     def __init__(
-        self, nodes: Sequence[Node], hash: str = "carbon_ch", *, replicas: int = 1, diverse: bool = True
+        self,
+        nodes: Sequence[Node],
+        hash: str = "carbon_ch",
+        *,
+        replicas: int = 1,
+        diverse: bool = True,
+        tags: bool = True,
     ) -> None:
         self._position, key = HASHES[hash]
         if len({key(node, 0) for node in nodes}) < len(nodes):
             raise ValueError(f"two nodes are the same for {hash}; tell them apart by an instance: host:port:instance")
+        self._key = canonical if tags else _name
         groups = [node.host for node in nodes] if diverse else list(range(len(nodes)))
         if not 1 <= replicas <= len(set(groups)):
             raise ValueError(
@@ -95,7 +103,7 @@ class Ring:
 
     def __call__(self, path: str) -> tuple[int, ...]:
         """Return the places of the nodes that keep ``path``, the first one first."""
-        at = bisect_left(self._positions, self._position(canonical(path)))
+        at = bisect_left(self._positions, self._position(self._key(path)))
         return self._nodes[at % len(self._nodes)]
 
 
@@ -114,6 +122,10 @@ def canonical(path: str) -> str:
         return path
     pairs = dict(tag.split("=", 1) for tag in tags)
     return name + "".join(sorted([f";{key}={value}" for key, value in pairs.items() if key != "name"]))
+
+
+def _name(path: str) -> str:
+    return path.partition(";")[0]
 
 
 def _entries(

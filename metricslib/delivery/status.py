@@ -1,9 +1,25 @@
 """How delivery to one destination goes: a value for the page, the JSON and the library's own metrics."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Status"]
+__all__ = ["NodeStatus", "Status"]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """How delivery goes to one of the servers behind a destination."""
+
+    label: str
+    """Its URL, without what is secret in it."""
+    up: bool
+    """Whether the last attempt succeeded; True before the first."""
+    since: float
+    """Since when, in seconds since the epoch."""
+    errors: int
+    """Attempts that failed."""
+    last_error: str | None
+    """For people; holds no secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +54,5 @@ class Status:
     """How long the last successful attempt took,"""
     last_bytes: int = 0
     """and how much it delivered."""
+    nodes: Sequence[NodeStatus] = ()
+    """The servers of which each batch goes to one; empty where there is one only."""

@@ -19,7 +19,8 @@ NaN and no Infinity.
 ``dropped``       what the registry refused or dropped, by cause
 ``flusher``       ``{"running", "ticks", "steps_back", "skipped", "lag", "errors"}``; errors by cause
 ``destinations``  a list: ``{"label", "up", "since", "age", "windows_sent", "points_sent", "bytes_sent", "errors",
-                  "errors_by_type", "dropped", "waiting_batches", "waiting_points", "waiting_bytes", "last_error"}``
+                  "errors_by_type", "dropped", "waiting_batches", "waiting_points", "waiting_bytes", "last_error",
+                  "nodes"}``; nodes a list: ``{"label", "up", "since", "errors", "last_error"}``
 ``sections``      what else the program has to say, by title
 
 In ``last``: a counter has ``count`` and ``rate``; a timer or histogram those and ``sum mean min max std median`` and
@@ -31,6 +32,7 @@ all whole intervals. Each is null when there is nothing to say. ``unit`` is ``"m
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from ..delivery import Status
@@ -110,7 +112,8 @@ _DESTINATION = (
 
 
 def _destination(status: Status) -> dict[str, Any]:
-    return {name: _plain(getattr(status, name)) for name in _DESTINATION}
+    nodes = [_plain(asdict(node)) for node in status.nodes]
+    return {**{name: _plain(getattr(status, name)) for name in _DESTINATION}, "nodes": nodes}
 
 
 def _plain(value: object) -> Any:

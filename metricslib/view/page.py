@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from urllib.parse import urlencode
 
-from ..delivery import Status
+from ..delivery import NodeStatus, Status
 from .figures import age, amount, moment, size, time_of_day
 from .query import Query
 from .report import Report, Section
@@ -105,11 +105,11 @@ def _destinations(report: Report) -> Iterator[str]:
 
 
 def _destination(status: Status, now: float) -> Iterator[str]:
-    state = '<span class="good">up</span>' if status.up else '<span class="bad">down</span>'
-    state += f' <span class="dim">for {age(now - status.since)}</span>'
+    state = _state(status, now)
     if status.up and status.age is None:
         state = "not tried yet"
-    yield f'<td class="where">{escape(status.label)}</td><td class="word" title="state">{state}</td>'
+    nodes = "".join(_node(node, now) for node in status.nodes)
+    yield f'<td class="where">{escape(status.label)}{nodes}</td><td class="word" title="state">{state}</td>'
     yield f'<td class="word" title="last success">{_NONE if status.age is None else age(status.age) + " ago"}</td>'
     counts = {"windows": status.windows_sent, "points": status.points_sent}
     sizes = {"bytes": status.bytes_sent, "waiting": status.waiting_bytes}
@@ -118,6 +118,17 @@ def _destination(status: Status, now: float) -> Iterator[str]:
     yield f'<td class="n" title="errors">{amount(status.errors)}</td>'
     yield f'<td title="dropped">{_causes(status.dropped, "0")}</td>'
     yield f'<td class="dim" title="last error">{escape(status.last_error or "")}</td>'
+
+
+def _state(status: Status | NodeStatus, now: float) -> str:
+    state = '<span class="good">up</span>' if status.up else '<span class="bad">down</span>'
+    return f'{state} <span class="dim">for {age(now - status.since)}</span>'
+
+
+def _node(node: NodeStatus, now: float) -> str:
+    """Return one of the servers behind a destination: a line below the destination's name."""
+    error = f' <span class="dim">{escape(node.last_error)}</span>' if node.last_error else ""
+    return f'<div title="node">{escape(node.label)} {_state(node, now)}{error}</div>'
 
 
 # -- what else the program has to say

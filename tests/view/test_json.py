@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metricslib.delivery import NodeStatus
 from metricslib.flusher import FlusherStatus
 from metricslib.series import KINDS
 from metricslib.snapshot import Snapshot
@@ -20,7 +21,7 @@ MEMBERS = """
 """
 DESTINATION = """
     label up since age windows_sent points_sent bytes_sent errors errors_by_type dropped waiting_batches
-    waiting_points waiting_bytes last_error
+    waiting_points waiting_bytes last_error nodes
 """
 
 
@@ -42,7 +43,9 @@ def test_the_schema_stays(registry, clock, end_interval, look, destination):
     start = clock.time()
     end_interval()
     registry.gauge("late").set(1)
-    found = strict(as_json(look(destinations=[destination(dropped={"refused": 2})], uptime=13.0, prefix="shop")))
+    nodes = (NodeStatus("graphite://a:2003", False, 0.5, 2, "refused"),)
+    destinations = [destination(dropped={"refused": 2}, nodes=nodes)]
+    found = strict(as_json(look(destinations=destinations, uptime=13.0, prefix="shop")))
     assert list(found) == MEMBERS.split()
     assert (found["schema"], found["title"], found["time"], found["uptime"]) == (1, "metricslib", start + 10, 13.0)
     assert (found["interval"], found["prefix"], found["match"], found["percentiles"]) == (10, "shop", "", [90, 99])
@@ -54,6 +57,8 @@ def test_the_schema_stays(registry, clock, end_interval, look, destination):
     (told,) = found["destinations"]
     assert list(told) == DESTINATION.split()
     assert (told["dropped"], told["last_error"], told["age"]) == ({"refused": 2}, None, 3.5)
+    (node,) = told["nodes"]
+    assert node == {"label": "graphite://a:2003", "up": False, "since": 0.5, "errors": 2, "last_error": "refused"}
     series = {row["key"]: row for row in found["series"]}
     assert series["web.hits;route=u"] == {
         "kind": "counter",

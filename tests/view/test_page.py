@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metricslib.delivery import Status
+from metricslib.delivery import NodeStatus, Status
 from metricslib.flusher import FlusherStatus
 from metricslib.ledger import Total
 from metricslib.snapshot import Snapshot
@@ -156,6 +156,22 @@ def test_destinations_tell_how_they_are(look, clock, destination):
     assert found.row("statsd://b:8125")[1:3] == ["down for 2 h 1 min", "–"]
     assert found.row("file:///x")[1:3] == ["not tried yet", "–"]
     assert found.row("statsd://b:8125")[7:] == ["3", "refused 1,234", "<refused>"]
+
+
+def test_the_servers_behind_a_destination_tell_how_they_are(look, clock, destination):
+    """Each one's state and its last error, under the destination's name."""
+    nodes = (
+        NodeStatus("graphite://a:2003", False, 1_700_000_000.0, 3, "<refused>"),
+        NodeStatus("graphite://b:2003", True, 1_700_000_000.0, 0, None),
+    )
+    clock.set_time(1_700_000_060)
+    text = page(look(destinations=[destination(label="graphite://a:2003,b:2003", nodes=nodes)]))
+    assert [
+        " ".join(" ".join(Parsed(node).text).split()) for node in re.findall('<div title="node">.*?</div>', text)
+    ] == [
+        "graphite://a:2003 down for 1 min <refused>",
+        "graphite://b:2003 up for 1 min",
+    ]
 
 
 def test_sections_are_shown_as_they_are_given(look):
