@@ -123,6 +123,7 @@ class Decorators:
 
         def measured(function: Function, name: str) -> Function:
             gauge = self.gauge(name, tags=tags)
+            gauge.passing = True  # no call outlives its process
             return around(function, gauge.inc, lambda *_: gauge.dec())
 
         return _decorator(name, ".in_progress", measured)

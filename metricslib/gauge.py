@@ -23,10 +23,12 @@ class Gauge(Instrument):
     """Holds the last number it was set to, or that its callback returned. A gauge never set is absent."""
 
     kind = "gauge"
-    __slots__ = ("_read",)
+    __slots__ = ("_read", "passing")
 
     def __init__(self, home: Home, series: Series, key: str | None) -> None:
         self._read: Callable[[], float] | None = None
+        self.passing = False
+        """Whether its value is one of this process alone, so that after a restart it must not come back."""
         super().__init__(home, series, key)
 
     @replaced_by("set_value")
@@ -55,6 +57,7 @@ class Gauge(Instrument):
     def _read_by(self, read: Callable[[], float]) -> None:
         """Ask ``read`` for the value at each tick from now on."""
         self._read = read
+        self.passing = True
         if self.sleeping:
             self._wake()
 

@@ -86,6 +86,7 @@ class Registry(Instruments):
         self._fresh = Aggregates()  # of the open interval: what no cut took yet
         self._last: Window | None = None
         self._active = Aggregates()  # what happened in the interval of the last cut
+        self._passing = set[str]()  # gauges of this process alone, as of the last cut
         self.restored = False
         """Whether it has gone on from an earlier process once; from then on it knows better than any note."""
 
@@ -195,7 +196,8 @@ class Registry(Instruments):
             self._last = cut.whole
             if self.expire is not None:
                 self._let_expire(end - self.expire)
-        self._warn()
+        for name in self._admission.newly_full():
+            log.warning("too many series: what is new under %s goes to an overflow series from now on", name)
         return cut
 
     def flush(self, end: int, interval: float) -> Cut:
@@ -268,6 +270,7 @@ class Registry(Instruments):
 
     def _gather(self, *, callbacks: bool) -> None:
         now = self.clock.time()
+        passing = self._passing = set() if callbacks else self._passing
         for instrument in list(self._asleep.values()):
             if instrument.sleeping and instrument._waiting:  # its last call was still under way when it left
                 instrument._wake()
@@ -277,6 +280,8 @@ class Registry(Instruments):
                 instrument._collect(self._fresh)
                 if callbacks and isinstance(instrument, Gauge):
                     instrument._collect_callback(self._fresh)
+                    if instrument.passing:
+                        passing.add(instrument.key)
         for source in self._sources:
             self._collect(source)
 
@@ -305,14 +310,18 @@ class Registry(Instruments):
         """Return what an heir of this process has to know: series with their totals, and the open interval if it was
         sent in its middle.
 
-        The series are those to which something happened in the interval of the last cut, or all. Only ticks change a
-        total.
+        The series are those to which something happened in the interval of the last cut, or all; gauges of this process
+        alone are not among them. Only ticks change a total.
         """
         with self._locked():
+            totals = self._ledger.entries(None if everything else self._active)
+            totals = [entry for entry in totals if entry[0] != "gauge" or entry[1] not in self._passing]
+            if self.sent_as is None:
+                return totals, None
             sent = Aggregates()
             sent.merge(self._sent)
-            opened = None if self.sent_as is None else OpenInterval(self._start, self.sent_as, sent)
-            return self._ledger.entries(None if everything else self._active), opened
+            sent.gauges = {key: change for key, change in sent.gauges.items() if key not in self._passing}
+            return totals, OpenInterval(self._start, self.sent_as, sent)
 
     def readmit(self, series: Series) -> bool:
         """Let in a series that an earlier process had; return whether there is room under the caps."""
@@ -381,10 +390,6 @@ class Registry(Instruments):
         except Exception:
             log.exception("a source of metrics failed to forget the expired %s %s", kind, key)
             self.account.add("source_error")
-
-    def _warn(self) -> None:
-        for name in self._admission.newly_full():
-            log.warning("too many series: what is new under %s goes to an overflow series from now on", name)
 
     def left_in_parent(self) -> None:
         """In a forked child: begin with nothing, for what the parent had measured is the parent's to send."""

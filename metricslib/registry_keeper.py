@@ -25,9 +25,10 @@ _Totals = dict[Kind, dict[str, Total]]
 class RegistryKeeper:
     """Keeps the state of ``registry``, the next window of which gets ``stamp``, and others every ``interval`` seconds.
 
-    It is also a source of the registry, to be told what leaves. Series whose names begin with ``own`` are not the
-    program's, and take no room under its caps. What was noted and cannot be read is counted in the registry's account,
-    cause ``bad_note``, and series for which there is no room any more, cause ``not_restored``.
+    It is also a source of the registry, to be told what leaves. Series whose names begin with ``own`` tell of this
+    process, and begin anew in the next; only what was sent of them in the open interval goes on. What was noted and
+    cannot be read is counted in the registry's account, cause ``bad_note``, and series for which there is no room any
+    more, cause ``not_restored``.
     """
 
     def __init__(self, registry: Registry, stamp: int, interval: int, own: str = "") -> None:
@@ -73,11 +74,13 @@ class RegistryKeeper:
     def _noted(self, totals: list[tuple[Kind, str, Total]], *, closes: bool) -> Iterator[tuple[str, bytes]]:
         """Yield notes of those series that changed, which in mid-interval are only those that are new."""
         for kind, key, total in totals:
+            if key.startswith(self._own) or not key.isascii():  # the latter is no series' text, and could not come back
+                continue
             new = total.place is None
             if new:
                 total.place = self._next
                 self._next += 1
-            if (new or closes) and key.isascii():  # otherwise it is no series' text, and could not come back
+            if new or closes:
                 yield _key(kind, key), write_total(total)
 
     def restore(self, notes: Mapping[str, bytes]) -> None:
@@ -127,12 +130,14 @@ class RegistryKeeper:
             self._registry.account.add("bad_note", bad)
         for kind in KINDS:
             for key in [key for key in opened.sent[kind] if key not in totals[kind]]:
-                if not self._admit(series_of(kind, key)):
+                own = key.startswith(self._own)
+                goes_on = own and kind != "gauge" and opened.end == self._stamp
+                if not goes_on and (own or not self._admit(series_of(kind, key))):
                     del opened.sent[kind][key]
         return opened
 
     def _admit(self, series: Series) -> bool:
-        if series.name.startswith(self._own) or self._registry.readmit(series):
+        if self._registry.readmit(series):
             return True
         note_key = _key(series.kind, series.key)
         if note_key not in self._pending:  # it may be in the open interval, too

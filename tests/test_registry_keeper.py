@@ -11,7 +11,7 @@ from metricslib.registry import Registry
 from metricslib.registry_keeper import RegistryKeeper
 from metricslib.schedule import Schedule
 from metricslib.testing import ManualClock
-from metricslib.window import Aggregates, Cut
+from metricslib.window import Aggregates, Cut, GaugeChange
 
 INTERVAL = 10
 
@@ -310,29 +310,75 @@ def test_a_series_that_is_deleted_after_a_restart_does_not_come_back(run, journa
     assert "g" not in run().registry.snapshot().totals["gauge"]
 
 
+# -- what is of one process alone
+
+
+class Own:
+    """What a process says of itself."""
+
+    def collect(self):
+        collected = Aggregates()
+        collected.add("counter", "own.sent;destination=old", 1)
+        collected.add("gauge", "own.age;destination=old", GaugeChange(3))
+        return collected
+
+    def forget(self, kind, key):
+        pass
+
+
+@pytest.mark.parametrize("away", [0, INTERVAL])
+def test_what_a_process_says_of_itself_begins_anew(run, clock, journal, away):
+    """A destination that is no longer one is not told of for ever; but in the slot that goes on, counts add up."""
+    first = run("own")
+    first.registry.add_source(Own())
+    first.tick()
+    assert not journal
+    first.flush()
+    clock.advance(away)
+    second = run("own")
+    assert len(second.registry) == 0
+    window = second.tick().whole
+    assert (window.counters, window.gauges) == ({} if away else {"own.sent;destination=old": 1}, {})
+    assert not run("own").registry.snapshot().totals["counter"]
+
+
+def test_gauges_of_what_is_in_a_process_do_not_come_back(run, journal):
+    """How many calls are under way, and what a callback says, is known only by who lives."""
+    first = run()
+
+    @first.registry.in_progress("calls")
+    def killed():
+        first.flush()
+        first.tick()
+        first.flush()
+        return run().tick().whole.gauges
+
+    first.registry.gauge("queue", read=lambda: 5)
+    first.registry.gauge("set").set(1)
+    assert killed() == {"set": 1}
+    assert first.registry.snapshot().open.gauges == {"calls": 0, "queue": 5, "set": 1}
+
+
 # -- caps, expiry, idle series
 
 
 def test_caps_hold_for_what_comes_back(run, journal):
-    """Who was there first stays; who finds no room is counted, and its note goes. Own series take no room."""
+    """Who was there first stays; who finds no room is counted, and its note goes."""
     first = run()
     for number in range(6):
         first.registry.counter("c", {"n": number}).inc()
         first.registry.counter(f"d{number}").inc()
-    own = Aggregates()
-    own.counters["own.sent"] = 1
-    feed = type("Feed", (), {"collect": lambda self: own, "forget": lambda *_: None})()
-    first.registry.add_source(feed)
     first.tick()
-    second = run("own", max_series=7, max_tag_sets=3)
+    second = run(max_series=7, max_tag_sets=3)
     assert len(second.registry) == 7
     assert second.registry.snapshot().dropped == {"not_restored": 5}
-    counters = second.flush().whole.counters
-    assert list(counters) == ["c;n=0", "d0", "c;n=1", "d1", "c;n=2", "d2", "d3", "own.sent"]
+    assert list(second.flush().whole.counters) == ["c;n=0", "d0", "c;n=1", "d1", "c;n=2", "d2", "d3"]
     second.registry.counter("c", {"n": 5}).inc()
     assert second.tick().whole.counters["c;overflow=true"] == 1
-    assert len(journal) == 9
-    assert len(run("own", max_series=7, max_tag_sets=3).registry) == 7
+    assert len(journal) == 8
+    third = run(max_series=7, max_tag_sets=3)
+    assert len(third.registry) == 7
+    assert third.registry.snapshot().dropped == {}
 
 
 def test_an_instrument_of_a_series_that_came_back_takes_no_more_room(run):
