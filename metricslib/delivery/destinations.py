@@ -7,7 +7,7 @@
 ``statsd://host:8125``           deltas over UDP; ``statsd+tcp://`` over TCP
 ``statsd+unix:///path``          deltas over a Unix stream socket; ``statsd+unixgram:///path`` datagrams
 ``whisper:///dir``               Graphite's files, ``?retentions=10s:1d,1m:30d,10m:1y``
-``file:///path.jsonl``           a line of JSON a window
+``file:///path.jsonl``           a line of JSON a window, ``?rotate=100MB&keep=5``
 ``console:``                     Graphite's lines to standard output
 ===============================  =============================================================
 
@@ -29,6 +29,7 @@ from .carriers import Carrier, LineDatagrams, LineStream, PickleStream
 from .destination import Destination, Options
 from .files import ConsoleDestination, FileDestination
 from .graphite import GraphiteDestination
+from .rotation import KEEP, Rotation
 from .statsd import StatsdDestination
 from .transport import Datagrams, Endpoint, Resolve, Stream
 from .whisper_files import RETENTIONS, WhisperDestination, parse_retentions
@@ -59,7 +60,7 @@ _PORTS = {
 }
 """Schemes that take a host, and the port where none is given; None: it must be."""
 _COMMON = ("timeout", "spool_bytes", "max_age")
-_OWN = {"graphite+tls": ("ca", "cert", "key", "name"), "whisper": ("retentions",)}
+_OWN = {"graphite+tls": ("ca", "cert", "key", "name"), "whisper": ("retentions",), "file": ("rotate", "keep")}
 """Options of one scheme alone."""
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _SEPARATOR = re.compile(r",(?=\s*[a-z][a-z+]*:(?!\d+\s*(?:[:,/?]|$)))")
@@ -138,7 +139,7 @@ def _open(url: str, naming: Naming, clock: Clock, console: TextIO | None, resolv
     path = _path(parts, scheme)
     label = f"{scheme}://{path}" if path.startswith("/") else f"{scheme}:{path}"
     if scheme == "file":
-        return FileDestination(label, path, naming, options)
+        return FileDestination(label, path, naming, options, rotation=_rotation(own))
     if scheme == "whisper":
         return _whisper(label, path, naming, options, own.get("retentions", RETENTIONS), clock)
     kind = socket.SOCK_STREAM if scheme == "statsd+unix" else socket.SOCK_DGRAM
@@ -155,6 +156,14 @@ def _carrier(scheme: str, endpoint: Endpoint, own: dict[str, str], resolve: Reso
         return LineStream(Stream(endpoint, secure, resolve=resolve))
     stream = Stream(endpoint, resolve=resolve)
     return PickleStream(stream) if scheme == "graphite+pickle" else LineStream(stream)
+
+
+def _rotation(own: dict[str, str]) -> Rotation | None:
+    if "rotate" in own:
+        return Rotation.parse(own["rotate"], own.get("keep", str(KEEP)))
+    if own:
+        raise ValueError("keep needs rotate")
+    return None
 
 
 def _whisper(label: str, path: str, naming: Naming, options: Options, text: str, clock: Clock) -> Destination:

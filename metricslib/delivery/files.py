@@ -1,10 +1,7 @@
 """Destinations on this machine: a file of JSON lines, and the console."""
 
-import os
-import stat
 import sys
 from collections.abc import Mapping
-from errno import ENOSPC
 from typing import TextIO
 
 from ..naming import Naming
@@ -13,30 +10,33 @@ from ..wire import graphite, jsonl
 from . import lines
 from .deadline import Deadline
 from .destination import Options, Undelivered
+from .rotation import Rotation, append
 from .spool import Batch
 
 __all__ = ["ConsoleDestination", "FileDestination"]
-
-_MODE = 0o640
 
 
 class FileDestination:
     """Appends a line of JSON for each window; see :mod:`..wire.jsonl`.
 
-    The file is opened for each line, so it may be moved away at any time. A line is written by one call or not at all:
-    what a full disk left of one is taken back, and what a crash left of one is ended before the next begins.
+    The file is opened for each line, so it may be moved away at any time; with ``rotation`` it is moved aside here when
+    it is large. A line is written by one call or not at all: what a full disk left of one is taken back, and what a
+    crash left of one is ended before the next begins.
     """
 
     deltas = False
     relays = False
     resend = False
 
-    def __init__(self, label: str, path: str, naming: Naming, options: Options) -> None:
+    def __init__(
+        self, label: str, path: str, naming: Naming, options: Options, *, rotation: Rotation | None = None
+    ) -> None:
         self.label = label
         self.options = options
         self.revise = options.revise
         self._path = path
         self._naming = naming
+        self._rotation = rotation
 
     def encode(self, cut: Cut) -> list[Batch]:
         if not len(cut.whole):
@@ -47,30 +47,13 @@ class FileDestination:
 
     def deliver(self, payload: bytes, deadline: Deadline) -> Mapping[str, int]:
         try:
-            _append(self._path, payload)
+            append(self._path, payload, self._rotation, deadline)
         except OSError as error:
             raise Undelivered(f"{self._path}: {error.strerror}", payload) from error
         return {}
 
     def close(self) -> None:
         """Nothing is open between lines."""
-
-
-def _append(path: str, line: bytes) -> None:
-    """Append a whole line, or raise OSError and append nothing."""
-    opened = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, _MODE)
-    try:
-        status = os.fstat(opened)
-        plain = stat.S_ISREG(status.st_mode)
-        if plain and status.st_size and os.pread(opened, 1, status.st_size - 1) != b"\n":
-            line = b"\n" + line
-        written = os.write(opened, line)
-        if written < len(line):
-            if plain and os.lseek(opened, 0, os.SEEK_CUR) == os.fstat(opened).st_size:
-                os.ftruncate(opened, os.fstat(opened).st_size - written)
-            raise OSError(ENOSPC, os.strerror(ENOSPC))
-    finally:
-        os.close(opened)
 
 
 class ConsoleDestination:

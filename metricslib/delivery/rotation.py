@@ -1,0 +1,136 @@
+"""A file of lines that is moved aside when it is large: ``m.jsonl`` becomes ``m.jsonl.1``, that one ``m.jsonl.2``.
+
+Several processes may append to one file, and anything else may move it away at any moment: the file is opened for each
+line, a lock on it makes one process at a time look at its size and move it, and whoever waited for the lock of a file
+that was moved meanwhile opens the new one. Every step is one renaming, so a crash between two of them leaves a number
+without a file, which the next rotation fills, and no line is lost or there twice.
+"""
+
+import errno
+import fcntl
+import os
+import re
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from .deadline import Deadline
+
+__all__ = ["KEEP", "Rotation", "append"]
+
+KEEP = 5
+"""How many files that were moved aside are kept, unless said otherwise."""
+_MODE = 0o640
+_WAIT = 0.005
+_SIZE = re.compile(r"(\d{1,15})(?:([kmg])(i?)b|b)?", re.IGNORECASE)
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3}
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """When a file is moved aside, and how many such files are kept."""
+
+    size: int
+    """Bytes that a file holds at most; a single line that is longer has a file of its own."""
+    keep: int = KEEP
+
+    @classmethod
+    def parse(cls, size: str, keep: str) -> "Rotation":
+        """Return what a URL says: a size such as ``100MB`` or ``1GiB``, a number from 1 to 1000.
+
+        Raises ValueError for anything else.
+        """
+        match = _SIZE.fullmatch(size)
+        given = int(match[1]) * (1024 if match[3] else 1000) ** _POWERS[(match[2] or "").lower()] if match else 0
+        if not given:
+            raise ValueError("rotate must be a size above 0, such as 100MB or 1GiB")
+        if not re.fullmatch(r"\d{1,4}", keep) or not 1 <= int(keep) <= 1000:
+            raise ValueError("keep must be a whole number from 1 to 1000")
+        return cls(given, int(keep))
+
+
+def append(path: str, line: bytes, rotation: Rotation | None, deadline: Deadline) -> None:
+    """Append a whole line, or raise OSError and append nothing. A line that is the last one already stays alone.
+
+    For a process that died after it had written a line, but before that was noted, is followed by one that writes it
+    again.
+    """
+    while True:
+        opened = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, _MODE)
+        try:
+            if not stat.S_ISREG(os.fstat(opened).st_mode):
+                return _write(opened, line)
+            if rotation is None:
+                return _append(opened, line)
+            with _locked(opened, deadline):
+                if _is_at(opened, path):
+                    if _has_room(opened, line, rotation.size):
+                        return _append(opened, line)
+                    _move_aside(os.path.realpath(path), rotation.keep)
+                elif not deadline.left():
+                    raise TimeoutError(errno.ETIMEDOUT, "moved away again and again")
+        finally:
+            os.close(opened)
+
+
+@contextmanager
+def _locked(opened: int, deadline: Deadline) -> Iterator[None]:
+    while True:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if not deadline.left():
+                raise TimeoutError(errno.ETIMEDOUT, "another process has it locked") from None
+            time.sleep(_WAIT)
+    try:
+        yield
+    finally:
+        fcntl.flock(opened, fcntl.LOCK_UN)  # a child forked meanwhile has the file open, too, and would hold the lock
+
+
+def _is_at(opened: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(opened), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _has_room(opened: int, line: bytes, limit: int) -> bool:
+    size = os.fstat(opened).st_size
+    return not size or size + len(line) <= limit or _ends_with(opened, line)
+
+
+def _move_aside(path: str, keep: int) -> None:
+    """Give each file the next number, up to the first that is free; where none is, the oldest file goes."""
+    names = [path, *(f"{path}.{number}" for number in range(1, keep + 1))]
+    last = next((place for place, name in enumerate(names) if not os.path.lexists(name)), keep)
+    for place in range(last, 0, -1):
+        os.replace(names[place - 1], names[place])
+
+
+def _ends_with(opened: int, line: bytes) -> bool:
+    start = os.fstat(opened).st_size - len(line)
+    if start < 0 or os.pread(opened, len(line), start) != line:
+        return False
+    return not start or os.pread(opened, 1, start - 1) == b"\n"
+
+
+def _append(opened: int, line: bytes) -> None:
+    """Append to a plain file, after the end of what a crash may have left of a line."""
+    if _ends_with(opened, line):
+        return
+    size = os.fstat(opened).st_size
+    _write(opened, b"\n" + line if size and os.pread(opened, 1, size - 1) != b"\n" else line)
+
+
+def _write(opened: int, line: bytes) -> None:
+    """Write all by one call, or take back what a full disk left of it and raise OSError."""
+    written = os.write(opened, line)
+    if written < len(line):
+        status = os.fstat(opened)
+        if stat.S_ISREG(status.st_mode) and os.lseek(opened, 0, os.SEEK_CUR) == status.st_size:
+            os.ftruncate(opened, status.st_size - written)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
