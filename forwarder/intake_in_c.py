@@ -45,6 +45,7 @@ class IntakeInC:
         self._clock = clock
         self._seen = 0.0
         self._bad_lines = BadLines(clock)
+        self._fed = False
         self._feeding = threading.Lock()
         self._dropping = threading.Lock()
         self._dropped: Counter[str] = Counter()
@@ -59,7 +60,12 @@ class IntakeInC:
         """Take datagrams, or blocks of whole lines. Never raises for what is in them; what is no UTF-8 is replaced."""
         with self._feeding:
             self._seen = self._clock.time()
-            self._c.feed(chunks)
+            self._fed = True  # C takes it in several batches, and a line is reported once
+            try:
+                self._c.feed(chunks)
+            finally:
+                self._fed = False
+            self._bad_lines.report()
 
     def receive(self, socket: int, wake: int) -> int:
         """Read datagrams of at most 64 KiB from the file descriptor ``socket`` until ``wake`` is readable.
@@ -139,7 +145,8 @@ class IntakeInC:
 
     def _after_questions(self) -> None:
         """All that was asked in this batch was answered."""
-        self._bad_lines.report()
+        if not self._fed:
+            self._bad_lines.report()
 
     def _series(self, kind: int, written: str) -> int:
         """Ask the registry once for each key as it is written, tags and all. C remembers other ways of writing it."""

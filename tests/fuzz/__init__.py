@@ -1,0 +1,1 @@
+"""Endless tests: ``make fuzz SECONDS=600``."""
