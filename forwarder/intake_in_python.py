@@ -22,15 +22,16 @@ from metricslib.series import Kind
 from metricslib.unique import MEMBERS
 from metricslib.window import Aggregates, GaugeChange
 
+from .columns import Columns, columns
 from .counts import BadLine, BadLines, Counts
-from .interval import Changes, Interval, Tally
+from .interval import Changes, Interval, Tally, amount
 from .keys import Keys, Registry
 from .parser import KINDS, parse
+from .waiting import Waiting
 
 __all__ = ["IntakeInPython"]
 
 _PLAIN = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,15})?").fullmatch
-_WHOLE = 2.0**53
 _TALLIES = 1 << 16
 _LONGEST_TALLY = 256
 
@@ -60,7 +61,7 @@ class IntakeInPython:
     ) -> None:
         self._keys = Keys(registry, keys)
         self._tallies: dict[str, Tally] = {}  # by line, of lines that only add whole numbers to counters
-        self._new_interval: Callable[[], Interval] = lambda: Interval(registry.exact, members)
+        self._new_interval: Callable[[], Interval] = lambda: Interval(registry.exact, members, Waiting(self._keys))
         self._interval = self._new_interval()
         self._lock = threading.Lock()
         self._clock = clock
@@ -74,13 +75,16 @@ class IntakeInPython:
 
     def feed(self, chunks: Sequence[bytes]) -> None:
         """Take datagrams, or blocks of whole lines. Never raises for what is in them; what is no UTF-8 is replaced."""
-        lines = b"\n".join(chunks).decode("utf-8", "replace").replace("\r\n", "\n").split("\n")
+        lines = b"\n".join(chunks).replace(b"\r\n", b"\n")
+        plain = columns(lines)
         with self._lock:
             if self._keys.sweep():
                 self._tallies.clear()
+                self._interval.waiting.ask_again()
             self._packets += len(chunks)
             self._seen = self._clock.time()
-            self._take(lines)
+            if plain is None or not self._took(plain):
+                self._take(lines.decode("utf-8", "replace").split("\n"))
         self._bad_lines.report()
 
     def drop(self, cause: str, count: int = 1) -> None:
@@ -127,12 +131,26 @@ class IntakeInPython:
 
     # -- a batch; the lock is held
 
+    def _took(self, plain: Columns) -> bool:
+        """Take plain lines, and return whether all of them were plain indeed."""
+        if not self._interval.put(plain):
+            return False
+        refused = 0
+        for cause, numbers in self._interval.waiting.refused.items():
+            self._dropped[cause] += len(numbers)
+            refused += len(numbers)
+            numbers.clear()
+        self._lines += len(plain.numbers)
+        self._aggregated += len(plain.numbers) - refused
+        return True
+
     def _take(self, lines: list[str]) -> None:
         counted = Counter(lines)
         self._lines += len(lines) - counted.pop("", 0)
         ordered = _Ordered()
-        self._read(counted, ordered)
         interval = self._interval
+        interval.settle()
+        self._read(counted, ordered)
         if ordered.fractional or interval.fractional:
             interval.fractional = True
             _in_order(lines, ordered.counters, interval.add)
@@ -165,7 +183,7 @@ class IntakeInPython:
                     self._aggregated -= times
                     self._dropped["unique_full"] += times
             elif kind == "counter":
-                self._tally(line, ((key, _amount(float(text))),), ordered, only=True)
+                self._tally(line, ((key, amount(float(text))),), ordered, only=True)
             elif kind == "gauge":
                 ordered.gauges[line] = ((key, GaugeChange(float(text))),)
             else:
@@ -193,7 +211,7 @@ class IntakeInPython:
                 continue
             good += 1
             if kind == "counter":
-                tally.append((key, _amount(value * weight)))
+                tally.append((key, amount(value * weight)))
             elif kind == "gauge":
                 changes.append((key, GaugeChange(None, value) if relative else GaugeChange(value)))
             elif kind != "unique":
@@ -220,8 +238,3 @@ def _in_order(lines: list[str], effects: Mapping[str, _Effect], apply: Callable[
         effect = effects.get(line)
         if effect is not None:
             apply(effect)
-
-
-def _amount(number: float) -> float:
-    """Return a whole number as an int, whose sums are exact in any order, as long as it is one for certain."""
-    return int(number) if number.is_integer() and -_WHOLE < number < _WHOLE else number

@@ -1,42 +1,49 @@
 """What one intake has added up since the registry last asked. One owner writes; whoever takes it over reads."""
 
+from functools import reduce
 from itertools import repeat
-from typing import NamedTuple
 
 from metricslib.distribution import Distribution
 from metricslib.series import Kind
 from metricslib.unique import bounded_member
 from metricslib.window import Aggregates, GaugeChange, total
 
-__all__ = ["Changes", "Interval", "Tally"]
+from .columns import Columns
+from .waiting import Waiting
+
+__all__ = ["Changes", "Interval", "Tally", "amount"]
 
 Tally = tuple[tuple[str, float], ...]
 """What is added to which counters: ints where it is whole numbers, whose sums are exact in any order."""
 Changes = tuple[tuple[str, GaugeChange], ...]
 """What is done to which gauges."""
 
+_WHOLE = 2.0**53
 _BUFFERED = 1 << 16
+_DISTRIBUTIONS: tuple[Kind, ...] = ("timer", "histogram")
 
 
-class _Samples(NamedTuple):
-    """A timer or histogram: samples of weight 1 wait, for a distribution takes many of them much faster than each."""
-
-    waiting: list[float]
-    distribution: Distribution
+def amount(number: float) -> float:
+    """Return a whole number as an int, whose sums are exact in any order, as long as it is one for certain."""
+    return int(number) if number.is_integer() and -_WHOLE < number < _WHOLE else number
 
 
 class Interval:
-    """Aggregates in the making. Distributions keep ``exact`` samples as they are, sets at most ``members``."""
+    """Aggregates in the making. Distributions keep ``exact`` samples as they are, sets at most ``members``.
 
-    __slots__ = ("_exact", "_members", "_waiting", "counters", "distributions", "fractional", "gauges", "uniques")
+    Numbers are put into ``waiting`` first. Those of counters and gauges are in order there, so they must be settled
+    before anything else is done to a counter or a gauge; for samples order does not matter.
+    """
 
-    def __init__(self, exact: int, members: int) -> None:
+    __slots__ = ("_distributions", "_exact", "_members", "counters", "fractional", "gauges", "uniques", "waiting")
+
+    def __init__(self, exact: int, members: int, waiting: Waiting) -> None:
         self._exact = exact
         self._members = members
-        self._waiting = 0
+        self._distributions: dict[tuple[Kind, str], Distribution] = {}
+        self.waiting = waiting
         self.counters: dict[str, float] = {}
         self.gauges: dict[str, GaugeChange] = {}
-        self.distributions: dict[Kind, dict[str, _Samples]] = {"timer": {}, "histogram": {}}
         self.uniques: dict[str, set[str]] = {}
         self.fractional = False
         """Whether something else than whole numbers was added to a counter: from then on, their order matters."""
@@ -44,13 +51,13 @@ class Interval:
     def add_whole(self, tally: Tally, times: int) -> None:
         """Add whole numbers, ``times`` over."""
         counters = self.counters
-        for key, amount in tally:
-            counters[key] = counters.get(key, 0) + amount * times
+        for key, whole in tally:
+            counters[key] = counters.get(key, 0) + whole * times
 
     def add(self, tally: Tally) -> None:
         """Add any numbers; a total without end is the largest number there is."""
-        for key, amount in tally:
-            self.counters[key] = total(self.counters.get(key, 0), amount)
+        for key, number in tally:
+            self.counters[key] = total(self.counters.get(key, 0), number)
 
     def change(self, changes: Changes) -> None:
         """Change gauges."""
@@ -65,17 +72,15 @@ class Interval:
 
     def sample(self, kind: Kind, key: str, value: float, weight: float, times: int) -> None:
         """Add equal samples to a timer or histogram."""
-        samples = self.distributions[kind].get(key)
-        if samples is None:
-            samples = self.distributions[kind][key] = _Samples([], Distribution(limit=self._exact))
+        waiting = self.waiting.by_series[kind][key]  # it has its place in the order now
         if weight == 1:
-            samples.waiting.extend(repeat(value, times))
-            self._waiting += times
-            if self._waiting > _BUFFERED:
-                self._fold()
+            waiting.extend(repeat(value, times))
+            self.waiting.count += times
+            self._make_room()
         else:
+            distribution = self._distribution(kind, key)
             for _ in range(times):
-                samples.distribution.add(value, weight)
+                distribution.add(value, weight)
 
     def member(self, key: str, member: str) -> bool:
         """Add a member to a set; return whether it is in it, and not refused because the set is full."""
@@ -86,21 +91,61 @@ class Interval:
             return True
         return member in members
 
+    def put(self, plain: Columns) -> bool:
+        """Take plain lines; return False, and do nothing, if not all are for series that take numbers."""
+        taken = self.waiting.put(plain)
+        self._make_room()
+        return taken
+
+    def _make_room(self) -> None:
+        if self.waiting.count > _BUFFERED:
+            self.settle()
+            self._fold()
+
+    def settle(self) -> None:
+        """Add what waits for counters and gauges."""
+        for key, numbers in self.waiting.by_series["counter"].items():
+            if numbers:
+                self._count(key, numbers)
+                numbers.clear()
+        for key, numbers in self.waiting.by_series["gauge"].items():
+            if numbers:
+                self.gauges[key] = GaugeChange(float(numbers[-1]))
+                numbers.clear()
+
+    def _fold(self) -> None:
+        """Add the samples that wait."""
+        for kind in _DISTRIBUTIONS:
+            for key, numbers in self.waiting.by_series[kind].items():
+                if numbers:
+                    self._distribution(kind, key).extend(list(map(float, numbers)))
+                    numbers.clear()
+        self.waiting.count = 0
+
     def aggregates(self) -> Aggregates:
         """Return everything. Nothing may be added any more."""
+        self.settle()
         self._fold()
         aggregates = Aggregates()
         aggregates.counters = self.counters
         aggregates.gauges = self.gauges
-        for kind, table in self.distributions.items():
-            aggregates[kind].update((key, samples.distribution.freeze()) for key, samples in table.items())
+        for kind in _DISTRIBUTIONS:
+            aggregates[kind].update(
+                (key, self._distribution(kind, key).freeze()) for key in self.waiting.by_series[kind]
+            )
         aggregates.uniques = {key: frozenset(members) for key, members in self.uniques.items()}
         return aggregates
 
-    def _fold(self) -> None:
-        for table in self.distributions.values():
-            for waiting, distribution in table.values():
-                if waiting:
-                    distribution.extend(waiting)
-                    waiting.clear()
-        self._waiting = 0
+    def _count(self, key: str, numbers: list[float]) -> None:
+        before, added = self.counters.get(key, 0), sum(numbers)
+        if isinstance(added, int):
+            self.counters[key] = total(before, added)
+        else:
+            self.fractional = True
+            self.counters[key] = reduce(total, map(amount, map(float, numbers)), before)
+
+    def _distribution(self, kind: Kind, key: str) -> Distribution:
+        found = self._distributions.get((kind, key))
+        if found is None:
+            found = self._distributions[kind, key] = Distribution(limit=self._exact)
+        return found

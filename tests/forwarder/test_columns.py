@@ -1,0 +1,50 @@
+"""Columns hold what the parser says of each line, or there are none."""
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from forwarder.columns import Columns, columns
+from forwarder.parser import KINDS, parse
+
+FIELDS = st.one_of(st.sampled_from(["a", "1", "0.5", "5.", ".5", "007", "c", "ms", "g", ""]), st.text(max_size=4))
+PLAIN = st.builds("{}:{}|{}".format, FIELDS, st.sampled_from(["1", "25", "0.5", "1.50", "12345"]), FIELDS)
+BROKEN = st.text(st.sampled_from(":|\n.0a9@#-"), max_size=12)
+LINES = st.lists(st.one_of(PLAIN, PLAIN, PLAIN, BROKEN), min_size=1, max_size=6)
+
+
+@given(LINES)
+@example(["x:1|c:y:2|ms", "w", "5|c"])
+@example(["a|1:c"])
+@example(["a:1|c", ""])
+@example(["a:05|c"])
+@example(["_e{1,1}:1|c"])
+@example(["a:1|c\r"])
+def test_they_are_what_the_parser_reads(lines):
+    """Where all lines are plain, each has one piece, with that key, and that number if its type takes one."""
+    raw = "\n".join(lines).encode()
+    found = columns(raw)
+    if found is None:
+        return
+    texts = raw.decode().split("\n")
+    assert len(texts) == len(found.keys) == len(found.numbers) == len(found.types)
+    for text, key, number, letter in zip(texts, *found, strict=True):
+        parsed = parse(text)
+        assert parsed.key == key
+        assert len(parsed.samples) + len(parsed.bad) == 1
+        if letter in KINDS and letter != "s":
+            (sample,) = parsed.samples
+            assert (sample.kind, sample.value, sample.weight, sample.relative) == (KINDS[letter], number, 1, False)
+
+
+def test_whole_numbers_are_ints():
+    """So that their sums are exact in any order."""
+    found = columns(b"a:1|c\nb:2.0|ms\nc:12|q")
+    assert found == Columns(["a", "b", "c"], [1, 2.0, 12], ["c", "ms", "q"])
+    assert [type(number) for number in found.numbers] == [int, float, int]
+
+
+@pytest.mark.parametrize("value", ["-1", "+1", "1e3", "0x10", "", ".", "1.2.3", "inf", "٣", "1_0", " 1", "1" * 16])
+def test_other_numbers_are_for_the_parser(value):
+    """One is enough, for the lines are read together."""
+    assert columns(f"a:1|c\na:{value}|c".encode()) is None
