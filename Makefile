@@ -7,13 +7,21 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 NPM_DIR := tests/end_to_end
 NPM_INSTALLED := $(NPM_DIR)/node_modules/.installed
+SANITIZED := build/sanitized
+SECONDS := 60
+PURE_TESTS := tests --ignore=tests/end_to_end --ignore=tests/typing --ignore=tests/test_benchmarks.py --ignore=tests/view \
+	--ignore=tests/test_packaging.py --ignore=tests/test_docs.py --ignore=tests/conformance/test_real_daemons.py
+SANITIZED_TESTS := tests/test_twins.py tests/test_instrument.py tests/test_counter.py tests/test_gauge.py \
+	tests/test_timer.py tests/test_histogram.py tests/test_unique.py tests/test_distribution.py tests/test_decorators.py \
+	tests/test_calls.py tests/test_exactness.py tests/test_fork.py tests/forwarder/test_intake.py \
+	tests/forwarder/test_intake_twins.py tests/forwarder/test_listeners_udp.py
 C_SOURCES := $(wildcard metricslib/*.c metricslib/*.h forwarder/*.c forwarder/*.h)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format docs bench clean npm-packages
+.PHONY: help setup run test test-pure sanitize fuzz lint format docs bench clean npm-packages
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: $(INSTALLED)  ## make .venv and install the project and its tools in it
 
@@ -25,6 +33,26 @@ test: $(INSTALLED) npm-packages  ## run all tests with coverage; ARGS="-k name" 
 	$(BIN)/coverage run -m pytest $(ARGS)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
+
+test-pure: $(INSTALLED) npm-packages  ## run the tests that a C twin has a part in once more, without C
+	METRICSLIB_PURE=1 $(BIN)/python -m pytest $(PURE_TESTS) $(ARGS)
+
+# A copy of the packages, built for the sanitizers, is what the tests find first. Python itself leaks at its end, and
+# greenlets copy stacks, which the sanitizer cannot know to be right.
+sanitize: $(INSTALLED)  ## run the C twins under the address, undefined-behaviour and thread sanitizers
+	METRICSLIB_BUILD=require METRICSLIB_CFLAGS="-Werror -O1 -g -fsanitize=address,undefined -fno-sanitize-recover" \
+		$(BIN)/python setup.py --quiet build --build-base $(SANITIZED)/objects --build-lib $(SANITIZED)/lib
+	METRICSLIB_PURE=0 PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
+		LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
+		$(BIN)/pytest -o pythonpath="$(SANITIZED)/lib ." -p no:cacheprovider -k "not greenlet and not gevent" \
+		$(SANITIZED_TESTS) $(ARGS)
+	for part in cell table; do \
+		$(CC) -std=c11 -O1 -g -Wall -Wextra -Werror -fsanitize=thread -pthread -DCELL_ATOMIC -Imetricslib -Iforwarder \
+			tests/c/stress_$$part.c -lm -o $(SANITIZED)/stress_$$part && $(SANITIZED)/stress_$$part || exit 1; \
+	done
+
+fuzz: $(INSTALLED)  ## feed both twins of the intake the same for SECONDS=60, and compare
+	$(BIN)/python -m tests.fuzz.intake $(SECONDS)
 
 lint: $(INSTALLED)  ## check format, style and types
 	$(BIN)/ruff format --check .

@@ -713,6 +713,30 @@ static PyObject *intake_sweep(Intake *self, PyObject *args) {
 
 /* -- the type and the module */
 
+/* What the interpreter lock does elsewhere: one method of an intake at a time, but where it waits or computes for long. */
+#if PY_VERSION_HEX >= 0x030D0000
+#define ONE_AT_A_TIME(self) Py_BEGIN_CRITICAL_SECTION(self)
+#define DONE Py_END_CRITICAL_SECTION()
+#else
+#define ONE_AT_A_TIME(self) {
+#define DONE }
+#endif
+
+#define METHOD(name)                                                                                                   \
+    static PyObject *name##_alone(Intake *self, PyObject *argument) {                                                  \
+        PyObject *result;                                                                                              \
+        ONE_AT_A_TIME(self);                                                                                           \
+        result = name(self, argument);                                                                                 \
+        DONE;                                                                                                          \
+        return result;                                                                                                 \
+    }
+METHOD(intake_series)
+METHOD(intake_collect)
+METHOD(intake_account)
+METHOD(intake_look_up)
+METHOD(intake_remember)
+METHOD(intake_sweep)
+
 static PyObject *intake_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     Intake *self;
     unsigned int exact, members, spellings;
@@ -793,15 +817,15 @@ static PyObject *get_seen(Intake *self, void *Py_UNUSED(closure)) { return PyFlo
 static PyMethodDef intake_methods[] = {
     {"feed", (PyCFunction)intake_feed, METH_O, "feed($self, chunks, /)\n--\n\nTake datagrams, or blocks of whole lines."},
     {"receive", (PyCFunction)intake_receive, METH_VARARGS, receive_doc},
-    {"series", (PyCFunction)intake_series, METH_VARARGS,
+    {"series", (PyCFunction)intake_series_alone, METH_VARARGS,
      "series($self, kind, key, overflow, /)\n--\n\nReturn the number of a series, made at first use."},
-    {"collect", (PyCFunction)intake_collect, METH_NOARGS, collect_doc},
-    {"account", (PyCFunction)intake_account, METH_NOARGS, "account($self)\n--\n\nReturn the account."},
+    {"collect", (PyCFunction)intake_collect_alone, METH_NOARGS, collect_doc},
+    {"account", (PyCFunction)intake_account_alone, METH_NOARGS, "account($self)\n--\n\nReturn the account."},
     {"interrupt", (PyCFunction)intake_interrupt, METH_NOARGS,
      "interrupt($self)\n--\n\nAsk the owner before the next batch."},
-    {"look_up", (PyCFunction)intake_look_up, METH_VARARGS, look_up_doc},
-    {"remember", (PyCFunction)intake_remember, METH_VARARGS, remember_doc},
-    {"sweep", (PyCFunction)intake_sweep, METH_VARARGS, sweep_doc},
+    {"look_up", (PyCFunction)intake_look_up_alone, METH_VARARGS, look_up_doc},
+    {"remember", (PyCFunction)intake_remember_alone, METH_VARARGS, remember_doc},
+    {"sweep", (PyCFunction)intake_sweep_alone, METH_VARARGS, sweep_doc},
     {0},
 };
 
