@@ -5,6 +5,7 @@ measured too, and taken off.
 """
 
 import random
+import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import cycle, islice
 from textwrap import indent
@@ -13,12 +14,14 @@ from typing import Any
 from .child import both_twins
 from .measure import Samples, Scale, in_turn, seconds
 from .peers import peers
+from .programs import missing_compiler, program
 from .rows import Row, at_least, at_most
 
 __all__ = ["ROWS", "TITLE", "loop", "measure", "ours", "run"]
 
 TITLE = "A call in the program"
 FLOOR = "an empty method call"
+CLOCK = "two reads of the clock by a C function"
 _AT_ONCE = 8
 _TAG = '(route="/u")'
 _MINUS = " minus the bare call"
@@ -51,6 +54,7 @@ _FURTHER = {
 def _rows() -> Iterable[Row]:
     for twin in ("C", "Python"):
         yield Row(f"{twin}: {FLOOR}", "ns")
+        yield Row(f"{twin}: {CLOCK}", "ns", f"{twin}: {FLOOR}")
         for name, _, in_c, in_python, beside in _CALLS:
             limit = in_c if twin == "C" else in_python
             yield Row(f"{twin}: {name}", "ns", f"{twin}: {FLOOR}", at_most(limit) if limit else None)
@@ -81,6 +85,8 @@ def measure(scale: Scale) -> Samples:
         root = statement.removeprefix("with ").partition(".")[0]
         if root in given or not statement.count("."):
             works[name] = _timed(loop(statement, given), values, turns)
+    if not missing_compiler():
+        works[CLOCK] = lambda: float(subprocess.check_output([program("clock"), str(scale.calls)]))
     return _net(in_turn(works, scale.rounds))
 
 
@@ -135,7 +141,9 @@ def _timed(
 def _net(samples: Samples) -> Samples:
     """Take off the loop, and the bare call where that is meant."""
     loops, bare = samples.pop(""), samples.pop("bare")
-    return {
+    clock = {name: costs for name, costs in samples.items() if name == CLOCK}
+    return clock | {
         name: [cost - less for cost, less in zip(costs, bare if name.endswith(_MINUS) else loops, strict=True)]
         for name, costs in samples.items()
+        if name != CLOCK
     }

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 
 from .measure import Samples
 
-__all__ = ["Result", "Row", "at_least", "at_most", "judge", "plain", "table"]
+__all__ = ["Result", "Row", "at_least", "at_most", "figure", "judge", "plain", "table"]
 
 _UNITS = {"ns": 1e9, "µs": 1e6, "ms": 1e3, "s": 1.0, "bytes": 1.0, "": 1.0, "%": 100.0}
 
@@ -92,9 +92,7 @@ def table(title: str, results: Sequence[Result]) -> str:
     lines = [("", "cost", "beside", "ratio", "goal", "")]
     for found in results:
         mark = {True: "met", False: "NOT MET", None: found.note}[found.met]
-        lines.append(
-            (found.what, _figure(found.cost, found.unit), found.against, _figure(found.ratio), found.goal, mark)
-        )
+        lines.append((found.what, figure(found.cost, found.unit), found.against, figure(found.ratio), found.goal, mark))
     widths = [max(len(line[place]) for line in lines) for place in range(6)]
     right = (False, True, False, True, False, False)
     cells = [
@@ -112,7 +110,8 @@ def plain(result: Result) -> dict[str, object]:
     return asdict(result)
 
 
-def _figure(value: float | None, unit: str = "") -> str:
+def figure(value: float | None, unit: str = "") -> str:
+    """Return a number with its unit, as exact as it is of use."""
     if value is None:
         return "–"
     text = f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"

@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
 
 from benchmarks.__main__ import BENCHMARKS
+from benchmarks.chart import PANELS, drawn
 from benchmarks.rows import Row, at_least, at_most, judge, table
 
 ROOT = Path(__file__).parent.parent
@@ -69,3 +71,18 @@ def test_the_table_says_which_goals_are_missed():
     rows = (Row("ours", "s", "theirs", at_most(1)), Row("theirs", "s", "ours", at_most(1)), Row("absent", "s"))
     lines = table("Title", [judge(row, SAMPLES, "not built") for row in rows]).splitlines()
     assert [line.split("  ")[-1].strip() for line in lines[2:]] == ["met", "NOT MET", "not built"]
+
+
+def test_the_chart_shows_what_was_measured():
+    """Its bars are samples of the benchmarks, each as long as the logarithm of its cost; others are left out."""
+    measured = {row.what for benchmark in BENCHMARKS.values() for row in benchmark.ROWS}
+    bars = [bar.what for panel in PANELS for group in panel.groups.values() for bar in group]
+    assert {*bars} <= measured
+    svg = ET.fromstring(drawn({bars[0]: 10.0, bars[1]: 100.0, bars[2]: 1000.0}))
+    widths = [float(bar.attrib["width"]) for bar in svg.iter("{http://www.w3.org/2000/svg}rect")]
+    assert widths == pytest.approx([0, widths[2] / 2, widths[2]])
+
+
+def test_nothing_measured_is_an_empty_chart():
+    """Where no bar has a cost there is no scale either."""
+    assert list(ET.fromstring(drawn({})).iter("{http://www.w3.org/2000/svg}rect")) == []
