@@ -17,7 +17,8 @@ def publish(about: Mapping[str, str], titled: Mapping[str, Sequence[Result]]) ->
     """Write both files."""
     results = [result for found in titled.values() for result in found]
     CHART.parent.mkdir(exist_ok=True)
-    CHART.write_text(drawn({found.what: found.cost for found in results if found.unit == "ns" and found.cost}))
+    costs = {found.against: found.other for found in results} | {found.what: found.cost for found in results}
+    CHART.write_text(drawn({name: cost for name, cost in costs.items() if cost}))
     TABLES.write_text("\n".join(_tables(about, titled)))
 
 
