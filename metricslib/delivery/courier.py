@@ -53,10 +53,13 @@ class Courier:
         rng: Callable[[], float] = random.random,
     ) -> None:
         options = destination.options
-        keep = REPEAT if destination.resend else 0
+        # Deltas that may be sent again are numbered: one batch says where it ends, and what was delivered is safe.
+        numbered = destination.resend and destination.deltas
+        keep = REPEAT if destination.resend and not numbered else 0
+        join = b"" if numbered else None
         self.destination = destination
         if spool is None:
-            spool = MemorySpool(options.spool_bytes, options.max_age, keep=keep, clock=clock)
+            spool = MemorySpool(options.spool_bytes, options.max_age, keep=keep, join=join, clock=clock)
         self.spool: Spool = spool
         self._clock = clock
         self._rng = rng
@@ -120,6 +123,7 @@ class Courier:
         if batch is None:
             return None
         attempt = self._attempt = Deadline(self.destination.options.timeout)
+        attempt.urgent = self._stop is not None or self.spool.holdings().waiting_batches > 1
         began = self._clock.monotonic()
         if self._stop:
             attempt.cut(max(0.0, self._stop.left() - _MARGIN))
@@ -157,7 +161,8 @@ class Courier:
         self._bytes += len(batch.payload) - len(failure.remaining)
         remaining = None
         if failure.remaining:
-            remaining = Batch(batch.stamp, lines.count(failure.remaining), failure.remaining, batch.windows)
+            points = lines.count(failure.remaining) if failure.points is None else failure.points
+            remaining = Batch(batch.stamp, points, failure.remaining, batch.windows)
         self.spool.settle(batch, remaining, failure.lost)
 
     def _failed(self, kind: str, reason: str, error: Exception | None = None) -> None:
@@ -219,12 +224,16 @@ class Courier:
         while self.spool.holdings().waiting_batches:
             if not deadline.left() or self._thread is None or not self._thread.is_alive():
                 return False
+            if attempt := self._attempt:
+                attempt.urgent = True
             time.sleep(min(0.005, deadline.left()))
         return True
 
     def hurry(self) -> None:
         """Try at once what waits, whatever failed before."""
         self._failures, self._due = min(self._failures, 1), 0.0
+        if attempt := self._attempt:
+            attempt.urgent = True
         self._bell.put(None)
 
     def stop(self, seconds: float) -> bool:
@@ -239,6 +248,7 @@ class Courier:
             self._begin_late(stop)
         self._stop = stop
         if attempt := self._attempt:
+            attempt.urgent = True
             attempt.cut(max(0.0, seconds - _MARGIN))
         self._bell.put(None)
         thread, ended = self._thread, True

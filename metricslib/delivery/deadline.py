@@ -1,5 +1,6 @@
-"""A moment by which something must be over, and which may be brought forward while it is waited for."""
+"""A moment by which something must be over, and which may be moved while it is waited for."""
 
+import math
 import time
 from collections.abc import Callable
 
@@ -12,19 +13,26 @@ class Deadline:
     It runs by the machine's own monotonic clock, taken once at import, for sockets do not live in a test's time.
     """
 
-    __slots__ = ("_end", "_now")
+    __slots__ = ("_bound", "_end", "_now", "urgent")
 
     def __init__(self, seconds: float, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._end = now() + seconds
+        self._bound = math.inf
+        self.urgent = False
+        """Whether somebody waits for the end of what this is the deadline of, so that it should come soon."""
 
     def left(self) -> float:
         """Seconds left; 0 when it has passed."""
-        return max(0.0, self._end - self._now())
+        return max(0.0, min(self._end, self._bound) - self._now())
 
     def cut(self, seconds: float) -> None:
-        """End at most ``seconds`` from now."""
-        self._end = min(self._end, self._now() + seconds)
+        """End at most ``seconds`` from now, and let nobody put that off."""
+        self._bound = min(self._bound, self._now() + seconds)
+
+    def extend(self, seconds: float) -> None:
+        """End ``seconds`` from now, unless it was cut to be earlier."""
+        self._end = self._now() + seconds
 
     def part(self, share: float) -> "Deadline":
         """Return one that ends when ``share`` of what is left has passed, and never after this one."""

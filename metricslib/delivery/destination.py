@@ -18,14 +18,18 @@ class Undelivered(MetricsError):
     """A delivery failed, wholly or in part.
 
     ``reason`` is for people, and holds no secret. ``remaining`` is what to try again; ``lost`` counts lines, by cause,
-    that are neither delivered nor may be sent again. What is in neither was delivered.
+    that are neither delivered nor may be sent again. What is in neither was delivered. ``points`` says how many remain
+    where not every line is one.
     """
 
-    def __init__(self, reason: str, remaining: bytes, lost: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, reason: str, remaining: bytes, lost: Mapping[str, int] | None = None, *, points: int | None = None
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.remaining = remaining
         self.lost: Mapping[str, int] = lost or {}
+        self.points = points
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,7 @@ class Destination(Protocol):
 
     @property
     def resend(self) -> bool:
-        """Whether sending twice is harmless."""
+        """Whether sending twice is harmless. Where it adds up what it is sent, it knows again what it has had."""
         ...
 
     @property

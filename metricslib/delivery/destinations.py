@@ -6,6 +6,7 @@
 ``graphite+pickle://host:2004``  the same points in frames of pickle, over TCP
 ``statsd://host:8125``           deltas over UDP; ``statsd+tcp://`` over TCP
 ``statsd+unix:///path``          deltas over a Unix stream socket; ``statsd+unixgram:///path`` datagrams
+``forwarder+tcp://host:8129``    deltas in numbered batches, each counted once; ``forwarder+unix:///path``
 ``whisper:///dir``               Graphite's files, ``?retentions=10s:1d,1m:30d,10m:1y``
 ``file:///path.jsonl``           a line of JSON a window, ``?rotate=100MB&keep=5``
 ``console:``                     Graphite's lines to standard output
@@ -28,6 +29,7 @@ from ..naming import Naming
 from .carriers import Carrier, LineDatagrams, LineStream, PickleStream
 from .destination import Destination, Options
 from .files import ConsoleDestination, FileDestination
+from .forwarder import ForwarderDestination
 from .graphite import GraphiteDestination
 from .rotation import KEEP, Rotation
 from .statsd import StatsdDestination
@@ -45,6 +47,8 @@ SCHEMES = (
     "statsd+tcp",
     "statsd+unix",
     "statsd+unixgram",
+    "forwarder+tcp",
+    "forwarder+unix",
     "whisper",
     "file",
     "console",
@@ -57,6 +61,7 @@ _PORTS = {
     "graphite+udp": 2003,
     "statsd": 8125,
     "statsd+tcp": 8125,
+    "forwarder+tcp": 8129,
 }
 """Schemes that take a host, and the port where none is given; None: it must be."""
 _COMMON = ("timeout", "spool_bytes", "max_age")
@@ -130,6 +135,8 @@ def _open(url: str, naming: Naming, clock: Clock, console: TextIO | None, resolv
         label = f"{scheme}://{endpoint}"
         if scheme.startswith("graphite"):
             return GraphiteDestination(label, _carrier(scheme, endpoint, own, resolve), naming, options, clock=clock)
+        if scheme == "forwarder+tcp":
+            return ForwarderDestination(label, endpoint, naming, options)
         kind = socket.SOCK_STREAM if scheme == "statsd+tcp" else socket.SOCK_DGRAM
         return StatsdDestination(label, endpoint, naming, options, kind=kind)
     if scheme == "console":
@@ -142,6 +149,8 @@ def _open(url: str, naming: Naming, clock: Clock, console: TextIO | None, resolv
         return FileDestination(label, path, naming, options, rotation=_rotation(own))
     if scheme == "whisper":
         return _whisper(label, path, naming, options, own.get("retentions", RETENTIONS), clock)
+    if scheme == "forwarder+unix":
+        return ForwarderDestination(label, Endpoint(path=path), naming, options)
     kind = socket.SOCK_STREAM if scheme == "statsd+unix" else socket.SOCK_DGRAM
     return StatsdDestination(label, Endpoint(path=path), naming, options, kind=kind)
 
@@ -207,7 +216,7 @@ def _path(parts: SplitResult, scheme: str) -> str:
 
 def _query(parts: SplitResult, scheme: str) -> dict[str, str]:
     known = [*_COMMON]
-    if not scheme.startswith("statsd"):
+    if not scheme.startswith(("statsd", "forwarder")):
         known.append("revise")
     known += _OWN.get(scheme, ())
     query: dict[str, str] = {}

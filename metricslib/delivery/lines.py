@@ -39,8 +39,10 @@ def pieces(payload: bytes, separator: bytes, limit: int) -> Iterator[bytes]:
         yield payload[start:]
 
 
-def batches(stamp: int, payload: bytes, separator: bytes = b"\n", *, windows: int = 1) -> list[Batch]:
-    """Return ``payload`` in batches; the last one stands for the window."""
-    parts = [part.removesuffix(b"\n\n") for part in pieces(payload, separator, BATCH)]
+def batches(
+    stamp: int, payload: bytes, separator: bytes = b"\n", *, windows: int = 1, size: int = BATCH
+) -> list[Batch]:
+    """Return ``payload`` in batches of about ``size`` bytes; the last one stands for the window."""
+    parts = [part.removesuffix(b"\n\n") for part in pieces(payload, separator, size)]
     last = len(parts) - 1
     return [Batch(stamp, count(part), part, windows if place == last else 0) for place, part in enumerate(parts)]

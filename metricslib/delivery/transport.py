@@ -18,7 +18,7 @@ from .channel import SLICE, Channel, Plain, wait
 from .deadline import Deadline
 from .destination import Undelivered
 
-__all__ = ["Datagrams", "Endpoint", "Resolve", "Stream"]
+__all__ = ["Datagrams", "Endpoint", "Resolve", "Stream", "Transport"]
 
 Resolve = Callable[..., Sequence[tuple[Any, ...]]]
 """What :func:`socket.getaddrinfo` does."""
@@ -48,7 +48,7 @@ class Endpoint(NamedTuple):
         return list(dict.fromkeys((int(family), address) for family, _, _, _, address in found))
 
 
-class _Transport:
+class Transport:
     """Opens connections to an endpoint, one at a time."""
 
     kind: int
@@ -87,7 +87,7 @@ class _Transport:
         return f"{self.endpoint}: {getattr(error, 'strerror', None) or error or type(error).__name__}"
 
 
-class Stream(_Transport):
+class Stream(Transport):
     """TCP or a Unix stream socket. Each payload has a connection of its own.
 
     ``secure`` makes a :class:`.channel.Channel` of a connected socket before a deadline, or raises OSError.
@@ -133,7 +133,7 @@ class Stream(_Transport):
                 self.close(opened)
 
 
-class Datagrams(_Transport):
+class Datagrams(Transport):
     """UDP or Unix datagrams. What the kernel accepted is delivered, as far as anybody can know."""
 
     kind = socket.SOCK_DGRAM

@@ -87,6 +87,37 @@ def balanced(courier: Courier) -> bool:
 # -- one step after the other
 
 
+def test_only_who_is_waited_for_or_has_more_behind_it_is_urgent(couriers):
+    """A destination that could wait for an answer, or ask for one, knows so which to do."""
+    urgent: list[bool] = []
+
+    def note(payload: bytes, deadline: Deadline) -> Mapping[str, int]:
+        urgent.append(deadline.urgent)
+        return {}
+
+    def wait(payload: bytes, deadline: Deadline) -> Mapping[str, int]:
+        eventually(lambda: deadline.urgent)
+        return {}
+
+    one = couriers(Fake(note, note, wait))
+    one.offer(batch(), batch())
+    one.step()
+    one.step()
+    assert urgent == [True, False]
+    one.offer(batch())
+    assert one.stop(5)
+
+
+def test_a_destination_says_how_many_points_remain_where_not_every_line_is_one(couriers):
+    """Headers among them are no points."""
+    rest = b"header\na 1 0\n"
+    one = couriers(Fake(Undelivered("reset", rest, points=1)))
+    one.offer(batch(b"header\na 1 0\n" * 2, points=2))
+    one.step()
+    held = one.spool.holdings()
+    assert (held.delivered, held.waiting_points) == (1, 1)
+
+
 def test_batches_are_delivered_in_order_and_nothing_is_due_then():
     """One attempt a step; None says that nothing waits."""
     destination = Fake()

@@ -15,10 +15,23 @@ def test_a_deadline_runs_out_and_is_never_negative():
 
 
 def test_a_deadline_is_brought_forward_but_never_put_off():
-    """stop() shortens an attempt; it gives it no more time."""
+    """By stop(), which shortens an attempt and gives it no more time."""
     now = [100.0]
     deadline = Deadline(5, lambda: now[0])
     deadline.cut(2)
     assert deadline.left() == 2
     deadline.cut(60)
     assert deadline.left() == 2
+
+
+def test_a_deadline_is_extended_by_what_it_is_for_alone():
+    """Who learns on the way how long it takes may put it off, but not beyond where somebody else cut it."""
+    now = [100.0]
+    deadline = Deadline(5, lambda: now[0])
+    deadline.extend(20)
+    assert deadline.left() == 20
+    deadline.cut(10)
+    deadline.extend(20)
+    assert deadline.left() == 10
+    deadline.extend(1)
+    assert deadline.left() == 1

@@ -1,0 +1,141 @@
+"""A forwarder as a destination, counting everything exactly once: deltas in numbered batches, over a stream socket.
+
+A batch has its sender's id and its number from the moment it is encoded. So it may be sent again however often, to a
+forwarder that was started again, too, and by a process that found it in the spool of a dead one: the forwarder leaves
+out what it has heard before. A batch is delivered when the forwarder has said that it is safe.
+"""
+
+import os
+import secrets
+import select
+import socket
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ..naming import Naming
+from ..window import Cut
+from ..wire import statsd
+from ..wire.numbered import Acks, Reader, new_batch, sync
+from . import lines
+from .channel import SLICE, wait
+from .deadline import Deadline
+from .destination import Options, Undelivered
+from .spool import Batch
+from .transport import Endpoint, Transport
+
+__all__ = ["ForwarderDestination"]
+
+_BATCH = 1 << 16
+"""Bytes in a batch, about: a quarter of what a forwarder takes."""
+
+
+class ForwarderDestination:
+    """Sends what is new, and nothing idle, and waits until it is safe: for the end of the forwarder's interval, unless
+    somebody waits for that.
+    """
+
+    deltas = True
+    relays = False
+    resend = True
+    revise = True
+
+    def __init__(self, label: str, endpoint: Endpoint, naming: Naming, options: Options) -> None:
+        self.label = label
+        self.options = options
+        self._prefix = naming.prefix
+        self._talk = _Talk(endpoint, options.timeout)
+        self._process = 0
+        self._sender = ""
+        self._number = 0
+
+    def encode(self, cut: Cut) -> list[Batch]:
+        if self._process != os.getpid():  # a forked child is another sender
+            self._process, self._sender, self._number = os.getpid(), secrets.token_hex(8), 0
+        payload, _ = statsd.encode(cut.fresh, self._prefix, _BATCH // 8)
+        return [self._numbered(batch) for batch in lines.batches(cut.fresh.end, payload, statsd.SEPARATOR, size=_BATCH)]
+
+    def _numbered(self, batch: Batch) -> Batch:
+        self._number += 1
+        payload = batch.payload.replace(statsd.SEPARATOR, b"\n") + b"\n"
+        return replace(batch, payload=new_batch(self._sender, self._number, payload))
+
+    def deliver(self, payload: bytes, deadline: Deadline) -> Mapping[str, int]:
+        batches = Reader(len(payload)).feed(payload)
+        acks = Acks(batch.sender for batch in batches)
+        try:
+            self._talk.send(payload, {batch.sender: batch.number for batch in batches}, acks, deadline)
+        except Undelivered as failure:
+            remaining = [batch for batch in batches if batch.number > acks.safe[batch.sender]]
+            points = sum(batch.lines.count(b"\n") for batch in remaining)
+            text = b"".join([batch.framed for batch in remaining])
+            if remaining:
+                raise Undelivered(failure.reason, text, points=points) from failure.__cause__
+        return {}
+
+    def close(self) -> None:
+        self._talk.close()
+
+
+class _Talk(Transport):
+    """A connection for each payload, on which the forwarder answers."""
+
+    kind = socket.SOCK_STREAM
+
+    def __init__(self, endpoint: Endpoint, patience: float) -> None:
+        super().__init__(endpoint)
+        self._patience = patience
+
+    def send(self, payload: bytes, last: Mapping[str, int], acks: Acks, deadline: Deadline) -> None:
+        """Return when all that is in ``payload`` is safe: of each sender, everything up to its ``last`` number.
+
+        Raises :class:`Undelivered`; ``acks`` knows then what is safe. The deadline is that of the connection and the
+        greeting. From there on there is as much time as the forwarder may need.
+        """
+        opened = None
+        try:
+            opened = self._connect(deadline)
+            while acks.interval is None:
+                _listen(opened, acks, deadline)
+            deadline.extend(2 * acks.interval + self._patience)
+            _write(opened, payload, acks, deadline)
+            hurried = False
+            while any(acks.safe[sender] < number for sender, number in last.items()):
+                if deadline.urgent and not hurried:
+                    hurried = True
+                    _write(opened, sync(), acks, deadline)
+                _listen(opened, acks, deadline)
+        except (OSError, UnicodeError) as error:
+            raise Undelivered(self._reason(error), payload) from error
+        finally:
+            if opened is not None:
+                self.close(opened)
+
+
+def _write(opened: socket.socket, data: bytes, acks: Acks, deadline: Deadline) -> None:
+    unwritten = memoryview(data)
+    while unwritten:
+        wait(opened, select.POLLOUT, deadline)
+        unwritten = unwritten[opened.send(unwritten) :]
+        _hear(opened, acks)
+
+
+def _listen(opened: socket.socket, acks: Acks, deadline: Deadline) -> None:
+    """Wait a moment for an answer; raises TimeoutError when the deadline has passed."""
+    if not deadline.left():
+        raise TimeoutError
+    poll = select.poll()
+    poll.register(opened, select.POLLIN)
+    if poll.poll(min(deadline.left(), SLICE) * 1000):
+        _hear(opened, acks)
+
+
+def _hear(opened: socket.socket, acks: Acks) -> None:
+    try:
+        chunk = opened.recv(65536)
+    except BlockingIOError:
+        return
+    if not chunk:
+        raise ConnectionAbortedError("closed before everything was safe")
+    acks.feed(chunk)
+    if acks.broken:
+        raise ConnectionAbortedError("answers as no forwarder does")
