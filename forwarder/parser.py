@@ -241,4 +241,5 @@ def _canonical_path(path: str) -> str | None:
         if not key or "!" in key or "^" in key or not value or value[0] == "~":
             return None
         pairs[key] = value
-    return name + "".join([f";{key}={value}" for key, value in sorted(pairs.items())]) if name else None
+    # As carbon sorts: the texts, so that a1 comes before a.
+    return name + "".join(sorted([f";{key}={value}" for key, value in pairs.items()])) if name else None

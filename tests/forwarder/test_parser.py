@@ -269,6 +269,7 @@ def test_pieces_with_types_are_judged_one_by_one(pieces):
         ("a 1 -1", ("a", 1.0, 99)),
         ("a 1 N", ("a", 1.0, 99)),
         ("a;b=2;a=1;b=3=4 1 5", ("a;a=1;b=3=4", 1.0, 5)),
+        ("a;a=1;a1=1 1 5", ("a;a1=1;a=1", 1.0, 5)),
         ("é/ü:x 1 5", ("é/ü:x", 1.0, 5)),
         ("a nan 5", "not_finite"),
         ("a -Inf 5", "not_finite"),
