@@ -5,7 +5,9 @@ points, and those wait for it: the hash does not ask who is up. A window's paths
 split: each node takes its share. What is relayed is split the same way.
 """
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Generic, TypeVar
 
 from ..window import Cut
 from ..wire.graphite import Point
@@ -17,48 +19,65 @@ from .spool import Batch
 
 __all__ = ["HashedNode", "Shares"]
 
+Whole = TypeVar("Whole")
+Share = TypeVar("Share")
+Item = TypeVar("Item", tuple[str, float], Point)
+
 _RELAYED = 200_000
 """How many paths are remembered with their nodes, beside twice those of the largest window."""
 
 
 class Shares:
-    """What the nodes of a cluster have in common: who gets what of a cut.
-
-    Cuts are asked for by one thread at a time, points by any.
-    """
+    """What the nodes of a cluster have in common: who gets what. Any thread may ask."""
 
     def __init__(self, ring: Ring, nodes: int, encoder: Encoder) -> None:
         self._owners = _Owners(ring)
         self._nodes = nodes
-        self._encoder = encoder
-        self._cut: Cut | None = None
-        self._payloads: list[bytes | None] = []
+        self._cuts: _Splits[Cut, bytes] = _Splits(lambda cut: encoder.encode(cut, self._split_pairs))
+        self._points: _Splits[Sequence[Point], list[Point]] = _Splits(self._split)
 
     def take(self, cut: Cut, place: int) -> bytes:
-        """Return a node's share of ``cut`` as lines. The cut is split once, when the first node asks for its share."""
-        payload = self._payloads[place] if cut is self._cut else None
-        if payload is None:
-            self._payloads = list(self._encoder.encode(cut, self._split))
-            self._cut = cut
-            payload = self._payloads[place] or b""
-        self._payloads[place] = None  # it waits in the spool now, and nowhere else
-        return payload
+        """Return a node's share of ``cut``, as lines."""
+        return self._cuts.take(cut, place)
 
-    def of(self, points: Sequence[Point], place: int) -> list[Point]:
+    def of(self, points: Sequence[Point], place: int) -> Sequence[Point]:
         """Return the points that a node keeps."""
-        owners = self._owners
-        return [point for point in points if place in owners[point[0]]]
+        return self._points.take(points, place)
 
-    def _split(self, pairs: Pairs) -> list[Pairs]:
-        # Written for speed, as naming and encoding are.
-        shares: list[list[tuple[str, float]]] = [[] for _ in range(self._nodes)]
-        appends = [share.append for share in shares]
+    def _split_pairs(self, pairs: Pairs) -> list[list[tuple[str, float]]]:
         self._owners.make_room(len(pairs))
+        return self._split(pairs)
+
+    def _split(self, whole: Iterable[Item]) -> list[list[Item]]:
+        """Return what each node gets, of pairs or points: what begins with a path."""
+        # Written for speed, as naming and encoding are.
+        shares: list[list[Item]] = [[] for _ in range(self._nodes)]
+        appends = [share.append for share in shares]
         owners = self._owners
-        for pair in pairs:
-            for place in owners[pair[0]]:
-                appends[place](pair)
-        return list(shares)
+        for item in whole:
+            for place in owners[item[0]]:
+                appends[place](item)
+        return shares
+
+
+class _Splits(threading.local, Generic[Whole, Share]):
+    """Splits once what all nodes are to have a share of, since a thread asks for one node after the other.
+
+    What was taken is not kept: it waits in a spool, and nowhere else. Who asks again has it split again.
+    """
+
+    def __init__(self, split: Callable[[Whole], Sequence[Share]]) -> None:
+        self._split = split
+        self._whole: Whole | None = None
+        self._shares: dict[int, Share] = {}
+
+    def take(self, whole: Whole, place: int) -> Share:
+        if whole is not self._whole or place not in self._shares:
+            self._whole, self._shares = whole, dict(enumerate(self._split(whole)))
+        share = self._shares.pop(place)
+        if not self._shares:
+            self._whole = None
+        return share
 
 
 class _Owners(dict[str, tuple[int, ...]]):
@@ -98,7 +117,7 @@ class HashedNode:
     def encode(self, cut: Cut) -> list[Batch]:
         return lines.batches(cut.whole.end, self._shares.take(cut, self._place))
 
-    def share(self, points: Sequence[Point]) -> list[Point]:
+    def share(self, points: Sequence[Point]) -> Sequence[Point]:
         """Return those points that this node keeps."""
         return self._shares.of(points, self._place)
 

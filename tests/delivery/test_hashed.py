@@ -1,11 +1,13 @@
 """Each node of a cluster with a hash gets its share of all that is sent, and has its own fate."""
 
+import threading
 from collections import Counter
 from collections.abc import Sequence
 
 import pytest
 
 from metricslib.delivery import Courier, Deadline, Destination, Status, hashed, open_destinations
+from metricslib.delivery.destination import OneOfMany
 from metricslib.delivery.graphite import Encoder
 from metricslib.delivery.hashing import Node, Ring
 from metricslib.flusher import Flusher
@@ -75,6 +77,27 @@ def test_relayed_points_are_split_by_the_ring():
         batch = courier.spool.head()
         assert batch
         assert list(graphite.decode(batch.payload)) == [point for point in relayed if place in ring(point[0])]
+
+
+def test_threads_that_relay_at_once_get_what_is_their_own():
+    """Listeners have a thread each; none gets a share of another's points."""
+    ring, nodes = Ring(NODES), open_destinations(URL, Naming())
+    wrong = []
+
+    def relay(name: str) -> None:
+        for number in range(200):
+            some = [(f"{name}.{number}.{point}", 0.0, 0) for point in range(20)]
+            for place, node in enumerate(nodes):
+                assert isinstance(node, OneOfMany)
+                if node.share(some) != [point for point in some if ring(point[0]) == (place,)]:
+                    wrong.append(some)
+
+    threads = [threading.Thread(target=relay, args=(name,)) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
 
 
 def test_what_is_remembered_of_paths_is_bounded(monkeypatch: pytest.MonkeyPatch):
