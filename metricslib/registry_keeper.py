@@ -6,7 +6,7 @@ interval deletes that note. Series that expire or are deleted take their notes w
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from .ledger import Total
 from .notes import BadNote, read_key, read_open, read_total, write_open, write_total
@@ -23,7 +23,7 @@ _Totals = dict[Kind, dict[str, Total]]
 
 
 class RegistryKeeper:
-    """Keeps the state of ``registry``, the next window of which gets ``stamp``, and others every ``interval`` seconds.
+    """Keeps the state of ``registry``. ``next_slot`` returns the stamp of its next window, and the interval in seconds.
 
     It is also a source of the registry, to be told what leaves. Series whose names begin with ``own`` tell of this
     process, and begin anew in the next; only what was sent of them in the open interval goes on. What was noted and
@@ -31,10 +31,9 @@ class RegistryKeeper:
     more, cause ``not_restored``.
     """
 
-    def __init__(self, registry: Registry, stamp: int, interval: int, own: str = "") -> None:
+    def __init__(self, registry: Registry, next_slot: Callable[[], tuple[int, int]], own: str = "") -> None:
         self._registry = registry
-        self._stamp = stamp
-        self._interval = interval
+        self._next_slot = next_slot
         self._own = f"{own}." if own else "\0"
         self._next = 0  # the next place in the order
         self._unseen = False  # whether series may be known that were not looked at yet
@@ -90,10 +89,11 @@ class RegistryKeeper:
         if self._registry.restored:
             self._start_over([*series, _OPEN])
             return
+        stamp, interval = self._next_slot()
         totals = self._read(series)
-        opened = self._read_open(notes[_OPEN], totals) if _OPEN in notes else None
+        opened = self._read_open(notes[_OPEN], totals, stamp) if _OPEN in notes else None
         self._next = 1 + max((total.place or 0 for known in totals.values() for total in known.values()), default=-1)
-        self._registry.restore(totals, opened, self._stamp, self._interval)
+        self._registry.restore(totals, opened, stamp, interval)
         if opened:  # if its time is over, it changed totals
             for kind in KINDS:
                 both = opened.sent[kind].keys() & totals[kind].keys()
@@ -120,7 +120,7 @@ class RegistryKeeper:
                 totals[series.kind][series.key] = total
         return totals
 
-    def _read_open(self, note: bytes, totals: _Totals) -> OpenInterval | None:
+    def _read_open(self, note: bytes, totals: _Totals, stamp: int) -> OpenInterval | None:
         try:
             opened, bad = read_open(note)
         except BadNote:
@@ -131,7 +131,7 @@ class RegistryKeeper:
         for kind in KINDS:
             for key in [key for key in opened.sent[kind] if key not in totals[kind]]:
                 own = key.startswith(self._own)
-                goes_on = own and kind != "gauge" and opened.end == self._stamp
+                goes_on = own and kind != "gauge" and opened.end == stamp
                 if not goes_on and (own or not self._admit(series_of(kind, key))):
                     del opened.sent[kind][key]
         return opened

@@ -25,8 +25,8 @@ class Run:
         self.start(own)
 
     def start(self, own: str = "") -> None:
-        stamp = Schedule(INTERVAL, self.clock.time()).next_stamp(self.clock.time())
-        self.keeper = RegistryKeeper(self.registry, stamp, INTERVAL, own)
+        schedule = Schedule(INTERVAL, self.clock.time())
+        self.keeper = RegistryKeeper(self.registry, lambda: (schedule.next_stamp(self.clock.time()), INTERVAL), own)
         self.registry.add_source(self.keeper)
         self.keeper.restore(dict(self.journal))
 
