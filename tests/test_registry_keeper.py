@@ -1,11 +1,15 @@
 """What a registry knew comes back after a restart: totals, gauges, the open interval, the order, and nothing twice."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from forwarder.intake import Intake
 from metricslib.distribution import Distribution
+from metricslib.flusher import Flusher
 from metricslib.ledger import Idle
 from metricslib.registry import Registry
 from metricslib.registry_keeper import RegistryKeeper
@@ -504,3 +508,118 @@ def test_one_broken_series_of_the_open_interval_is_left_out(run, journal):
     second = run()
     assert second.tick().whole.counters == {"a": 0, "b": 1}
     assert second.registry.snapshot().dropped == {"bad_note": 1}
+
+
+# -- any life after any other
+
+
+class Noting:
+    """Stands between a flusher and the keeper: keeps the notes in the journal, and the cuts."""
+
+    def __init__(self, keeper: RegistryKeeper, journal: dict[str, bytes], cuts: list[Cut]) -> None:
+        self.keeper, self.journal, self.cuts = keeper, journal, cuts
+
+    def notes(self, cut: Cut, *, closes: bool) -> Mapping[str, bytes | None]:
+        self.cuts.append(cut)
+        self.noted = dict(self.keeper.notes(cut, closes=closes))
+        return {}
+
+    def kept(self, cut: Cut) -> None:
+        for key, note in self.noted.items():
+            self.journal.pop(key, None)
+            if note is not None:
+                self.journal[key] = note
+        self.keeper.kept(cut)
+
+    def restore(self, notes: Mapping[str, bytes]) -> None:
+        self.keeper.restore(notes)
+
+
+class Lives:
+    """One program after the other, with a flusher that ticks when it is due; and what they measured."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.journal: dict[str, bytes] = {}
+        self.cuts: list[Cut] = []
+        self.measured = self.uncut = 0
+        self.begin()
+
+    def begin(self) -> None:
+        self.registry = Registry(clock=self.clock)
+        self.flusher = Flusher(self.registry, interval=INTERVAL, own="")
+        schedule = self.flusher._schedule
+        keeper = RegistryKeeper(self.registry, lambda: (schedule.next_stamp(self.clock.time()), INTERVAL))
+        self.registry.add_source(keeper)
+        noting = Noting(keeper, self.journal, self.cuts)
+        noting.restore(self.journal)
+        self.flusher.add_keeper(noting)
+
+    def measure(self, number: int) -> None:
+        self.registry.counter("c").inc(number)
+        self.registry.gauge("g").inc(number)
+        for _ in range(number):
+            self.registry.histogram("h").observe(number)
+        self.measured += number
+        self.uncut += number
+
+    def tick(self) -> None:
+        if self.flusher._schedule.delay(self.clock.time()) == 0:
+            self.flusher.tick()
+            self.uncut = 0
+
+    def flush(self) -> None:
+        self.flusher.flush()
+        self.uncut = 0
+
+    def stop(self) -> None:
+        self.flush()
+        self.begin()
+
+    def die(self) -> None:
+        self.measured -= self.uncut
+        self.uncut = 0
+        self.begin()
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.sampled_from(["tick", "flush", "stop", "die"]),
+            st.integers(1, 300),
+            st.sampled_from([0.5, 3.0, 10.0, 10.0, 47.5]),
+        ),
+        max_size=40,
+    )
+)
+def test_lives_follow_each_other_without_a_seam(steps):
+    """Whenever programs are stopped or killed: each slot holds what was cut for it by all of them, totals and gauges
+    what was ever cut, and only what was in no cut is lost.
+    """
+    lives = Lives()
+    for step in steps:
+        if isinstance(step, str):
+            getattr(lives, step)()
+        elif isinstance(step, int):
+            lives.measure(step)
+        else:
+            lives.clock.advance(step)
+    lives.flush()
+    for read in (lambda window: window.counters.get("c", 0), lambda window: count(window.histograms.get("h"))):
+        slots: dict[int, float] = {}
+        for cut in lives.cuts:
+            slots[cut.whole.end] = slots.get(cut.whole.end, 0) + read(cut.fresh)
+            assert read(cut.whole) == slots[cut.whole.end]
+        assert sum(slots.values()) == lives.measured
+    lives.begin()
+    lives.clock.advance(INTERVAL)
+    lives.tick()
+    totals = lives.registry.snapshot().totals
+    if lives.measured:
+        assert totals["counter"]["c"].sum == totals["gauge"]["g"].gauge == totals["histogram"]["h"].count
+        assert totals["counter"]["c"].sum == lives.measured
+    assert lives.registry.snapshot().dropped == {}
+
+
+def count(distribution: Distribution | None) -> float:
+    return distribution.count if distribution else 0
