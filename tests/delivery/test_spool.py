@@ -279,7 +279,7 @@ class Accounts(RuleBasedStateMachine):
         self.clock = ManualClock()
         self.spool = MemorySpool(max_bytes=2000, max_age=100, keep=60, clock=self.clock)
         self.taken: Batch | None = None
-        self.late = False  # whether it was abandoned meanwhile
+        self.late = False  # whether it was abandoned, or put back, meanwhile
         self.put = 0
 
     @rule(points=st.integers(0, 9), size=st.integers(0, 900))
@@ -319,7 +319,9 @@ class Accounts(RuleBasedStateMachine):
 
     @rule(seconds=st.integers(0, 120))
     def rewind(self, seconds: int) -> None:
+        before = self.spool.holdings().waiting_batches
         self.spool.rewind(seconds)
+        self.late = self.late or self.spool.holdings().waiting_batches > before  # then it waits behind these
 
     @rule(seconds=st.integers(0, 120))
     def wait(self, seconds: int) -> None:
