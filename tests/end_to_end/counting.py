@@ -1,4 +1,4 @@
-"""A program that counts until its standard input ends, or for so many seconds, ships that, and says how much it was:
+"""A program that counts until its standard input ends, ships that, and says how much it was:
 
 ``python -m tests.end_to_end.counting NAME INTERVAL URL [OPTION=VALUE …]``
 """
@@ -7,6 +7,7 @@ import json
 import sys
 import threading
 import time
+from typing import Any
 
 import metricslib as metrics
 
@@ -15,7 +16,8 @@ THREADS = 2
 
 def main(name: str, interval: str, url: str, *options: str) -> None:
     hits, took, users = metrics.counter("hits"), metrics.timer("took"), metrics.unique("users")
-    metrics.start(url, interval=int(interval), prefix=name, **dict(option.split("=", 1) for option in options))
+    more: dict[str, Any] = dict(option.split("=", 1) for option in options)
+    metrics.start(url, interval=int(interval), prefix=name, **more)
     ended = threading.Event()
     turns: list[int] = []
 

@@ -201,3 +201,53 @@ def test_programs_end_when_what_they_measured_is_safe(forwarder: StartForwarder,
     eventually(lambda: arrived(graphite) == counted, or_else=f"{counted} counted and arrived")
     assert process.end(signal.SIGTERM) == 0
     assert arrived(graphite) == counted
+
+
+# -- over plain statsd
+
+
+def flood(kind: socket.SocketKind, address: str | tuple[str, int], line: bytes, times: int) -> None:
+    family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+    with socket.socket(family, kind) as sock:
+        sock.connect(address)
+        for _ in range(times):
+            sock.send(line)
+
+
+def test_a_unix_datagram_socket_loses_nothing_while_the_forwarder_lives(
+    forwarder: StartForwarder, graphite: GraphitePeer, tmp_path: Path
+):
+    """Whoever sends faster than the forwarder reads waits; what has come when it is told to stop is counted."""
+    path = f"{tmp_path}/d"
+    process = forwarder("--listen", f"unixgram://{path}", "--to", graphite.url, "--interval", "1")
+    process.ready()
+    threads = [
+        threading.Thread(target=flood, args=(socket.SOCK_DGRAM, path, b"w.hits:1|c\nw.took:5|ms", 20_000))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert process.end(signal.SIGTERM) == 0
+    eventually(lambda: arrived(graphite) == {"w.hits": 80_000, "w.took": 80_000})
+
+
+def test_what_udp_loses_is_counted(forwarder: StartForwarder, graphite: GraphitePeer, tmp_path: Path):
+    """A flood into a small buffer: what arrived and what the kernel dropped are together what was sent."""
+    config = tmp_path / "forwarder.toml"
+    config.write_text("receive_buffer = 4096\n")
+    process = forwarder(
+        *("--config", str(config), "--listen", "udp://127.0.0.1:0", "--to", graphite.url, "--interval", "1")
+    )
+    host, _, port = process.ready()["udp"].removeprefix("udp://").rpartition(":")
+
+    def counted() -> tuple[int, int]:
+        (listener,) = process.page()["sections"]["Listeners"]
+        return listener["Packets"], listener["Socket"]["kernel_dropped"]
+
+    flood(socket.SOCK_DGRAM, (host, int(port)), b"w.hits:1|c", 20_000)
+    eventually(lambda: sum(counted()) == 20_000, or_else="all heard or dropped")
+    heard, _ = counted()
+    assert process.end(signal.SIGTERM) == 0
+    eventually(lambda: arrived(graphite) == {"w.hits": heard})
