@@ -18,6 +18,7 @@ from metricslib.account import Account
 from metricslib.clock import SYSTEM_CLOCK, Clock
 from metricslib.delivery import Batch, Courier, Deadline, MemorySpool, Options, Status, Undelivered
 from metricslib.delivery import lines as payloads
+from metricslib.delivery.lanes import Lanes
 from metricslib.delivery.transport import Datagrams, Endpoint, Stream
 from metricslib.own import OwnMetrics
 from metricslib.window import Cut
@@ -139,7 +140,7 @@ class Repeater:
 
 
 def _courier(target: Target, clock: Clock) -> Courier:
-    return Courier(target, MemorySpool(QUEUE, OLDEST, join=SEPARATOR, clock=clock), clock=clock)
+    return Courier(target, MemorySpool(Lanes(QUEUE, OLDEST, join=SEPARATOR, clock=clock)), clock=clock)
 
 
 def _packed(packets: Sequence[bytes], limit: int) -> bytes:

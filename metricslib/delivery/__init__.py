@@ -2,15 +2,18 @@
 
 from .cluster import open_destinations
 from .courier import Courier
+from .couriers import Couriers
 from .deadline import Deadline
 from .destination import Destination, Options, Undelivered
 from .destinations import open_destination, split_urls
-from .spool import Batch, Holdings, MemorySpool, Spool
+from .memory_spool import MemorySpool
+from .spool import Batch, Holdings, Spool
 from .status import NodeStatus, Status
 
 __all__ = [
     "Batch",
     "Courier",
+    "Couriers",
     "Deadline",
     "Destination",
     "Holdings",

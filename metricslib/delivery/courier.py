@@ -20,7 +20,9 @@ from ..wire import graphite
 from . import lines
 from .deadline import Deadline
 from .destination import Destination, OfNodes, OneOfMany, Undelivered
-from .spool import Batch, MemorySpool, Spool
+from .lanes import REPEAT, lanes_for
+from .memory_spool import MemorySpool
+from .spool import Batch, Holdings, Spool
 from .status import Status
 
 __all__ = ["Courier"]
@@ -30,8 +32,6 @@ log = logging.getLogger("metricslib")
 BASE = 0.5
 CAP = 30.0
 """Bounds of the wait after the first failure, and after many, in seconds."""
-REPEAT = 60.0
-"""How many seconds of delivered batches are sent again after an outage."""
 _MARGIN = 0.1
 """Seconds before the end of a stop at which an attempt is cut, so that its outcome is still counted."""
 
@@ -52,15 +52,8 @@ class Courier:
         clock: Clock = SYSTEM_CLOCK,
         rng: Callable[[], float] = random.random,
     ) -> None:
-        options = destination.options
-        # Deltas that may be sent again are numbered: one batch says where it ends, and what was delivered is safe.
-        numbered = destination.resend and destination.deltas
-        keep = REPEAT if destination.resend and not numbered else 0
-        join = b"" if numbered else None
         self.destination = destination
-        if spool is None:
-            spool = MemorySpool(options.spool_bytes, options.max_age, keep=keep, join=join, clock=clock)
-        self.spool: Spool = spool
+        self.spool: Spool = spool or MemorySpool(lanes_for(destination, clock))
         self._clock = clock
         self._rng = rng
         self._begin()
@@ -97,9 +90,10 @@ class Courier:
         """Let batches wait."""
         for batch in batches:
             self.spool.put(batch)
-        self._ring()
+        self.wake()
 
-    def _ring(self) -> None:
+    def wake(self) -> None:
+        """Something waits: deliver it when it is due."""
         if self._bell.empty():
             self._bell.put(None)
         if self._thread is not None and not self._stop:
@@ -118,10 +112,10 @@ class Courier:
         """Make one attempt if one is due; return the seconds until the next is, None when nothing waits."""
         now = self._clock.monotonic()
         if now < self._due:
-            return self._due - now if self.spool.holdings().waiting_batches else None
-        batch = self.spool.head()
+            return self._next()
+        batch = self.spool.head(hurry=self._stop is not None)
         if batch is None:
-            return None
+            return self._next()
         attempt = self._attempt = Deadline(self.destination.options.timeout)
         attempt.urgent = self._stop is not None or self.spool.holdings().waiting_batches > 1
         began = self._clock.monotonic()
@@ -139,9 +133,13 @@ class Courier:
         except Exception as error:  # a defect of the destination: it must not end the thread
             self.spool.settle(batch, batch)
             self._failed(type(error).__name__, f"unexpected {type(error).__name__}", error)
-        if not self.spool.holdings().waiting_batches:
+        return self._next()
+
+    def _next(self) -> float | None:
+        pause = self.spool.pause()
+        if pause is None:
             return None
-        return max(0.0, self._due - self._clock.monotonic())
+        return max(0.0 if self._stop else pause, self._due - self._clock.monotonic())
 
     def _arrived(self, batch: Batch, lost: Mapping[str, int]) -> None:
         if not (self._failures and self.destination.resend and self.spool.rewind(REPEAT)):
@@ -237,9 +235,10 @@ class Courier:
         self._bell.put(None)
 
     def stop(self, seconds: float) -> bool:
-        """Go on trying for at most ``seconds`` while something waits, then end, and return whether all was delivered.
+        """Go on trying for at most ``seconds`` while something waits, then end, and return whether nothing was dropped.
 
-        What was not is dropped, cause ``shutdown``. A courier that was stopped may be started again.
+        What was not is dropped, cause ``shutdown``, unless the spool outlives the process. A courier that was stopped
+        may be started again.
         """
         stop = Deadline(seconds)
         dropped = sum(self.spool.holdings().dropped.values())
@@ -256,7 +255,7 @@ class Courier:
             thread.join(stop.left())
             ended = not thread.is_alive()
         self._thread = None
-        self.spool.abandon("shutdown")
+        self.spool.end("shutdown")
         if ended:
             self.destination.close()
         return sum(self.spool.holdings().dropped.values()) == dropped
@@ -301,4 +300,15 @@ class Courier:
             last_seconds=self._last_delivery[0],
             last_bytes=self._last_delivery[1],
             nodes=self.destination.nodes() if isinstance(self.destination, OfNodes) else (),
+            backlog_batches=held.backlog_batches,
+            backlog_points=held.backlog_points,
+            replay_rate=held.replay_rate,
+            drained_in=self._drained_in(held),
+            on_disk=held.on_disk,
+            spool_trouble=held.trouble,
         )
+
+    def _drained_in(self, held: Holdings) -> float | None:
+        if not held.backlog_points:
+            return 0.0
+        return held.backlog_points / held.replay_rate if held.replay_rate and not self._failures else None

@@ -44,6 +44,8 @@ class Options:
     """Seconds after which what waits is dropped; None: never."""
     revise: bool = True
     """Whether a slot may be sent more than once. Not so for receivers that do not keep the last value."""
+    replay: float = 20_000
+    """Points a second of a backlog that go out beside what is new, at most, where sending again is harmless."""
 
 
 class Destination(Protocol):

@@ -13,7 +13,8 @@
 ===============================  =============================================================
 
 All take ``?timeout=5s`` (an attempt's), ``?spool_bytes=67108864`` and ``?max_age=1d``, and those that are sent whole
-slots ``?revise=off``: each slot once, when it is complete. A time is in seconds, or has a unit: s, m, h, d, w.
+slots ``?revise=off``: each slot once, when it is complete. Where sending again is harmless, ``?replay=20000`` says how
+many points a second of a backlog go out beside what is new. A time is in seconds, or has a unit: s, m, h, d, w.
 """
 
 import re
@@ -218,6 +219,8 @@ def _query(parts: SplitResult, scheme: str) -> dict[str, str]:
     known = [*_COMMON]
     if not scheme.startswith(("statsd", "forwarder")):
         known.append("revise")
+    if scheme.startswith(("graphite", "whisper")):
+        known.append("replay")
     known += _OWN.get(scheme, ())
     query: dict[str, str] = {}
     for name, text in parse_qsl(parts.query, keep_blank_values=True):
@@ -239,7 +242,7 @@ def _seconds(name: str, text: str) -> float:
     return seconds
 
 
-def _bytes(name: str, text: str) -> int:
+def _whole(name: str, text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,15}", text) or not int(text):
         raise ValueError(f"{name} must be a whole number above 0")
     return int(text)
@@ -253,7 +256,8 @@ def _switch(name: str, text: str) -> bool:
 
 _OPTIONS: dict[str, Callable[[str, str], Any]] = {
     "timeout": _seconds,
-    "spool_bytes": _bytes,
+    "spool_bytes": _whole,
     "max_age": _seconds,
     "revise": _switch,
+    "replay": _whole,
 }

@@ -56,3 +56,15 @@ class Status:
     """and how much it delivered."""
     nodes: Sequence[NodeStatus] = ()
     """The servers of which each batch goes to one; empty where there is one only."""
+    backlog_batches: int = 0
+    """What waits since an outage, and is replayed beside what is new;"""
+    backlog_points: int = 0
+    """how many points that are, repeats among them;"""
+    replay_rate: float = 0.0
+    """how many of them go out in a second;"""
+    drained_in: float | None = 0.0
+    """and in how many seconds it is all sent, if nothing changes; None while the destination is away."""
+    on_disk: bool = False
+    """Whether what waits outlives the process."""
+    spool_trouble: str | None = None
+    """For people: why it does not although there is a spool directory, or what was wrong there."""

@@ -408,7 +408,7 @@ def test_the_thread_survives_a_broken_spool(couriers, monkeypatch: pytest.Monkey
     spool = MemorySpool()
     destination = Fake()
     courier = couriers(destination, spool=spool)
-    monkeypatch.setattr(spool, "head", lambda: 1 / 0)
+    monkeypatch.setattr(spool, "head", lambda **_: 1 / 0)
     courier.start()
     courier.offer(batch())
     eventually(lambda: courier.status().errors_by_type.get("ZeroDivisionError"))

@@ -65,11 +65,11 @@ def test_each_scheme_says_what_may_be_sent_to_it(url: str, deltas: bool, relays:
 
 def test_options_bound_the_spool_and_the_attempts():
     """Times have units, and defaults hold where nothing is said."""
-    url = "graphite://host?timeout=1.5&spool_bytes=1000&max_age=2h&revise=off"
+    url = "graphite://host?timeout=1.5&spool_bytes=1000&max_age=2h&revise=off&replay=500"
     destination = open_destination(url, NAMING)
-    assert destination.options == Options(1.5, 1000, 7200, False)
+    assert destination.options == Options(1.5, 1000, 7200, False, 500)
     assert destination.revise is False
-    assert open_destination("graphite://host", NAMING).options == Options(5.0, 64 << 20, None, True)
+    assert open_destination("graphite://host", NAMING).options == Options(5.0, 64 << 20, None, True, 20_000)
     assert open_destination("statsd://host", NAMING).revise is True
 
 
@@ -90,7 +90,7 @@ def test_options_bound_the_spool_and_the_attempts():
         ("graphite://[::1", "Invalid IPv6"),
         ("graphite://host#part", "fragment"),
         ("graphite://host?timeot=5", "unknown option timeot; did you mean timeout"),
-        ("graphite://host?x=5", "known are timeout, spool_bytes, max_age, revise"),
+        ("graphite://host?x=5", "known are timeout, spool_bytes, max_age, revise, replay"),
         ("graphite://host?timeout=1&timeout=2", "option timeout is given twice"),
         ("graphite://host?timeout=0", "timeout must be a time above 0"),
         ("graphite://host?timeout=", "timeout must be a time above 0"),
@@ -101,6 +101,8 @@ def test_options_bound_the_spool_and_the_attempts():
         ("graphite://host?spool_bytes=0", "spool_bytes must be a whole number above 0"),
         ("graphite://host?spool_bytes=64M", "spool_bytes must be a whole number above 0"),
         ("graphite://host?revise=no", "revise must be on or off"),
+        ("graphite://host?replay=0", "replay must be a whole number above 0"),
+        ("statsd://host?replay=5", "unknown option replay"),
         ("graphite://host?retentions=1s:1d", "unknown option retentions"),
         ("statsd://host?revise=off", "unknown option revise"),
         ("file://var/log/m.jsonl", "takes no host; write file:///path with three slashes"),

@@ -1,24 +1,59 @@
-"""The spool loses nothing without saying so, and holds no more than it may."""
+"""The spool loses nothing without saying so, and holds no more than it may; in memory and on disk alike."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from metricslib.delivery.spool import Batch, MemorySpool
+from metricslib.delivery import Batch, MemorySpool, Spool
+from metricslib.delivery.journal import Journal
+from metricslib.delivery.lanes import Lanes
 from metricslib.errors import InvalidOption
 from metricslib.testing import ManualClock
 
 OVERHEAD = 250
+Make = Callable[..., Spool]
 
 
 def batch(points: int = 1, size: int = 10, windows: int = 1) -> Batch:
     return Batch(0, points, b"x" * size, windows)
 
 
-def take(spool: MemorySpool) -> Batch:
+def take(spool: Spool) -> Batch:
     taken = spool.head()
     assert taken is not None
     return taken
+
+
+@pytest.fixture(params=["memory", "disk"])
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
+    """Call with the bounds of lanes for a spool with them, of each kind."""
+    journals: list[Journal] = []
+
+    def make(*bounds: Any, **more: Any) -> Spool:
+        lanes = Lanes(*bounds, **more)
+        if request.param == "memory":
+            return MemorySpool(lanes)
+        journals.append(Journal(tmp_path))
+        spool = journals[-1].spool("place", lanes, once=False)
+        journals[-1].open()
+        return spool
+
+    yield make
+    for journal in journals:
+        journal.close()
+
+
+def waiting(spool: Spool) -> list[int]:
+    """Take and deliver all that waits; return the points of each batch."""
+    order = []
+    while (taken := spool.head()) is not None:
+        order.append(taken.points)
+        spool.settle(taken)
+    return order
 
 
 @pytest.fixture
@@ -26,23 +61,23 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
-def test_batches_leave_in_the_order_in_which_they_came():
+def test_batches_leave_in_the_order_in_which_they_came(make: Make):
     """Oldest first, and each is there until it is settled."""
-    spool = MemorySpool()
-    first, second = batch(), batch()
-    spool.put(first)
-    spool.put(second)
-    assert spool.head() is first
+    spool = make()
+    spool.put(batch(1))
+    spool.put(batch(2))
+    first = take(spool)
     assert spool.head() is first
     spool.settle(first)
-    assert spool.head() is second
+    second = take(spool)
+    assert (first.points, second.points) == (1, 2)
     spool.settle(second)
     assert spool.head() is None
 
 
-def test_the_oldest_is_dropped_when_it_is_full():
+def test_the_oldest_is_dropped_when_it_is_full(make: Make):
     """The newest are what is asked for first after an outage."""
-    spool = MemorySpool(max_bytes=2 * (100 + OVERHEAD))
+    spool = make(max_bytes=2 * (100 + OVERHEAD))
     for points in (1, 2, 4):
         spool.put(batch(points, 100))
     held = spool.holdings()
@@ -50,18 +85,18 @@ def test_the_oldest_is_dropped_when_it_is_full():
     assert (held.waiting_points, held.waiting_batches, held.waiting_bytes) == (6, 2, 200)
 
 
-def test_a_batch_larger_than_the_bound_is_dropped_alone():
+def test_a_batch_larger_than_the_bound_is_dropped_alone(make: Make):
     """It does not drive out what fits."""
-    spool = MemorySpool(max_bytes=1000)
+    spool = make(max_bytes=1000)
     spool.put(batch(1, 100))
     spool.put(batch(5, 1001 - OVERHEAD))
     assert spool.holdings().dropped == {"spool_full": 5}
     assert spool.holdings().waiting_points == 1
 
 
-def test_what_is_being_delivered_is_never_dropped():
+def test_what_is_being_delivered_is_never_dropped(make: Make):
     """Or it could be counted as delivered and as dropped; the next oldest goes."""
-    spool = MemorySpool(max_bytes=2 * (100 + OVERHEAD), max_age=5, clock=ManualClock())
+    spool = make(max_bytes=2 * (100 + OVERHEAD), max_age=5, clock=ManualClock())
     spool.put(batch(1, 100))
     taken = take(spool)
     for points in (2, 4):
@@ -71,9 +106,9 @@ def test_what_is_being_delivered_is_never_dropped():
     assert spool.holdings().delivered == 1
 
 
-def test_what_cannot_fit_beside_the_batch_on_its_way_drives_out_nothing():
+def test_what_cannot_fit_beside_the_batch_on_its_way_drives_out_nothing(make: Make):
     """It alone is dropped."""
-    spool = MemorySpool(max_bytes=2000)
+    spool = make(max_bytes=2000)
     for points, size in ((1, 1000), (2, 10), (4, 900)):
         spool.put(batch(points, size))
         spool.head()
@@ -81,9 +116,9 @@ def test_what_cannot_fit_beside_the_batch_on_its_way_drives_out_nothing():
     assert spool.holdings().waiting_points == 3
 
 
-def test_what_has_waited_too_long_is_dropped(clock: ManualClock):
+def test_what_has_waited_too_long_is_dropped(make: Make, clock: ManualClock):
     """By the time it waited, whatever its stamp says."""
-    spool = MemorySpool(max_age=60, clock=clock)
+    spool = make(max_age=60, clock=clock)
     spool.put(batch(1))
     clock.advance(60)
     spool.put(batch(2))
@@ -93,29 +128,29 @@ def test_what_has_waited_too_long_is_dropped(clock: ManualClock):
     assert spool.holdings().dropped == {"too_old": 1}
 
 
-def test_many_small_batches_are_bounded_too():
+def test_many_small_batches_are_bounded_too(make: Make):
     """An empty payload takes memory as well."""
-    spool = MemorySpool(max_bytes=10_000)
+    spool = make(max_bytes=10_000)
     for _ in range(1000):
         spool.put(batch(1, 0))
     assert spool.holdings().waiting_batches == 10_000 // OVERHEAD
 
 
-def test_a_part_that_remains_stays_at_the_head():
+def test_a_part_that_remains_stays_at_the_head(make: Make):
     """What was delivered and what was lost of a batch are counted; the rest goes first."""
-    spool = MemorySpool()
+    spool = make()
     whole, rest, later = batch(10), batch(3), batch(1)
     spool.put(whole)
     spool.put(later)
     spool.settle(take(spool), rest, {"refused": 2})
     held = spool.holdings()
     assert (held.delivered, held.dropped, held.waiting_points) == (5, {"refused": 2}, 4)
-    assert spool.head() is rest
+    assert take(spool).points == 3
 
 
-def test_an_outcome_that_cannot_be_is_refused():
+def test_an_outcome_that_cannot_be_is_refused(make: Make):
     """More lost than there was would unbalance the account."""
-    spool = MemorySpool()
+    spool = make()
     spool.put(batch(2))
     taken = take(spool)
     with pytest.raises(ValueError, match="more"):
@@ -124,9 +159,9 @@ def test_an_outcome_that_cannot_be_is_refused():
     assert spool.holdings().delivered == 2
 
 
-def test_windows_count_when_their_last_batch_is_delivered():
+def test_windows_count_when_their_last_batch_is_delivered(make: Make):
     """Pieces of one window, and relayed points, are no windows; one that was lost was not sent."""
-    spool = MemorySpool()
+    spool = make()
     for windows in (0, 1, 1):
         spool.put(batch(1, windows=windows))
     spool.settle(take(spool))
@@ -136,53 +171,45 @@ def test_windows_count_when_their_last_batch_is_delivered():
     assert spool.holdings().windows == 1
 
 
-def test_what_cannot_be_carried_is_in_the_account():
+def test_what_cannot_be_carried_is_in_the_account(make: Make):
     """Refused points were to be put, and are dropped."""
-    spool = MemorySpool()
+    spool = make()
     spool.refuse(7, "unsupported")
     assert (spool.holdings().put, spool.holdings().dropped) == (7, {"unsupported": 7})
 
 
-def deliver(spool: MemorySpool, points: int, size: int = 10) -> None:
+def deliver(spool: Spool, points: int, size: int = 10) -> None:
     spool.put(batch(points, size))
     spool.settle(take(spool))
 
 
-def test_a_rewind_puts_the_last_seconds_in_front_again(clock: ManualClock):
+def test_a_rewind_puts_the_last_seconds_in_front_again(make: Make, clock: ManualClock):
     """Oldest first, before all that waits; counted back from the last delivery, however long ago that was."""
-    spool = MemorySpool(keep=60, clock=clock)
+    spool = make(keep=60, clock=clock)
     for points in (1, 2, 4, 8):
         deliver(spool, points)
         clock.advance(30)
     clock.advance(3600)
     spool.put(batch(16))
     assert spool.rewind(60) == 14
-    order = []
-    while (taken := spool.head()) is not None:
-        order.append(taken.points)
-        spool.settle(taken)
-    assert order == [2, 4, 8, 16]
+    assert waiting(spool) == [2, 4, 8, 16]
 
 
-def test_after_a_rewind_the_batch_on_its_way_still_arrives_last(clock: ManualClock):
+def test_after_a_rewind_the_batch_on_its_way_still_arrives_last(make: Make, clock: ManualClock):
     """An older batch may hold an older value of the same slot: nothing older may be the last to arrive."""
-    spool = MemorySpool(keep=60, clock=clock)
+    spool = make(keep=60, clock=clock)
     deliver(spool, 1)
     spool.put(batch(2))
     arrived = take(spool)
     assert spool.rewind(60) == 1
     spool.settle(arrived)  # it arrived, but it is sent once more
-    order = []
-    while (taken := spool.head()) is not None:
-        order.append(taken.points)
-        spool.settle(taken)
-    assert order == [1, 2]
+    assert waiting(spool) == [1, 2]
     assert spool.holdings().delivered == spool.holdings().put == 3
 
 
-def test_a_repeat_counts_once(clock: ManualClock):
+def test_a_repeat_counts_once(make: Make, clock: ManualClock):
     """It was delivered before: neither doing it again nor dropping it changes that. Only its bytes wait."""
-    spool = MemorySpool(keep=60, clock=clock)
+    spool = make(keep=60, clock=clock)
     deliver(spool, 5)
     assert spool.rewind(60) == 5
     held = spool.holdings()
@@ -195,18 +222,18 @@ def test_a_repeat_counts_once(clock: ManualClock):
     assert (spool.holdings().delivered, spool.holdings().dropped) == (8, {})
 
 
-def test_a_batch_is_repeated_once(clock: ManualClock):
+def test_a_batch_is_repeated_once(make: Make, clock: ManualClock):
     """A destination that comes and goes gets everything twice at most, so what waits gets its turn."""
-    spool = MemorySpool(keep=60, clock=clock)
+    spool = make(keep=60, clock=clock)
     deliver(spool, 5)
     assert spool.rewind(60) == 5
     spool.settle(take(spool))
     assert spool.rewind(60) == 0
 
 
-def test_what_is_kept_to_repeat_is_bounded(clock: ManualClock):
+def test_what_is_kept_to_repeat_is_bounded(make: Make, clock: ManualClock):
     """By a quarter of the spool; and repeats give way to what was never delivered."""
-    spool = MemorySpool(max_bytes=8 * (100 + OVERHEAD), keep=60, clock=clock)
+    spool = make(max_bytes=8 * (100 + OVERHEAD), keep=60, clock=clock)
     for _ in range(6):
         deliver(spool, 1, 100)
     assert spool.rewind(60) == 2
@@ -222,25 +249,25 @@ def test_what_is_kept_to_repeat_is_bounded(clock: ManualClock):
     assert spool.holdings().dropped == {}
 
 
-def test_what_is_kept_to_repeat_does_not_grow_old(clock: ManualClock):
+def test_what_is_kept_to_repeat_does_not_grow_old(make: Make, clock: ManualClock):
     """Of what is older than a minute before the last delivery, nothing is kept, and no memory used."""
-    spool = MemorySpool(keep=60, clock=clock)
+    spool = make(keep=60, clock=clock)
     for _ in range(10):
         deliver(spool, 1)
         clock.advance(30)
     assert spool.rewind(1e9) == 3
 
 
-def test_nothing_is_kept_where_a_repeat_would_do_harm(clock: ManualClock):
+def test_nothing_is_kept_where_a_repeat_would_do_harm(make: Make, clock: ManualClock):
     """Without ``keep`` there is nothing to rewind."""
-    spool = MemorySpool(clock=clock)
+    spool = make(clock=clock)
     deliver(spool, 5)
     assert spool.rewind(60) == 0
 
 
-def test_what_is_abandoned_is_counted_and_a_late_outcome_is_not():
+def test_what_is_abandoned_is_counted_and_a_late_outcome_is_not(make: Make):
     """A delivery that comes to its end after the spool was given up changes nothing."""
-    spool = MemorySpool()
+    spool = make()
     for points in (1, 2):
         spool.put(batch(points))
     taken = take(spool)
@@ -268,7 +295,7 @@ def test_a_child_starts_empty_whatever_lock_the_parent_held():
 def test_a_bound_that_means_nothing_is_refused(bounds):
     """A spool that could hold nothing is a mistake of set-up."""
     with pytest.raises(InvalidOption):
-        MemorySpool(**bounds)
+        Lanes(**bounds)
 
 
 class Accounts(RuleBasedStateMachine):
@@ -277,7 +304,7 @@ class Accounts(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = ManualClock()
-        self.spool = MemorySpool(max_bytes=2000, max_age=100, keep=60, clock=self.clock)
+        self.spool = MemorySpool(Lanes(max_bytes=2000, max_age=100, keep=60, clock=self.clock))
         self.taken: Batch | None = None
         self.late = False  # whether it was abandoned, or put back, meanwhile
         self.put = 0
@@ -348,9 +375,9 @@ TestAccounts = Accounts.TestCase
 # -- batches that are taken together
 
 
-def test_batches_that_wait_together_can_be_taken_as_one(clock: ManualClock):
+def test_batches_that_wait_together_can_be_taken_as_one(make: Make, clock: ManualClock):
     """With ``join`` between their payloads, in their order, and with the points of all of them."""
-    spool = MemorySpool(join=b"|", clock=clock)
+    spool = make(join=b"|", clock=clock)
     for number in (1, 2, 3):
         spool.put(Batch(7, number, b"%d" % number, windows=number))
     taken = take(spool)
@@ -364,9 +391,9 @@ def test_batches_that_wait_together_can_be_taken_as_one(clock: ManualClock):
     assert (held.waiting_batches, held.waiting_bytes) == (1, 10)
 
 
-def test_what_is_taken_together_is_bounded():
+def test_what_is_taken_together_is_bounded(make: Make):
     """At about a mebibyte; a larger batch is taken alone."""
-    spool = MemorySpool(join=b"\n")
+    spool = make(join=b"\n")
     sizes = [1 << 19, 1 << 19, 10, 1 << 21, 10]
     for size in sizes:
         spool.put(batch(size=size))
@@ -377,9 +404,9 @@ def test_what_is_taken_together_is_bounded():
     assert taken == [(1 << 20) + 1, 10, 1 << 21, 10]
 
 
-def test_what_remains_of_batches_taken_together_goes_on_waiting(clock: ManualClock):
+def test_what_remains_of_batches_taken_together_goes_on_waiting(make: Make, clock: ManualClock):
     """In front, as old as the oldest of them, and within the bound."""
-    spool = MemorySpool(2 * (OVERHEAD + 20), max_age=60, join=b"\n", clock=clock)
+    spool = make(2 * (OVERHEAD + 20), max_age=60, join=b"\n", clock=clock)
     spool.put(batch(2))
     clock.advance(50)
     spool.put(batch(3))
