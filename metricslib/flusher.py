@@ -12,12 +12,12 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from queue import Empty, SimpleQueue
 
-from .delivery import Batch, Courier, Destination, Status, open_destinations
+from .delivery import Couriers, Deadline, Status
 from .errors import InvalidType
 from .history import History
 from .keepers import Keeper, Keepers
@@ -67,7 +67,8 @@ class Flusher:
     front of every name; ``{host}`` and ``{pid}`` in it are filled in. ``percentiles`` are those sent for timers and
     histograms. ``naming`` replaces prefix and percentiles by a whole :class:`~.naming.Naming`. ``own`` is the name
     under which the library's own metrics are sent; empty for none. An interval ends ``grace`` seconds after its
-    boundary: who is sent what others measured in the same intervals waits so long for them. Raises
+    boundary: who is sent what others measured in the same intervals waits so long for them. ``spool`` is a directory
+    in which what is not delivered yet outlives the process; without it, it waits in memory. Raises
     :class:`~.errors.InvalidDestination` and :class:`~.errors.InvalidOption` for what cannot work.
     """
 
@@ -83,6 +84,7 @@ class Flusher:
         own: str = "metricslib",
         history: History | None = None,
         grace: float = 0.0,
+        spool: str | os.PathLike[str] | None = None,
     ) -> None:
         if not isinstance(registry, Registry):
             raise InvalidType("registry", registry, "a Registry")
@@ -92,6 +94,8 @@ class Flusher:
         self._naming = naming or Naming(prefix=prefix, percentiles=tuple(percentiles))
         self._own = own
         self._grace = grace
+        self.spool = os.fspath(spool) if spool else None
+        """The spool directory; None: what is not delivered waits in memory."""
         self._schedule = Schedule(interval, self._now())
         self._survived = Survived("flusher")
         self._keepers = Keepers()
@@ -107,23 +111,15 @@ class Flusher:
     def _prepare(self) -> None:
         """Make what a process must make for itself: destinations, and everything with a lock in it."""
         self.naming = replace(self._naming, prefix=expanded(self._naming.prefix))
-        self._couriers = [self._courier(destination) for destination in self._destinations(self.to, self.naming)]
-        self._leaving: list[Courier] = []
-        self._own_metrics = OwnMetrics(self._own, self.registry.account, self._survived.account, self._statuses)
+        self._couriers = Couriers(self.to, self.naming, clock=self.registry.clock, directory=self.spool)
+        statuses = self._couriers.statuses
+        self._own_metrics = OwnMetrics(self._own, self.registry.account, self._survived.account, statuses)
         self._thread: threading.Thread | None = None
         self._stopping = False
         # What wakes the thread, with whom to tell of a flush. A signal handler may stop the program in the middle of
         # such a call: it may put into this queue, but not set an Event again.
         self._bell: SimpleQueue[threading.Event | None] = SimpleQueue()
         self._cutting = threading.Lock()
-
-    def _destinations(self, to: Iterable[str], naming: Naming) -> list[Destination]:
-        """Open what the URLs name: more than there are URLs where one names a cluster."""
-        clock = self.registry.clock
-        return [destination for url in to for destination in open_destinations(url, naming, clock=clock)]
-
-    def _courier(self, destination: Destination) -> Courier:
-        return Courier(destination)
 
     @property
     def interval(self) -> int:
@@ -147,15 +143,17 @@ class Flusher:
         """
         if self.running:
             return
-        if self.left_behind:
+        if forked := self.left_behind:
             self._begin_in_child()
         self.registry.claim(self)
+        notes = self._couriers.open(own=not forked)
+        if self.spool and not forked:
+            self._keepers.restore(notes, self._survived)
         if self._own:
             self.registry.add_source(self._own_metrics)
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="metricslib-flusher", daemon=True)
-        for courier in self._couriers:
-            courier.start()
+        self._couriers.start()
         self._thread.start()
         at_exit(self.stop)
 
@@ -164,7 +162,7 @@ class Flusher:
 
         Returns whether everything was delivered within ``timeout`` seconds. Raises nothing.
         """
-        deadline = time.monotonic() + timeout
+        deadline = Deadline(timeout)
         if self.running and threading.current_thread() is not self._thread:
             done = threading.Event()
             self._bell.put(done)
@@ -172,7 +170,7 @@ class Flusher:
                 return False
         else:
             self._safely("flush", self._flush)
-        return all(courier.wait_idle(max(0.0, deadline - time.monotonic())) for courier in self._couriers)
+        return self._couriers.wait_idle(deadline)
 
     def flush_soon(self) -> None:
         """Have the background thread flush as soon as it can, and wait for nothing."""
@@ -181,10 +179,10 @@ class Flusher:
     def stop(self, timeout: float = EXIT_DEADLINE) -> bool:
         """Send the open interval, wait at most ``timeout`` seconds for its delivery, and end.
 
-        Returns whether everything was delivered; what was not is counted as dropped, cause ``shutdown``. The registry
-        goes on measuring, and may be started again.
+        Returns whether nothing was lost. What was not delivered stays in the spool directory for the next start;
+        without one it is dropped, cause ``shutdown``. The registry goes on measuring, and may be started again.
         """
-        deadline = time.monotonic() + timeout
+        deadline = Deadline(timeout)
         thread, self._thread = self._thread, None
         if thread is None:
             self.left_behind = False
@@ -195,13 +193,11 @@ class Flusher:
         self._bell.put(None)
         if thread is not threading.current_thread():
             thread.join(timeout)
-        for courier in self._couriers:
-            courier.hurry()  # all of them now, for one that hangs may take all the time there is
-        delivered = [courier.stop(max(0.0, deadline - time.monotonic())) for courier in self._couriers]
+        kept = self._couriers.stop(deadline)
         if self._own:
             self._safely("own metrics", lambda: self.registry.remove_source(self._own_metrics))
         self.registry.release(self)
-        return all(delivered) and not thread.is_alive()
+        return kept and not thread.is_alive()
 
     def change(
         self, to: str | Iterable[str], *, interval: float, naming: Naming, timeout: float = EXIT_DEADLINE
@@ -209,36 +205,21 @@ class Flusher:
         """Go on with other destinations, another interval or other names, in the middle of an interval.
 
         The open interval is sent whole under the new names, and nothing of it under the old ones. A destination that
-        stays, its options aside, still gets first what waits for it. One that goes has ``timeout`` seconds for that;
+        stays, its options aside, still gets what waits for it. One that goes has ``timeout`` seconds for that;
         what is not delivered then is counted as dropped, cause ``shutdown``. Raises what the constructor raises, and
         then nothing has changed.
         """
         to = (to,) if isinstance(to, str) else tuple(to)
         filled = replace(naming, prefix=expanded(naming.prefix))
         schedule = self._schedule.changed(interval, self._now())
-        destinations = self._destinations(to, filled)
+        change = self._couriers.prepare(to, filled)
         with self._cutting:
-            leaving, couriers = [*self._couriers], list[Courier]()
-            for destination in destinations:
-                label = destination.label
-                found = next((courier for courier in leaving if courier.destination.label == label), None)
-                if found:
-                    leaving.remove(found)
-                    found.redirect(destination)
-                couriers.append(found or self._courier(destination))
-                if not found and self.running:
-                    couriers[-1].start()
-            self._leaving = leaving
-            self.to, self._couriers, self._schedule = to, couriers, schedule
+            change(self.running)
+            self.to, self._schedule = to, schedule
             self._naming, self.naming = naming, filled
         self._bell.put(None)
-        self._see_off(timeout)
-
-    def _see_off(self, timeout: float) -> None:
-        deadline = time.monotonic() + timeout
-        while self._leaving:
-            self._leaving[0].stop(max(0.0, deadline - time.monotonic()))
-            self._own_metrics.leave(self._leaving.pop(0).status())
+        for status in self._couriers.see_off(Deadline(timeout)):
+            self._own_metrics.leave(status)
 
     def status(self) -> FlusherStatus:
         """Return how shipping goes; changes nothing."""
@@ -250,12 +231,9 @@ class Flusher:
             self._schedule.steps_back,
             self._lag,
             self._survived.account.totals(),
-            self._statuses(),
+            self._couriers.statuses(),
             self._schedule.skipped,
         )
-
-    def _statuses(self) -> list[Status]:
-        return [courier.status() for courier in (*self._couriers, *self._leaving)]
 
     def add_keeper(self, keeper: Keeper) -> None:
         """Commit what ``keeper`` notes together with each cut, and tell it when that is done."""
@@ -266,8 +244,7 @@ class Flusher:
 
         Destinations that cannot carry them count them as dropped, cause ``unsupported``.
         """
-        for courier in self._couriers:
-            courier.relay(points)
+        self._couriers.relay(points)
 
     # -- the thread
 
@@ -338,11 +315,8 @@ class Flusher:
 
     def _send(self, cut: Cut, *, closes: bool, final: bool = False) -> None:
         """Let the cut wait for every courier; destinations that take each slot once get it when it is the last."""
-        puts: list[tuple[Courier, Batch]] = []
-        for courier in self._couriers:
-            if closes or final or courier.destination.revise:
-                self._safely(f"encode for {courier.destination.label}", partial(_encode, courier, cut, puts))
-        self._keepers.commit(cut, partial(_commit, puts), self._survived, closes=closes)
+        puts = self._couriers.encode(cut, self._safely, whole=closes or final)
+        self._keepers.commit(cut, partial(self._couriers.commit, puts), self._survived, closes=closes)
 
     def _safely(self, cause: str, work: Callable[[], object]) -> bool:
         return self._survived.attempt(cause, work)
@@ -352,8 +326,7 @@ class Flusher:
     def left_in_parent(self) -> None:
         """In a forked child: forget the parent's thread and sockets, and wait for the child's first measurement."""
         self.left_behind = self.left_behind or self._thread is not None
-        for courier in self._couriers:
-            courier.forget()
+        self._couriers.forget()
         self._thread = None
         self._survived = Survived("flusher")
         self._cutting = threading.Lock()
@@ -370,18 +343,9 @@ class Flusher:
         before = self.naming.prefix
         self._schedule = Schedule(self.interval, self._now())
         self._prepare()
-        if before == self.naming.prefix and any(not courier.destination.deltas for courier in self._couriers):
+        if before == self.naming.prefix and not self._couriers.delta_only:
             log.warning(
                 "this forked process (pid %d) ships the same paths as its parent, and Graphite keeps only the last"
                 " value: give it a prefix with {pid}, or send to a forwarder",
                 os.getpid(),
             )
-
-
-def _encode(courier: Courier, cut: Cut, puts: list[tuple[Courier, Batch]]) -> None:
-    puts.extend([(courier, batch) for batch in courier.destination.encode(cut)])
-
-
-def _commit(puts: Sequence[tuple[Courier, Batch]], notes: Mapping[str, bytes | None]) -> None:
-    for courier, batch in puts:
-        courier.offer(batch)

@@ -1,0 +1,117 @@
+"""Who has which file in a spool directory: a file belongs to the process that holds the lock on the one beside it.
+
+The kernel lets go of such a lock when the process ends, however it ends. So a file that can be locked is a dead
+process', and whoever locks it has it.
+"""
+
+import fcntl
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..process import tell_of_forks
+
+__all__ = ["Claim", "claim_dead", "claim_new"]
+
+_NAME = "spool-*.sqlite"
+_SET_ASIDE = 3
+"""How many damaged files are left for somebody to look at."""
+
+
+class Claim:
+    """A file that is this process' own until it is let go of. The file itself need not exist yet."""
+
+    def __init__(self, path: Path, lock: int) -> None:
+        self.path = path
+        self._lock = lock
+        tell_of_forks(self)
+
+    def left_in_parent(self) -> None:
+        """In a forked child: the file is the parent's, and must be free when the parent ends."""
+        self.release()
+
+    def written(self) -> float:
+        """Return when the file was last written, in seconds since the epoch."""
+        return _written(self.path)
+
+    def release(self) -> None:
+        """Leave the file to others."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def remove(self) -> None:
+        """Delete the file, and let go."""
+        for path in (*_parts(self.path), _lock_of(self.path)):
+            path.unlink(missing_ok=True)
+        self.release()
+
+    def set_aside(self) -> Path:
+        """Rename the damaged file such that nobody takes it for a spool any more, and let go; return its new name.
+
+        The oldest of those that were set aside before are deleted, but for a few.
+        """
+        aside = self.path.with_name(f"{self.path.name}.corrupt-{time.time_ns() // 1_000_000}")
+        for part in _parts(self.path):
+            if part.exists():
+                part.rename(aside.with_name(aside.name + part.name.removeprefix(self.path.name)))
+        _lock_of(self.path).unlink(missing_ok=True)
+        self.release()
+        old = sorted(self.path.parent.glob(f"{_NAME}.corrupt-*[0-9]"), key=lambda path: path.name.rpartition("-")[2])
+        for path in old[:-_SET_ASIDE]:
+            for part in _parts(path):
+                part.unlink(missing_ok=True)
+        return aside
+
+
+def claim_new(directory: Path) -> Claim:
+    """Return a claim on a file that does not exist yet. Makes the directory. Raises OSError."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    while True:
+        path = directory / _NAME.replace("*", secrets.token_hex(6))
+        if (claim := _claim(path)) and not path.exists():
+            return claim
+
+
+def claim_dead(directory: Path) -> Iterator[Claim]:
+    """Yield a claim on each file whose process is gone, the last one written to first. Raises OSError."""
+    for path in sorted(directory.glob(_NAME), key=_written, reverse=True):
+        if claim := _claim_readable(path):
+            if path.exists():
+                yield claim
+            else:  # somebody else had it meanwhile, and is done with it
+                claim.remove()
+
+
+def _claim_readable(path: Path) -> Claim | None:
+    try:
+        return _claim(path)
+    except PermissionError:  # another user's
+        return None
+
+
+def _claim(path: Path) -> Claim | None:
+    lock = os.open(_lock_of(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(lock), os.stat(_lock_of(path))):  # else it is a file that was just deleted
+            return Claim(path, lock)
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    os.close(lock)
+    return None
+
+
+def _written(path: Path) -> float:
+    return max((part.stat().st_mtime for part in _parts(path) if part.exists()), default=0.0)
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.lock")
+
+
+def _parts(path: Path) -> tuple[Path, ...]:
+    """Return the files that SQLite makes of one."""
+    return tuple(path.with_name(path.name + suffix) for suffix in ("", "-wal", "-shm", "-journal"))

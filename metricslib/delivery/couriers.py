@@ -1,0 +1,179 @@
+"""The couriers of all destinations, and the spool directory they may share.
+
+A cut is encoded for all of them and then committed as one, together with the notes that are true of it: with a spool
+directory in one transaction on disk, otherwise in memory.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..clock import Clock
+from ..naming import Naming
+from ..window import Cut
+from ..wire import graphite
+from .cluster import open_destinations
+from .courier import Courier
+from .deadline import Deadline
+from .destination import Destination
+from .lanes import lanes_for
+from .spool import Batch
+from .status import Status
+
+if TYPE_CHECKING:
+    from .journal import Journal
+    from .journal_spool import JournalSpool
+
+__all__ = ["Couriers", "Put"]
+
+Put = tuple[Courier, Batch]
+Attempt = Callable[[str, Callable[[], object]], bool]
+
+
+class Couriers:
+    """A courier for each place that the URLs ``to`` name.
+
+    What waits is kept in ``directory``, if there is one, or in memory.
+    Raises :class:`~..errors.InvalidDestination`.
+    """
+
+    def __init__(self, to: Sequence[str], naming: Naming, *, clock: Clock, directory: str | Path | None = None) -> None:
+        self._clock = clock
+        self._journal = _journal(directory) if directory else None
+        self._couriers = [self._courier(destination) for destination in self._opened(to, naming)]
+        self._leaving: list[Courier] = []
+
+    def __iter__(self) -> Iterator[Courier]:
+        return iter(self._couriers)
+
+    def _opened(self, to: Sequence[str], naming: Naming) -> list[Destination]:
+        """Open what the URLs name: more than there are URLs where one names a cluster."""
+        return [destination for url in to for destination in open_destinations(url, naming, clock=self._clock)]
+
+    def _courier(self, destination: Destination) -> Courier:
+        if self._journal is None:
+            return Courier(destination)
+        once = destination.deltas and not destination.resend
+        spool = self._journal.spool(destination.label, lanes_for(destination), once=once)
+        courier = Courier(destination, spool)
+        spool.wake = courier.wake
+        return courier
+
+    @property
+    def delta_only(self) -> bool:
+        """Whether none of them sends paths of its own."""
+        return all(courier.destination.deltas for courier in self._couriers)
+
+    # -- start and stop
+
+    def open(self, *, own: bool) -> Mapping[str, bytes]:
+        """Begin to use the spool directory; return the notes that were found there. See :meth:`~.journal.Journal.open`.
+
+        Raises nothing.
+        """
+        return self._journal.open(own=own) if self._journal else {}
+
+    def start(self) -> None:
+        """Begin to deliver."""
+        for courier in self._couriers:
+            courier.start()
+
+    def wait_idle(self, deadline: Deadline) -> bool:
+        """Return whether nothing waits any more, as soon as that is so, or when the time is over."""
+        return all(courier.wait_idle(deadline.left()) for courier in self._couriers)
+
+    def stop(self, deadline: Deadline) -> bool:
+        """Deliver what waits, and end; return whether nothing was dropped. What waits on disk stays there."""
+        for courier in self._couriers:
+            courier.hurry()  # all of them now, for one that hangs may take all the time there is
+        kept = [courier.stop(deadline.left()) for courier in self._couriers]
+        if self._journal:
+            self._journal.close()
+        return all(kept)
+
+    def forget(self) -> None:
+        """In a forked child: threads, sockets, locks, files and what waits are the parent's."""
+        for courier in (*self._couriers, *self._leaving):
+            courier.forget()
+        if self._journal:
+            self._journal.forget()
+
+    # -- what is to be delivered
+
+    def encode(self, cut: Cut, attempt: Attempt, *, whole: bool) -> list[Put]:
+        """Return what each is to send of ``cut``; those that take each slot once, only if it is ``whole``."""
+        puts: list[Put] = []
+        for courier in self._couriers:
+            destination = courier.destination
+            if whole or destination.revise:
+
+                def work(courier: Courier = courier) -> None:
+                    puts.extend([(courier, batch) for batch in courier.destination.encode(cut)])
+
+                attempt(f"encode for {destination.label}", work)
+        return puts
+
+    def commit(self, puts: Sequence[Put], notes: Mapping[str, bytes | None]) -> None:
+        """Let all of it wait, and keep the notes: on disk together, or not at all."""
+        if self._journal is None:
+            for courier, batch in puts:
+                courier.offer(batch)
+            return
+        self._journal.commit([(_spool(courier), batch) for courier, batch in puts], notes)
+        for courier, _ in puts:
+            courier.wake()
+
+    def relay(self, points: Sequence[graphite.Point]) -> None:
+        """Let points that came from elsewhere wait for each that can carry them."""
+        for courier in self._couriers:
+            courier.relay(points)
+
+    # -- other destinations
+
+    def prepare(self, to: Sequence[str], naming: Naming) -> Callable[[bool], None]:
+        """Return what makes the change to other URLs, or other options, once it is called: whether to start new ones.
+
+        A destination that stays keeps its courier, and what waits. Raises :class:`~..errors.InvalidDestination` here.
+        """
+        destinations = self._opened(to, naming)
+
+        def change(running: bool) -> None:
+            leaving, couriers = [*self._couriers], list[Courier]()
+            for destination in destinations:
+                label = destination.label
+                found = next((courier for courier in leaving if courier.destination.label == label), None)
+                if found:
+                    leaving.remove(found)
+                    found.redirect(destination)
+                couriers.append(found or self._courier(destination))
+                if not found and running:
+                    couriers[-1].start()
+            self._leaving, self._couriers = leaving, couriers
+
+        return change
+
+    def see_off(self, deadline: Deadline) -> Iterable[Status]:
+        """Let those that are destinations no more deliver what waits; drop the rest; yield how each ended."""
+        while self._leaving:
+            courier = self._leaving[0]
+            courier.stop(deadline.left())
+            courier.spool.abandon("shutdown")
+            if self._journal:
+                self._journal.drop(_spool(courier))
+            self._leaving.pop(0)
+            yield courier.status()
+
+    def statuses(self) -> list[Status]:
+        """Return how delivery goes, to those that leave as well."""
+        return [courier.status() for courier in (*self._couriers, *self._leaving)]
+
+
+def _journal(directory: str | Path) -> "Journal":
+    from .journal import Journal  # with SQLite, which not every program needs
+
+    return Journal(directory)
+
+
+def _spool(courier: Courier) -> "JournalSpool":
+    spool: JournalSpool = courier.spool  # type: ignore[assignment]  # made by the journal
+    return spool

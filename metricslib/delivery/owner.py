@@ -1,0 +1,143 @@
+"""The one thread of a journal that touches SQLite. Others hand it work, and wait.
+
+A fork while a thread is inside SQLite may leave locks of the library held for ever in the child. So forks wait until
+the thread is outside, for a second at most; a child of an impatient fork stays away from SQLite. What the thread has
+open is in its own frame and nowhere else: in a child nobody can use it, or close it by throwing it away.
+"""
+
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+
+__all__ = ["Gone", "Owner"]
+
+Result = TypeVar("Result")
+Work = Callable[[Any], object]
+
+_PATIENCE = 1.0
+"""Seconds for which a fork waits."""
+
+
+class Gone(Exception):
+    """There is no such thread."""
+
+
+class Owner:
+    """Runs work, one after the other, in a thread that alone has the ``desk`` it makes.
+
+    What it was not asked for, ``idle(desk)``, is run each ``every`` seconds; it must not raise.
+    """
+
+    def __init__(self, desk: Callable[[], Any], idle: Work, every: float) -> None:
+        self._desk = desk
+        self._idle = idle
+        self._every = every
+        self.tainted = False
+        """Whether this is a child of a fork that could not wait: SQLite may hang here."""
+        self._renew()
+        _owners.add(self)
+
+    def _renew(self) -> None:
+        self._inbox: SimpleQueue[tuple[Work, SimpleQueue[tuple[object, BaseException | None]]] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._outside = threading.Lock()
+        self._paused = False
+
+    def start(self) -> None:
+        """Begin; does nothing when begun. Raises :class:`Gone` where no thread can be, or SQLite cannot be used."""
+        if self.tainted:
+            raise Gone("forked while the spool was being written")
+        if self._thread is None or not self._thread.is_alive():
+            thread = threading.Thread(target=self._run, args=(self._inbox,), name="metricslib-spool", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # no more threads; or the interpreter is ending
+                raise Gone(str(error)) from None
+            self._thread = thread
+
+    def do(self, work: Callable[[Any], Result]) -> Result:
+        """Have ``work`` done at the desk; return what it returns, raise what it raises, or :class:`Gone`."""
+        thread = self._thread
+        if thread is None:
+            raise Gone("not open")
+        answer: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
+        self._inbox.put((work, answer))
+        while True:
+            try:
+                result, error = answer.get(timeout=1)
+            except Empty:
+                if thread.is_alive():
+                    continue
+                raise Gone("its thread has ended") from None
+            if error:
+                raise error
+            done: Result = result
+            return done
+
+    def end(self, timeout: float) -> None:
+        """End the thread when it has done what it was asked for; wait for that, at most ``timeout`` seconds."""
+        thread, self._thread = self._thread, None
+        if thread:
+            self._inbox.put(None)
+            self._inbox = SimpleQueue()
+            thread.join(timeout)
+
+    def _run(self, inbox: "SimpleQueue[Any]") -> None:
+        desk = self._desk()
+        while True:
+            try:
+                asked = inbox.get(timeout=self._every)
+            except Empty:
+                with self._outside:
+                    self._idle(desk)
+                continue
+            if asked is None:
+                return
+            work, answer = asked
+            with self._outside:
+                result, error = _outcome(work, desk)
+            answer.put((result, error))
+            del asked, work, answer, result, error
+
+    # -- forks
+
+    def pause(self) -> None:
+        """Before a fork: wait until the thread is outside of SQLite, and keep it there."""
+        self._paused = self._outside.acquire(timeout=_PATIENCE)
+
+    def resume(self) -> None:
+        """After the fork, in the parent."""
+        if self._paused:
+            self._paused = False
+            self._outside.release()
+
+    def forget(self) -> None:
+        """After the fork, in the child: the thread and what it has open are the parent's."""
+        self.tainted = self.tainted or not self._paused
+        self._renew()
+
+
+def _outcome(work: Work, desk: Any) -> tuple[object, BaseException | None]:
+    try:
+        return work(desk), None
+    except Exception as error:
+        return None, error.with_traceback(None)  # which would take the desk out of the thread's frame
+
+
+_owners: weakref.WeakSet[Owner] = weakref.WeakSet()
+
+
+def _all(call: Callable[[Owner], None]) -> None:
+    for owner in list(_owners):
+        call(owner)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=lambda: _all(Owner.pause),
+        after_in_parent=lambda: _all(Owner.resume),
+        after_in_child=lambda: _all(Owner.forget),
+    )
