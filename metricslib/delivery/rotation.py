@@ -60,8 +60,6 @@ def append(path: str, line: bytes, rotation: Rotation | None, deadline: Deadline
     while True:
         opened = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, _MODE)
         try:
-            if not stat.S_ISREG(os.fstat(opened).st_mode):
-                return _write(opened, line)
             if rotation is None:
                 return _append(opened, line)
             with _locked(opened, deadline):
@@ -119,7 +117,7 @@ def _ends_with(opened: int, line: bytes) -> bool:
 
 
 def _append(opened: int, line: bytes) -> None:
-    """Append to a plain file, after the end of what a crash may have left of a line."""
+    """Append, after the end of what a crash may have left of a line. Pipes and devices have no size, and no end."""
     if _ends_with(opened, line):
         return
     size = os.fstat(opened).st_size

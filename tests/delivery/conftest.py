@@ -13,10 +13,12 @@ Script = Callable[[socket.socket], object]
 class ScriptedPeer:
     """Listens on a free port or a Unix path and runs ``script`` on each connection, one after the other."""
 
-    def __init__(self, script: Script, path: Path | None = None) -> None:
+    def __init__(self, script: Script, path: Path | None = None, *, receive_buffer: int = 0) -> None:
         self._script = script
         if path is None:
             self._server = socket.create_server(("127.0.0.1", 0))
+            if receive_buffer:
+                self._server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         else:
             self._server = socket.socket(socket.AF_UNIX)
             self._server.bind(str(path))
@@ -50,8 +52,8 @@ def peer(over: threading.Event) -> Iterator[Callable[..., ScriptedPeer]]:
     """Call with a script, and the path of a Unix socket, for a peer that ends with the test."""
     peers: list[ScriptedPeer] = []
 
-    def start(script: Script, path: Path | None = None) -> ScriptedPeer:
-        peers.append(ScriptedPeer(script, path))
+    def start(script: Script, path: Path | None = None, **how: int) -> ScriptedPeer:
+        peers.append(ScriptedPeer(script, path, **how))
         return peers[-1]
 
     yield start

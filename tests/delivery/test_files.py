@@ -38,8 +38,8 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "m.jsonl"
 
 
-def append(path: Path, payload: bytes) -> None:
-    assert open_destination(f"file://{path}", NAMING).deliver(payload, Deadline(5)) == {}
+def append(path: Path, payload: bytes, query: str = "") -> None:
+    assert open_destination(f"file://{path}{query}", NAMING).deliver(payload, Deadline(5)) == {}
 
 
 def test_a_window_is_one_line(path: Path):
@@ -109,17 +109,18 @@ def test_a_file_that_cannot_be_written_is_tried_again(tmp_path: Path, name: str)
     assert f"{tmp_path}/{name}" in failure.value.reason
 
 
-def test_a_pipe_that_nobody_reads_does_not_hang(path: Path):
-    """Opening and writing return at once, whatever the path is."""
+@pytest.mark.parametrize("query", ["", "?rotate=1MB"])
+def test_a_pipe_that_nobody_reads_does_not_hang(path: Path, query: str):
+    """Opening and writing return at once, whatever the path is; what is no file is never moved aside."""
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        append(path, b"line\n")
+        append(path, b"line\n", query)
         assert os.read(reader, 100) == b"line\n"
         for _ in range(fcntl.fcntl(reader, fcntl.F_GETPIPE_SZ) // 4096):
-            append(path, b"x" * 4095 + b"\n")
+            append(path, b"x" * 4095 + b"\n", query)
         with pytest.raises(Undelivered):
-            append(path, b"x" * 4095 + b"\n")
+            append(path, b"x" * 4095 + b"\n", query)
     finally:
         os.close(reader)
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -154,17 +155,27 @@ def test_a_lock_is_waited_for_until_the_deadline(path: Path, append):
     assert lines(path) == [b"01", b"02"]
 
 
-def test_whoever_waited_for_a_file_that_was_moved_opens_the_new_one(path: Path, append, tmp_path: Path):
+def test_whoever_waited_for_a_file_that_was_moved_opens_the_new_one(
+    path: Path, append, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """It must not append to what another process has moved aside."""
+    waits, sleep = threading.Event(), time.sleep
+
+    def wait(seconds: float) -> None:
+        waits.set()
+        sleep(seconds)
+
     append(b"01\n", b"02\n")
     with path.open("rb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        waiting = threading.Thread(target=append, args=(b"03\n",))
+        monkeypatch.setattr(time, "sleep", wait)
+        waiting = threading.Thread(target=append, args=(b"3\n",))
         waiting.start()
+        assert waits.wait(20)
         path.rename(tmp_path / "m.jsonl.1")
         path.write_bytes(b"")
     waiting.join(20)
-    assert files(path) == {"": b"03\n", ".1": b"01\n02\n"}
+    assert files(path) == {"": b"3\n", ".1": b"01\n02\n"}
 
 
 def test_a_child_forked_in_the_middle_holds_no_lock(path: Path, append, monkeypatch: pytest.MonkeyPatch):

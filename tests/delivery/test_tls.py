@@ -17,6 +17,9 @@ import pytest
 import trustme
 
 from metricslib.delivery import Deadline, Undelivered, open_destination
+from metricslib.delivery.channel import Channel
+from metricslib.delivery.tls import Tls
+from metricslib.delivery.transport import Endpoint, Stream
 from metricslib.errors import InvalidDestination
 from metricslib.naming import Naming
 
@@ -60,7 +63,7 @@ def authority(tmp_path: Path) -> Authority:
 def tls_peer(peer, authority: Authority):
     """Call with a script that gets a secured connection, and a context, for a running peer."""
 
-    def start(script, context: ssl.SSLContext | None = None):
+    def start(script, context: ssl.SSLContext | None = None, receive_buffer: int = 0):
         context = context or authority.server()
         errors: list[OSError] = []
 
@@ -72,7 +75,7 @@ def tls_peer(peer, authority: Authority):
                 errors.append(error)
                 return b""
 
-        one = peer(run)
+        one = peer(run, receive_buffer=receive_buffer)
         one.errors = errors
         return one
 
@@ -184,6 +187,62 @@ def end_at_once(connection: ssl.SSLSocket) -> None:
 def test_what_a_peer_did_not_read_to_the_end_remains(tls_peer, authority: Authority, script, payload: bytes):
     """A reset, or an end that comes too early, with close_notify or without."""
     fails(tls_peer(script), payload, ca=authority.ca)
+
+
+def say_the_end(connection: ssl.SSLSocket) -> None:
+    """Send close_notify without reading."""
+    connection.setblocking(False)
+    with contextlib.suppress(ssl.SSLError):  # one that says that it is not answered yet, or that there is data
+        connection.unwrap()
+
+
+def test_an_end_that_comes_before_ours_confirms_nothing(tls_peer, authority: Authority, over: threading.Event):
+    """A peer that ends its side at once has not read, although its kernel acknowledges every byte of ours."""
+    said = threading.Event()
+
+    def end_at_once(connection: ssl.SSLSocket) -> None:
+        say_the_end(connection)
+        socket.socket.shutdown(connection, socket.SHUT_WR)
+        said.set()
+        over.wait(60)
+
+    def secure(opened: socket.socket, deadline: Deadline) -> Channel:
+        channel = Tls("127.0.0.1", ca=authority.ca)(opened, deadline)
+        assert said.wait(20)
+        return channel
+
+    stream = Stream(Endpoint("127.0.0.1", tls_peer(end_at_once).port), secure)
+    with pytest.raises(Undelivered, match="closed before it had read all"):
+        stream.send(LINES, Deadline(20), again=True)
+
+
+def test_an_end_without_our_last_bytes_acknowledged_confirms_nothing(tls_peer, authority: Authority, over):
+    """The peer's end may cross our last bytes on the way: they are not read, and a reset is about to follow."""
+
+    def end_unread(connection: ssl.SSLSocket) -> None:
+        time.sleep(0.3)
+        say_the_end(connection)
+        socket.socket.shutdown(connection, socket.SHUT_WR)
+        over.wait(60)
+
+    def secure(opened: socket.socket, deadline: Deadline) -> Channel:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        return Tls("127.0.0.1", ca=authority.ca)(opened, deadline)
+
+    one = tls_peer(end_unread, receive_buffer=4096)
+    with pytest.raises(Undelivered, match="closed before it had read all"):
+        Stream(Endpoint("127.0.0.1", one.port), secure).send(LINES * 10, Deadline(20), again=True)
+
+
+def test_a_reset_behind_the_peers_end_confirms_nothing(tls_peer, authority: Authority):
+    """close_notify is not enough: a peer that then dies with bytes unread has not read them."""
+
+    def end_unread(connection: ssl.SSLSocket) -> None:
+        time.sleep(0.3)
+        say_the_end(connection)
+        time.sleep(0.3)
+
+    assert "reset" in fails(tls_peer(end_unread), ca=authority.ca)
 
 
 def test_a_send_that_is_given_up_ends_in_no_half_line(tls_peer, authority: Authority, over: threading.Event):

@@ -54,3 +54,10 @@ def test_long_paths_make_frames_end_early(path: str):
     frames = list(encode_points([(f"{path[:-4]}{number:04d}", number, 2**32 - 1) for number in range(300)]))
     assert max(map(len, frames)) <= FRAME < CARBONS_LIMIT
     assert sum(len(unframed(frame)) for frame in frames) == 300
+
+
+def test_no_frame_is_larger_than_the_sizes_of_its_points():
+    """Also with the longest stamps, values and marks."""
+    points = [(f"some.path.{number}", 1 / 3, 2**32 - 1) for number in range(POINTS)]
+    (frame,) = encode_points(points)
+    assert len(frame) <= sum(size(path) for path, _, _ in points)
