@@ -142,7 +142,7 @@ class Daemon:
         for door in doors:
             if isinstance(door.feed, Intake) and not door.numbered:
                 self.registry.add_source(door.feed)
-        if self._entrance.senders:
+        if self._entrance.senders is not None:
             self.registry.add_source(self._entrance.senders)
             self.flusher.add_keeper(self._entrance.senders)
         if self._repeater and config.own_account:

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,10 @@ def free_port(*kinds: socket.SocketKind) -> int:
 
 
 class GraphitePeer:
-    """Takes connections on a free port, reads each to its end, and keeps the last value of each path and stamp."""
+    """Takes connections on a free port, reads each to its end, and keeps the last value of each path and stamp.
+
+    Like carbon, it takes whole lines alone, also of a sender that is killed in the middle of one.
+    """
 
     def __init__(self, port: int = 0) -> None:
         self._server = socket.create_server(("127.0.0.1", port))
@@ -61,8 +65,10 @@ class GraphitePeer:
                 return
             with connection:
                 received = b""
-                while chunk := connection.recv(65536):
-                    received += chunk
+                with suppress(ConnectionResetError):
+                    while chunk := connection.recv(65536):
+                        received += chunk
+                received = received[: received.rfind(b"\n") + 1]
                 for line in received.decode().splitlines():
                     path, value, stamp = line.split(" ")
                     self.values[path, int(stamp)] = float(value)

@@ -15,7 +15,7 @@ import select
 import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from .channel import EARLY, acknowledged, ended, wait
 from .deadline import Deadline
@@ -111,7 +111,8 @@ class _Session:
             except ssl.SSLWantReadError:
                 self._flush(deadline)
             except ssl.SSLError as error:
-                self._flush(deadline)  # an alert, so that the peer's log says why, too
+                with suppress(OSError):
+                    self._flush(deadline)  # an alert, so that the peer's log says why, too
                 raise _told(error) from None
             wait(self._opened, select.POLLIN, deadline)
             if not self._receive():

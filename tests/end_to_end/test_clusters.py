@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 
 from metricslib import Flusher, Registry
 from metricslib.delivery.hashing import HASHES, Node, Ring
+from metricslib.testing import ManualClock
+from tests.end_to_end.conftest import Carbon
 from tests.peers import eventually, free_port, send
 
 NAMES = 3000
@@ -186,3 +189,44 @@ def test_the_daemon_sends_to_a_cluster(forwarder, start_receivers):
     assert {f"a.{number};b=2;z=1" for number in range(100)} <= set.union(*paths())
     assert process.end(signal.SIGTERM) == 0
     assert {f"stats.counters.hits.{number}.count" for number in range(100)} <= set.union(*paths())
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """A second after the begin of an interval whose slot real caches take."""
+    return ManualClock(time=(time.time() // 10 - 100) * 10 + 1)
+
+
+def test_real_caches_have_each_its_share(start_carbon: Callable[[int], Carbon], registry: Registry, clock: ManualClock):
+    """In frames of pickle, too: each path's file is at the node of the ring, and at no other."""
+    caches = [start_carbon(10), start_carbon(10)]
+    nodes = [Node("127.0.0.1", cache.pickle_port, name) for cache, name in zip(caches, "ab", strict=True)]
+    flusher = Flusher(registry, url(nodes, "carbon_ch").replace("graphite:", "graphite+pickle:"), own="")
+    flusher.start()
+    for number in range(200):
+        registry.gauge(f"depth.{number}").set(number)
+    assert flusher.stop(60)
+    stamp, ring = int(clock.time() // 10 * 10 + 10), Ring(nodes)
+    values = {f"stats.gauges.depth.{number}": number for number in range(200)}
+    eventually(lambda: all(caches[ring(path)[0]].read(path, [stamp]) == [value] for path, value in values.items()))
+    assert not any(caches[1 - ring(path)[0]].file(path).exists() for path in values)
+
+
+def test_when_a_cache_is_killed_the_next_has_what_it_had_in_memory(
+    start_carbon: Callable[[int], Carbon], registry: Registry, clock: ManualClock
+):
+    """The slot that the first had confirmed is at the second, with all that came after."""
+    first, second = start_carbon(10), start_carbon(10)
+    to = f"graphite://127.0.0.1:{first.port},127.0.0.1:{second.port}?pick=failover&timeout=30s"
+    flusher = Flusher(registry, to, own="")
+    flusher.start()
+    stamps = []
+    for value in (1, 2):
+        registry.gauge("depth").set(value)
+        clock.advance(10)
+        stamps.append(int(clock.time() // 10 * 10))
+        flusher.tick()
+        eventually(lambda: flusher.status().destinations[0].windows_sent == len(stamps))
+        first.stop(signal.SIGKILL)
+    eventually(lambda: second.read("stats.gauges.depth", stamps) == [1, 2])
+    assert flusher.stop(60)
