@@ -25,6 +25,7 @@ from .naming import Naming, expanded
 from .own import OwnMetrics
 from .process import at_exit, not_at_exit, tell_of_forks
 from .registry import Registry
+from .registry_keeper import RegistryKeeper
 from .schedule import Schedule
 from .survived import Survived
 from .window import Cut
@@ -68,8 +69,8 @@ class Flusher:
     histograms. ``naming`` replaces prefix and percentiles by a whole :class:`~.naming.Naming`. ``own`` is the name
     under which the library's own metrics are sent; empty for none. An interval ends ``grace`` seconds after its
     boundary: who is sent what others measured in the same intervals waits so long for them. ``spool`` is a directory
-    in which what is not delivered yet outlives the process; without it, it waits in memory. Raises
-    :class:`~.errors.InvalidDestination` and :class:`~.errors.InvalidOption` for what cannot work.
+    in which what is not delivered yet outlives the process, and so does what the registry knows; without it, all is in
+    memory. Raises :class:`~.errors.InvalidDestination` and :class:`~.errors.InvalidOption` for what cannot work.
     """
 
     def __init__(
@@ -99,6 +100,9 @@ class Flusher:
         self._schedule = Schedule(interval, self._now())
         self._survived = Survived("flusher")
         self._keepers = Keepers()
+        self._state = RegistryKeeper(registry, self._next_slot, self._naming.own or own) if spool else None
+        if self._state:
+            self._keepers.add(self._state)
         self._ticks = 0
         self.turns = 0
         """How often an interval was ended, or kept open because the clock was set back: what a watchdog watches."""
@@ -147,7 +151,8 @@ class Flusher:
             self._begin_in_child()
         self.registry.claim(self)
         notes = self._couriers.open(own=not forked)
-        if self.spool and not forked:
+        if self._state:
+            self.registry.add_source(self._state)
             self._keepers.restore(notes, self._survived)
         if self._own:
             self.registry.add_source(self._own_metrics)
@@ -196,6 +201,8 @@ class Flusher:
         kept = self._couriers.stop(deadline)
         if self._own:
             self._safely("own metrics", lambda: self.registry.remove_source(self._own_metrics))
+        if self._state:
+            self._safely("state", partial(self.registry.remove_source, self._state))
         self.registry.release(self)
         return kept and not thread.is_alive()
 
@@ -251,6 +258,9 @@ class Flusher:
     def _now(self) -> float:
         """The time by which intervals end."""
         return self.registry.clock.time() - self._grace
+
+    def _next_slot(self) -> tuple[int, int]:
+        return self._schedule.next_stamp(self._now()), self.interval
 
     def _run(self) -> None:
         while not self._stopping:
@@ -342,6 +352,7 @@ class Flusher:
         self.left_behind = False
         before = self.naming.prefix
         self._schedule = Schedule(self.interval, self._now())
+        self._keepers, self._state = Keepers(), None  # a child keeps no notes
         self._prepare()
         if before == self.naming.prefix and not self._couriers.delta_only:
             log.warning(
