@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
@@ -27,11 +28,12 @@ def forwarder(data: Path, ports: tuple[str, str, str]) -> tuple[subprocess.Popen
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stderr is not None
     for line in process.stderr:
-        if "ready " in line:
+        if line.startswith("ready "):
             addresses = {word.partition("://")[0]: word for word in line.split() if "://" in word}
             _pass_on("forwarder", process.stderr)
             return process, addresses
         sys.stderr.write(line)
+    process.stderr.close()
     raise SystemExit(process.wait() or 1)
 
 
@@ -51,9 +53,16 @@ def shop(data: Path, port: int) -> tuple[subprocess.Popen[str], str]:
     assert process.stdout is not None
     address = process.stdout.readline().strip()
     if not address:
+        process.stdout.close()
         raise SystemExit(process.wait() or 1)
     _pass_on("shop", process.stdout)
     return process, address
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Tell a process to end, and wait until it has."""
+    process.terminate()
+    process.wait()
 
 
 def told_to_end() -> threading.Event:
@@ -76,27 +85,22 @@ def main() -> None:
     statsd, console, page = (0, 0, 0) if options.free_ports else (8125, 8126, 8127)
     ports = (f"127.0.0.1:{statsd}", f"127.0.0.1:{console}", f"127.0.0.1:{page}")
 
-    forwarding, addresses = forwarder(data, ports)
-    try:
+    with ExitStack() as running:  # whatever happens, what has begun is ended, in this order: traffic, shop, forwarder
+        forwarding, addresses = forwarder(data, ports)
+        running.callback(end, forwarding)
         selling, address = shop(data, 0 if options.free_ports else SHOP_PORT)
-    except BaseException:
-        forwarding.terminate()
-        raise
-    traffic = Traffic(address)
-    traffic.start()
-    print(f"the shop            {address}/")
-    print(f"its metrics         {address}/metrics/")
-    print(f"the forwarder       {addresses['http']}/")
-    print(f"statsd lines to     {addresses['udp']}, {addresses['tcp']}")
-    print(f"whisper files in    {data}/whisper")
-    print("Ctrl-C ends it.", flush=True)
-    done.wait(options.seconds)
-
-    print("\nending: traffic, shop, forwarder")
-    traffic.stop()
-    for process in (selling, forwarding):
-        process.terminate()
-        process.wait()
+        running.callback(end, selling)
+        traffic = Traffic(address)
+        traffic.start()
+        running.callback(traffic.stop)
+        print(f"the shop            {address}/")
+        print(f"its metrics         {address}/metrics/")
+        print(f"the forwarder       {addresses['http']}/")
+        print(f"statsd lines to     {addresses['udp']}, {addresses['tcp']}")
+        print(f"whisper files in    {data}/whisper")
+        print("Ctrl-C ends it.", flush=True)
+        done.wait(options.seconds)
+        print("\nending: traffic, shop, forwarder")
     print("answered:", ", ".join(f"{count} × {status}" for status, count in sorted(traffic.sent.items())))
     raise SystemExit(selling.returncode or forwarding.returncode)
 

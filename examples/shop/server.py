@@ -1,5 +1,6 @@
 """Serve the shop with waitress, and ship what it measures: ``python -m examples.shop.server PORT DESTINATION``."""
 
+import os
 import signal
 import socket
 import sys
@@ -15,8 +16,11 @@ def main(port: int, destination: str) -> None:
     """Serve until SIGTERM, then send the last interval. Prints the address when it listens."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says when to stop
+    try:
+        listener = socket.create_server(("127.0.0.1", port))
+    except OSError as error:
+        sys.exit(f"the shop cannot listen on 127.0.0.1:{port}: {os.strerror(error.errno or 0)}")
     metrics.start(destination, interval=10)
-    listener = socket.create_server(("127.0.0.1", port))
     server = create_server(create_app(), sockets=[listener], threads=8, clear_untrusted_proxy_headers=True)
     print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
     server.run()

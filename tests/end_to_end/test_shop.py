@@ -3,6 +3,9 @@
 import itertools
 import re
 import signal
+import socket
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -15,7 +18,7 @@ import requests
 import whisper
 
 from metricslib.delivery.whisper_files import relative_path
-from tests.peers import eventually
+from tests.peers import ROOT, eventually
 
 from .conftest import Shop
 
@@ -80,6 +83,26 @@ def test_it_ends_by_itself(tmp_path: Path):
     assert shop.addresses["whisper files in"] == f"{tmp_path}/data/whisper"
     assert answered(output)["200"] > 5
     is_whole(shop, code, output, errors)
+
+
+def test_what_cannot_begin_is_told_in_one_line(tmp_path: Path):
+    """An address that is taken, for one: nothing is left running, and the error is not that of a program gone wrong."""
+    taken = tmp_path / "statsd.sock"
+    taken.touch()
+    command = [sys.executable, "-W", "error", "-m", "examples.shop", "--free-ports", "--data", str(tmp_path)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    told = f"forwarder: cannot listen on unix://{taken}: Address already in use\n"
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", told)
+
+
+def test_a_shop_whose_port_is_taken_says_so(tmp_path: Path):
+    """In one line, too."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        command = [sys.executable, "-m", "examples.shop.server", str(port), f"file://{tmp_path}/x"]
+        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    told = f"the shop cannot listen on 127.0.0.1:{port}: Address already in use\n"
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", told)
 
 
 def test_ctrl_c_writes_the_last_interval(shop: Shop):
