@@ -5,10 +5,11 @@ from .courier import Courier
 from .couriers import Couriers
 from .deadline import Deadline
 from .destination import Destination, Options, Undelivered
-from .destinations import open_destination, split_urls
+from .destinations import open_destination
 from .memory_spool import MemorySpool
 from .spool import Batch, Holdings, Spool
 from .status import NodeStatus, Status
+from .urls import split_urls
 
 __all__ = [
     "Batch",

@@ -26,11 +26,12 @@ from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import InvalidDestination
 from ..naming import Naming
 from .destination import Destination
-from .destinations import open_destination, without_secrets
+from .destinations import open_destination
 from .failover import Failover
 from .graphite import GraphiteDestination
 from .hashed import HashedNode, Shares
 from .hashing import HASHES, Node, Ring
+from .urls import without_secrets
 
 __all__ = ["open_destinations"]
 

@@ -6,7 +6,8 @@ import pytest
 
 from metricslib.delivery import open_destination
 from metricslib.delivery.destination import Options
-from metricslib.delivery.destinations import SCHEMES, without_secrets
+from metricslib.delivery.destinations import SCHEMES
+from metricslib.delivery.urls import without_secrets
 from metricslib.errors import InvalidDestination, InvalidType
 from metricslib.naming import Naming
 

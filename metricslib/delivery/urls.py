@@ -1,0 +1,118 @@
+"""A URL taken apart: hosts, ports, paths, and the options that any destination's URL may have.
+
+What raises ValueError says what is wrong with no option's value in it.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+from urllib.parse import SplitResult, parse_qsl, unquote
+
+from .destination import Options
+from .transport import Endpoint
+
+__all__ = ["host", "options", "path", "query", "split_urls", "without_secrets"]
+
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_SEPARATOR = re.compile(r",(?=\s*[a-z][a-z+]*:(?!\d+\s*(?:[:,/?]|$)))")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhdw]?)")
+
+
+def split_urls(text: str) -> list[str]:
+    """Return the URLs in a list separated by commas.
+
+    A comma inside a URL does not separate, for what follows one that does is a scheme, and no host with its port.
+
+    >>> split_urls("whisper:///data?retentions=10s:1d,1m:30d, console:")
+    ['whisper:///data?retentions=10s:1d,1m:30d', 'console:']
+    >>> split_urls("graphite://east:2003:a,west:2003:b?hash=carbon_ch,file:metrics.jsonl")
+    ['graphite://east:2003:a,west:2003:b?hash=carbon_ch', 'file:metrics.jsonl']
+    """
+    return [url.strip() for url in _SEPARATOR.split(text) if url.strip()]
+
+
+def without_secrets(url: str) -> str:
+    """Return ``url`` without what may be a password or a key.
+
+    >>> without_secrets("graphite://me:secret@host:2003?key=secret")
+    'graphite://host:2003?…'
+    """
+    place, question, _ = url.partition("?")
+    return re.sub(r"(?<=:)(//)?.*@", r"\1", place, flags=re.DOTALL) + question + ("…" if question else "")
+
+
+def host(parts: SplitResult, scheme: str, port: int | None) -> Endpoint:
+    """Return the host and the port, ``port`` where none is given; None: it must be. Raises ValueError."""
+    example = f"write {scheme}://host:{port or 'port'}"
+    if not parts.hostname:
+        raise ValueError(f"has no host; {example}")
+    if parts.path not in ("", "/"):
+        raise ValueError("takes no path")
+    try:
+        given = parts.port
+    except ValueError:  # its text quotes what may be half a password
+        given = 0
+    if given == 0:
+        raise ValueError("the port is no number from 1 to 65535")
+    if not (found := given or port):
+        raise ValueError(f"has no port; {example}")
+    return Endpoint(parts.hostname, found)
+
+
+def path(parts: SplitResult, scheme: str) -> str:
+    """Return the path. Raises ValueError."""
+    if parts.netloc not in ("", "localhost"):
+        raise ValueError(f"takes no host; write {scheme}:///path with three slashes")
+    found = unquote(parts.path)
+    if not found or (found.endswith("/") and scheme != "whisper") or "\0" in found:
+        raise ValueError(f"has no path; write {scheme}:///path")
+    return found
+
+
+def query(parts: SplitResult, known: Sequence[str]) -> dict[str, str]:
+    """Return the options as they are written. Raises ValueError for one that is not ``known``, or given twice."""
+    found: dict[str, str] = {}
+    for name, text in parse_qsl(parts.query, keep_blank_values=True):
+        if name not in known:
+            close = get_close_matches(name, known, 1)
+            hint = f"did you mean {close[0]}" if close else f"known are {', '.join(known)}"
+            raise ValueError(f"unknown option {name}; {hint}")
+        if name in found:
+            raise ValueError(f"option {name} is given twice")
+        found[name] = text
+    return found
+
+
+def options(texts: Mapping[str, str]) -> Options:
+    """Return what options say that any destination may have. Raises ValueError."""
+    return Options(**{name: _OPTIONS[name](name, text) for name, text in texts.items()})
+
+
+def _seconds(name: str, text: str) -> float:
+    match = _DURATION.fullmatch(text)
+    seconds = float(match[1]) * _UNITS[match[2]] if match else 0
+    if not 0 < seconds < 1e9:
+        raise ValueError(f"{name} must be a time above 0, such as 5s or 1d")
+    return seconds
+
+
+def _whole(name: str, text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,15}", text) or not int(text):
+        raise ValueError(f"{name} must be a whole number above 0")
+    return int(text)
+
+
+def _switch(name: str, text: str) -> bool:
+    if text not in ("on", "off"):
+        raise ValueError(f"{name} must be on or off")
+    return text == "on"
+
+
+_OPTIONS: dict[str, Callable[[str, str], Any]] = {
+    "timeout": _seconds,
+    "spool_bytes": _whole,
+    "max_age": _seconds,
+    "revise": _switch,
+    "replay": _whole,
+}
