@@ -193,12 +193,13 @@ class Ledger:
         ]
 
     def restore(self, earlier: Mapping[Kind, Mapping[str, Total]]) -> None:
-        """Put what is known from an earlier process before what is known already, and add the two up."""
+        """Add what is known from an earlier process to what is known already, and put the rest of it behind that."""
         for kind, totals in earlier.items():
-            later = self._totals[kind]
-            self._totals[kind] = {**totals, **{key: total for key, total in later.items() if key not in totals}}
-            for key in totals.keys() & later.keys():
-                totals[key].add(later[key])
+            known = self._totals[kind]
+            for key, total in totals.items():
+                if key in known:
+                    total.add(known[key])
+                known[key] = total
 
     def reckon_idle(self, end: float, interval: float) -> None:
         """Have every series idle as it would be, had there been a window every ``interval`` seconds up to ``end``."""
