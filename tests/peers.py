@@ -15,9 +15,11 @@ from typing import Any
 
 import requests
 
-__all__ = ["PATIENCE", "Forwarder", "GraphitePeer", "eventually", "free_port", "send"]
+__all__ = ["FOREVER", "PATIENCE", "Forwarder", "GraphitePeer", "eventually", "free_port", "send"]
 
 ROOT = Path(__file__).parent.parent
+FOREVER = 10_000_000
+"""An interval in seconds that does not end while a test runs, as one of an hour does now and then."""
 PATIENCE = 60.0
 """Seconds after which a test gives up: many times what anything takes on a machine that has nothing else to do."""
 

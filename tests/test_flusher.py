@@ -11,7 +11,7 @@ import pytest
 
 from metricslib import AlreadyStarted, Flusher, InvalidDestination, InvalidOption, InvalidType, Registry
 from metricslib.testing import ManualClock
-from tests.peers import GraphitePeer, eventually
+from tests.peers import FOREVER, GraphitePeer, eventually
 
 ROOT = Path(__file__).parent.parent
 
@@ -33,7 +33,7 @@ def run(program: str, *arguments: str, timeout: float = 60, **environment: str) 
     return subprocess.run(
         [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", program, *arguments],
         cwd=ROOT,
-        env={**os.environ, **environment},
+        env={**os.environ, "METRICSLIB_INTERVAL": str(FOREVER), **environment},
         timeout=timeout,
         capture_output=True,
         text=True,

@@ -19,6 +19,7 @@ import statsd
 from datadog.dogstatsd.base import DogStatsd
 
 from forwarder.from_statsd import convert
+from metricslib.wire.graphite import number
 from tests.peers import ROOT, Forwarder, GraphitePeer, eventually, free_port
 
 from .test_clients import HOT_SHOTS, dice, finish, hot_shots, tell_datadog, tell_statsd
@@ -26,7 +27,8 @@ from .test_clients import HOT_SHOTS, dice, finish, hot_shots, tell_datadog, tell
 __all__ = ["dice"]
 
 STATSD = "tests/end_to_end/node_modules/statsd"
-HOUR = 3_600_000
+LONG = 1_000_000
+"""Seconds: everything is in one interval. statsd does not know how to wait ten times as long."""
 Values = dict[str, str]
 
 
@@ -62,7 +64,7 @@ def daemons(forwarder, need: Callable[..., None], tmp_path: Path) -> Iterator[Ca
             {"server": f"./servers/{kind}", "address": "127.0.0.1", "port": ports[kind]} for kind in ("udp", "tcp")
         ]
         common = {"servers": servers, "mgmt_address": "127.0.0.1", "mgmt_port": ports["console"]}
-        common |= {"flushInterval": HOUR, "graphiteHost": "127.0.0.1", **options}
+        common |= {"flushInterval": LONG * 1000, "graphiteHost": "127.0.0.1", **options}
         texts = [f"({json.dumps({**common, 'graphitePort': peer.port}, indent=2)}) // ours" for peer in peers]
         config = tmp_path / "config.js"
         config.write_text(texts[0])
@@ -204,13 +206,13 @@ def weighted(values: Values) -> Values:
 
 
 def canonical(values: Values) -> Values:
-    """Counters with tags in order; those whose tags are the same are one, of whole numbers in an hour."""
+    """Counters with tags in order; those whose tags are the same are one, of whole numbers in an interval."""
     found: Values = {}
     for path, value in values.items():
         name, *tags = path.split(";")
         place = ";".join([name, *sorted(tags)])
         if place in found:
-            value = str(round((float(found[place]) + float(value)) * 3600) / 3600).removesuffix(".0")
+            value = number(round((float(found[place]) + float(value)) * LONG) / LONG)
         found[place] = value
     return found
 

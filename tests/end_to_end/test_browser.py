@@ -10,7 +10,7 @@ import requests
 from metricslib import Flusher, Registry
 from metricslib.view import Server, application
 from metricslib.view.report import Section
-from tests.peers import Forwarder, eventually, send
+from tests.peers import FOREVER, Forwarder, eventually, send
 
 from .browser import Browser
 from .conftest import Shop
@@ -118,7 +118,7 @@ def filtered(browser: Browser, name: str) -> set[str]:
 
 def test_the_forwarders_page(browser: Browser, forwarder: Callable[..., Forwarder]):
     """It shows its listeners and the account of what they heard, and each series with what it was sent."""
-    process = forwarder("--listen", "udp://127.0.0.1:0", "--listen", "tcp://127.0.0.1:0", "--interval", "3600")
+    process = forwarder("--listen", "udp://127.0.0.1:0", "--listen", "tcp://127.0.0.1:0", "--interval", str(FOREVER))
     ready = process.ready()
     send(ready["tcp"], "web.hits:2|c|#route:/u\nquery:12.5|ms\nbroken\n", times=1000)
     eventually(functools.partial(loaded, browser, ready["http"], "web.hits;route=-u", "query"))
@@ -135,7 +135,7 @@ def test_the_forwarders_page(browser: Browser, forwarder: Callable[..., Forwarde
 
 def test_a_hostile_line_is_shown_and_not_run(browser: Browser, forwarder: Callable[..., Forwarder]):
     """Whatever a sender writes, in names, tags, values or bad lines, is text on the page, and runs nowhere."""
-    process = forwarder("--listen", "tcp://127.0.0.1:0", "--interval", "3600")
+    process = forwarder("--listen", "tcp://127.0.0.1:0", "--interval", str(FOREVER))
     ready = process.ready()
     lines = [line for text in HOSTILE for line in (f"{text}:1|c", f"a:{text}|c", f"b:1|c|#{text}:{text}", text)]
     send(ready["tcp"], "".join(f"{line}\n" for line in lines))

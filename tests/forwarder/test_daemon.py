@@ -15,10 +15,7 @@ from forwarder.config import Config, of_file, of_flags, settle
 from forwarder.daemon import CannotListen, Daemon
 from metricslib.errors import InvalidDestination
 from metricslib.testing import ManualClock
-from tests.peers import GraphitePeer, eventually, free_port
-
-HOUR = 3600
-"""An interval in which no tick disturbs the test; a flush sends what is open."""
+from tests.peers import FOREVER, GraphitePeer, eventually, free_port
 
 
 @pytest.fixture
@@ -33,7 +30,7 @@ def start(peer):
     """Start daemons that are stopped at the end of the test, before their peer, whatever happens."""
     daemons = []
 
-    def start(listen=("udp://127.0.0.1:0",), to=(), *, interval=HOUR, toml="", http="127.0.0.1:0", console="off"):
+    def start(listen=("udp://127.0.0.1:0",), to=(), *, interval=FOREVER, toml="", http="127.0.0.1:0", console="off"):
         to = (to,) if isinstance(to, str) else to
         given = {"listen": list(listen), "to": list(to), "interval": str(interval), "http": http, "console": console}
         flags = of_flags(given)

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.peers import GraphitePeer, eventually, send
+from tests.peers import FOREVER, GraphitePeer, eventually, send
+
+ENDLESS = ("--interval", str(FOREVER))
 
 
 @pytest.fixture
@@ -47,7 +49,7 @@ def test_a_stop_delivers_the_open_interval(forwarder, tmp_path):
     """SIGTERM and SIGINT drain, flush, deliver and end with 0; socket files are gone."""
     for number in (signal.SIGTERM, signal.SIGINT):
         file = tmp_path / f"{number}.jsonl"
-        process = forwarder("--listen", f"unix://{tmp_path}/s", "--to", f"file://{file}", "--interval", "3600")
+        process = forwarder("--listen", f"unix://{tmp_path}/s", "--to", f"file://{file}", *ENDLESS)
         ready = process.ready()
         send(ready["unix"], "a:1|c\n", times=5000)
         assert process.end(number) == 0
@@ -83,7 +85,7 @@ def test_a_reload_of_a_wrong_file_changes_nothing(forwarder, peer, tmp_path):
     """The log says what is wrong, and work goes on as before."""
     file = tmp_path / "f.toml"
     file.write_text('prefix = "old"\n')
-    process = forwarder("--config", str(file), "--listen", "tcp://127.0.0.1:0", "--to", peer.url, "--interval", "3600")
+    process = forwarder("--config", str(file), "--listen", "tcp://127.0.0.1:0", "--to", peer.url, *ENDLESS)
     ready = process.ready()
     for wrong, told in (
         ('prefix = "new"\nintervall = 5\n', "unknown key intervall; did you mean interval?"),
@@ -116,7 +118,7 @@ def test_a_second_signal_ends_at_once_with_1(forwarder):
     """Who does not want to wait for a destination that is away need not."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         to = f"graphite://127.0.0.1:{silent.getsockname()[1]}?timeout=60"
-        process = forwarder("--listen", "udp://127.0.0.1:0", "--to", to, "--interval", "3600", "--stop-timeout", "3600")
+        process = forwarder("--listen", "udp://127.0.0.1:0", "--to", to, *ENDLESS, "--stop-timeout", "3600")
         process.ready()
         process.process.send_signal(signal.SIGTERM)
         eventually(lambda: "SIGTERM: stopping" in process.log)

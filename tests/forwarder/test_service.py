@@ -9,9 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.peers import Forwarder, eventually, send
-
-HOUR = "3600"
+from tests.peers import FOREVER, Forwarder, eventually, send
 
 
 @pytest.fixture
@@ -34,7 +32,7 @@ def counters(file: Path) -> dict[str, Any]:
 def test_the_manager_is_told(forwarder: Callable[..., Forwarder], manager: socket.socket, tmp_path: Path):
     """Ready once every socket is bound, alive all the time, reloading and ready again, stopping; then the end."""
     environ = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1000000"}
-    process = forwarder("--listen", "udp://127.0.0.1:0", "--interval", HOUR, environ=environ)
+    process = forwarder("--listen", "udp://127.0.0.1:0", "--interval", str(FOREVER), environ=environ)
     addresses = process.ready()
     assert heard(manager) == ["READY=1", f"STATUS={addresses['udp']} {addresses['http']}"]
     assert heard(manager) == heard(manager) == ["WATCHDOG=1"]
@@ -70,7 +68,7 @@ def test_sockets_handed_in_are_read(forwarder: Callable[..., Forwarder], tmp_pat
         given.append(sock)
         flags += ["--listen", f"{scheme}://{name if isinstance(name, str) else f'{name[0]}:{name[1]}'}"]
     file = tmp_path / "out.jsonl"
-    process = forwarder(*flags, "--to", f"file://{file}", "--interval", HOUR, given=given)
+    process = forwarder(*flags, "--to", f"file://{file}", "--interval", str(FOREVER), given=given)
     for power, address in enumerate(list(process.ready().values())[:4]):
         assert address in flags
         send(address, f"a:{10**power}|c\n")
@@ -95,7 +93,7 @@ def test_nothing_is_lost_over_a_restart(forwarder: Callable[..., Forwarder], tmp
             send(address, "a:1|c", times=5)  # what comes between two, or before the first
             file = tmp_path / f"{turn}.jsonl"
             process = forwarder(
-                "--listen", address, "--to", f"file://{file}", "--interval", HOUR, environ={}, given=[given]
+                "--listen", address, "--to", f"file://{file}", "--interval", str(FOREVER), environ={}, given=[given]
             )
             process.ready()
             send(address, "a:10|c", times=5)
