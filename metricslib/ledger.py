@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 
 from .distribution import NO_SAMPLES
 from .series import KINDS, Kind
+from .totals import TOTALS, Total
 from .window import Aggregates, Window
 
-__all__ = ["Idle", "Ledger", "Total"]
+__all__ = ["Idle", "Ledger"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,46 +29,6 @@ class Idle:
     """
     kept: frozenset[str] = frozenset()
     """Keys of series that stay in any case."""
-
-
-class Total:
-    """One series since it first appeared.
-
-    For counters ``sum`` is the total; ``powers`` and ``count`` are distributions'.
-    """
-
-    __slots__ = ("active", "count", "gauge", "idle", "place", "powers", "sum")
-
-    def __init__(self, active: float) -> None:
-        self.active = active
-        """End of the last interval in which something happened."""
-        self.idle = 0
-        """In how many windows it was since something happened to it; of kinds that stay it is not counted."""
-        self.gauge: float | None = None
-        self.count: float = 0
-        self.sum: float = 0
-        self.powers: dict[int, float] | None = None
-        """Weight of the samples in (2ᵖ⁻¹, 2ᵖ] by p; for timers in milliseconds."""
-        self.place: int | None = None
-        """Where it stands among the series that are remembered over a restart; None: not settled yet."""
-
-    def add(self, later: "Total") -> None:
-        """Add what happened to the same series afterwards."""
-        self.active = later.active
-        self.gauge = self.gauge if later.gauge is None else later.gauge
-        self.count += later.count
-        self.sum += later.sum
-        if later.powers:
-            powers = self.powers = self.powers or {}
-            for power, weight in later.powers.items():
-                powers[power] = powers.get(power, 0) + weight
-
-    def copy(self) -> "Total":
-        """Return a total that stays as this one is now."""
-        copied = Total(self.active)
-        copied.gauge, copied.count, copied.sum = self.gauge, self.count, self.sum
-        copied.powers = None if self.powers is None else self.powers.copy()
-        return copied
 
 
 class Ledger:
@@ -87,7 +48,7 @@ class Ledger:
         """See to it that the series has its place, idle if nothing happens to it."""
         totals = self._totals[kind]
         if key not in totals:
-            totals[key] = Total(now)
+            totals[key] = TOTALS[kind](now)
 
     def window(self, open_: Aggregates, start: float, end: int, interval: float) -> Window:
         """Return the interval's window as it would be if nothing more happened in it."""
@@ -98,7 +59,7 @@ class Ledger:
                 coming = [key for key in active if key not in totals]
             for key in coming:
                 self._bring_back(kind, key)
-                totals.setdefault(key, Total(end))
+                totals.setdefault(key, TOTALS[kind](end))
         changes = open_.gauges
         gauges = {
             key: changes[key].applied_to(total.gauge) if key in changes else total.gauge
@@ -123,29 +84,10 @@ class Ledger:
 
     def add(self, open_: Aggregates, end: float) -> None:
         """Add a whole interval to the totals. :meth:`window` was called with it."""
-        totals = self._totals["counter"]
-        for key, count in open_.counters.items():
-            total = totals[key]
-            total.active = end
-            total.sum += count
-        for kind in ("timer", "histogram"):
+        for kind in KINDS:
             totals = self._totals[kind]
-            for key, distribution in open_[kind].items():
-                total = totals[key]
-                total.active = end
-                total.count += distribution.count
-                total.sum += distribution.sum
-                powers = total.powers = total.powers or {}
-                for power, weight in distribution.powers().items():
-                    powers[power] = powers.get(power, 0) + weight
-        totals = self._totals["gauge"]
-        for key, change in open_.gauges.items():
-            total = totals[key]
-            total.active = end
-            total.gauge = change.applied_to(total.gauge)
-        totals = self._totals["unique"]
-        for key in open_.uniques:
-            totals[key].active = end
+            for key, happened in open_[kind].items():
+                totals[key].take(happened, end)
 
     def _bring_back(self, kind: Kind, key: str) -> None:
         totals = self._totals[kind]
@@ -159,7 +101,7 @@ class Ledger:
         for key, total in self._totals[kind].items():
             total.idle = 1 if key in active else total.idle + 1
             if self._has_left(kind, key):
-                total.gauge = None
+                total.leave()
 
     def _has_left(self, kind: Kind, key: str) -> bool:
         stay = self.idle.stay.get(kind)
@@ -207,4 +149,4 @@ class Ledger:
             for key, total in totals.items():
                 total.idle = 1 + max(0, int((end - total.active) // interval))
                 if self._has_left(kind, key):
-                    total.gauge = None
+                    total.leave()

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from .distribution import Distribution, Restored
-from .ledger import Total
 from .series import KINDS, Kind, Series, series_of
+from .totals import TOTALS, DistributionTotal, GaugeTotal, SummedTotal, Total
 from .window import Aggregates, GaugeChange, OpenInterval
 
 __all__ = ["BadNote", "read_key", "read_open", "read_total", "write_open", "write_total"]
@@ -86,16 +86,19 @@ def write_total(total: Total) -> bytes:
     return _write(note).encode()
 
 
-def read_total(note: bytes) -> Total:
-    """Return what :func:`write_total` wrote. Raises :class:`BadNote` for anything else."""
+def read_total(kind: Kind, note: bytes) -> Total:
+    """Return what :func:`write_total` wrote of a series of that kind. Raises :class:`BadNote` for anything else."""
     with _nothing_but_bad_notes():
         document = json.loads(note)
-        total = Total(_finite(document["active"]))
+        total = TOTALS[kind](_finite(document["active"]))
         total.place = _whole(document["place"], 0, 2**63)
-        total.gauge = _finite(document["gauge"]) if "gauge" in document else None
-        total.sum, total.count = _number(document.get("sum", 0)), _not_negative(document.get("count", 0))
-        if "powers" in document:
-            weights = document["powers"].items()
+        if isinstance(total, GaugeTotal) and "gauge" in document:
+            total.gauge = _finite(document["gauge"])
+        if isinstance(total, SummedTotal):
+            total.sum = _number(document.get("sum", 0))
+        if isinstance(total, DistributionTotal):
+            total.count = _not_negative(document.get("count", 0))
+            weights = document.get("powers", {}).items()
             total.powers = {_whole(int(power), -40, 40): _not_negative(weight) for power, weight in weights}
         return total
 

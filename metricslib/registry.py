@@ -21,12 +21,13 @@ from .gauge import Gauge
 from .histogram import Histogram
 from .instrument import Instrument
 from .instruments import Instruments
-from .ledger import Idle, Ledger, Total
+from .ledger import Idle, Ledger
 from .names import Tags
 from .process import tell_of_forks
 from .series import KINDS, Filter, Kind, Series, series_of
 from .snapshot import Snapshot
 from .timer import Timer
+from .totals import Total
 from .unique import Unique
 from .window import Aggregates, Cut, OpenInterval, Source, Window
 

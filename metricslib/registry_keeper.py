@@ -8,10 +8,10 @@ interval deletes that note. Series that expire or are deleted take their notes w
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 
-from .ledger import Total
 from .notes import BadNote, read_key, read_open, read_total, write_open, write_total
 from .registry import Registry
 from .series import KINDS, Kind, Series, series_of
+from .totals import Total
 from .window import Aggregates, Cut, OpenInterval
 
 __all__ = ["RegistryKeeper"]
@@ -109,7 +109,8 @@ class RegistryKeeper:
         found = []
         for note_key, note in notes.items():
             try:
-                found.append((_series(note_key), read_total(note)))
+                series = _series(note_key)
+                found.append((series, read_total(series.kind, note)))
             except BadNote:
                 self._registry.account.add("bad_note")
                 self._pending[note_key] = None

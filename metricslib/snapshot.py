@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .ledger import Total
 from .series import Kind
+from .totals import Total
 from .window import Window
 
 __all__ = ["Snapshot"]

@@ -3,6 +3,7 @@
 import json
 import math
 import random
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,10 +11,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from metricslib.distribution import Distribution
-from metricslib.ledger import Total
 from metricslib.naming import Naming
 from metricslib.notes import BadNote, read_key, read_open, read_total, write_open, write_total
-from metricslib.series import Series
+from metricslib.series import KINDS, Series
+from metricslib.totals import TOTALS
 from metricslib.twins import load
 from metricslib.window import ABSENT, Aggregates, GaugeChange, OpenInterval, Window
 from metricslib.wire import jsonl, statsd
@@ -23,7 +24,6 @@ from tests.twins import twin
 PURE = pytest.mark.parametrize("pure", [True, False], ids=["Python", "C"])
 FINITE = st.one_of(st.floats(allow_nan=False, allow_infinity=False), st.integers(-(2**70), 2**70))
 KEYS = st.from_regex(r"[a-z_]{1,3}(;[a-c]=[a-z]{1,3})?", fullmatch=True)
-TOTALS = {"place", "active", "gauge", "count", "sum", "powers"}
 
 
 def built(modules: Any, writes: Any, limit: int) -> Any:
@@ -97,67 +97,77 @@ def test_numbers_of_a_source_s_own_are_written_as_floats():
     assert read_open(write_open(OpenInterval(0, 10, sent)))[0].sent.counters == {"x": 2.5}
 
 
-def total(place=0, active=10.0, gauge=None, count=0, sum=0, powers=None):
-    made = Total(active)
-    made.place, made.gauge, made.count, made.sum, made.powers = place, gauge, count, sum, powers
+def total(kind, place=0, **numbers):
+    made = TOTALS[kind](10.0)
+    made.place = place
+    for name, number in numbers.items():
+        setattr(made, name, number)
     return made
 
 
 def parts(of):
-    return {name: getattr(of, name) for name in Total.__slots__}
+    return type(of), *(getattr(of, name) for name in ("active", "idle", "place", "gauge", "count", "sum", "powers"))
 
 
-@given(
-    st.builds(
-        total,
-        st.integers(0, 10**12),
-        st.floats(0, 1e12),
-        st.none() | FINITE,
-        st.integers(0, 10**20) | st.floats(0, 1e300),
-        FINITE | st.just(math.inf),
-        st.none() | st.dictionaries(st.integers(-40, 40), st.floats(0.1, 1e20) | st.integers(1, 10**20), min_size=1),
-    )
-)
-def test_totals_come_back_as_they_were(before):
+PLACE = {"place": st.integers(0, 10**12), "active": st.floats(0, 1e12)}
+SUM = {**PLACE, "sum": FINITE | st.just(math.inf)}
+SAMPLED = {
+    **SUM,
+    "count": st.integers(0, 10**20) | st.floats(0, 1e300),
+    "powers": st.dictionaries(st.integers(-40, 40), st.floats(0.1, 1e20) | st.integers(1, 2**53)),
+}
+BY_KIND = {
+    "counter": SUM,
+    "timer": SAMPLED,
+    "histogram": SAMPLED,
+    "gauge": {**PLACE, "gauge": st.none() | FINITE},
+    "unique": PLACE,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(data=st.data())
+def test_totals_come_back_as_they_were(kind, data):
     """Every number to the last bit, and no value is not the value 0."""
-    after = read_total(write_total(before))
+    before = total(kind, **data.draw(st.fixed_dictionaries(BY_KIND[kind])))
+    after = read_total(kind, write_total(before))
     assert parts(after) == parts(before)
     assert type(after.gauge) is type(before.gauge)
 
 
 def test_a_note_is_short_and_can_be_read():
     """What is nothing is not written."""
-    assert write_total(total()) == b'{"place":0,"active":10.0}'
-    assert write_total(total(3, gauge=0)) == b'{"place":3,"active":10.0,"gauge":0}'
-    assert write_total(total(4, sum=5)) == b'{"place":4,"active":10.0,"sum":5,"count":0}'
+    assert write_total(total("timer")) == b'{"place":0,"active":10.0}'
+    assert write_total(total("gauge", 3, gauge=0)) == b'{"place":3,"active":10.0,"gauge":0}'
+    assert write_total(total("counter", 4, sum=5)) == b'{"place":4,"active":10.0,"sum":5,"count":0}'
 
 
 GOOD_TOTAL = {"place": 1, "active": 10, "gauge": 1.5, "count": 3, "sum": 4.5, "powers": {"0": 3}}
 
 
 @pytest.mark.parametrize(
-    ("member", "values"),
+    ("kind", "member", "values"),
     [
-        ("place", [None, -1, 1.0, "1", True, 2**64]),
-        ("active", [None, "10", math.nan, math.inf, True, [], 10**400]),
-        ("gauge", [None, "1", math.nan, math.inf, {}, 10**400]),
-        ("count", [None, -1, math.nan, math.inf, "3", False]),
-        ("sum", [None, "4.5", [4.5], True]),
-        ("powers", [None, [], {"x": 1}, {"41": 1}, {"0": -1}, {"0": None}, {"0": math.nan}]),
+        ("unique", "place", [None, -1, 1.0, "1", True, 2**64]),
+        ("counter", "active", [None, "10", math.nan, math.inf, True, [], 10**400]),
+        ("gauge", "gauge", [None, "1", math.nan, math.inf, {}, 10**400]),
+        ("timer", "count", [None, -1, math.nan, math.inf, "3", False]),
+        ("counter", "sum", [None, "4.5", [4.5], True]),
+        ("histogram", "powers", [None, [], {"x": 1}, {"41": 1}, {"0": -1}, {"0": None}, {"0": math.nan}]),
     ],
 )
-def test_a_total_that_makes_no_sense_is_refused(member, values):
+def test_a_total_that_makes_no_sense_is_refused(kind, member, values):
     """One wrong member, and the note is no note."""
-    assert parts(read_total(json.dumps(GOOD_TOTAL).encode()))
+    assert getattr(read_total(kind, json.dumps(GOOD_TOTAL).encode()), member)
     for value in values:
         with pytest.raises(BadNote):
-            read_total(json.dumps({**GOOD_TOTAL, member: value}).encode())
+            read_total(kind, json.dumps({**GOOD_TOTAL, member: value}).encode())
 
 
 NO_NOTES = [b"", b"{", b"[]", b"1", b"null", b'"x"', b"\xff\xfe", b"\0", b"[" * 100_000, b'{"end":1}', b"1" * 10_000]
 
 
-@pytest.mark.parametrize("read", [read_total, read_open])
+@pytest.mark.parametrize("read", [*(partial(read_total, kind) for kind in KINDS), read_open], ids=[*KINDS, "open"])
 @pytest.mark.parametrize("note", NO_NOTES, ids=range(len(NO_NOTES)))
 def test_what_is_no_note_is_refused(read, note):
     """Whatever is in the place of a note, it is one kind of error."""

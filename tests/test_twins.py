@@ -84,7 +84,7 @@ class Side:
     def snapshot(self):
         snapshot = self.registry.snapshot()
         totals = {
-            (kind, key): (exact(total.sum), total.count, sorted((total.powers or {}).items()))
+            (kind, key): (exact(total.sum), total.count, sorted(total.powers.items()))
             for kind, series in snapshot.totals.items()
             for key, total in series.items()
         }

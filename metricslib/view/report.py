@@ -15,10 +15,10 @@ from heapq import nsmallest
 from ..delivery import Status
 from ..distribution import Readable
 from ..flusher import FlusherStatus
-from ..ledger import Total
 from ..names import Tags, split
 from ..series import KINDS, Kind
 from ..snapshot import Snapshot
+from ..totals import Total
 from ..window import Window
 from ..wire.graphite import number
 

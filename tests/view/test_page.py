@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from metricslib.delivery import NodeStatus, Status
 from metricslib.flusher import FlusherStatus
-from metricslib.ledger import Total
 from metricslib.snapshot import Snapshot
+from metricslib.totals import SummedTotal
 from metricslib.view.page import page
 from metricslib.view.query import Query
 from metricslib.view.report import report
@@ -237,7 +237,7 @@ HOSTILE = st.text(max_size=30) | st.sampled_from(
 def test_hostile_texts_stay_texts(name, label, cause, title):
     """Whatever stands in names, labels, errors, titles and sections: no tag and no attribute comes out of it."""
     window = Window(0, 10, 10.0, counters={name: 1.0})
-    totals = {kind: {} for kind in ("timer", "histogram", "gauge", "unique")} | {"counter": {name: Total(0)}}
+    totals = {kind: {} for kind in ("timer", "histogram", "gauge", "unique")} | {"counter": {name: SummedTotal(0)}}
     status = Status(
         label=label,
         up=False,

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metricslib.distribution import Distribution
-from metricslib.ledger import Total
 from metricslib.registry import Registry
 from metricslib.snapshot import Snapshot
+from metricslib.totals import DistributionTotal, SummedTotal, Total
 from metricslib.view.report import matcher, percentile_name, report
 from metricslib.window import Window
 
@@ -220,9 +220,9 @@ def test_what_is_no_finite_number_is_none(look):
     """Sums beyond what a double holds are neither infinite nor an error; the rest of the report stands."""
     vast = Distribution([1e300, 1.7e308, 1.7e308]).freeze()
     window = Window(0, 10, 10.0, counters={"c": 10**400}, histograms={"h": vast}, gauges={"g": math.inf})
-    total = Total(0)
-    total.sum = total.count = math.inf
-    totals = {"counter": {"c": total}, "timer": {}, "histogram": {"h": total}, "gauge": {"g": total}, "unique": {}}
+    total, counted, rest = DistributionTotal(0), SummedTotal(0), Total(0)
+    total.sum = total.count = counted.sum = math.inf
+    totals = {"counter": {"c": counted}, "timer": {}, "histogram": {"h": total}, "gauge": {"g": rest}, "unique": {}}
     found = report(Snapshot(20.0, window, window, totals, {}), look().flusher)
     assert row_of(found, "c").last == {"count": None, "rate": None}
     assert row_of(found, "g").last == {"value": None}
