@@ -86,7 +86,6 @@ class Registry(Instruments):
         """The stamp under which the open interval was sent so far; None if nothing of it was."""
         self._fresh = Aggregates()  # of the open interval: what no cut took yet
         self._last: Window | None = None
-        self._active = Aggregates()  # what happened in the interval of the last cut
         self._passing = set[str]()  # gauges of this process alone, as of the last cut
         self.restored = False
         """Whether it has gone on from an earlier process once; from then on it knows better than any note."""
@@ -302,20 +301,19 @@ class Registry(Instruments):
         whole = self._ledger.window(open_, self._start, end, interval)
         gauges = {key: whole.gauges[key] for key in fresh.gauges if key in whole.gauges}
         new = Window(self._start, end, interval, fresh.counters, fresh.timers, fresh.histograms, gauges, fresh.uniques)
-        self._active = open_
-        return Cut(whole, new, fresh.received), open_
+        return Cut(whole, new, fresh.received, open_), open_
 
     # -- over a restart
 
-    def remembered(self, *, everything: bool = False) -> tuple[list[tuple[Kind, str, Total]], OpenInterval | None]:
+    def remembered(self, cut: Cut | None = None) -> tuple[list[tuple[Kind, str, Total]], OpenInterval | None]:
         """Return what an heir of this process has to know: series with their totals, and the open interval if it was
         sent in its middle.
 
-        The series are those to which something happened in the interval of the last cut, or all; gauges of this process
-        alone are not among them. Only ticks change a total.
+        The series are those to which something happened in the interval of ``cut``, the last one, or all; gauges of
+        this process alone are not among them. Only ticks change a total.
         """
         with self._locked():
-            totals = self._ledger.entries(None if everything else self._active)
+            totals = self._ledger.entries(None if cut is None else cut.active)
             totals = [entry for entry in totals if entry[0] != "gauge" or entry[1] not in self._passing]
             if self.sent_as is None:
                 return totals, None

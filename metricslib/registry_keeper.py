@@ -59,9 +59,9 @@ class RegistryKeeper:
             pending[self._left.popleft()] = None
         if self._unseen:
             self._unseen = False
-            known, _ = self._registry.remembered(everything=True)
+            known, _ = self._registry.remembered()
             pending.update(self._noted(known, closes=False))
-        changed, opened = self._registry.remembered()
+        changed, opened = self._registry.remembered(cut)
         pending.update(self._noted(changed, closes=closes))
         pending[_OPEN] = None if closes or opened is None else write_open(opened)
         return pending
@@ -102,7 +102,7 @@ class RegistryKeeper:
     def _start_over(self, keys: list[str]) -> None:
         """Have the next cut note all that is known in the place of what is noted."""
         self._pending.update(dict.fromkeys(keys))
-        for _, _, total in self._registry.remembered(everything=True)[0]:
+        for _, _, total in self._registry.remembered()[0]:
             total.place = None
 
     def _read(self, notes: Mapping[str, bytes]) -> _Totals:

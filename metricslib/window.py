@@ -139,6 +139,8 @@ class Cut(NamedTuple):
     """What is new since the previous cut: what a statsd server adds up. Idle series are not in it."""
     received: Mapping[str, int] = {}
     """By sender, the number of the last of its numbered batches that is new in this cut."""
+    active: Aggregates = Aggregates()
+    """What happened in the interval until now, in mid-interval as long as no other cut is made."""
 
 
 class OpenInterval(NamedTuple):
