@@ -7,13 +7,20 @@ from collections.abc import Sequence
 
 from .account import Account
 from .errors import InvalidOption
-from .names import Tags
-from .series import Filter, Kind, Series, series_of
+from .names import Tags, join
+from .series import KINDS, Filter, Kind, Series, series_of
 
-__all__ = ["OVERFLOW", "Admission"]
+__all__ = ["OVERFLOW", "Admission", "stands_in"]
 
 OVERFLOW: Tags = (("overflow", "true"),)
 """The tags of the series that stands for all of a name's tag sets over the cap."""
+_OVERFLOW = "overflow"
+
+
+def stands_in(key: str) -> bool:
+    """Whether the series stands for others that found no room."""
+    name, _, tags = key.partition(";")
+    return name == _OVERFLOW or tags == "overflow=true"
 
 
 class Admission:
@@ -27,15 +34,17 @@ class Admission:
         self._max_series = max_series
         self._max_tag_sets = max_tag_sets
         self.account = account
-        self._admitted: dict[Series, None] = {}
-        self._tag_sets: dict[tuple[Kind, str], dict[Tags, None]] = {}
+        # By kind, keys; each is its own value too, so that whoever asks for one gets the same object.
+        self._admitted: dict[Kind, dict[str, str]] = {kind: {} for kind in KINDS}
+        # Lists as long as names have tag sets: unlike a number, they grow and shrink in one step of the interpreter.
+        self._tag_sets: dict[tuple[Kind, str], list[None]] = {}
         self._full: dict[str, bool] = {}  # names over a cap, and whether that was reported
 
     def __len__(self) -> int:
-        return len(self._admitted)
+        return sum(map(len, self._admitted.values()))
 
-    def admit(self, series: Series) -> Series | None:
-        """Return the series to use for ``series``: itself, a filtered or an overflow series, or None to leave it out.
+    def admit(self, series: Series) -> str | None:
+        """Return the key to use for ``series``: its own, a filtered or an overflow series', or None to leave it out.
 
         Over the tag-set cap that is ``name;overflow=true``, over the cap of series the series ``overflow`` of its kind.
         Gauges over a cap are left out, for a gauge that many write says nothing.
@@ -44,24 +53,26 @@ class Admission:
         if filtered is None:
             self.account.add("filtered")
             return None
-        if filtered in self._admitted:
-            return filtered
+        key = filtered.key
+        known = self._admitted[filtered.kind].get(key)
+        if known is not None:
+            return known
         if self._too_many_tag_sets(filtered):
-            return self._overflow(filtered, filtered.name, Series(filtered.kind, filtered.name, OVERFLOW))
-        if len(self._admitted) >= self._max_series:
-            return self._overflow(filtered, filtered.kind + "s", Series(filtered.kind, "overflow"))
-        self.readmit(filtered)
-        return filtered
+            return self._overflow(filtered, filtered.name, join(filtered.name, OVERFLOW))
+        if len(self) >= self._max_series:
+            return self._overflow(filtered, filtered.kind + "s", _OVERFLOW)
+        return self._let_in(filtered, key)
 
     def restore(self, series: Series) -> bool:
         """Let in a series of an earlier process, which has the filters behind it; return whether there is room."""
-        if series.tags == OVERFLOW or series.name == "overflow":  # stands for others, and takes no room
+        key = series.key
+        if stands_in(key):  # it takes no room
             return True
-        if series not in self._admitted and (
-            self._too_many_tag_sets(series) or len(self._admitted) >= self._max_series
+        if key not in self._admitted[series.kind] and (
+            self._too_many_tag_sets(series) or len(self) >= self._max_series
         ):
             return False
-        self.readmit(series)
+        self._let_in(series, key)
         return True
 
     def _too_many_tag_sets(self, series: Series) -> bool:
@@ -69,15 +80,22 @@ class Admission:
 
     def readmit(self, series: Series) -> None:
         """The series, admitted once and expired since, is in use again: it counts, over a cap too, for it is held."""
-        self._admitted[series] = None
-        if series.tags:
-            self._tag_sets.setdefault((series.kind, series.name), {})[series.tags] = None
+        self._let_in(series, series.key)
+
+    def _let_in(self, series: Series, key: str) -> str:
+        kept = self._admitted[series.kind].setdefault(key, key)
+        # With tags, a key is a new object each time it is put together: the one that was kept was added just now.
+        if series.tags and kept is key:
+            self._tag_sets.setdefault((series.kind, series.name), []).append(None)
+        return kept
 
     def release(self, series: Series) -> None:
         """The series expired: it no longer counts."""
-        self._admitted.pop(series, None)
-        tag_sets = self._tag_sets.get((series.kind, series.name), {})
-        tag_sets.pop(series.tags, None)
+        if self._admitted[series.kind].pop(series.key, None) is None or not series.tags:
+            return
+        tag_sets = self._tag_sets.get((series.kind, series.name))
+        if tag_sets:
+            tag_sets.pop()
         if not tag_sets:
             self._tag_sets.pop((series.kind, series.name), None)
 
@@ -102,7 +120,7 @@ class Admission:
                 self.account.add("filter_error")
         return series
 
-    def _overflow(self, series: Series, name: str, stand_in: Series) -> Series | None:
+    def _overflow(self, series: Series, name: str, stand_in: str) -> str | None:
         if len(self._full) < self._max_series:
             self._full.setdefault(name, False)
         if series.kind == "gauge":

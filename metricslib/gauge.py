@@ -6,7 +6,6 @@ from typing import Any
 
 from .cell import FULL
 from .instrument import Home, Instrument, all_plain_and_finite, finite
-from .series import Series
 from .twins import replaced_by
 from .window import ABSENT, Aggregates, GaugeChange, total
 
@@ -25,11 +24,11 @@ class Gauge(Instrument):
     kind = "gauge"
     __slots__ = ("_read", "passing")
 
-    def __init__(self, home: Home, series: Series, key: str | None) -> None:
+    def __init__(self, home: Home, asked: str, key: str | None) -> None:
         self._read: Callable[[], float] | None = None
         self.passing = False
         """Whether its value is one of this process alone, so that after a restart it must not come back."""
-        super().__init__(home, series, key)
+        super().__init__(home, asked, key)
 
     @replaced_by("set_value")
     def set(self, value: float) -> None:

@@ -13,8 +13,8 @@ from typing import Any, ClassVar, Protocol, Self, SupportsFloat
 from .account import Account
 from .cell import CHILDREN, FULL, Cell
 from .clock import Clock
-from .names import Tags, canonical_tags
-from .series import Kind, Series
+from .names import Tags, canonical_tags, split
+from .series import Kind
 from .twins import replaced_by
 from .window import Aggregates
 
@@ -90,18 +90,27 @@ class Instrument(Cell):
     """One series' instrument. Every method may be called at any time from anywhere, and none raises for a bad value."""
 
     kind: ClassVar[Kind]
-    __slots__ = ("__weakref__", "_home", "key", "name", "tags")
+    __slots__ = ("__weakref__", "_asked", "_home", "key")
 
-    def __init__(self, home: Home, series: Series, key: str | None) -> None:
-        """``series`` is what the program asked for; ``key`` what it is sent as, None when it is left out."""
-        self.name = series.name
-        self.tags = series.tags
-        self.key = series.key if key is None else key
+    def __init__(self, home: Home, asked: str, key: str | None) -> None:
+        """``asked`` is the key that the program asked for; ``key`` what it is sent as, None when it is left out."""
+        self._asked = asked
+        self.key = asked if key is None else key
         self._home = home
         self._open(key is not None)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.key}>"
+
+    @property
+    def name(self) -> str:
+        """The name that the program asked for."""
+        return self._asked.partition(";")[0]
+
+    @property
+    def tags(self) -> Tags:
+        """The tags that the program asked for."""
+        return split(self._asked)[1] if ";" in self._asked else ()
 
     @replaced_by("tagged")
     def tagged(self, /, **tags: object) -> Self:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from .account import Account
-from .admission import OVERFLOW, Admission
+from .admission import Admission, stands_in
 from .clock import SYSTEM_CLOCK, Clock
 from .counter import Counter
 from .distribution import EXACT
@@ -69,8 +69,9 @@ class Registry(Instruments):
         self._idle = idle or Idle()
         self.account = Account()
         self._admission = Admission(filters, max_series, max_tag_sets, self.account)
-        self._instruments: dict[Series, Instrument] = {}
-        self._asleep: weakref.WeakValueDictionary[Series, Instrument] = weakref.WeakValueDictionary()
+        # Both by the key that the program asked for.
+        self._instruments: dict[Kind, dict[str, Instrument]] = {kind: {} for kind in KINDS}
+        self._asleep: weakref.WeakValueDictionary[tuple[Kind, str], Instrument] = weakref.WeakValueDictionary()
         self._first_use: list[Callable[[], None]] = []
         self._owner: object = None
         self._start_anew()
@@ -100,24 +101,31 @@ class Registry(Instruments):
         return self._get(Series(kind, name, tags))
 
     def _make(self, kind: Kind, name: str, tags: Mapping[str, object] | None) -> Instrument:
+        if not tags and (found := self._instruments[kind].get(name)) is not None:
+            return found
         return self._get(series_of(kind, name, tags or ()))
 
     def _get(self, series: Series) -> Instrument:
-        found = self._instruments.get(series) or self._asleep.get(series)
+        kind, asked = series.kind, series.key
+        found = self._instruments[kind].get(asked) or self._asleep.get((kind, asked))
         if found is not None:
             return found
         self._used()
-        admitted = self._admission.admit(series)
-        if admitted is None:
-            return _CLASSES[series.kind](self, series, None)
-        if admitted.tags == OVERFLOW or admitted.name == "overflow":
-            series = admitted
-        return self._instruments.setdefault(series, _CLASSES[series.kind](self, series, admitted.key))
+        key = self._admission.admit(series)
+        if key is None:
+            return _CLASSES[kind](self, asked, None)
+        if key == asked or stands_in(key):
+            asked = key  # one object for all
+        return self._instruments[kind].setdefault(asked, _CLASSES[kind](self, asked, key))
+
+    def _awake(self) -> list[Instrument]:
+        """Return all instruments that are not asleep; each kind in one step, for others add some at any moment."""
+        return [instrument for each in self._instruments.values() for instrument in list(each.values())]
 
     def woken(self, instrument: Instrument) -> None:
         """Take a sleeping instrument back, for it is in use again."""
         self._admission.readmit(series_of(instrument.kind, instrument.key))
-        self._instruments.setdefault(Series(instrument.kind, instrument.name, instrument.tags), instrument)
+        self._instruments[instrument.kind].setdefault(instrument._asked, instrument)
         self._used()
 
     def _used(self) -> None:
@@ -154,8 +162,7 @@ class Registry(Instruments):
 
     def admit(self, kind: Kind, name: str, tags: Tags = ()) -> str | None:
         """Return the key under which a source must report that series, after filters and caps; None to leave it out."""
-        admitted = self._admission.admit(Series(kind, name, tags))
-        return None if admitted is None else admitted.key
+        return self._admission.admit(Series(kind, name, tags))
 
     def add_source(self, source: Source) -> None:
         """Merge what ``source`` collects into every window from now on."""
@@ -225,7 +232,7 @@ class Registry(Instruments):
             known = (self._ledger[kind], self._sent[kind], self._fresh[kind])
             going = [key for key in dict.fromkeys(keys) if any(key in series for series in known)]
             chosen = {(kind, key) for key in going}
-            for _, instrument in self._instruments_of(chosen):
+            for instrument in self._instruments_of(chosen):
                 instrument._fall_asleep()
             self._leave(chosen)
             for key in going:
@@ -274,7 +281,7 @@ class Registry(Instruments):
         for instrument in list(self._asleep.values()):
             if instrument.sleeping and instrument._waiting:  # its last call was still under way when it left
                 instrument._wake()
-        for instrument in list(self._instruments.values()):
+        for instrument in self._awake():
             if instrument.live:
                 self._ledger.know(instrument.kind, instrument.key, now)
                 instrument._collect(self._fresh)
@@ -352,19 +359,15 @@ class Registry(Instruments):
         idle = set(self._ledger.idle_since(before))
         if not idle:
             return
-        for _, instrument in self._instruments_of(idle):
+        for instrument in self._instruments_of(idle):
             if not instrument.sleeping:
                 # It leaves at the next tick, so that a call which is under way right now still finds its way here.
                 instrument._fall_asleep()
                 idle.discard((instrument.kind, instrument.key))
         self._leave(idle)
 
-    def _instruments_of(self, going: set[tuple[Kind, str]]) -> list[tuple[Series, Instrument]]:
-        return [
-            (series, instrument)
-            for series, instrument in self._instruments.copy().items()  # the copy is made in one step
-            if (instrument.kind, instrument.key) in going
-        ]
+    def _instruments_of(self, going: set[tuple[Kind, str]]) -> list[Instrument]:
+        return [instrument for instrument in self._awake() if (instrument.kind, instrument.key) in going]
 
     def _leave(self, going: set[tuple[Kind, str]]) -> None:
         """Let series go whose instruments are asleep. What a call under way still adds is found by the next tick."""
@@ -373,14 +376,14 @@ class Registry(Instruments):
             self._admission.release(series_of(kind, key))
             for source in self._sources:
                 self._forget_in(source, kind, key)
-        for series, instrument in self._instruments_of(going):
-            self._asleep[series] = instrument
-            self._instruments.pop(series, None)
+        for instrument in self._instruments_of(going):
+            self._asleep[instrument.kind, instrument._asked] = instrument
+            self._instruments[instrument.kind].pop(instrument._asked, None)
             if not instrument.sleeping:  # used in this very moment
                 instrument._wake()
         if going:
             # What is remembered would keep what left alive, and send to an overflow what now has room.
-            for instrument in [*self._instruments.values(), *self._asleep.values()]:
+            for instrument in [*self._awake(), *self._asleep.values()]:
                 instrument._children = None
 
     def _forget_in(self, source: Source, kind: Kind, key: str) -> None:
@@ -394,5 +397,5 @@ class Registry(Instruments):
         """In a forked child: begin with nothing, for what the parent had measured is the parent's to send."""
         self.account = self._admission.account = Account()
         self._start_anew()
-        for instrument in [*self._instruments.values(), *self._asleep.values()]:
+        for instrument in [*self._awake(), *self._asleep.values()]:
             instrument._forget()

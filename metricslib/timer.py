@@ -10,7 +10,6 @@ from typing import Self
 from .cell import FULL
 from .distribution import Distribution
 from .instrument import Home, Instrument, all_finite, plain
-from .series import Series
 from .twins import replaced_by
 
 __all__ = ["Span", "Timer"]
@@ -66,9 +65,9 @@ class Timer(Instrument):
     kind = "timer"
     __slots__ = ()
 
-    def __init__(self, home: Home, series: Series, key: str | None) -> None:
+    def __init__(self, home: Home, asked: str, key: str | None) -> None:
         self._now = home.clock.monotonic
-        super().__init__(home, series, key)
+        super().__init__(home, asked, key)
 
     @replaced_by("observe_seconds")
     def observe(self, seconds: float) -> None:

@@ -61,7 +61,7 @@ class Reader:
                 self._add(self.fresh, self.registry.flush(int(self._clock.time()) + 10, 10).fresh)
             case 3:
                 self.registry.snapshot()
-        instruments = list(self.registry._instruments.values())
+        instruments = self.registry._awake()
         self.waiting = max(self.waiting, *(instrument._waiting for instrument in instruments))
         with self._turned:
             self.turns += 1

@@ -65,7 +65,7 @@ class Side:
         if step in ("flush", "tick", "snapshot"):
             getattr(self, step)()
         elif step == "sleep":
-            for instrument in list(self.registry._instruments.values()):
+            for instrument in self.registry._awake():
                 instrument._fall_asleep()
         else:
             (kind, method, arguments), tags, times = step
