@@ -178,8 +178,13 @@ class Flusher:
         return self._couriers.wait_idle(deadline)
 
     def flush_soon(self) -> None:
-        """Have the background thread flush as soon as it can, and wait for nothing."""
-        self._bell.put(threading.Event())
+        """Have the background thread flush as soon as it can, and wait for nothing.
+
+        With a spool directory that is for the next tick where a destination takes each slot once: what a flush commits
+        would not be on its way there yet, and would miss it if the process were killed before the tick.
+        """
+        if self.spool is None or all(courier.destination.revise for courier in self._couriers):
+            self._bell.put(threading.Event())
 
     def stop(self, timeout: float = EXIT_DEADLINE) -> bool:
         """Send the open interval, wait at most ``timeout`` seconds for its delivery, and end.

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,7 @@ from metricslib.keepers import Keepers
 from metricslib.survived import Survived
 from metricslib.testing import ManualClock
 from metricslib.window import Cut, Window
-from tests.peers import GraphitePeer
+from tests.peers import GraphitePeer, eventually
 
 CUT = Cut(Window(0, 10, 10), Window(0, 10, 10, counters={"a": 1}))
 
@@ -123,3 +124,33 @@ def test_what_is_told_waits_for_every_destination_already(registry: Registry, cl
     clock.advance(5)
     flusher.tick()
     assert waiting == [2, 2]
+
+
+@pytest.mark.parametrize(("options", "spool"), [("", False), ("?revise=off", False), ("", True)])
+def test_a_flush_may_be_asked_for_without_waiting_for_it(
+    registry: Registry, peer: GraphitePeer, tmp_path: Path, options: str, spool: bool
+):
+    """What was measured until then is committed soon; nobody waits."""
+    flusher = Flusher(registry, peer.url + options, interval=1_000_000, own="", spool=tmp_path if spool else None)
+    keeper = Fake()
+    flusher.add_keeper(keeper)
+    flusher.start()
+    registry.counter("a").inc()
+    flusher.flush_soon()
+    eventually(lambda: keeper.told == [{"a": 1}])
+    flusher.stop()
+
+
+def test_nothing_is_committed_soon_that_would_miss_its_slot(registry: Registry, peer: GraphitePeer, tmp_path: Path):
+    """A destination that takes each slot once gets it at the end. Were the process killed before, with the flush
+    committed and answered for, nobody would send it that.
+    """
+    flusher = Flusher(registry, f"{peer.url}?revise=off", interval=1_000_000, own="", spool=tmp_path)
+    keeper = Fake()
+    flusher.add_keeper(keeper)
+    flusher.start()
+    registry.counter("a").inc()
+    flusher.flush_soon()
+    registry.counter("a").inc()
+    flusher.stop()
+    assert keeper.told == [{"a": 2}]
