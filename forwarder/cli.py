@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from metricslib.errors import MetricsError
+from metricslib.delivery.claims import cannot_write
+from metricslib.errors import InvalidOption, MetricsError
 
 from .config import CONFIG, OPTIONS, Config, ConfigError, masked, of_environment, of_file, of_flags, settle
 from .daemon import CannotListen, Daemon
@@ -39,8 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _show_conversion(statsd)
         config = load()
         if check:
-            print(Daemon(config).config.as_toml(), end="")
-            return 0
+            return _check(config)
         inherited = Inherited.of_environment(os.environ, os.getpid())
         Daemon(config, inherited=inherited, notifier=Notifier.of_environment(os.environ, os.getpid())).run(
             load, os._exit
@@ -49,6 +49,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(error, 1)
     except MetricsError as error:
         return _failed(error, 2)
+    return 0
+
+
+def _check(config: Config) -> int:
+    daemon = Daemon(config)
+    if config.spool and (reason := cannot_write(config.spool)):
+        raise InvalidOption("spool", config.spool, reason)
+    print(daemon.config.as_toml(), end="")
     return 0
 
 

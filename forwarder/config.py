@@ -84,6 +84,8 @@ class Config:
     """Whether the console obeys commands that change something although it is not on loopback."""
     health: Literal["up", "down"] = "up"
     """What health is at the start."""
+    spool: str = ""
+    """Directory for what is not delivered yet; empty: it waits in memory."""
     repeat: tuple[str, ...] = ()
     key_flush: KeyFlush = KeyFlush()
     max_series: int = 1_000_000
@@ -172,6 +174,7 @@ OPTIONS: Mapping[str, Option] = {
     "console": Option(options.ADDRESS, "where the management console listens, or off", "HOST:PORT"),
     "console_admin": Option(options.SWITCH, "obey commands that change something also where it is not on loopback"),
     "health": Option(options.HEALTH, "what health is at the start: up or down"),
+    "spool": Option(options.TEXT, "keep what is not delivered in this directory, over restarts and crashes", "DIR"),
     "repeat": Option(options.URLS, "pass packets on as they come: udp:// or tcp://; may be repeated", "URL"),
     "own_prefix": Option(options.NAME, "what the forwarder's own metrics are called"),
     "max_series": Option(options.COUNT, "how many series are kept"),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..process import tell_of_forks
 
-__all__ = ["Claim", "claim_dead", "claim_new"]
+__all__ = ["Claim", "cannot_write", "claim_dead", "claim_new"]
 
 _NAME = "spool-*.sqlite"
 _SET_ASIDE = 3
@@ -83,6 +83,16 @@ def claim_dead(directory: Path) -> Iterator[Claim]:
                 yield claim
             else:  # somebody else had it meanwhile, and is done with it
                 claim.remove()
+
+
+def cannot_write(directory: str | Path) -> str | None:
+    """Return why there can be no files in ``directory``, None if there can. It need not exist yet, and is not made."""
+    path = Path(directory).absolute()
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    if not path.is_dir():
+        return f"{path} is no directory"
+    return None if os.access(path, os.W_OK | os.X_OK) else f"{path} cannot be written"
 
 
 def _claim_readable(path: Path) -> Claim | None:

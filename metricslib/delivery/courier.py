@@ -300,6 +300,7 @@ class Courier:
             last_seconds=self._last_delivery[0],
             last_bytes=self._last_delivery[1],
             nodes=self.destination.nodes() if isinstance(self.destination, OfNodes) else (),
+            lag=held.lag,
             backlog_batches=held.backlog_batches,
             backlog_points=held.backlog_points,
             replay_rate=held.replay_rate,

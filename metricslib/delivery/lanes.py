@@ -247,8 +247,15 @@ class Lanes:
             self._size - items * OVERHEAD,
             backlog_batches=len(self._backlog) + replayed,
             backlog_points=self._backlog_points,
+            lag=self._lag(),
             replay_rate=self._pace.rate if self._pace else 0.0,
         )
+
+    def _lag(self) -> float:
+        first = [lane[0].time for lane in (self._live, self._backlog) if lane]
+        if self.taken:
+            first.append(self.taken.items[0].time)
+        return max(0.0, self.clock.monotonic() - min(first)) if first else 0.0
 
     # -- the lanes
 

@@ -43,6 +43,8 @@ class Holdings:
     """How many of the waiting are replayed after an outage, while what is new goes before them."""
     backlog_points: int = 0
     """Repeats among them."""
+    lag: float = 0.0
+    """Seconds for which the oldest of what waits has waited."""
     replay_rate: float = 0.0
     """How many points a second of the backlog go out, at most."""
     on_disk: bool = False

@@ -56,6 +56,8 @@ class Status:
     """and how much it delivered."""
     nodes: Sequence[NodeStatus] = ()
     """The servers of which each batch goes to one; empty where there is one only."""
+    lag: float = 0.0
+    """Seconds for which the oldest of what waits has waited; 0 when nothing waits."""
     backlog_batches: int = 0
     """What waits since an outage, and is replayed beside what is new;"""
     backlog_points: int = 0

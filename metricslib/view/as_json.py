@@ -20,7 +20,8 @@ NaN and no Infinity.
 ``flusher``       ``{"running", "ticks", "steps_back", "skipped", "lag", "errors"}``; errors by cause
 ``destinations``  a list: ``{"label", "up", "since", "age", "windows_sent", "points_sent", "bytes_sent", "errors",
                   "errors_by_type", "dropped", "waiting_batches", "waiting_points", "waiting_bytes", "last_error",
-                  "nodes"}``; nodes a list: ``{"label", "up", "since", "errors", "last_error"}``
+                  "nodes", "lag", "backlog_batches", "backlog_points", "replay_rate", "drained_in", "on_disk",
+                  "spool_trouble"}``; nodes a list: ``{"label", "up", "since", "errors", "last_error"}``
 ``sections``      what else the program has to say, by title
 
 In ``last``: a counter has ``count`` and ``rate``; a timer or histogram those and ``sum mean min max std median`` and
@@ -108,6 +109,13 @@ _DESTINATION = (
     "waiting_points",
     "waiting_bytes",
     "last_error",
+    "lag",
+    "backlog_batches",
+    "backlog_points",
+    "replay_rate",
+    "drained_in",
+    "on_disk",
+    "spool_trouble",
 )
 
 

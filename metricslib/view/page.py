@@ -97,8 +97,8 @@ def _destinations(report: Report) -> Iterator[str]:
         yield '<p class="note">None: what is measured is shown here, and sent nowhere.</p>\n'
         return
     yield "<table>\n<thead><tr><th>destination</th><th>state</th><th>last success</th>"
-    yield "".join(f'<th class="n">{name}</th>' for name in ("windows", "points", "bytes", "waiting", "errors"))
-    yield "<th>dropped</th><th>last error</th></tr></thead>\n<tbody>\n"
+    yield "".join(f'<th class="n">{name}</th>' for name in ("windows", "points", "bytes", "waiting"))
+    yield '<th>in</th><th class="n">errors</th><th>dropped</th><th>last error</th></tr></thead>\n<tbody>\n'
     for status in report.destinations:
         yield f"<tr>{''.join(_destination(status, report.time))}</tr>\n"
     yield "</tbody></table>\n"
@@ -108,16 +108,31 @@ def _destination(status: Status, now: float) -> Iterator[str]:
     state = _state(status, now)
     if status.up and status.age is None:
         state = "not tried yet"
-    nodes = "".join(_node(node, now) for node in status.nodes)
-    yield f'<td class="where">{escape(status.label)}{nodes}</td><td class="word" title="state">{state}</td>'
+    where = "".join([escape(status.label), *(_node(node, now) for node in status.nodes), _behind(status)])
+    yield f'<td class="where">{where}</td><td class="word" title="state">{state}</td>'
     yield f'<td class="word" title="last success">{_NONE if status.age is None else age(status.age) + " ago"}</td>'
     counts = {"windows": status.windows_sent, "points": status.points_sent}
     sizes = {"bytes": status.bytes_sent, "waiting": status.waiting_bytes}
     yield "".join(f'<td class="n" title="{name}">{amount(count)}</td>' for name, count in counts.items())
     yield "".join(f'<td class="n" title="{name}">{size(count)}</td>' for name, count in sizes.items())
+    yield f'<td class="word" title="in">{"disk" if status.on_disk else "memory"}</td>'
     yield f'<td class="n" title="errors">{amount(status.errors)}</td>'
     yield f'<td title="dropped">{_causes(status.dropped, "0")}</td>'
     yield f'<td class="dim" title="last error">{escape(status.last_error or "")}</td>'
+
+
+def _behind(status: Status) -> str:
+    """Return how far behind a destination is, and what is wrong with its spool: lines below its name."""
+    told = []
+    if status.waiting_batches and status.lag >= 1:
+        told.append(f'<div title="lag">behind by {age(status.lag)}</div>')
+    if status.backlog_points:
+        left = "" if status.drained_in is None else f", drained in {age(status.drained_in)}"
+        rate = f"{amount(round(status.replay_rate))} a second"
+        told.append(f'<div title="backlog">backlog of {amount(status.backlog_points)} points, {rate}{left}</div>')
+    if status.spool_trouble:
+        told.append(f'<div class="bad" title="spool">{escape(status.spool_trouble)}</div>')
+    return "".join(told)
 
 
 def _state(status: Status | NodeStatus, now: float) -> str:

@@ -152,10 +152,45 @@ def test_destinations_tell_how_they_are(look, clock, destination):
     clock.set_time(1_700_000_000 + 7260)
     found = Parsed(page(look(destinations=[destination(), down, new])))
     label = "graphite://graphite.example:2003"
-    assert found.row(label) == [label, "up for 2 h 1 min", "3 s ago", "12", "3,456", "7 MiB", "0 B", "0", "0", ""]
+    assert found.row(label) == [
+        label,
+        "up for 2 h 1 min",
+        "3 s ago",
+        "12",
+        "3,456",
+        "7 MiB",
+        "0 B",
+        "memory",
+        "0",
+        "0",
+        "",
+    ]
     assert found.row("statsd://b:8125")[1:3] == ["down for 2 h 1 min", "–"]
     assert found.row("file:///x")[1:3] == ["not tried yet", "–"]
-    assert found.row("statsd://b:8125")[7:] == ["3", "refused 1,234", "<refused>"]
+    assert found.row("statsd://b:8125")[8:] == ["3", "refused 1,234", "<refused>"]
+
+
+def test_a_destination_that_is_behind_tells_how_far(look, destination):
+    """Where its batches wait, since when, how much of them is a backlog and how long that takes; and what is wrong."""
+    late = destination(
+        waiting_batches=3,
+        waiting_bytes=4096,
+        lag=120.0,
+        backlog_points=1_200_000,
+        replay_rate=20_000.0,
+        drained_in=60.0,
+        on_disk=True,
+        spool_trouble="a <damaged> file was set aside",
+    )
+    text = page(look(destinations=[late]))
+    assert "behind by 2 min" in text
+    assert "backlog of 1,200,000 points, 20,000 a second, drained in 1 min" in text
+    assert "a &lt;damaged&gt; file was set aside" in text
+    assert '<td class="word" title="in">disk</td>' in text
+    down = destination(waiting_batches=1, lag=0.5, backlog_points=10, replay_rate=5.0, drained_in=None)
+    text = page(look(destinations=[down]))
+    assert "behind" not in text
+    assert "backlog of 10 points, 5 a second</div>" in text
 
 
 def test_the_servers_behind_a_destination_tell_how_they_are(look, clock, destination):

@@ -1,0 +1,79 @@
+"""With ``--spool DIR`` the forwarder's batches outlive it, and the page says where they wait."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from forwarder.cli import main
+from forwarder.config import Config
+from forwarder.daemon import Daemon
+from metricslib.testing import ManualClock
+from tests.peers import Forwarder, GraphitePeer, eventually, free_port, send
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_what_came_in_an_outage_arrives_after_a_restart(tmp_path: Path, end: signal.Signals):
+    """However the forwarder ended: each interval that had ended is in its slot, once."""
+    port = free_port()
+    flags = [
+        *("--listen", "tcp://127.0.0.1:0", "--interval", "1", "--spool", str(tmp_path / "spool")),
+        *("--to", f"graphite://127.0.0.1:{port}?timeout=1s"),
+    ]
+    forwarder = Forwarder(*flags, environ={"FORWARDER_STOP_TIMEOUT": "1"})
+    send(forwarder.ready()["tcp"], "web.hits:5|c\n", times=20)
+    eventually(lambda: any(row["last"]["count"] == 100 for row in hits(forwarder)))
+    forwarder.ticks(2)
+    (status,) = forwarder.page()["destinations"]
+    assert (status["up"], status["on_disk"], status["spool_trouble"], status["dropped"]) == (False, True, None, {})
+    assert status["lag"] > 0
+    code = forwarder.end(end)
+    assert code == (0 if end is signal.SIGTERM else -9)
+    assert ("for the next start" in forwarder.log) == (end is signal.SIGTERM)
+    peer = GraphitePeer(port)
+    second = Forwarder(*flags)
+    second.ready()
+    eventually(lambda: sum(peer.at("stats.counters.web.hits.count")) == 100)
+    assert second.end(signal.SIGTERM) == 0
+    assert sum(peer.at("stats.counters.web.hits.count")) == 100
+    assert "next start" not in second.log
+    peer.close()
+
+
+def hits(forwarder: Forwarder) -> list[dict[str, dict[str, float]]]:
+    return [row for row in forwarder.page()["series"] if row["key"] == "web.hits" and row["last"]]
+
+
+def test_check_config_looks_at_the_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """It makes nothing, and says in one line what is wrong."""
+    wanted = tmp_path / "new" / "spool"
+    assert main(["--spool", str(wanted), "--check-config"]) == 0
+    assert f'spool = "{wanted}"' in capsys.readouterr().out
+    assert not wanted.parent.exists()
+    (tmp_path / "file").write_text("")
+    assert main(["--spool", str(tmp_path / "file" / "spool"), "--check-config"]) == 2
+    assert capsys.readouterr().err == (f"forwarder: spool = '{tmp_path}/file/spool': {tmp_path}/file is no directory\n")
+
+
+def test_a_directory_that_cannot_be_written_is_no_reason_not_to_start(tmp_path: Path):
+    """Metrics in memory are better than none; the log and the page say so."""
+    (tmp_path / "file").write_text("")
+    forwarder = Forwarder(
+        *("--listen", "udp://127.0.0.1:0", "--to", f"file://{tmp_path}/out.jsonl", "--spool", str(tmp_path / "file"))
+    )
+    (status,) = forwarder.page()["destinations"]
+    assert (status["on_disk"], status["spool_trouble"]) == (False, "File exists")
+    assert forwarder.end(signal.SIGTERM) == 0
+    assert forwarder.log.count("what waits is kept in memory") == 1
+
+
+def test_another_directory_needs_a_restart(tmp_path: Path, caplog: pytest.LogCaptureFixture, clock: ManualClock):
+    """What waits is in the old one; a reload says so, and goes on with it."""
+    config = Config(listen=(), http="off", console="off", spool=str(tmp_path / "one"))
+    daemon = Daemon(config, clock=clock)
+    daemon.start()
+    daemon.change(Config(listen=(), http="off", console="off", spool=str(tmp_path / "two")))
+    assert "changed only by a restart: spool" in caplog.text
+    assert daemon.config.spool == str(tmp_path / "one")
+    daemon.stop()
+    assert not (tmp_path / "two").exists()
