@@ -170,7 +170,7 @@ def test_the_page_is_followed(shell: Shell, tmp_path: Path):
     before = paths_written(tmp_path, started + INTERVAL)
     changed = follow("Change over")
     log = tmp_path / "forwarder.log"  # which bash makes in its child, so perhaps after it took the next command
-    eventually(lambda: log.exists() and "ready" in log.read_text())
+    eventually(lambda: log.exists() and "ready udp:" in log.read_text())
     follow("Look")
     after = graphs(changed + INTERVAL, before.keys())
     assert after.keys() == before.keys()
