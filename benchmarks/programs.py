@@ -15,7 +15,8 @@ _BUILT = _HERE.parent / "build" / "benchmarks"
 def missing_compiler() -> str:
     """Return why programs cannot be compiled; empty if they can."""
     compiler = os.environ.get("CC", "cc")
-    return "" if shutil.which(compiler) else f"no C compiler: {compiler}"
+    works = shutil.which(compiler) and not subprocess.run([compiler, "--version"], capture_output=True).returncode
+    return "" if works else f"no C compiler: {compiler}"
 
 
 def program(name: str) -> str:
