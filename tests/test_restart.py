@@ -3,16 +3,18 @@ a later one. Each test is real processes on a real directory; only their time is
 """
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import whisper
 
-from tests.peers import ROOT
+from tests.peers import ROOT, Forwarder, eventually, send
 
 START = 1_700_006_400
 PROGRAM = """
@@ -164,3 +166,30 @@ def test_within_one_process_nothing_is_added_twice(tmp_path, program):
     second = program(70)
     second.do("assert registry.snapshot().totals['counter']['c'].sum == 4")
     second.end()
+
+
+SLOT = str(10**9)
+"""An interval that is not over before the year 2033."""
+
+
+def test_a_forwarder_that_is_terminated_goes_on(tmp_path, forwarder):
+    """Counters and timers of one slot add up, its own, too, and a gauge is changed from where it was."""
+    lives = [("c:2|c\ng:5|g\nt:100|ms\n", 2), ("c:3|c\ng:+1|g\nt:200|ms\n", 5), ("c:4|c\ng:-3|g\n", 9)]
+    for lines, count in lives:
+        process = forwarder(
+            *("--listen", "tcp://127.0.0.1:0", "--to", f"file://{tmp_path}/windows.jsonl"),
+            *("--interval", SLOT, "--spool", str(tmp_path / "spool")),
+        )
+        send(process.ready()["tcp"], lines)
+        eventually(partial(counted, process, count))
+        assert process.end(signal.SIGTERM) == 0
+    *_, last = map(json.loads, (tmp_path / "windows.jsonl").read_text().splitlines())
+    assert (last["counters"]["c"], last["gauges"]["g"], last["timers"]["t"]["count"]) == (9, 3, 2)
+    assert last["timers"]["t"]["max"] == 200
+    assert last["counters"]["statsd.metrics_received"] == 8
+    assert list(last["counters"])[:3] == ["statsd.bad_lines_seen", "statsd.packets_received", "statsd.metrics_received"]
+
+
+def counted(process: Forwarder, count: int) -> bool:
+    """Whether the page says that there were so many in the open interval."""
+    return any(row["open"] == {"count": count} for row in process.page()["series"] if row["key"] == "c")
