@@ -76,9 +76,9 @@ def claim_new(directory: Path) -> Claim:
 
 
 def claim_dead(directory: Path) -> Iterator[Claim]:
-    """Yield a claim on each file whose process is gone, the last one written to first. Raises OSError."""
+    """Yield a claim on each file of this user whose process is gone, the last one written to first."""
     for path in sorted(directory.glob(_NAME), key=_written, reverse=True):
-        if claim := _claim_readable(path):
+        if claim := _claim_ours(path):
             if path.exists():
                 yield claim
             else:  # somebody else had it meanwhile, and is done with it
@@ -95,10 +95,11 @@ def cannot_write(directory: str | Path) -> str | None:
     return None if os.access(path, os.W_OK | os.X_OK) else f"{path} cannot be written"
 
 
-def _claim_readable(path: Path) -> Claim | None:
+def _claim_ours(path: Path) -> Claim | None:
+    """Claim a file if it is this user's: another's may hold anything."""
     try:
-        return _claim(path)
-    except PermissionError:  # another user's
+        return _claim(path) if path.lstat().st_uid == os.geteuid() else None
+    except OSError:  # it has just gone, or is none that can be locked; the others may
         return None
 
 

@@ -11,6 +11,7 @@ saved into a new one.
 
 import itertools
 import logging
+import math
 import secrets
 import sqlite3
 import time
@@ -112,8 +113,11 @@ class Journal:
         return notes
 
     def close(self, timeout: float = 2.0) -> None:
-        """Write no more, and leave the file to whoever comes next. What waits on disk stays there."""
-        self._ask(lambda desk: desk.close(self._owed, self._owed_notes))
+        """Write no more, and leave the file to whoever comes next. What waits on disk stays there.
+
+        A disk that does not answer is waited for at most ``timeout`` seconds.
+        """
+        self._ask(lambda desk: desk.close(self._owed, self._owed_notes), patience=timeout)
         self._owner.end(timeout)
         self.on_disk = False
 
@@ -185,10 +189,10 @@ class Journal:
                 item.batch = None
         return written
 
-    def _ask(self, work: Callable[[Desk], Result]) -> Result | None:
+    def _ask(self, work: Callable[[Desk], Result], patience: float = math.inf) -> Result | None:
         """Have the thread do it; return None where there is no thread, or the disk refused."""
         try:
-            return self._owner.do(partial(self._at, work))
+            return self._owner.do(partial(self._at, work), patience)
         except Gone:
             return None
         except (sqlite3.Error, OSError) as error:

@@ -101,13 +101,16 @@ class JournalFile:
             self._db.executemany("INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(_row, records))
             marks = [(record.id,) for record in records if record.taken]
             self._db.executemany("INSERT OR IGNORE INTO taken VALUES (?)", marks)
-            for key, value in (notes or {}).items():
-                if value is None:
-                    self._db.execute("DELETE FROM notes WHERE key = ?", (key,))
-                else:
-                    self._db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (key, value))
+            if notes:
+                self._note(notes)
         if gone:
             self._shrink()
+
+    def _note(self, notes: Mapping[str, bytes | None]) -> None:
+        gone = ((key,) for key, value in notes.items() if value is None)
+        self._db.executemany("DELETE FROM notes WHERE key = ?", gone)
+        kept = (note for note in notes.items() if note[1] is not None)
+        self._db.executemany("INSERT OR REPLACE INTO notes VALUES (?, ?)", kept)
 
     def mark(self, ids: Iterable[int], taken: bool) -> None:
         """Remember that batches are on their way, or that they are not any more."""

@@ -5,12 +5,15 @@ the thread is outside, for a second at most; a child of an impatient fork stays 
 open is in its own frame and nowhere else: in a child nobody can use it, or close it by throwing it away.
 """
 
+import math
 import os
 import threading
 import weakref
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
+
+from .deadline import Deadline
 
 __all__ = ["Gone", "Owner"]
 
@@ -44,7 +47,7 @@ class Owner:
         self._inbox: SimpleQueue[tuple[Work, SimpleQueue[tuple[object, BaseException | None]]] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._outside = threading.Lock()
-        self._paused = False
+        self._paused_by: int | None = None
 
     def start(self) -> None:
         """Begin; does nothing when begun. Raises :class:`Gone` where no thread can be, or SQLite cannot be used."""
@@ -58,20 +61,26 @@ class Owner:
                 raise Gone(str(error)) from None
             self._thread = thread
 
-    def do(self, work: Callable[[Any], Result]) -> Result:
-        """Have ``work`` done at the desk; return what it returns, raise what it raises, or :class:`Gone`."""
+    def do(self, work: Callable[[Any], Result], patience: float = math.inf) -> Result:
+        """Have ``work`` done at the desk; return what it returns, raise what it raises, or :class:`Gone`.
+
+        :class:`Gone` also after ``patience`` seconds; the work may then be done later.
+        """
         thread = self._thread
         if thread is None:
             raise Gone("not open")
+        if self._paused_by == threading.get_ident():  # a signal handler, in the middle of this thread's fork
+            raise Gone("forking")
+        deadline = Deadline(patience)
         answer: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
         self._inbox.put((work, answer))
         while True:
             try:
-                result, error = answer.get(timeout=1)
+                result, error = answer.get(timeout=min(1.0, deadline.left()))
             except Empty:
-                if thread.is_alive():
+                if thread.is_alive() and deadline.left():
                     continue
-                raise Gone("its thread has ended") from None
+                raise Gone("no answer") from None
             if error:
                 raise error
             done: Result = result
@@ -106,17 +115,18 @@ class Owner:
 
     def pause(self) -> None:
         """Before a fork: wait until the thread is outside of SQLite, and keep it there."""
-        self._paused = self._outside.acquire(timeout=_PATIENCE)
+        if self._outside.acquire(timeout=_PATIENCE):
+            self._paused_by = threading.get_ident()
 
     def resume(self) -> None:
         """After the fork, in the parent."""
-        if self._paused:
-            self._paused = False
+        if self._paused_by is not None:
+            self._paused_by = None
             self._outside.release()
 
     def forget(self) -> None:
         """After the fork, in the child: the thread and what it has open are the parent's."""
-        self.tainted = self.tainted or not self._paused
+        self.tainted = self.tainted or self._paused_by is None
         self._renew()
 
 

@@ -344,16 +344,25 @@ def test_a_batch_that_is_in_two_files_is_sent_once(opened: Open, tmp_path: Path)
 
 
 def test_another_users_file_is_left_alone(opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """One that cannot be locked is none of ours."""
+    """And one that cannot be locked."""
     journal, spool = opened()
     spool.put(batch(1))
     journal.close()
     (lock,) = tmp_path.glob("*.lock")
     lock.unlink()
     lock.symlink_to("/dev/null")  # as good as one that may not be opened: links are not followed
-    _, spool = opened()
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    other, spool = opened()
     spool.put(batch(2))
+    assert spool.holdings().on_disk
     assert drain(spool) == [2]
+    other.close()
+    lock.unlink()
+    _, spool = opened()
+    assert drain(spool) == []
+    monkeypatch.undo()
+    _, spool = opened()
+    assert drain(spool) == [1]
 
 
 # -- forks
