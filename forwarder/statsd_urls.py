@@ -110,9 +110,9 @@ def _graphite(statsd: Statsd) -> list[str]:
     if not host:
         return []  # statsd computes everything then, and sends it nowhere
     if statsd.get("graphiteProtocol") == "pickle":
-        why = "lines are sent instead, to graphitePort: carbon takes both, and the points are the same"
-        statsd.leave("graphiteProtocol", why)
-    url = f"graphite://{_place(host, statsd.get('graphitePort') or 2003)}"
+        url = f"graphite+pickle://{_place(host, statsd.get('graphitePicklePort') or 2004)}"
+    else:
+        url = f"graphite://{_place(host, statsd.get('graphitePort') or 2003)}"
     return [url] if _works(partial(open_destination, url, Naming()), "graphiteHost", statsd) else []
 
 

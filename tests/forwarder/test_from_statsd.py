@@ -150,6 +150,11 @@ def test_the_example_of_statsd(need: Callable[..., None]):
         ({"healthStatus": "down"}, {"health": "down"}),
         ({"graphiteHost": "g"}, {"to": ["graphite://g:2003"]}),
         ({"graphiteHost": "::1", "graphitePort": "2013"}, {"to": ["graphite://[::1]:2013"]}),
+        ({"graphiteHost": "g", "graphiteProtocol": "pickle"}, {"to": ["graphite+pickle://g:2004"]}),
+        (
+            {"graphiteHost": "g", "graphiteProtocol": "pickle", "graphitePicklePort": 1},
+            {"to": ["graphite+pickle://g:1"]},
+        ),
         ({"graphiteHost": "g", "backends": ["./backends/console"]}, {"to": ["console:"]}),
         (
             {"graphiteHost": "g", "backends": ["./backends/graphite", "./backends/console"]},
@@ -248,9 +253,7 @@ def test_what_an_option_becomes(options: dict[str, Any], expected: dict[str, Any
         ),
         ({"servers": [{"server": "./servers/x"}]}, "servers[0].server: ./servers/x: only udp and tcp are known here"),
         ({"server": "./servers/tcp", "socket": "s"}, "address: unix://s needs an absolute path"),
-        ({"graphiteHost": "g", "graphiteProtocol": "pickle"}, "graphiteProtocol: lines are sent instead"),
         ({"graphiteHost": "me@g"}, "graphiteHost: destination 'graphite://g:2003': takes no user name"),
-        ({"graphitePicklePort": 1}, "graphitePicklePort: lines are sent instead"),
         ({"flushInterval": 1500}, "flushInterval: stamps are whole seconds, so intervals are, too: 1.5 s became 2 s"),
         ({"flushInterval": 100}, "flushInterval: stamps are whole seconds, so intervals are, too: 0.1 s became 1 s"),
         ({"repeater": [{"host": "b", "port": 1}]}, "repeater: its backend is not among backends"),
