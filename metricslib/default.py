@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .delivery import split_urls
+from .delivery import several, split_urls
 from .errors import AlreadyStarted, InvalidOption
 from .flusher import EXIT_DEADLINE, Flusher
 from .registry import Registry
@@ -81,7 +81,7 @@ def start(
         to = os.environ.get("METRICSLIB_TO", "")
         to = split_urls(to)
     arguments = {
-        "to": (to,) if isinstance(to, str) else tuple(to),
+        "to": several(to),
         "interval": _seconds("METRICSLIB_INTERVAL") if interval is None else interval,
         "prefix": os.environ.get("METRICSLIB_PREFIX", "") if prefix is None else prefix,
         "percentiles": tuple(percentiles),

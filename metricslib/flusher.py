@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from queue import Empty, SimpleQueue
 
-from .delivery import Couriers, Deadline, Status
+from .delivery import Couriers, Deadline, Status, several
 from .errors import InvalidType
 from .history import History
 from .keepers import Keeper, Keepers
@@ -90,7 +90,7 @@ class Flusher:
         if not isinstance(registry, Registry):
             raise InvalidType("registry", registry, "a Registry")
         self.registry = registry
-        self.to = (to,) if isinstance(to, str) else tuple(to)
+        self.to = several(to)
         self.history = history or History()
         self._naming = naming or Naming(prefix=prefix, percentiles=tuple(percentiles))
         self._own = own
@@ -221,7 +221,7 @@ class Flusher:
         what is not delivered then is counted as dropped, cause ``shutdown``. Raises what the constructor raises, and
         then nothing has changed.
         """
-        to = (to,) if isinstance(to, str) else tuple(to)
+        to = several(to)
         filled = replace(naming, prefix=expanded(naming.prefix))
         schedule = self._schedule.changed(interval, self._now())
         change = self._couriers.prepare(to, filled)

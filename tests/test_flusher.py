@@ -239,6 +239,8 @@ def test_wrong_arguments_are_refused_at_once_and_by_name(registry: Registry):
         Flusher(registry, prefix="{hots}")
     with pytest.raises(InvalidOption, match="percentiles"):
         Flusher(registry, percentiles=(0,))
+    with pytest.raises(InvalidType, match="to must be a URL, or several, not 5"):
+        Flusher(Registry(), 5)  # type: ignore[arg-type]
     with pytest.raises(InvalidType, match="registry"):
         Flusher("graphite://x")  # type: ignore[arg-type]
 

@@ -9,7 +9,7 @@ from .destinations import open_destination
 from .memory_spool import MemorySpool
 from .spool import Batch, Holdings, Spool
 from .status import NodeStatus, Status
-from .urls import split_urls
+from .urls import several, split_urls
 
 __all__ = [
     "Batch",
@@ -26,5 +26,6 @@ __all__ = [
     "Undelivered",
     "open_destination",
     "open_destinations",
+    "several",
     "split_urls",
 ]

@@ -4,15 +4,16 @@ What raises ValueError says what is wrong with no option's value in it.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote
 
+from ..errors import InvalidType
 from .destination import Options
 from .transport import Endpoint
 
-__all__ = ["host", "options", "path", "query", "split_urls", "without_secrets"]
+__all__ = ["host", "options", "path", "query", "several", "split_urls", "without_secrets"]
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _SEPARATOR = re.compile(r",(?=\s*[a-z][a-z+]*:(?!\d+\s*(?:[:,/?]|$)))")
@@ -30,6 +31,15 @@ def split_urls(text: str) -> list[str]:
     ['graphite://east:2003:a,west:2003:b?hash=carbon_ch', 'file:metrics.jsonl']
     """
     return [url.strip() for url in _SEPARATOR.split(text) if url.strip()]
+
+
+def several(to: str | Iterable[str]) -> tuple[str, ...]:
+    """Return one URL, or several, as several. Raises :class:`~..errors.InvalidType` for what is neither."""
+    if isinstance(to, str):
+        return (to,)
+    if not isinstance(to, Iterable):
+        raise InvalidType("to", to, "a URL, or several")
+    return tuple(to)
 
 
 def without_secrets(url: str) -> str:
