@@ -203,6 +203,60 @@ def test_programs_end_when_what_they_measured_is_safe(forwarder: StartForwarder,
     assert arrived(graphite) == counted
 
 
+# -- with a spool directory
+
+
+def test_a_forwarder_that_is_killed_again_and_again_loses_nothing_and_doubles_nothing(
+    forwarder: StartForwarder, program, graphite: GraphitePeer, tmp_path: Path
+):
+    """With -9, at any moment, while programs send: every count in Graphite is what was measured."""
+    url = f"forwarder+unix://{tmp_path}/f"
+    flags = ("--listen", url, "--to", graphite.url, "--interval", "1", "--spool", f"{tmp_path}/spool")
+    dice = random.Random(2)
+    process = forwarder(*flags)
+    process.ready()
+    programs = [program(f"w{number}", url) for number in range(3)]
+    for _ in range(6):
+        process.ticks()
+        time.sleep(dice.random())
+        process.end(signal.SIGKILL)
+        process = forwarder(*flags)
+        process.ready()
+    for one in programs:
+        one.tell_to_end()
+    counted = sum((one.counted() for one in programs), Counter[str]())
+    assert process.end(signal.SIGTERM) == 0
+    eventually(lambda: arrived(graphite) == counted, or_else=f"{counted} counted and arrived")
+
+
+SENT_AND_KILLED = """
+import sys, time
+import metricslib as metrics
+metrics.counter("hits").inc(1000)
+metrics.start(sys.argv[1], interval=1, prefix="w", spool=sys.argv[2])
+time.sleep(1000)
+"""
+
+
+def test_what_a_killed_program_had_sent_is_sent_again_and_counted_once(
+    forwarder: StartForwarder, program, graphite: GraphitePeer, tmp_path: Path
+):
+    """It died before it had an answer. Who takes over its spool sends that in its name, and the forwarder knows."""
+    url, spool = f"forwarder+unix://{tmp_path}/f", f"{tmp_path}/spool"
+    process = forwarder("--listen", url, "--to", graphite.url, "--interval", "1000000")
+    process.ready()
+    killed = subprocess.Popen([sys.executable, "-c", SENT_AND_KILLED, url, spool], cwd=ROOT)
+    eventually(lambda: process.page()["sections"]["Pieces"]["Aggregated"] > 0)
+    killed.kill()
+    killed.wait()
+    heir = program("w", url, f"spool={spool}")
+    eventually(lambda: repeats(process) > 0)
+    heir.tell_to_end()
+    counted = heir.counted()
+    assert process.end(signal.SIGTERM) == 0
+    eventually(lambda: arrived(graphite) == counted + Counter({"w.hits": 1000}))
+
+
 # -- over plain statsd
 
 
