@@ -36,8 +36,8 @@ class Admission:
         self.account = account
         # By kind, keys; each is its own value too, so that whoever asks for one gets the same object.
         self._admitted: dict[Kind, dict[str, str]] = {kind: {} for kind in KINDS}
-        # Lists as long as names have tag sets: unlike a number, they grow and shrink in one step of the interpreter.
-        self._tag_sets: dict[tuple[Kind, str], list[None]] = {}
+        # A byte for each tag set of a name: unlike a number, they grow and shrink in one step of the interpreter.
+        self._tag_sets: dict[tuple[Kind, str], bytearray] = {}
         self._full: dict[str, bool] = {}  # names over a cap, and whether that was reported
 
     def __len__(self) -> int:
@@ -86,7 +86,7 @@ class Admission:
         kept = self._admitted[series.kind].setdefault(key, key)
         # With tags, a key is a new object each time it is put together: the one that was kept was added just now.
         if series.tags and kept is key:
-            self._tag_sets.setdefault((series.kind, series.name), []).append(None)
+            self._tag_sets.setdefault((series.kind, series.name), bytearray()).append(0)
         return kept
 
     def release(self, series: Series) -> None:
