@@ -6,6 +6,7 @@ to leave. One owner at a time.
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from .distribution import NO_SAMPLES
 from .series import KINDS, Kind
@@ -69,12 +70,17 @@ class Ledger:
             start,
             end,
             interval,
-            counters=dict.fromkeys(self._present("counter"), 0) | open_.counters,
-            timers=dict.fromkeys(self._present("timer"), NO_SAMPLES) | open_.timers,
-            histograms=dict.fromkeys(self._present("histogram"), NO_SAMPLES) | open_.histograms,
+            counters=self._filled("counter", 0, open_.counters),
+            timers=self._filled("timer", NO_SAMPLES, open_.timers),
+            histograms=self._filled("histogram", NO_SAMPLES, open_.histograms),
             gauges={key: value for key, value in gauges.items() if value is not None},
-            uniques=dict.fromkeys(self._present("unique"), frozenset[str]()) | open_.uniques,
+            uniques=self._filled("unique", frozenset[str](), open_.uniques),
         )
+
+    def _filled(self, kind: Kind, idle: Any, active: Mapping[str, Any]) -> dict[str, Any]:
+        values = dict.fromkeys(self._present(kind), idle)
+        values.update(active)
+        return values
 
     def close(self, open_: Aggregates, end: float) -> None:
         """Add a whole interval to the totals, and let what is idle grow older. :meth:`window` was called with it."""

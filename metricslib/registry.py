@@ -196,7 +196,7 @@ class Registry(Instruments):
         """End the interval at the stamp ``end``, and begin the next. ``interval`` is its nominal length in seconds."""
         with self._locked():
             self._gather(callbacks=True)
-            cut, open_ = self._cut(end, interval)
+            cut, open_ = self._cut(end, interval, closes=True)
             self._ledger.close(open_, end)
             self._sent, self.sent_as = Aggregates(), None
             self._start = end
@@ -211,7 +211,7 @@ class Registry(Instruments):
         """Return the open interval so far, which goes on: the tick that ends it will hold all of it again."""
         with self._locked():
             self._gather(callbacks=True)
-            cut, self._sent = self._cut(end, interval)
+            cut, self._sent = self._cut(end, interval, closes=False)
             self.sent_as = end
         return cut
 
@@ -301,14 +301,13 @@ class Registry(Instruments):
         else:
             self._fresh.merge(collected)
 
-    def _cut(self, end: int, interval: float) -> tuple[Cut, Aggregates]:
+    def _cut(self, end: int, interval: float, *, closes: bool) -> tuple[Cut, Aggregates]:
         fresh, self._fresh = self._fresh, Aggregates()
-        open_ = self._sent
-        open_.merge(fresh)
+        open_ = self._sent if self._sent or not closes else fresh  # what ends need be no copy: nobody adds to it
+        if open_ is not fresh:
+            open_.merge(fresh)
         whole = self._ledger.window(open_, self._start, end, interval)
-        gauges = {key: whole.gauges[key] for key in fresh.gauges if key in whole.gauges}
-        new = Window(self._start, end, interval, fresh.counters, fresh.timers, fresh.histograms, gauges, fresh.uniques)
-        return Cut(whole, new, fresh.received, open_), open_
+        return Cut(whole, fresh.window(whole), fresh.received, open_), open_
 
     # -- over a restart
 

@@ -95,6 +95,12 @@ class Aggregates:
         for sender, number in later.received.items():
             self.received[sender] = max(number, self.received.get(sender, 0))
 
+    def window(self, whole: "Window") -> "Window":
+        """Return what is in this as a part of ``whole``, where gauges have their values. Nothing may be added then."""
+        gauges = {key: whole.gauges[key] for key in self.gauges if key in whole.gauges}
+        of = (whole.start, whole.end, whole.interval)
+        return Window(*of, self.counters, self.timers, self.histograms, gauges, self.uniques)
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
