@@ -1,9 +1,12 @@
 """What a series takes in memory, all in: what a new process has more of with 100,000 of them than without.
 
-Every instrument was used, an interval has ended, and every one was used again; the window of the last interval is
-in it, as the registry keeps that one, older ones are not.
+Every instrument was used, an interval has ended, and every one was used again. Windows of intervals that have ended are
+not in it, for there is a bound of their own to how many are kept. Nor is what was in use only while the interval ended:
+the C library may keep such memory for later or give it back, and how much it keeps changes from run to run, so it is
+asked to give it all back.
 """
 
+import ctypes
 import gc
 import os
 from collections.abc import Callable
@@ -49,11 +52,13 @@ def measure(scale: Scale, what: str) -> Samples:
 
     registry = Registry(max_series=1_000_000, max_tag_sets=1_000_000)
     use = (_taken if what in (TAKEN, TAKEN_TIMER) else _used)(registry, what, scale.series)
+    _give_back()
     before = _resident()
     use()
     registry.tick(10, 10.0)
+    registry._last = None  # the newest window of the history
     use()
-    gc.collect()
+    _give_back()
     taken = _resident() - before
     assert len(registry) >= scale.series
     return {what: [taken / scale.series]}
@@ -62,6 +67,12 @@ def measure(scale: Scale, what: str) -> Samples:
 def _resident() -> int:
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _give_back() -> None:
+    gc.collect()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # of glibc alone
+        trim(0)
 
 
 def _used(registry: Any, what: str, count: int) -> Callable[[], None]:
