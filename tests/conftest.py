@@ -13,7 +13,7 @@ import pytest
 from metricslib.registry import Registry
 from metricslib.testing import ManualClock
 from metricslib.window import Cut
-from tests.peers import Forwarder
+from tests.peers import Forwarder, Program
 
 ROOT = Path(__file__).parent.parent
 
@@ -82,3 +82,17 @@ def forwarder() -> Iterator[Callable[..., Forwarder]]:
         if process.process.poll() is None:
             process.process.kill()
         process.end()
+
+
+@pytest.fixture
+def program() -> Iterator[Callable[..., Program]]:
+    """Call with what `Program` takes to start one that is gone at the end of the test."""
+    started: list[Program] = []
+
+    def start(name: str, url: str, *options: str, **more: int) -> Program:
+        started.append(Program(name, url, *options, **more))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.kill()

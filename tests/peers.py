@@ -1,6 +1,7 @@
 """Peers for tests: a forwarder of one's own, a Graphite that can be read, and a wait with an end."""
 
 import contextlib
+import json
 import random
 import signal
 import socket
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Any
 
 import requests
 
-__all__ = ["FOREVER", "PATIENCE", "Forwarder", "GraphitePeer", "eventually", "free_port", "send"]
+__all__ = ["FOREVER", "PATIENCE", "Forwarder", "GraphitePeer", "Program", "eventually", "free_port", "send"]
 
 ROOT = Path(__file__).parent.parent
 FOREVER = 10_000_000
@@ -168,6 +170,41 @@ class Forwarder:
         assert "Traceback" not in self.log, self.log
         assert "Exception ignored" not in self.log, self.log
         return code
+
+
+class Program:
+    """A program that counts until it is told to end: :mod:`tests.end_to_end.counting`."""
+
+    def __init__(self, name: str, url: str, *options: str, interval: int = 1) -> None:
+        self.name = name
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-m", "tests.end_to_end.counting", name, str(interval), url, *options],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._told = False
+
+    def tell_to_end(self) -> None:
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.stdin = None
+
+    def counted(self) -> Counter[str]:
+        """End it, and return how much it counted; all of that must have been delivered."""
+        stdout, stderr = self._process.communicate(timeout=100)
+        assert self._process.returncode == 0, stderr
+        said = json.loads(stdout)
+        assert said["delivered"], stderr
+        assert "Traceback" not in stderr, stderr
+        return Counter({f"{self.name}.hits": said["hits"], f"{self.name}.took": said["took"]})
+
+    def kill(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.communicate()
 
 
 def send(address: str, text: str, times: int = 1) -> None:

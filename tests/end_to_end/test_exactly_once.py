@@ -1,12 +1,9 @@
 """What programs measured is what arrives, once: over resets and restarts, with real processes and sockets."""
 
-import json
 import random
 import select
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -16,58 +13,9 @@ from types import TracebackType
 
 import pytest
 
-from tests.peers import ROOT, Forwarder, GraphitePeer, eventually
+from tests.peers import Forwarder, GraphitePeer, eventually
 
 StartForwarder = Callable[..., Forwarder]
-
-
-class Program:
-    """A program that counts until it is told to end."""
-
-    def __init__(self, name: str, url: str, *options: str, interval: int = 1) -> None:
-        self.name = name
-        self._process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "tests.end_to_end.counting", name, str(interval), url, *options],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self._told = False
-
-    def tell_to_end(self) -> None:
-        assert self._process.stdin
-        self._process.stdin.close()
-        self._process.stdin = None
-
-    def counted(self) -> Counter[str]:
-        """End it, and return how much it counted; all of that must have been delivered."""
-        stdout, stderr = self._process.communicate(timeout=100)
-        assert self._process.returncode == 0, stderr
-        said = json.loads(stdout)
-        assert said["delivered"], stderr
-        assert "Traceback" not in stderr, stderr
-        return Counter({f"{self.name}.hits": said["hits"], f"{self.name}.took": said["took"]})
-
-    def kill(self) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.communicate()
-
-
-@pytest.fixture
-def program() -> Iterator[Callable[..., Program]]:
-    """Call with what `Program` takes to start one that is gone at the end of the test."""
-    started: list[Program] = []
-
-    def start(name: str, url: str, *options: str, **more: int) -> Program:
-        started.append(Program(name, url, *options, **more))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.kill()
 
 
 @pytest.fixture
