@@ -9,7 +9,7 @@ NPM_DIR := tests/end_to_end
 NPM_INSTALLED := $(NPM_DIR)/node_modules/.installed
 SANITIZED := build/sanitized
 SECONDS := 60
-PURE_TESTS := tests --ignore=tests/end_to_end --ignore=tests/typing --ignore=tests/test_benchmarks.py --ignore=tests/view \
+PURE_TESTS := tests --ignore=tests/end_to_end --ignore=tests/faults --ignore=tests/typing --ignore=tests/test_benchmarks.py --ignore=tests/view \
 	--ignore=tests/test_packaging.py --ignore=tests/test_docs.py --ignore=tests/conformance/test_real_daemons.py
 SANITIZED_TESTS := tests/test_twins.py tests/test_instrument.py tests/test_counter.py tests/test_gauge.py \
 	tests/test_timer.py tests/test_histogram.py tests/test_unique.py tests/test_distribution.py tests/test_decorators.py \
@@ -18,7 +18,7 @@ SANITIZED_TESTS := tests/test_twins.py tests/test_instrument.py tests/test_count
 C_SOURCES := $(wildcard metricslib/*.c metricslib/*.h forwarder/*.c forwarder/*.h)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-pure sanitize fuzz lint format docs bench clean npm-packages
+.PHONY: help setup run test test-pure faults sanitize fuzz lint format docs bench clean npm-packages
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -36,6 +36,9 @@ test: $(INSTALLED) npm-packages  ## run all tests with coverage; ARGS="-k name" 
 
 test-pure: $(INSTALLED) npm-packages  ## run the tests that a C twin has a part in once more, without C
 	METRICSLIB_PURE=1 $(BIN)/python -m pytest $(PURE_TESTS) $(ARGS)
+
+faults: $(INSTALLED)  ## run the fault suite, with the runs that take minutes
+	$(BIN)/python -m pytest -m "faults or not faults" tests/faults tests/delivery/test_faults.py $(ARGS)
 
 # A copy of the packages, built for the sanitizers, is what the tests find first. Python itself leaks at its end, and
 # greenlets copy stacks, which the sanitizer cannot know to be right.
