@@ -4,6 +4,8 @@ import random
 import select
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -13,7 +15,7 @@ from types import TracebackType
 
 import pytest
 
-from tests.peers import Forwarder, GraphitePeer, eventually
+from tests.peers import ROOT, Forwarder, GraphitePeer, eventually
 
 StartForwarder = Callable[..., Forwarder]
 
