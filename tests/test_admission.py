@@ -181,6 +181,35 @@ def test_threads_that_make_the_same_series_count_them_once():
     assert set(registry.tick(10, 10).whole.counters.values()) == {8}
 
 
+def test_threads_that_tag_the_same_name_count_each_tag_set_once():
+    """All that have room get in, the next does not, and when all have left there is nothing left to count."""
+    gate, barrier = admission(max_series=1000, max_tag_sets=200), threading.Barrier(8)
+
+    def work():
+        barrier.wait()
+        for number in range(200):
+            gate.admit(series_of("counter", "x", {"t": number}))
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(gate) == 200
+    assert gate.admit(series_of("counter", "x", {"t": "more"})) == "x;overflow=true"
+    for number in range(200):
+        gate.release(series_of("counter", "x", {"t": number}))
+    assert gate.admit(series_of("counter", "x", {"t": "more"})) == "x;t=more"
+    assert len(gate) == 1
+
+
+def test_all_who_ask_for_a_key_get_one_object():
+    """However often it is put together: a copy for everybody would be most of what a series takes."""
+    gate = admission()
+    first, second = (gate.admit(series_of("counter", "x", {"t": 1})) for _ in range(2))
+    assert first is second
+
+
 # -- filters
 
 
