@@ -41,7 +41,8 @@ class Admission:
         self._full: dict[str, bool] = {}  # names over a cap, and whether that was reported
 
     def __len__(self) -> int:
-        return sum(map(len, self._admitted.values()))
+        counters, timers, histograms, gauges, uniques = self._admitted.values()
+        return len(counters) + len(timers) + len(histograms) + len(gauges) + len(uniques)  # asked at each new series
 
     def admit(self, series: Series) -> str | None:
         """Return the key to use for ``series``: its own, a filtered or an overflow series', or None to leave it out.

@@ -135,7 +135,9 @@ class Instrument(Cell):
 
     def _tagged(self, tags: dict[str, object]) -> Self:
         try:
-            child = self._home.instrument(self.kind, self.name, canonical_tags([*self.tags, *tags.items()]))
+            name, tagged, _ = self._asked.partition(";")
+            own = self.tags if tagged else ()
+            child = self._home.instrument(self.kind, name, canonical_tags([*own, *tags.items()]))
         except Exception:  # a tag's own __str__ may raise anything
             self._home.account.add("bad_tag")
             return self

@@ -22,7 +22,7 @@ from .histogram import Histogram
 from .instrument import Instrument
 from .instruments import Instruments
 from .ledger import Idle, Ledger
-from .names import Tags
+from .names import Tags, join
 from .process import tell_of_forks
 from .series import KINDS, Filter, Kind, Series, series_of
 from .snapshot import Snapshot
@@ -94,11 +94,9 @@ class Registry(Instruments):
     # -- instruments
 
     def instrument(self, kind: Kind, name: str, tags: Tags = ()) -> Instrument:
-        """Return the instrument of that series, made at first use.
-
-        ``name`` and ``tags`` must be canonical; never raises.
-        """
-        return self._get(Series(kind, name, tags))
+        """Return the instrument of that series, made at first use; both must be canonical. Never raises."""
+        found = self._instruments[kind].get(join(name, tags))
+        return self._get(Series(kind, name, tags)) if found is None else found
 
     def _make(self, kind: Kind, name: str, tags: Mapping[str, object] | None) -> Instrument:
         if not tags and (found := self._instruments[kind].get(name)) is not None:
@@ -107,7 +105,8 @@ class Registry(Instruments):
 
     def _get(self, series: Series) -> Instrument:
         kind, asked = series.kind, series.key
-        found = self._instruments[kind].get(asked) or self._asleep.get((kind, asked))
+        instruments = self._instruments[kind]
+        found = instruments.get(asked) or self._asleep.get((kind, asked))
         if found is not None:
             return found
         self._used()
@@ -116,7 +115,7 @@ class Registry(Instruments):
             return _CLASSES[kind](self, asked, None)
         if key == asked or stands_in(key):
             asked = key  # one object for all
-        return self._instruments[kind].setdefault(asked, _CLASSES[kind](self, asked, key))
+        return instruments.setdefault(asked, _CLASSES[kind](self, asked, key))
 
     def _awake(self) -> list[Instrument]:
         """Return all instruments that are not asleep; each kind in one step, for others add some at any moment."""

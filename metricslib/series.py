@@ -27,7 +27,7 @@ class Series(NamedTuple):
     @property
     def key(self) -> str:
         """The canonical text, ``name;key=value``: what identifies the series within its kind."""
-        return join(self.name, self.tags)
+        return join(self.name, self.tags) if self.tags else self.name
 
 
 def series_of(kind: Kind, name: str, tags: Mapping[str, object] | Iterable[tuple[str, object]] = ()) -> Series:
