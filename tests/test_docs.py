@@ -194,6 +194,34 @@ def test_the_schema_of_json_lines_is_told():
     assert sorted(told) == sorted(line)
 
 
+# -- promises, and who holds them
+
+
+def told_tests() -> set[str]:
+    """Return the tests that guarantees.md names, as ``file::test``."""
+    text = (DOCS / "reference" / "guarantees.md").read_text(encoding="utf-8")
+    return set(re.findall(r"`(tests/[a-z_/]+\.py::\w+)`", text))
+
+
+def found_in(file: Path) -> set[str]:
+    names = re.findall(r"^def (test_\w+)\(", file.read_text(encoding="utf-8"), re.MULTILINE)
+    return {f"{file.relative_to(ROOT).as_posix()}::{name}" for name in names}
+
+
+def test_every_guarantee_has_its_test():
+    """Each test that guarantees.md names is there, and every row of its tables names one."""
+    files = {ROOT / test.partition("::")[0] for test in told_tests()}
+    assert told_tests() <= set().union(*map(found_in, files))
+    rows = re.findall(r"^\| .*", (DOCS / "reference" / "guarantees.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert [row for row in rows if "::test_" not in row and not row.startswith("| fault |")] == []
+
+
+def test_every_fault_of_the_suite_is_told():
+    """What `make faults` tries is in the tables of guarantees.md."""
+    suite = [*(ROOT / "tests" / "faults").glob("test_*.py"), ROOT / "tests" / "delivery" / "test_faults.py"]
+    assert set().union(*map(found_in, suite)) <= told_tests()
+
+
 # -- the forwarder's options, as its page tells them
 
 
