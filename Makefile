@@ -9,8 +9,8 @@ NPM_DIR := tests/end_to_end
 NPM_INSTALLED := $(NPM_DIR)/node_modules/.installed
 SANITIZED := build/sanitized
 SECONDS := 60
-PURE_TESTS := tests --ignore=tests/end_to_end --ignore=tests/faults --ignore=tests/typing --ignore=tests/test_benchmarks.py --ignore=tests/view \
-	--ignore=tests/test_packaging.py --ignore=tests/test_docs.py --ignore=tests/conformance/test_real_daemons.py
+PURE_TESTS := $(filter-out tests/test_benchmarks.py tests/test_packaging.py tests/test_docs.py,$(wildcard tests/test_*.py)) \
+	tests/forwarder tests/conformance/test_conformance.py
 SANITIZED_TESTS := tests/test_twins.py tests/test_instrument.py tests/test_counter.py tests/test_gauge.py \
 	tests/test_timer.py tests/test_histogram.py tests/test_unique.py tests/test_distribution.py tests/test_decorators.py \
 	tests/test_calls.py tests/test_exactness.py tests/test_fork.py tests/forwarder/test_intake.py \

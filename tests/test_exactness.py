@@ -129,7 +129,7 @@ def test_a_counter_counts_every_increment(reader, monkeypatch, full):
 
     measure_in_threads(reader, work)
     assert reader.fresh["counter", "x"] == reader.whole["counter", "x"] == 800_000
-    assert reader.waiting < OVERRUN // 8
+    assert reader.waiting < OVERRUN // 2  # of 800,000, had nobody stood back
     assert reader.registry.snapshot().totals["counter"]["x"].sum == 800_000
 
 
@@ -149,7 +149,7 @@ def test_a_timer_counts_every_observation(reader, monkeypatch, full):
     assert reader.fresh["timer.sum", "x"] == pytest.approx(25_500_000)
     assert reader.whole["timer.sum", "x"] == pytest.approx(25_500_000)
     assert reader.registry.snapshot().totals["timer"]["x"].powers == dict.fromkeys(range(8), 100_000)
-    assert reader.waiting < OVERRUN // 8
+    assert reader.waiting < OVERRUN // 2  # of 800,000, had nobody stood back
 
 
 def test_all_kinds_at_once_count_every_call(reader):
