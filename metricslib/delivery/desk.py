@@ -77,8 +77,9 @@ class Desk:
         claim, file = self._open
         file.close()
         self._open = None
-        self._open = self._rescued(claim)
-        return work(self._open[1])
+        claim, file, _ = self._rescued(claim)  # what is lost of it, its spool finds out when it is to be sent
+        self._open = claim, file
+        return work(file)
 
     def hand_over(self, places: Iterable[str]) -> None:
         """Let spools have what waits for them in our file."""
@@ -159,16 +160,19 @@ class Desk:
                 raise
             return claim, file
         except Exception as error:
-            if damaged(error):
-                return self._rescued(claim)
-            claim.release()
-            raise
+            if not damaged(error):
+                claim.release()
+                raise
+        claim, file, lost = self._rescued(claim)
+        for place in lost.keys() & self._spools.keys():
+            self._spools[place].lose(lost[place], "corrupt")
+        return claim, file
 
-    def _rescued(self, damaged: Claim) -> tuple[Claim, JournalFile]:
-        """Set the file aside; return a new one with what can be read of it."""
+    def _rescued(self, damaged: Claim) -> tuple[Claim, JournalFile, Mapping[str, int]]:
+        """Set the file aside; return a new one with what can be read of it, and how many points cannot, by place."""
         aside = damaged.set_aside()
         claim, file = self._made()
-        count = rescue(aside, file)
-        self.damage = f"a damaged file was set aside as {aside.name}; {count} batches in it could be read"
+        rescued = rescue(aside, file)
+        self.damage = f"a damaged file was set aside as {aside.name}; {rescued.batches} batches in it could be read"
         log.error("spool %s: %s", self._directory, self.damage)
-        return claim, file
+        return claim, file, rescued.lost

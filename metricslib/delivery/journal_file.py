@@ -11,6 +11,7 @@ tells that from a disk that is merely full, read-only or away.
 import os
 import sqlite3
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -19,17 +20,23 @@ from typing import Any
 
 from .spool import Batch
 
-__all__ = ["JournalFile", "Record", "damaged", "rescue"]
+__all__ = ["JournalFile", "Record", "Rescued", "damaged", "rescue"]
 
 _OURS = 0x6D6C7370  # "mlsp"
 _VERSION = 1
 _SCHEMA = """
+CREATE TABLE sums (place TEXT PRIMARY KEY, points INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE batches (
     id INTEGER PRIMARY KEY, place TEXT NOT NULL, put REAL NOT NULL, stamp INTEGER NOT NULL, points INTEGER NOT NULL,
     windows INTEGER NOT NULL, crc INTEGER NOT NULL, payload BLOB NOT NULL);
 CREATE TABLE taken (id INTEGER PRIMARY KEY);
 CREATE TABLE notes (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TRIGGER added AFTER INSERT ON batches BEGIN
+    INSERT INTO sums VALUES (new.place, new.points) ON CONFLICT DO UPDATE SET points = points + new.points; END;
+CREATE TRIGGER gone AFTER DELETE ON batches BEGIN
+    UPDATE sums SET points = points - old.points WHERE place = old.place; END;
 """
+# The sums come first, and so are on the first pages: they tell how much there was in a file that lost its end.
 _LOG = 16 << 20
 """Bytes to which the log beside a file is cut after it was longer."""
 _SPARE = 1024
@@ -74,10 +81,11 @@ class JournalFile:
         execute("PRAGMA journal_mode=WAL")
         execute("PRAGMA synchronous=FULL")
         execute("PRAGMA secure_delete=OFF")
+        execute("PRAGMA recursive_triggers=ON")  # what is replaced is gone
         execute(f"PRAGMA journal_size_limit={_LOG}")
         if not execute("SELECT 1 FROM sqlite_master").fetchone():  # new, or its maker died in the middle of it
             with self._transaction():
-                for statement in filter(str.strip, _SCHEMA.split(";")):
+                for statement in _SCHEMA.strip().split(";\n"):
                     execute(statement)
                 execute(f"PRAGMA application_id={_OURS}")
                 execute(f"PRAGMA user_version={_VERSION}")
@@ -175,23 +183,38 @@ class JournalFile:
             self._db.close()
 
 
-def rescue(path: Path, into: JournalFile) -> int:
-    """Copy what can still be read, whole, of a damaged file; return how many batches that were."""
-    rescued: set[int] = set()
+@dataclass(frozen=True, slots=True)
+class Rescued:
+    """What could be read of a damaged file."""
+
+    batches: int
+    lost: Mapping[str, int]
+    """How many points could not, by place, as far as the file still tells."""
+
+
+def rescue(path: Path, into: JournalFile) -> Rescued:
+    """Copy what can still be read, whole, of a damaged file."""
+    rescued: dict[int, Record] = {}
     taken: set[int] = set()
+    sums: Counter[str] = Counter()
     with suppress(sqlite3.Error), closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA writable_schema=ON")  # else SQLite reads nothing of a file that is too short
         with suppress(sqlite3.Error):
             into.write(notes=dict(db.execute("SELECT key, value FROM notes")))
         with suppress(sqlite3.Error):
             taken.update(id for (id,) in db.execute("SELECT id FROM taken"))
+        with suppress(sqlite3.Error):
+            sums.update(dict(db.execute("SELECT place, points FROM sums WHERE typeof(points) = 'integer'")))
         for order in ("ASC", "DESC"):  # from both ends, each until something is in the way
             with suppress(sqlite3.Error):
                 for row in db.execute(f"SELECT * FROM batches ORDER BY id {order}"):
                     record = _record(*row)
                     if record and record.id not in rescued:
                         into.write([replace(record, taken=record.id in taken)])
-                        rescued.add(record.id)
-    return len(rescued)
+                        rescued[record.id] = record
+    for record in rescued.values():
+        sums[record.place] -= record.batch.points
+    return Rescued(len(rescued), +sums)
 
 
 def damaged(error: Exception) -> bool:

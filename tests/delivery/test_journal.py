@@ -616,7 +616,9 @@ def flipped(path: Path) -> None:
 def test_a_damaged_file_is_set_aside_and_service_goes_on(
     opened: Open, tmp_path: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ):
-    """Whole batches that can still be read are sent, the others not; the page and the log say what happened."""
+    """Whole batches that can still be read are sent, the others dropped, cause ``corrupt``, as long as the file still
+    tells how many there were; the page and the log say what happened.
+    """
     journal, spool = opened()
     for number in range(100):
         spool.put(batch(number, 5000))
@@ -630,6 +632,7 @@ def test_a_damaged_file_is_set_aside_and_service_goes_on(
     assert balanced(spool)
     assert (len(found) > 50) == (damage is flipped)
     held = spool.holdings()
+    assert held.dropped == ({} if damage is overwritten else {"corrupt": 100 - len(found)})
     assert held.on_disk
     assert held.trouble
     assert held.trouble.startswith("a damaged file was set aside as spool-")
