@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from metricslib.clock import SYSTEM_CLOCK, Clock
@@ -285,7 +285,7 @@ class Daemon:
         watchdog.start()
         print("ready", *self.addresses, file=sys.stderr, flush=True)
         self._notifier.ready(" ".join(self.addresses))
-        while signals.get() == signal.SIGHUP:
+        while _next(signals) == signal.SIGHUP:
             self._notifier.reloading()
             self._reload(load)
             self._notifier.ready(" ".join(self.addresses))
@@ -299,6 +299,19 @@ class Daemon:
             self.change(load())
         except (MetricsError, OSError) as error:
             log.error("reload refused, everything stays as it was: %s", masked(str(error)))
+
+
+def _next(signals: "SimpleQueue[int]") -> int:
+    """Wait for a signal, and return it.
+
+    One that comes at the very moment at which a wait begins does not end it, and its handler has not run: so no wait is
+    longer than a second.
+    """
+    while True:
+        try:
+            return signals.get(timeout=1)
+        except Empty:
+            continue
 
 
 def set_level(level: str) -> None:
