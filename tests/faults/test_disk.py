@@ -33,7 +33,7 @@ class Outage:
         self._failing: GraphitePeer | None = None
         self._port = free_port()
         self._flags = (
-            *("--listen", "tcp://127.0.0.1:0", "--interval", "1", "--stop-timeout", "1"),
+            *("--listen", "tcp://127.0.0.1:0", "--interval", "1", "--stop-timeout", "3"),
             *("--to", self._healthy.url, "--to", f"graphite://127.0.0.1:{self._port}?timeout=1s"),
         )
         self.begin()
@@ -65,8 +65,12 @@ class Outage:
     def end(self) -> int:
         """Tell the forwarder to end; return how many points it says that it dropped, all of them for that reason."""
         assert self.process.end(signal.SIGTERM) == 0
-        found = re.search(r"dropped: \{(.*?)\}\}?", self.process.log)
-        return int(re.fullmatch(r".*\{'shutdown': (\d+)", found[1])[1]) if found else 0  # type: ignore[index]
+        if "dropped: " not in self.process.log:
+            return 0
+        found = re.search(r"dropped: \{'graphite://127\.0\.0\.1:(\d+)': \{'shutdown': (\d+)\}\}\n", self.process.log)
+        assert found, self.process.log
+        assert int(found[1]) == self._port
+        return int(found[2])
 
     def missing(self) -> set[Slot]:
         """What was sent, and is not in the Graphite that was away. The counts in it are as they were sent."""

@@ -25,8 +25,8 @@ StartForwarder = Callable[..., Forwarder]
 StartCarbon = Callable[[int], Carbon]
 
 CLIENTS = 3
-FEW, MANY = 2, pytest.param(16, marks=[pytest.mark.faults, pytest.mark.timeout(400)])
-"""Lives of the forwarder: a minute is some sixteen of them."""
+FEW, MANY = 2, pytest.param(20, marks=[pytest.mark.faults, pytest.mark.timeout(400)])
+"""Lives of the forwarder: a minute is some twenty of them."""
 HIT = Window(0, 10, 10, counters={"hits": 1})
 
 
@@ -137,7 +137,7 @@ def test_kill_9_costs_plain_statsd_the_open_interval(
     than what came since the last interval that was whole when the forwarder died.
     """
     lives = Lives(forwarder, f"unix://{tmp_path}/s", start_carbon(1), tmp_path)
-    senders = clients(f"statsd+unix://{tmp_path}/s")
+    senders = clients(f"statsd+unix://{tmp_path}/s?timeout=60s")
     dice, at_risk = random.Random(3), 0
     for _ in range(times):
         safe = delivered(senders)
@@ -167,7 +167,7 @@ def test_a_minute_of_kill_9_costs_numbered_batches_nothing(
     process = forwarder(*flags)
     process.ready()
     programs = [program(f"w{number}", url) for number in range(CLIENTS)]
-    for _ in range(24):
+    for _ in range(30):
         time.sleep(dice.uniform(0, 4))
         process.end(signal.SIGKILL)
         process = forwarder(*flags)
@@ -190,7 +190,7 @@ def test_sigterm_under_load_loses_nothing_that_was_read(
     was closed is ``unconfirmed``, by the client's own count, and is all that may be missing.
     """
     lives = Lives(forwarder, f"unix://{tmp_path}/s", start_carbon(1), tmp_path)
-    senders = clients(f"statsd+unix://{tmp_path}/s")
+    senders = clients(f"statsd+unix://{tmp_path}/s?timeout=60s")
     dice = random.Random(5)
     for _ in range(times):
         until = delivered(senders) + 1
