@@ -26,19 +26,15 @@ from .default import (
     count_exceptions,
     counted,
     counter,
-    flush,
     gauge,
     histogram,
     in_progress,
     scope,
-    start,
-    stop,
     timed,
     timer,
     unique,
 )
 from .errors import AlreadyStarted, InvalidDestination, InvalidOption, InvalidType, MetricsError
-from .flusher import Flusher
 from .gauge import Gauge
 from .histogram import Histogram
 from .instruments import Scope
@@ -49,6 +45,10 @@ from .unique import Unique
 
 if TYPE_CHECKING:
     from . import view as view
+    from .flusher import Flusher as Flusher
+    from .shipping import flush as flush
+    from .shipping import start as start
+    from .shipping import stop as stop
     from .view import serve as serve
 
 __all__ = [
@@ -88,12 +88,16 @@ __all__ = [
 ]
 
 
+_LATER = {"start": ".shipping", "flush": ".shipping", "stop": ".shipping", "Flusher": ".flusher", "serve": ".view"}
+
+
 def __getattr__(name: str) -> Any:
-    """Load what needs more than the core when it is first asked for."""
+    """Load what ships, and what shows, when it is first asked for: measuring needs neither."""
+    if name in _LATER:
+        found = globals()[name] = getattr(import_module(_LATER[name], __name__), name)
+        return found
     if name == "view":
         return import_module(".view", __name__)
-    if name == "serve":
-        return import_module(".view", __name__).serve
     if name == "__version__":
         return import_module("importlib.metadata").version("metricslib")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

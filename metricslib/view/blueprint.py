@@ -7,8 +7,8 @@ Flask is imported when a blueprint is asked for, and nowhere else in the library
 
 from typing import TYPE_CHECKING
 
-from ..default import ensure_flusher
 from ..flusher import Flusher
+from ..shipping import ensure_flusher
 from .answer import METHODS, Extra, View
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from ..default import ensure_flusher
 from ..default import registry as default_registry
 from ..errors import InvalidOption
 from ..flusher import Flusher
 from ..registry import Registry
+from ..shipping import ensure_flusher
 from .answer import View
 from .wsgi import application_of
 

@@ -138,11 +138,11 @@ def test_start_may_follow_the_page(tmp_path):
     told = run(
         f"""
 import flask, metricslib.view
-from metricslib import default
+from metricslib import default, shipping
 app = flask.Flask("shop")
 app.register_blueprint(metricslib.view.blueprint(), url_prefix="/metrics")
 default.counter("hits").inc(7)
-default.start("file://{tmp_path}/out.jsonl", interval=1000)
+shipping.start("file://{tmp_path}/out.jsonl", interval=1000)
 found = app.test_client().get("/metrics?format=json&match=hits").json
 print(len(found["destinations"]), found["interval"], found["series"][0]["open"]["count"])
 """
