@@ -44,16 +44,19 @@ def _from_exponent(text: str) -> str:
 
 def encode(pairs: Iterable[tuple[str, float]], stamp: int) -> bytes:
     """Return the lines of one window's values. Paths hold no white space; values are finite."""
-    texts = _Texts()
-    return "".join([f"{path} {texts[value]} {stamp}\n" for path, value in pairs]).encode()
+    rest = _Rest(stamp)
+    return "".join([path + rest[value] for path, value in pairs]).encode()
 
 
-class _Texts(dict[float, str]):
-    """Numbers' texts. Many are the same, and numbers that are equal have one text."""
+class _Rest(dict[float, str]):
+    """What stands behind the path in a line of that value. Many are the same, and equal numbers have one text."""
+
+    def __init__(self, stamp: int) -> None:
+        self._stamp = stamp
 
     def __missing__(self, value: float) -> str:
-        text = self[value] = number(value)
-        return text
+        rest = self[value] = f" {number(value)} {self._stamp}\n"
+        return rest
 
 
 def encode_points(points: Iterable[Point]) -> bytes:
