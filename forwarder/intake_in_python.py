@@ -7,8 +7,8 @@ to counters, for samples (their sums, once sketched, may differ in the last digi
 does, the lines are gone through in order: for gauges, and for all counters as soon as one of them has a fraction, for
 0.1 added ten times is not 1.
 
-The short way in :meth:`IntakeInPython._read` is for plain lines of series already known; :func:`~.parser.parse` is the
-specification, and every other line goes through it.
+Where all lines of a batch are plain, they are read :mod:`column by column <.columns>` instead, and the numbers of each
+series wait in order. :func:`~.parser.parse` is the specification, and every line that is not plain goes through it.
 """
 
 import re

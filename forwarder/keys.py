@@ -26,7 +26,7 @@ class Keys:
 
     def __init__(self, registry: Registry, limit: int) -> None:
         self._registry = registry
-        self._limit = limit
+        self.limit = limit
         self.known: dict[Kind, dict[str, str]] = {kind: {} for kind in KINDS}
         """For each kind, the series' key by the key as written; of those that were found and not refused."""
         self._refused: dict[tuple[Kind, str], str] = {}
@@ -40,10 +40,10 @@ class Keys:
         if key is None and (kind, written) not in self._refused:
             key, cause = self.ask(kind, written)
             if key is None:
-                _make_room(self._refused, self._limit)
+                _make_room(self._refused, self.limit)
                 self._refused[kind, written] = cause
             else:
-                _make_room(known, self._limit)
+                _make_room(known, self.limit)
                 known[written] = key
         return key
 

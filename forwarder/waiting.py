@@ -59,4 +59,6 @@ class Waiting:
         lists = map(dict.__getitem__, map(self._by_type.__getitem__, plain.types), plain.keys)
         deque(map(list.append, lists, plain.numbers), maxlen=0)  # goes through them all
         self.count += len(plain.numbers)
+        if max(map(len, self._by_type.values())) > self._keys.limit:
+            self.ask_again()  # there may be ever new spellings, of series over a cap
         return True

@@ -5,7 +5,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from forwarder.columns import Columns, columns
+from forwarder.keys import Keys
 from forwarder.parser import KINDS, parse
+from forwarder.waiting import Waiting
 
 FIELDS = st.one_of(st.sampled_from(["a", "1", "0.5", "5.", ".5", "007", "c", "ms", "g", ""]), st.text(max_size=4))
 PLAIN = st.builds("{}:{}|{}".format, FIELDS, st.sampled_from(["1", "25", "0.5", "1.50", "12345"]), FIELDS)
@@ -48,3 +50,13 @@ def test_whole_numbers_are_ints():
 def test_other_numbers_are_for_the_parser(value):
     """One is enough, for the lines are read together."""
     assert columns(f"a:1|c\na:{value}|c".encode()) is None
+
+
+def test_ever_new_spellings_are_not_all_remembered(registry):
+    """Of keys over a cap there may be any number; the numbers go where they belong all the same."""
+    registry = type(registry)(clock=registry.clock, max_series=1)
+    waiting = Waiting(Keys(registry, 4))
+    for number in range(50):
+        assert waiting.put(columns(b"a%d:1|c" % number))
+        assert sum(map(len, waiting._by_type.values())) <= 4
+    assert waiting.by_series["counter"] == {"a0": [1], "overflow": [1] * 49}
