@@ -9,6 +9,7 @@ NPM_DIR := tests/end_to_end
 NPM_INSTALLED := $(NPM_DIR)/node_modules/.installed
 SANITIZED := build/sanitized
 SECONDS := 60
+SEED :=
 PURE_TESTS := $(filter-out tests/test_benchmarks.py tests/test_packaging.py tests/test_docs.py,$(wildcard tests/test_*.py)) \
 	tests/forwarder tests/conformance/test_conformance.py
 SANITIZED_TESTS := tests/test_twins.py tests/test_instrument.py tests/test_counter.py tests/test_gauge.py \
@@ -54,8 +55,8 @@ sanitize: $(INSTALLED)  ## run the C twins under the address, undefined-behaviou
 			tests/c/stress_$$part.c -lm -o $(SANITIZED)/stress_$$part && $(SANITIZED)/stress_$$part || exit 1; \
 	done
 
-fuzz: $(INSTALLED)  ## feed both twins of the intake the same for SECONDS=60, and compare
-	$(BIN)/python -m tests.fuzz.intake $(SECONDS)
+fuzz: $(INSTALLED)  ## feed both twins of the intake the same for SECONDS=60, from chance or SEED=1 on, and compare
+	$(BIN)/python -m tests.fuzz.intake $(SECONDS) $(SEED)
 
 lint: $(INSTALLED)  ## check format, style and types
 	$(BIN)/ruff format --check .
