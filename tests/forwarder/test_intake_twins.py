@@ -74,8 +74,6 @@ class Near(float):
     def __eq__(self, other):
         return math.isclose(self, other, rel_tol=0, abs_tol=self.scale / 1e9)
 
-    __hash__ = None
-
 
 def contents(distribution):
     """To the last bit, but for sums of a sketch: there the Python twin does not keep the order."""
