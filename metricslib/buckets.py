@@ -22,6 +22,11 @@ _MIN_POSITIVE = 2.0**_MIN_POWER
 _MAX_POSITIVE = 2.0**_MAX_POWER
 _BITS_SHIFT = 52 - 6  # what remains of a double's 64 bits: sign, exponent and the top six bits of the mantissa
 _BITS_OFFSET = (1023 + _MIN_POWER) * _SUB_BUCKETS - 2  # makes the key of 2**-40, counted from the bits, 1
+# What is taken off the bits first. One of it makes the bounds inclusive at the top: an exact bound falls to the bucket
+# below. And zero, whose bits are 0, falls below all positive numbers.
+_BITS_BASE = (_BITS_OFFSET << _BITS_SHIFT) + 1
+_ZERO = -_BITS_BASE >> _BITS_SHIFT
+_SIGN = 1 << 63 - _BITS_SHIFT
 
 
 def bucket(value: float) -> int:
@@ -62,9 +67,15 @@ def bucket_power(key: int) -> int:
 
 def bucket_counts(values: Sequence[float]) -> Iterable[tuple[int, int]]:
     """Return bucket keys with the number of ``values`` in each; the keys come straight from the bits of the doubles."""
-    if min(values) <= 0.0:
-        return Counter(map(bucket, values)).items()
     all_bits = memoryview(array("d", values)).cast("B").cast("q").tolist()
-    # One less than the bits makes the bounds inclusive at the top: an exact bound falls to the bucket below.
-    raw = Counter([(bits - 1) >> _BITS_SHIFT for bits in all_bits])
-    return [(min(max(key - _BITS_OFFSET, 1), _MAX_KEY), count) for key, count in raw.items()]
+    counts = Counter([(bits - _BITS_BASE) >> _BITS_SHIFT for bits in all_bits])
+    if min(counts) > 0 and max(counts) <= _MAX_KEY:
+        return counts.items()
+    return [(_clamped(key), count) for key, count in counts.items()]
+
+
+def _clamped(key: int) -> int:
+    """Return the key of the bucket that is meant by one counted from the bits of any number."""
+    if key < _ZERO:
+        return -_clamped(key + _SIGN)
+    return min(max(key, 1), _MAX_KEY) if key > _ZERO else 0

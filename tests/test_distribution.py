@@ -149,6 +149,7 @@ def test_the_bits_agree_with_the_specification_at_every_bound():
         upper = bucket_upper(key)
         for value in (upper, math.nextafter(upper, 0), math.nextafter(upper, math.inf)):
             assert list(bucket_counts([value])) == [(bucket(value), 1)]
+            assert list(bucket_counts([-value])) == [(-bucket(value), 1)]
 
 
 @given(SAMPLES)
