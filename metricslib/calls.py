@@ -11,7 +11,6 @@ A plain function is under way from call to return, an ``async def`` while it is 
 may recurse, and run at the same time in threads, tasks and greenlets.
 """
 
-import inspect
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
 from functools import wraps
@@ -80,8 +79,10 @@ def _generator(function: Function, begin: Begin, end: End) -> Function:
         end(begun, None, args, kwargs)
         return result
 
+    from inspect import CO_ITERABLE_COROUTINE
+
     flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
-    return coroutine(wrapper) if flags & inspect.CO_ITERABLE_COROUTINE else wrapper
+    return coroutine(wrapper) if flags & CO_ITERABLE_COROUTINE else wrapper
 
 
 def _async_generator(function: Function, begin: Begin, end: End) -> Function:
@@ -131,16 +132,15 @@ def _first_step(generator: AsyncGenerator[Any, Any]) -> Awaitable[Any]:
         sys.set_asyncgen_hooks(*hooks)
 
 
-_ADAPTERS: tuple[tuple[Callable[[object], bool], Callable[[Function, Begin, End], Function]], ...] = (
-    (inspect.iscoroutinefunction, _coroutine),
-    (inspect.isgeneratorfunction, _generator),
-    (inspect.isasyncgenfunction, _async_generator),
-)
-
-
 def _adapter(function: Any) -> Callable[[Function, Begin, End], Function]:
     """Return what suits the kind of ``function``, which may also be an object that has a ``__call__`` of that kind."""
-    for is_kind, adapter in _ADAPTERS:
+    import inspect  # only decorating needs it, and it takes half as long to load as this whole package
+
+    for is_kind, adapter in (
+        (inspect.iscoroutinefunction, _coroutine),
+        (inspect.isgeneratorfunction, _generator),
+        (inspect.isasyncgenfunction, _async_generator),
+    ):
         if is_kind(function) or is_kind(function.__call__):
             return adapter
     return _plain

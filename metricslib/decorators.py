@@ -5,14 +5,12 @@ is a pair of ``begin`` and ``end``; :mod:`~.calls` puts such a pair around the c
 a generator, and says when these begin and end.
 """
 
-import inspect
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache, update_wrapper, wraps
 from types import SimpleNamespace
-from typing import Any, TypeVar, overload
+from typing import Any, NamedTuple, TypeVar, overload
 
 from .calls import End, Function, around, is_plain
 from .clock import SystemClock
@@ -31,13 +29,13 @@ F = TypeVar("F", bound="Callable[..., Any] | classmethod[Any, Any, Any] | static
 ExceptionTypes = type[BaseException] | tuple[type[BaseException], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class SlowCall:
+class SlowCall(NamedTuple):
     """What ``on_slow`` is told of a call that took long."""
 
     name: str
     """The timer's series, ``name;tag=value``."""
     seconds: float
+    """How long it took."""
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     error: BaseException | None
@@ -189,7 +187,7 @@ def _check_slow(slow: object, on_slow: object) -> None:
         raise InvalidType("slow", slow, "a number of seconds, given together with on_slow")
     if not slow >= 0:
         raise InvalidOption("slow", slow, "must be a number of seconds, at least 0")
-    if not callable(on_slow) or inspect.iscoroutinefunction(on_slow):
+    if not callable(on_slow) or not is_plain(on_slow):
         raise InvalidType("on_slow", on_slow, "a plain function of a SlowCall, given together with slow")
 
 

@@ -5,8 +5,7 @@ to leave. One owner at a time.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from .distribution import NO_SAMPLES
 from .series import KINDS, Kind
@@ -16,15 +15,14 @@ from .window import Aggregates, Window
 __all__ = ["Idle", "Ledger"]
 
 
-@dataclass(frozen=True, slots=True)
-class Idle:
+class Idle(NamedTuple):
     """Which series leave the windows when nothing happens to them. By default none does.
 
     A series that left has its lifetime totals still, but a gauge has no value any more. When something happens to it
     again, it comes back at the end of the order.
     """
 
-    stay: Mapping[Kind, int] = field(default_factory=dict)
+    stay: Mapping[Kind, int] = {}
     """By kind, in how many windows a series is after something happened to it, that of the event included. Kinds that
     are not in it stay.
     """

@@ -1,7 +1,7 @@
 """What a registry knows at one moment: the value that the page, the JSON and tests read."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .series import Kind
 from .totals import Total
@@ -10,11 +10,11 @@ from .window import Window
 __all__ = ["Snapshot"]
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """A registry at one moment. Reading it changes nothing; callback gauges are as of the last tick."""
 
     time: float
+    """Wall-clock seconds since the epoch."""
     open: Window
     """The interval that is open, until now."""
     last: Window | None

@@ -7,8 +7,7 @@ any order, whether they come from threads, from sockets or from other processes.
 import math
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from .distribution import Distribution, merged
 from .series import KINDS, Kind
@@ -102,7 +101,6 @@ class Aggregates:
         return Window(*of, self.counters, self.timers, self.histograms, gauges, self.uniques)
 
 
-@dataclass(frozen=True, slots=True)
 class Window:
     """One interval. Keys are canonical series texts (``name;tag=value``), in order of first appearance.
 
@@ -112,14 +110,38 @@ class Window:
     not in it.
     """
 
-    start: float
-    end: int
-    interval: float
-    counters: Mapping[str, float] = field(default_factory=dict)
-    timers: Mapping[str, Distribution] = field(default_factory=dict)
-    histograms: Mapping[str, Distribution] = field(default_factory=dict)
-    gauges: Mapping[str, float] = field(default_factory=dict)
-    uniques: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    __slots__ = ("start", "end", "interval", "counters", "timers", "histograms", "gauges", "uniques")
+
+    def __init__(
+        self,
+        start: float,
+        end: int,
+        interval: float,
+        counters: Mapping[str, float] = {},
+        timers: Mapping[str, Distribution] = {},
+        histograms: Mapping[str, Distribution] = {},
+        gauges: Mapping[str, float] = {},
+        uniques: Mapping[str, frozenset[str]] = {},
+    ) -> None:
+        self.start: Final = start
+        self.end: Final = end
+        self.interval: Final = interval
+        self.counters: Final = counters
+        self.timers: Final = timers
+        self.histograms: Final = histograms
+        self.gauges: Final = gauges
+        self.uniques: Final = uniques
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if hasattr(self, name):
+            raise AttributeError(f"a window is frozen: its {name} stays as it is")
+        super().__setattr__(name, value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Window) and all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+
+    def __repr__(self) -> str:
+        return f"Window({', '.join(f'{name}={getattr(self, name)!r}' for name in self.__slots__)})"
 
     def __getitem__(self, kind: Kind) -> Mapping[str, Any]:
         values: Mapping[str, Any] = getattr(self, kind + "s")

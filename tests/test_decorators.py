@@ -436,10 +436,11 @@ def test_a_hook_that_fails_breaks_nothing(registry, clock, durations, fails):
         ({"slow": "1", "on_slow": print}, "slow"),
         ({"slow": 1, "on_slow": "print"}, "on_slow"),
         ({"slow": 1, "on_slow": fail_async}, "on_slow"),
+        ({"slow": 1, "on_slow": lambda call: (yield call)}, "on_slow"),
     ],
 )
 def test_a_hook_that_could_never_be_called_is_refused(registry, options, argument):
-    """One of the two without the other, or a coroutine function that nobody would await."""
+    """One of the two without the other, or a coroutine function or generator that nobody would run."""
     with pytest.raises(InvalidType) as caught:
         registry.timed("x", **options)
     assert caught.value.argument == argument

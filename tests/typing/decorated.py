@@ -106,6 +106,6 @@ Thing.below("1")  # type: ignore[arg-type]
 
 metrics.timed(5)  # type: ignore[call-overload]
 metrics.timed("x", slo=1)  # type: ignore[call-overload]
-metrics.timed("x", slow=1, on_slow=len)  # type: ignore[arg-type]
+metrics.timed("x", slow=1, on_slow=abs)  # type: ignore[arg-type]
 metrics.counted("x", exceptions=False)  # type: ignore[call-overload]
 metrics.count_exceptions(types=int)  # type: ignore[arg-type]
