@@ -5,7 +5,6 @@ at any time a snapshot, which changes nothing. Get-or-create and instrument call
 exclude each other by one.
 """
 
-import logging
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from .histogram import Histogram
 from .instrument import Instrument
 from .instruments import Instruments
 from .ledger import Idle, Ledger
+from .log import log
 from .names import Tags, join
 from .process import tell_of_forks
 from .series import KINDS, Filter, Kind, Series, series_of
@@ -32,8 +32,6 @@ from .unique import Unique
 from .window import Aggregates, Cut, OpenInterval, Source, Window
 
 __all__ = ["Registry"]
-
-log = logging.getLogger("metricslib")
 
 _CLASSES: Mapping[Kind, type[Instrument]] = {kind.kind: kind for kind in (Counter, Timer, Histogram, Gauge, Unique)}
 _LOCK_TIMEOUT = 5.0
@@ -203,7 +201,7 @@ class Registry(Instruments):
             if self.expire is not None:
                 self._let_expire(end - self.expire)
         for name in self._admission.newly_full():
-            log.warning("too many series: what is new under %s goes to an overflow series from now on", name)
+            log().warning("too many series: what is new under %s goes to an overflow series from now on", name)
         return cut
 
     def flush(self, end: int, interval: float) -> Cut:
@@ -295,7 +293,7 @@ class Registry(Instruments):
         try:
             collected = source.collect()
         except Exception:
-            log.exception("a source of metrics failed; what it had is missing in this interval")
+            log().exception("a source of metrics failed; what it had is missing in this interval")
             self.account.add("source_error")
         else:
             self._fresh.merge(collected)
@@ -388,7 +386,7 @@ class Registry(Instruments):
         try:
             source.forget(kind, key)
         except Exception:
-            log.exception("a source of metrics failed to forget the expired %s %s", kind, key)
+            log().exception("a source of metrics failed to forget the expired %s %s", kind, key)
             self.account.add("source_error")
 
     def left_in_parent(self) -> None:
