@@ -1,8 +1,16 @@
 """A unique: how many different things there were. statsd calls it a set."""
 
-from hashlib import sha256
+import sys
 
 from .instrument import Instrument
+
+try:  # as the standard library's random does, for hashlib loads all of OpenSSL
+    if sys.version_info >= (3, 12):
+        from _sha2 import sha256
+    else:
+        from _sha256 import sha256
+except ImportError:  # a Python that was built to have OpenSSL's alone
+    from hashlib import sha256
 
 __all__ = ["Unique", "bounded_member"]
 

@@ -1,6 +1,7 @@
 """A unique counts different members, told apart by their text at the moment they were added."""
 
 import weakref
+from hashlib import sha256
 from importlib import import_module
 
 import pytest
@@ -80,13 +81,14 @@ def test_a_member_without_a_text_is_counted_as_bad(registry, tick, member):
 
 
 def test_long_members_are_kept_as_digests(registry, tick):
-    """Bounded in memory, and still told apart, surrogates included."""
+    """Bounded in memory, and still told apart, surrogates included; by the same digest whoever computes it."""
     unique = registry.unique("x")
     for member in ("a" * 1000, "a" * 1001, "a" * 1000, "\ud800" * 1000, "b" * 256):
         unique.add(member)
     members = tick().whole.uniques["x"]
     assert len(members) == 4
     assert max(map(len, members)) == 256
+    assert sha256(b"a" * 1000).hexdigest() in members
 
 
 def test_the_number_of_members_is_bounded_and_what_is_over_is_counted(registry, tick, monkeypatch):
