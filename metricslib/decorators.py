@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache, update_wrapper, wraps
 from types import SimpleNamespace
-from typing import Any, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 from .calls import End, Function, around, is_plain
 from .clock import SystemClock
@@ -25,7 +25,10 @@ __all__ = ["Decorators", "SlowCall"]
 
 _speedups = load("metricslib._speedups")
 
-F = TypeVar("F", bound="Callable[..., Any] | classmethod[Any, Any, Any] | staticmethod[Any, Any]")
+if TYPE_CHECKING:
+    F = TypeVar("F", bound=Callable[..., Any] | classmethod[Any, Any, Any] | staticmethod[Any, Any])
+else:
+    F = TypeVar("F")  # for these two take no parameters at run time, and to compile the bound from a string takes 2 ms
 ExceptionTypes = type[BaseException] | tuple[type[BaseException], ...]
 
 
