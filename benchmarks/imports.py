@@ -36,7 +36,8 @@ def run(scale: Scale) -> tuple[Samples, str]:
 
 
 def _python(program: str) -> str:
+    env = {**environment(""), "PYTHONDONTWRITEBYTECODE": ""}  # what is installed has its bytecode, so ours must too
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, env=environment(""), stdout=subprocess.PIPE, text=True, check=True
+        [sys.executable, "-c", program], cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True, check=True
     )
     return done.stdout
