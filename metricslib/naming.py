@@ -1,6 +1,6 @@
 """A window's values under the paths that statsd gives them in Graphite, computed by statsd's arithmetic.
 
-In: a window. Out: ``(path, value)`` pairs in statsd's order: counters, timers, histograms, gauges, sets; within a kind
+In: a window. Out: paths and their values in statsd's order: counters, timers, histograms, gauges, sets; within a kind
 by first appearance. A path is a namespace, the prefix, the series' name, the statistic, the suffix, and the tags:
 ``stats.timers.shop.web1.db.query.upper_90;pool=main``. Paths are built once a series and kept.
 
@@ -11,14 +11,17 @@ import math
 import os
 import re
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain, compress
 
 from .distribution import Distribution
 from .errors import InvalidOption, InvalidType
 from .names import prefixed, sanitise
+from .series import Kind
 from .window import Window
-from .wire.graphite import number
+from .wire.graphite import Pairs, number
 
 __all__ = ["Bins", "Naming", "expanded"]
 
@@ -26,6 +29,7 @@ Bins = tuple[str, tuple[float, ...]]
 """A text that a timer's key must contain, and the exclusive upper bounds of its bins; ``inf`` may be the last."""
 
 _FEW = 1000
+_RATE = 4  # where count_ps stands behind the shares; count is the one before it
 _PERCENT = re.compile(r"_(top)?[0-9]+\Z")
 
 
@@ -42,6 +46,22 @@ def expanded(prefix: str) -> str:
     except (KeyError, IndexError, ValueError, AttributeError) as error:
         raise InvalidOption("prefix", prefix, "only {host} and {pid} may stand in braces") from error
     return sanitise(text).replace(";", "_").strip(".")
+
+
+class _Paths(dict[str, tuple[str, ...]]):
+    """By key, the paths of a series: built when they are first asked for, and kept."""
+
+    def __init__(self, build: Callable[[str], tuple[str, ...]]) -> None:
+        super().__init__()
+        self._build = build
+
+    def __missing__(self, key: str) -> tuple[str, ...]:
+        built = self[key] = self._build(key)
+        return built
+
+    def of(self, keys: Iterable[str]) -> Iterator[str]:
+        """Return all paths of these series, one after the other."""
+        return chain.from_iterable(map(self.__getitem__, keys))
 
 
 @dataclass(frozen=True)
@@ -71,9 +91,7 @@ class Naming:
     """What a daemon's own metrics are called: series under it get no prefix, and Graphite destinations add to each
     window what statsd says of itself. Empty: there are none.
     """
-    _paths: dict[str, dict[str, tuple[str, ...]]] = field(
-        default_factory=lambda: {kind: {} for kind in "cthgs"}, init=False, compare=False, repr=False
-    )
+    _paths: dict[Kind, _Paths] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         for percent in self.percentiles:
@@ -81,6 +99,11 @@ class Naming:
                 raise InvalidOption("percentiles", percent, "must be percents from -100 to 100, and not 0")
         distinct = {number(percent): percent for percent in self.percentiles}
         object.__setattr__(self, "percentiles", tuple(distinct.values()))
+        self._paths["counter"] = _Paths(self._counter_paths)
+        self._paths["timer"] = _Paths(partial(self._distribution_paths, "timers", self.timers))
+        self._paths["histogram"] = _Paths(partial(self._distribution_paths, "histograms", self.histograms))
+        self._paths["gauge"] = _Paths(self._gauge_path)
+        self._paths["unique"] = _Paths(self._set_path)
 
     @property
     def unprefixed(self) -> str:
@@ -94,7 +117,7 @@ class Naming:
             namespace = ""
         return f"{prefixed(namespace, self.own)}.{statistic}{self._suffix}"
 
-    def pairs(self, window: Window) -> list[tuple[str, float]]:
+    def pairs(self, window: Window) -> Pairs:
         """Return the window's paths and values.
 
         Statistics that are no finite numbers (a sum beyond doubles) are left out.
@@ -102,39 +125,49 @@ class Naming:
         if sum(map(len, self._paths.values())) > 2 * len(window) + _FEW:
             for known in self._paths.values():
                 known.clear()
-        # Written for speed: there may be a million pairs, and a tick must be over soon.
-        paths, interval, pairs = self._paths, window.interval, list[tuple[str, float]]()
-        append, known = pairs.append, paths["c"]
-        for key, count in window.counters.items():
-            rate_path, count_path = known.get(key) or self._remember("c", key, self._counter_paths)
-            append((rate_path, count / interval))
-            if self.flush_counts:
-                append((count_path, count))
-        for kind, distributions in (("t", window.timers), ("h", window.histograms)):
-            known = paths[kind]
-            for key, distribution in distributions.items():
-                named = known.get(key) or self._remember(kind, key, self._distribution_paths)
-                pairs += self._statistics(key, distribution, named, interval)
-        for key, value in window.gauges.items():
-            (path,) = paths["g"].get(key) or self._remember("g", key, self._gauge_path)
-            append((path, value))
-        for key, members in window.uniques.items():
-            (path,) = paths["s"].get(key) or self._remember("s", key, self._set_path)
-            append((path, len(members)))
+        # Written for speed, a column at a time: there may be a million pairs, and a tick must be over soon.
+        pairs = Pairs()
+        pairs.paths += self._paths["counter"].of(window.counters)
+        pairs.values += self._counter_values(window.counters, window.interval)
+        self._add_distributions(pairs, "timer", window)
+        self._add_distributions(pairs, "histogram", window)
+        pairs.paths += self._paths["gauge"].of(window.gauges)
+        pairs.values += window.gauges.values()
+        pairs.paths += self._paths["unique"].of(window.uniques)
+        pairs.values += map(len, window.uniques.values())
         return pairs
+
+    def _counter_values(self, counters: Mapping[str, float], interval: float) -> list[float]:
+        rates = [count / interval for count in counters.values()]
+        if not self.flush_counts:
+            return rates
+        values = rates * 2
+        values[::2], values[1::2] = rates, counters.values()
+        return values
 
     # -- statistics of timers and histograms
 
-    def _statistics(
-        self, key: str, distribution: Distribution, paths: tuple[str, ...], interval: float
-    ) -> list[tuple[str, float]]:
-        """Pair the statistics with their paths, which are in the same order; those left out have an empty path."""
-        if not distribution.count:
-            return [(path, 0) for path in paths[-2:] if path]
-        values: list[float | None] = []
+    def _add_distributions(self, pairs: Pairs, kind: Kind, window: Window) -> None:
+        known = self._paths[kind]
+        rate = 5 * len(self.percentiles) + _RATE
+        for key, distribution in window[kind].items():
+            paths: Iterable[str] = known[key]
+            if distribution.count:
+                values: Iterable[float] = self._statistics(key, distribution, window.interval)
+            else:
+                paths, values = (known[key][rate], known[key][rate - 1]), (0, 0)
+            if self.calculated or not math.isfinite(sum(values)):  # a sum is not finite if one value is not
+                chosen = [bool(path) and math.isfinite(value) for path, value in zip(paths, values, strict=True)]
+                paths, values = compress(paths, chosen), compress(values, chosen)
+            pairs.paths += paths
+            pairs.values += values
+
+    def _statistics(self, key: str, distribution: Distribution, interval: float) -> list[float]:
+        """Return all statistics in the order of their names; NaN for those of a share without samples."""
+        values: list[float] = []
         for share in distribution.shares(self.percentiles):
             if share is None:
-                values += [None] * 5
+                values += [math.nan] * 5
             else:
                 values += [share.weight, share.mean, share.boundary, share.sum, share.sum_squares]
         values += [
@@ -153,11 +186,7 @@ class Naming:
             below = distribution.below(bound)
             values.append(below - before)
             before = below
-        return [
-            (path, value)
-            for path, value in zip(paths, values, strict=False)
-            if path and value is not None and math.isfinite(value)
-        ]
+        return values
 
     def _statistic_names(self, key: str) -> Iterator[str]:
         for percent in self.percentiles:
@@ -169,13 +198,9 @@ class Naming:
             yield "histogram.bin_" + ("inf" if bound == math.inf else number(bound).replace(".", "_", 1))
 
     def _bounds(self, key: str) -> tuple[float, ...]:
-        return next((bounds for part, bounds in self.bins if part in key), ())
+        return next((bounds for part, bounds in self.bins if part in key), ()) if self.bins else ()
 
     # -- paths
-
-    def _remember(self, kind: str, key: str, build: Callable[[str, str], tuple[str, ...]]) -> tuple[str, ...]:
-        built = self._paths[kind][key] = build(kind, key)
-        return built
 
     def _path(self, namespace: str, key: str, statistic: str = "") -> str:
         name, semicolon, tags = key.partition(";")
@@ -192,16 +217,18 @@ class Naming:
     def _namespace(self, part: str) -> str:
         return ".".join(filter(None, (self.namespace, part)))
 
-    def _counter_paths(self, _kind: str, key: str) -> tuple[str, ...]:
+    def _counter_paths(self, key: str) -> tuple[str, ...]:
         if self.legacy:
-            return self._path("stats", key), self._path("stats_counts", key)
-        return tuple(self._path(self._namespace(self.counters), key, part) for part in ("rate", "count"))
+            paths = self._path("stats", key), self._path("stats_counts", key)
+        else:
+            namespace = self._namespace(self.counters)
+            paths = self._path(namespace, key, "rate"), self._path(namespace, key, "count")
+        return paths if self.flush_counts else paths[:1]
 
-    def _distribution_paths(self, kind: str, key: str) -> tuple[str, ...]:
-        """Paths of all statistics, in order, then those of ``count_ps`` and ``count`` again: what an idle one sends."""
-        part, legacy = ("timers", self.timers) if kind == "t" else ("histograms", self.histograms)
-        namespace = f"stats.{part}" if self.legacy else self._namespace(legacy)
-        names = [*self._statistic_names(key), "count_ps", "count"]
+    def _distribution_paths(self, fixed: str, part: str, key: str) -> tuple[str, ...]:
+        """Paths of all statistics, in order; those that are not wanted are empty."""
+        namespace = f"stats.{fixed}" if self.legacy else self._namespace(part)
+        names = self._statistic_names(key)
         return tuple(self._path(namespace, key, name) if self._wants(name) else "" for name in names)
 
     def _wants(self, statistic: str) -> bool:
@@ -209,8 +236,8 @@ class Naming:
             return True
         return _PERCENT.sub("_percent", statistic.partition(".")[0]) in self.calculated
 
-    def _gauge_path(self, _kind: str, key: str) -> tuple[str, ...]:
+    def _gauge_path(self, key: str) -> tuple[str, ...]:
         return (self._path("stats.gauges" if self.legacy else self._namespace(self.gauges), key),)
 
-    def _set_path(self, _kind: str, key: str) -> tuple[str, ...]:
+    def _set_path(self, key: str) -> tuple[str, ...]:
         return (self._path("stats.sets" if self.legacy else self._namespace(self.sets), key, "count"),)

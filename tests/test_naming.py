@@ -28,7 +28,7 @@ def test_the_newer_namespace_is_the_default():
             uniques={"users": frozenset("ab")},
         )
     )
-    assert pairs == [
+    assert list(pairs) == [
         ("stats.counters.hits.rate;route=u", 0.5),
         ("stats.counters.hits.count;route=u", 5),
         ("stats.timers.idle.count_ps", 0),
@@ -160,6 +160,16 @@ def test_what_is_no_finite_number_is_left_out():
     pairs = dict(Naming().pairs(window(histograms={"h": Distribution([1e200, 1e200]).freeze()})))
     assert "stats.histograms.h.sum_squares" not in pairs
     assert pairs["stats.histograms.h.upper"] == 1e200
+
+
+def test_finite_numbers_are_sent_though_their_sum_is_not():
+    """Each statistic is looked at for itself."""
+    pairs = dict(Naming().pairs(window(timers={"t": Distribution([1.7e308]).freeze()})))
+    assert {*Naming().pairs(window(timers={"t": TIMER})).paths} - pairs.keys() == {
+        "stats.timers.t.sum_squares_90",
+        "stats.timers.t.sum_squares",
+    }
+    assert pairs["stats.timers.t.sum"] == pairs["stats.timers.t.upper_90"] == 1.7e308
 
 
 def test_paths_are_forgotten_with_their_series():

@@ -6,6 +6,7 @@ from ..clock import SYSTEM_CLOCK, Clock
 from ..naming import Naming
 from ..window import Cut
 from ..wire import graphite
+from ..wire.graphite import Pairs
 from . import lines
 from .carriers import Carrier
 from .deadline import Deadline
@@ -13,10 +14,7 @@ from .destination import Options, Undelivered
 from .graphite_stats import GraphiteStats
 from .spool import Batch
 
-__all__ = ["Encoder", "GraphiteDestination", "Pairs"]
-
-Pairs = Sequence[tuple[str, float]]
-"""Paths and their values."""
+__all__ = ["Encoder", "GraphiteDestination"]
 
 
 class Encoder:

@@ -18,6 +18,7 @@ from collections import deque
 
 from ..clock import Clock
 from ..naming import Naming
+from ..wire.graphite import Pairs
 
 __all__ = ["GraphiteStats"]
 
@@ -41,21 +42,22 @@ class GraphiteStats:
         """A delivery failed."""
         self._last_exception = round(self._clock.time())
 
-    def pairs(self, naming: Naming, series: int, processing: float, calculation: float) -> list[tuple[str, float]]:
+    def pairs(self, naming: Naming, series: int, processing: float, calculation: float) -> Pairs:
         """Return paths and values for the end of a window with so many series. Times are in seconds."""
         fresh = [self._fresh.popleft() for _ in range(len(self._fresh))]
         if fresh:
             self._shown = sum(seconds for seconds, _ in fresh), sum(length for _, length in fresh)
         seconds, length = self._shown
-        return [
-            (naming.own_path("numStats"), series),
-            (naming.own_path("graphiteStats.calculationtime"), _milliseconds(calculation)),
-            (naming.own_path("processing_time"), _milliseconds(processing)),
-            (naming.own_path("graphiteStats.last_exception"), self._last_exception),
-            (naming.own_path("graphiteStats.last_flush"), self._last_flush),
-            (naming.own_path("graphiteStats.flush_time"), _milliseconds(seconds)),
-            (naming.own_path("graphiteStats.flush_length"), length),
-        ]
+        own = {
+            "numStats": series,
+            "graphiteStats.calculationtime": _milliseconds(calculation),
+            "processing_time": _milliseconds(processing),
+            "graphiteStats.last_exception": self._last_exception,
+            "graphiteStats.last_flush": self._last_flush,
+            "graphiteStats.flush_time": _milliseconds(seconds),
+            "graphiteStats.flush_length": length,
+        }
+        return Pairs([naming.own_path(name) for name in own], [*own.values()])
 
 
 def _milliseconds(seconds: float) -> int:

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from ..window import Cut
-from ..wire.graphite import Point
+from ..wire.graphite import Pairs, Point
 from . import lines
 from .deadline import Deadline
-from .graphite import Encoder, GraphiteDestination, Pairs
+from .graphite import Encoder, GraphiteDestination
 from .hashing import Ring
 from .spool import Batch
 
@@ -21,7 +21,6 @@ __all__ = ["HashedNode", "Shares"]
 
 Whole = TypeVar("Whole")
 Share = TypeVar("Share")
-Item = TypeVar("Item", tuple[str, float], Point)
 
 _RELAYED = 200_000
 """How many paths are remembered with their nodes, beside twice those of the largest window."""
@@ -34,7 +33,7 @@ class Shares:
         self._owners = _Owners(ring)
         self._nodes = nodes
         self._cuts: _Splits[Cut, bytes] = _Splits(lambda cut: encoder.encode(cut, self._split_pairs))
-        self._points: _Splits[Sequence[Point], list[Point]] = _Splits(self._split)
+        self._points: _Splits[Sequence[Point], list[Point]] = _Splits(self._split_points)
 
     def take(self, cut: Cut, place: int) -> bytes:
         """Return a node's share of ``cut``, as lines."""
@@ -44,19 +43,25 @@ class Shares:
         """Return the points that a node keeps."""
         return self._points.take(points, place)
 
-    def _split_pairs(self, pairs: Pairs) -> list[list[tuple[str, float]]]:
+    def _split_pairs(self, pairs: Pairs) -> list[Pairs]:
+        """Return what each node gets."""
         self._owners.make_room(len(pairs))
-        return self._split(pairs)
-
-    def _split(self, whole: Iterable[Item]) -> list[list[Item]]:
-        """Return what each node gets, of pairs or points: what begins with a path."""
         # Written for speed, as naming and encoding are.
-        shares: list[list[Item]] = [[] for _ in range(self._nodes)]
-        appends = [share.append for share in shares]
+        shares = [Pairs() for _ in range(self._nodes)]
+        appends = [(share.paths.append, share.values.append) for share in shares]
         owners = self._owners
-        for item in whole:
-            for place in owners[item[0]]:
-                appends[place](item)
+        for path, value in pairs:
+            for place in owners[path]:
+                append_path, append_value = appends[place]
+                append_path(path)
+                append_value(value)
+        return shares
+
+    def _split_points(self, points: Iterable[Point]) -> list[list[Point]]:
+        shares: list[list[Point]] = [[] for _ in range(self._nodes)]
+        for point in points:
+            for place in self._owners[point[0]]:
+                shares[place].append(point)
         return shares
 
 

@@ -7,7 +7,7 @@ import subprocess
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metricslib.wire.graphite import decode, encode, encode_points, number
+from metricslib.wire.graphite import Pairs, decode, encode, encode_points, number
 
 NUMBERS = st.one_of(st.floats(allow_nan=False, allow_infinity=False), st.integers(-(2**53), 2**53))
 
@@ -30,8 +30,8 @@ def test_numbers_are_written_as_javascript_writes_them(need):
 
 def test_a_line_is_path_value_timestamp():
     """One line a value, in the order given, all with the window's stamp."""
-    assert encode([("a.b;c=d", 5.0), ("e", 0.25)], 1234) == b"a.b;c=d 5 1234\ne 0.25 1234\n"
-    assert encode([], 1234) == b""
+    assert encode(Pairs(["a.b;c=d", "e"], [5.0, 0.25]), 1234) == b"a.b;c=d 5 1234\ne 0.25 1234\n"
+    assert encode(Pairs(), 1234) == b""
 
 
 def test_points_have_stamps_of_their_own():
