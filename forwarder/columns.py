@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 __all__ = ["Columns", "columns"]
 
-_EVENT = b"_e{"
 _SHAPE = b":|\n"
 _ALL_ELSE = bytes(sorted(set(range(256)) - set(_SHAPE)))
+_NUMERIC = b"0123456789."
 _ONE_SEPARATOR = bytes.maketrans(b"|\n", b"::")
 _LARGEST = 1e15
 """Below it, all digits of a whole number count, and its square is finite."""
@@ -32,7 +32,7 @@ def columns(lines: bytes) -> Columns | None:
     exponent.
     """
     shape = lines.translate(None, _ALL_ELSE)
-    if shape + b"\n" != _SHAPE * (len(shape) // len(_SHAPE) + 1) or _EVENT in lines:
+    if shape + b"\n" != _SHAPE * (len(shape) // len(_SHAPE) + 1) or b"{" in lines:  # an event may look like a metric
         return None
     fields = lines.translate(_ONE_SEPARATOR).decode("utf-8", "replace").split(":")
     numbers = _numbers(fields[1::3])
@@ -40,12 +40,11 @@ def columns(lines: bytes) -> Columns | None:
 
 
 def _numbers(texts: list[str]) -> list[float] | None:
-    digits = "".join(texts).replace(".", "")
-    if not (digits.isascii() and digits.isdecimal()):
+    if "".join(texts).encode().translate(None, _NUMERIC):
         return None
     numbers: list[float]
     try:
-        numbers = json.loads(f"[{','.join(texts)}]")  # three times as fast as float()
+        numbers = json.loads(f"[{','.join(texts)}]")  # whole numbers: three times as fast as float()
     except ValueError:  # there is one as 05, or .5
         try:
             numbers = list(map(float, texts))

@@ -75,7 +75,9 @@ class IntakeInPython:
 
     def feed(self, chunks: Sequence[bytes]) -> None:
         """Take datagrams, or blocks of whole lines. Never raises for what is in them; what is no UTF-8 is replaced."""
-        lines = b"\n".join(chunks).replace(b"\r\n", b"\n")
+        lines = b"\n".join(chunks)
+        if b"\r" in lines:
+            lines = lines.replace(b"\r\n", b"\n")
         plain = columns(lines)
         with self._lock:
             if self._keys.sweep():

@@ -49,14 +49,17 @@ class Waiting:
         self._by_type = {letter: _Numbers(partial(self._find, kind)) for letter, kind in _TYPES.items()}
 
     def _find(self, kind: Kind, written: str) -> list[float]:
+        if len(written) > LONGEST_KEY:
+            raise KeyError(written)
         key = self._keys.find(kind, written)
         return self.refused[self._keys.refusal(kind, written)] if key is None else self.by_series[kind][key]
 
     def put(self, plain: Columns) -> bool:
         """Let numbers wait; return False, and do nothing, if not all are for series that take numbers."""
-        if not _TYPES.keys() >= set(plain.types) or max(map(len, plain.keys)) > LONGEST_KEY:
+        try:
+            lists = list(map(dict.__getitem__, map(self._by_type.__getitem__, plain.types), plain.keys))
+        except KeyError:
             return False
-        lists = map(dict.__getitem__, map(self._by_type.__getitem__, plain.types), plain.keys)
         deque(map(list.append, lists, plain.numbers), maxlen=0)  # goes through them all
         self.count += len(plain.numbers)
         if max(map(len, self._by_type.values())) > self._keys.limit:
