@@ -40,7 +40,8 @@ def columns(lines: bytes) -> Columns | None:
 
 
 def _numbers(texts: list[str]) -> list[float] | None:
-    if "".join(texts).encode().translate(None, _NUMERIC):
+    characters = "".join(texts).encode()
+    if not characters or characters.translate(None, _NUMERIC):
         return None
     numbers: list[float]
     try:
@@ -50,4 +51,5 @@ def _numbers(texts: list[str]) -> list[float] | None:
             numbers = list(map(float, texts))
         except ValueError:  # there is one with no digit, or with two points
             return None
-    return numbers if max(numbers) < _LARGEST else None
+    # They are not negative, so their sum, which is quicker to tell, bounds the largest.
+    return numbers if sum(numbers) < _LARGEST or max(numbers) < _LARGEST else None

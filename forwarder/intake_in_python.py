@@ -137,11 +137,10 @@ class IntakeInPython:
         """Take plain lines, and return whether all of them were plain indeed."""
         if not self._interval.put(plain):
             return False
-        refused = 0
-        for cause, numbers in self._interval.waiting.refused.items():
+        refused, waiting = 0, self._interval.waiting
+        for cause, numbers in waiting.taken(waiting.refused):
             self._dropped[cause] += len(numbers)
             refused += len(numbers)
-            numbers.clear()
         self._lines += len(plain.numbers)
         self._aggregated += len(plain.numbers) - refused
         return True

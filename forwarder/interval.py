@@ -98,29 +98,25 @@ class Interval:
         return taken
 
     def _make_room(self) -> None:
+        # Samples cost more to add, and the less the more of a series are added at once: they wait for longer.
         if self.waiting.count > _BUFFERED:
             self.settle()
-            self._fold()
+            if self.waiting.count > _BUFFERED * 3 // 4:
+                self._fold()
 
     def settle(self) -> None:
         """Add what waits for counters and gauges."""
-        for key, numbers in self.waiting.by_series["counter"].items():
-            if numbers:
-                self._count(key, numbers)
-                numbers.clear()
-        for key, numbers in self.waiting.by_series["gauge"].items():
-            if numbers:
-                self.gauges[key] = GaugeChange(float(numbers[-1]))
-                numbers.clear()
+        waiting = self.waiting
+        for key, numbers in waiting.taken(waiting.by_series["counter"]):
+            self._count(key, numbers)
+        for key, numbers in waiting.taken(waiting.by_series["gauge"]):
+            self.gauges[key] = GaugeChange(float(numbers[-1]))
 
     def _fold(self) -> None:
         """Add the samples that wait."""
         for kind in _DISTRIBUTIONS:
-            for key, numbers in self.waiting.by_series[kind].items():
-                if numbers:
-                    self._distribution(kind, key).extend(list(map(float, numbers)))
-                    numbers.clear()
-        self.waiting.count = 0
+            for key, numbers in self.waiting.taken(self.waiting.by_series[kind]):
+                self._distribution(kind, key).extend(list(map(float, numbers)))
 
     def aggregates(self) -> Aggregates:
         """Return everything. Nothing may be added any more."""

@@ -4,7 +4,7 @@ In: columns of lines. Out: for each series a list of its numbers. Nothing here i
 """
 
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 from metricslib.series import Kind
@@ -65,3 +65,11 @@ class Waiting:
         if max(map(len, self._by_type.values())) > self._keys.limit:
             self.ask_again()  # there may be ever new spellings, of series over a cap
         return True
+
+    def taken(self, lists: Mapping[str, list[float]]) -> Iterator[tuple[str, list[float]]]:
+        """Go through those of ``lists`` in which numbers wait. Once the next is asked for, they wait no more."""
+        for key, numbers in lists.items():
+            if numbers:
+                yield key, numbers
+                self.count -= len(numbers)
+                numbers.clear()

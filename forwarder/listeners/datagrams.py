@@ -83,7 +83,7 @@ class DatagramListener(Listener):
                 self._failed("recv_error", f"reading {self._address} failed")
                 failed = True
                 break
-            datagram = bytes(self._buffer[:size])
+            datagram = self._buffer[:size].tobytes()
             if size > len(self._buffer):
                 datagram = datagram[: datagram.rfind(b"\n") + 1]
                 self._sink.drop("truncated")
