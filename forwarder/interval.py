@@ -20,6 +20,7 @@ Changes = tuple[tuple[str, GaugeChange], ...]
 
 _WHOLE = 2.0**53
 _BUFFERED = 1 << 16
+_BUFFERED_A_SERIES = 2
 _DISTRIBUTIONS: tuple[Kind, ...] = ("timer", "histogram")
 
 
@@ -98,10 +99,11 @@ class Interval:
         return taken
 
     def _make_room(self) -> None:
-        # Samples cost more to add, and the less the more of a series are added at once: they wait for longer.
-        if self.waiting.count > _BUFFERED:
+        # To add one number of a series costs nearly what it costs to add many. Samples cost most, so they wait longer.
+        room = _BUFFERED + _BUFFERED_A_SERIES * self.waiting.series
+        if self.waiting.count > room:
             self.settle()
-            if self.waiting.count > _BUFFERED * 3 // 4:
+            if self.waiting.count > room * 3 // 4:
                 self._fold()
 
     def settle(self) -> None:

@@ -44,6 +44,11 @@ class Waiting:
         """How many numbers wait."""
         self.ask_again()
 
+    @property
+    def series(self) -> int:
+        """How many series there are."""
+        return sum(map(len, self.by_series.values()))
+
     def ask_again(self) -> None:
         """Forget which series keys mean."""
         self._by_type = {letter: _Numbers(partial(self._find, kind)) for letter, kind in _TYPES.items()}
