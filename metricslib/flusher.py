@@ -190,7 +190,8 @@ class Flusher:
         """Send the open interval, wait at most ``timeout`` seconds for its delivery, and end.
 
         Returns whether nothing was lost. What was not delivered stays in the spool directory for the next start;
-        without one it is dropped, cause ``shutdown``. The registry goes on measuring, and may be started again.
+        without one it is dropped, cause ``shutdown``. Putting the interval there waits for no network; it has two
+        seconds, however short ``timeout`` is. The registry goes on measuring, and may be started again.
         """
         deadline = Deadline(timeout)
         thread, self._thread = self._thread, None
@@ -202,7 +203,7 @@ class Flusher:
         self._stopping = True
         self._bell.put(None)
         if thread is not threading.current_thread():
-            thread.join(timeout)
+            thread.join(max(timeout, EXIT_DEADLINE))
         kept = self._couriers.stop(deadline)
         if self._own:
             self._safely("own metrics", lambda: self.registry.remove_source(self._own_metrics))

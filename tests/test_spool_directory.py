@@ -74,6 +74,22 @@ def test_a_stop_in_an_outage_drops_nothing(registry: Registry, clock: ManualCloc
     peer.close()
 
 
+def test_a_deadline_is_for_delivery_and_not_for_what_comes_before_it(
+    registry: Registry, clock: ManualClock, tmp_path: Path
+):
+    """A call that was interrupted holds up the last cut for a moment: it is on disk though nobody waits that long."""
+    registry.counter("a").inc(3)
+    url = f"graphite://127.0.0.1:{free_port()}?timeout=1s"
+    flusher = Flusher(registry, url, own="", spool=tmp_path)
+    flusher.start()
+    with registry.counter("a")._lock:  # as in a signal handler in the middle of a fold
+        assert flusher.stop(timeout=0.01)
+    second = Flusher(Registry(clock=clock), url, own="", spool=tmp_path)
+    second.start()
+    assert second.status().destinations[0].waiting_points == 2
+    second.stop(0.01)
+
+
 def test_kill_9_loses_no_interval_that_has_ended(tmp_path: Path):
     """Of an outage of any length; the next process with the directory sends it all."""
     port = free_port()
