@@ -61,14 +61,14 @@ class Waiting:
 
     def put(self, plain: Columns) -> bool:
         """Let numbers wait; return False, and do nothing, if not all are for series that take numbers."""
+        if max(map(len, self._by_type.values())) > self._keys.limit:
+            self.ask_again()  # there may be ever new spellings, of series over a cap
         try:
             lists = list(map(dict.__getitem__, map(self._by_type.__getitem__, plain.types), plain.keys))
         except KeyError:
             return False
         deque(map(list.append, lists, plain.numbers), maxlen=0)  # goes through them all
         self.count += len(plain.numbers)
-        if max(map(len, self._by_type.values())) > self._keys.limit:
-            self.ask_again()  # there may be ever new spellings, of series over a cap
         return True
 
     def taken(self, lists: Mapping[str, list[float]]) -> Iterator[tuple[str, list[float]]]:

@@ -8,6 +8,7 @@ from forwarder.columns import Columns, columns
 from forwarder.keys import Keys
 from forwarder.parser import KINDS, parse
 from forwarder.waiting import Waiting
+from metricslib.series import drop
 
 FIELDS = st.one_of(st.sampled_from(["a", "1", "0.5", "5.", ".5", "007", "c", "ms", "g", ""]), st.text(max_size=4))
 PLAIN = st.builds("{}:{}|{}".format, FIELDS, st.sampled_from(["1", "25", "0.5", "1.50", "12345"]), FIELDS)
@@ -52,11 +53,23 @@ def test_other_numbers_are_for_the_parser(value):
     assert columns(f"a:1|c\na:{value}|c".encode()) is None
 
 
-def test_ever_new_spellings_are_not_all_remembered(registry):
-    """Of keys over a cap there may be any number; the numbers go where they belong all the same."""
+@pytest.mark.parametrize("then", ["", "\nu:1|s", "\n%s:1|c" % ("k" * 5000)])
+def test_ever_new_spellings_are_not_all_remembered(registry, then):
+    """Of keys over a cap there may be any number, also beside lines of another kind; no more than a batch is kept."""
     registry = type(registry)(clock=registry.clock, max_series=1)
     waiting = Waiting(Keys(registry, 4))
     for number in range(50):
-        assert waiting.put(columns(b"a%d:1|c" % number))
-        assert sum(map(len, waiting._by_type.values())) <= 4
-    assert waiting.by_series["counter"] == {"a0": [1], "overflow": [1] * 49}
+        assert waiting.put(columns(f"a{number}:1|c{then}".encode())) == (not then)
+        assert sum(map(len, waiting._by_type.values())) <= 4 + 1
+    assert waiting.by_series["counter"] == ({"a0": [], "overflow": []} if then else {"a0": [1], "overflow": [1] * 49})
+
+
+def test_what_waits_is_counted(registry):
+    """Numbers of refused series too, until each was taken once."""
+    waiting = Waiting(Keys(type(registry)(clock=registry.clock, filters=[drop("no")]), 4))
+    assert waiting.put(columns(b"a:1|c\na:2|c\nt:3|ms\nno:4|c"))
+    assert (waiting.count, waiting.series) == (4, 2)
+    taken = [waiting.by_series["counter"], waiting.refused, waiting.by_series["counter"], waiting.by_series["timer"]]
+    found = [[(key, list(numbers)) for key, numbers in waiting.taken(lists)] for lists in taken]
+    assert found == [[("a", [1, 2])], [("filtered", [4])], [], [("t", [3])]]
+    assert waiting.count == 0

@@ -83,6 +83,19 @@ def test_a_given_socket_is_left_as_it_is(heard):
     assert len(heard.lines) < 100
 
 
+def test_what_waits_is_handed_over_in_batches(heard):
+    """No more at once when they are 32 KiB, and no less when nothing else is there."""
+    listener = UdpListener("127.0.0.1", 0, heard)
+    listener.bind()
+    with sender(listener) as sock:
+        for _ in range(40):
+            sock.send(b"x" * 1000)
+    listener.start()
+    assert listener.stop(5.0)
+    assert len(heard.chunks) == 40
+    assert heard.events == ["feed"] * 2
+
+
 def test_the_longest_datagram_is_whole(listen, heard):
     """65,507 bytes are the most that IPv4 carries."""
     datagram = b"x" * 65_507
