@@ -136,7 +136,7 @@ class Interval:
 
     def _count(self, key: str, numbers: list[float]) -> None:
         before, added = self.counters.get(key, 0), sum(numbers)
-        if isinstance(added, int):
+        if isinstance(before, int) and isinstance(added, int):
             self.counters[key] = total(before, added)
         else:
             self.fractional = True

@@ -79,6 +79,13 @@ def test_fractions_are_added_in_order(intake):
     assert intake.collect().counters == {"a": 0.1 + 1 + 1 + 1}
 
 
+def test_whole_numbers_are_added_to_a_fraction_one_by_one(intake):
+    """Whatever else came in between: their sum, added at once, would come out as 33.255."""
+    for chunk in (b"a:0.255|c", b"u:x|s\nb:1|c|@0.1", b"\n".join([b"a:1|c"] * 33)):
+        intake.feed([chunk])
+    assert intake.collect().counters == {"a": 33.254999999999995, "b": 10}
+
+
 def test_whole_numbers_are_ints(intake):
     """Their sum is exact, also with a rate, and does not remember fractions of an earlier interval."""
     intake.feed([b"a:0.5|c"])
