@@ -1,8 +1,9 @@
-/* The type Samples: the twin of samples.py over _sketch.h. A part of _speedups.c. */
+/* The type Samples: the twin of samples.py over _sketch.h and _ranks.h. A part of _speedups.c. */
 
 #ifndef METRICSLIB_SAMPLES_H
 #define METRICSLIB_SAMPLES_H
 
+#include "_ranks.h"
 #include "_speedups.h"
 #include <structmember.h>
 
@@ -176,10 +177,10 @@ static PyObject *samples_get_exact(Samples *self, void *Py_UNUSED(closure)) {
     return PyBool_FromLong(!self->sketch.buckets);
 }
 
-static PyObject *floats(const double *values, uint32_t n) {
+static PyObject *list_of(const double *values, uint32_t n, int whole) {
     PyObject *list = PyList_New(n);
     for (uint32_t i = 0; list && i < n; i++) {
-        PyObject *value = PyFloat_FromDouble(values[i]);
+        PyObject *value = whole ? PyLong_FromDouble(values[i]) : PyFloat_FromDouble(values[i]);
         if (!value)
             Py_CLEAR(list);
         else
@@ -189,13 +190,13 @@ static PyObject *floats(const double *values, uint32_t n) {
 }
 
 static PyObject *samples_get_samples(Samples *self, void *Py_UNUSED(closure)) {
-    return floats(self->sketch.samples, self->sketch.n);
+    return list_of(self->sketch.samples, self->sketch.n, 0);
 }
 
 static PyObject *samples_get_weights(Samples *self, void *Py_UNUSED(closure)) {
     if (!self->sketch.weights)
         Py_RETURN_NONE;
-    return floats(self->sketch.weights, self->sketch.n);
+    return list_of(self->sketch.weights, self->sketch.n, 0);
 }
 
 static PyObject *samples_get_buckets(Samples *self, void *Py_UNUSED(closure)) {
@@ -228,41 +229,74 @@ static PyObject *samples_get_unit(Samples *self, void *Py_UNUSED(closure)) {
     return weight_object(&self->sketch, self->sketch.unit);
 }
 
-/* Keys in their order, to be freed; NULL with an exception. */
-static int16_t *sorted_keys(const sketch *s) {
-    int16_t *keys = malloc((s->buckets->used + 1) * sizeof *keys);
-    if (!keys)
-        return (void *)PyErr_NoMemory();
-    sketch_sorted_keys(s->buckets, keys);
-    return keys;
-}
-
 static PyObject *samples_sorted(Samples *self, PyObject *Py_UNUSED(ignored)) {
     const sketch *s = &self->sketch;
-    uint32_t n = s->buckets ? s->buckets->used : s->n;
-    int16_t *keys = NULL;
-    PyObject *values = PyList_New(n), *weights = PyList_New(n);
-    if (!values || !weights || (s->buckets && !(keys = sorted_keys(s))))
-        goto fail;
-    for (uint32_t i = 0; i < n; i++) {
-        double weight = keys ? s->buckets->weights[sketch_place(s->buckets, keys[i])] : s->weights ? s->weights[i] : 1;
-        PyObject *value = PyFloat_FromDouble(keys ? sketch_middle(s, keys[i]) : s->samples[i]);
-        PyObject *weigh = weight_object(s, weight);
-        if (!value || !weigh) {
-            Py_XDECREF(value);
-            Py_XDECREF(weigh);
-            goto fail;
-        }
-        PyList_SET_ITEM(values, i, value);
-        PyList_SET_ITEM(weights, i, weigh);
+    uint32_t n = sketch_size(s);
+    double *values = malloc((2 * (size_t)n + 1) * sizeof *values);
+    PyObject *result;
+    if (!values || sketch_sorted(s, values, values + n) < 0)
+        result = PyErr_NoMemory();
+    else
+        result = Py_BuildValue("NN", list_of(values, n, 0), list_of(values + n, n, all_unit(s)));
+    free(values);
+    return result;
+}
+
+static PyObject *samples_common_weight(Samples *self, PyObject *Py_UNUSED(ignored)) {
+    return weight_object(&self->sketch, sketch_common_weight(&self->sketch));
+}
+
+static PyObject *samples_get_mean(Samples *self, void *Py_UNUSED(closure)) {
+    return PyFloat_FromDouble(sketch_mean(&self->sketch));
+}
+
+static PyObject *samples_get_std(Samples *self, void *Py_UNUSED(closure)) {
+    return PyFloat_FromDouble(sketch_std(&self->sketch));
+}
+
+static PyObject *samples_get_median(Samples *self, void *Py_UNUSED(closure)) {
+    sketch_ranks ranks;
+    double median;
+    if (!sketch_size(&self->sketch))
+        return PyFloat_FromDouble(NAN);
+    if (sketch_rank(&self->sketch, &ranks) < 0)
+        return PyErr_NoMemory();
+    median = sketch_median(&ranks);
+    free(ranks.values);
+    return PyFloat_FromDouble(median);
+}
+
+static PyObject *share_row(const sketch *s, const sketch_ranks *ranks, PyObject *percent) {
+    sketch_share share;
+    double number = PyFloat_AsDouble(percent), lines;
+    if (number == -1.0 && PyErr_Occurred())
+        return NULL;
+    if (!isfinite(lines = sketch_lines(ranks, number)))
+        return PyLong_FromDouble(lines); /* which raises what math.floor() does */
+    if (!sketch_share_of(s, ranks, number, lines, &share))
+        Py_RETURN_NONE;
+    return Py_BuildValue("Nddd", weight_object(s, share.weight), share.boundary, share.sum, share.sum_squares);
+}
+
+static PyObject *samples_shares(Samples *self, PyObject *percents) {
+    const sketch *s = &self->sketch;
+    sketch_ranks ranks = {0};
+    PyObject *fast = PySequence_Fast(percents, "percents must be a sequence");
+    PyObject *rows = fast ? PyList_New(PySequence_Fast_GET_SIZE(fast)) : NULL;
+    if (rows && s->count && sketch_rank(s, &ranks) < 0) {
+        PyErr_NoMemory();
+        Py_CLEAR(rows);
     }
-    free(keys);
-    return Py_BuildValue("NN", values, weights);
-fail:
-    free(keys);
-    Py_XDECREF(values);
-    Py_XDECREF(weights);
-    return NULL;
+    for (Py_ssize_t i = 0; rows && i < PyList_GET_SIZE(rows); i++) {
+        PyObject *row = s->count ? share_row(s, &ranks, PySequence_Fast_GET_ITEM(fast, i)) : Py_NewRef(Py_None);
+        if (!row)
+            Py_CLEAR(rows);
+        else
+            PyList_SET_ITEM(rows, i, row);
+    }
+    free(ranks.values);
+    Py_XDECREF(fast);
+    return rows;
 }
 
 PyDoc_STRVAR(samples_powers_doc, "powers($self)\n--\n\nReturn the weight of the samples in (2**(p-1), 2**p] by p.");
@@ -270,12 +304,12 @@ PyDoc_STRVAR(samples_powers_doc, "powers($self)\n--\n\nReturn the weight of the 
 static PyObject *samples_powers(Samples *self, PyObject *Py_UNUSED(ignored)) {
     enum { POWERS = SKETCH_MAX_POWER - SKETCH_MIN_POWER + 1 };
     const sketch *s = &self->sketch;
-    uint32_t n = s->buckets ? s->buckets->used : s->n;
+    uint32_t n = sketch_size(s);
     int16_t *keys = NULL;
     double powers[POWERS] = {0};
     PyObject *dict;
-    if (s->buckets && !(keys = sorted_keys(s)))
-        return NULL;
+    if (s->buckets && !(keys = sketch_keys(s->buckets)))
+        return PyErr_NoMemory();
     for (uint32_t i = 0; i < n; i++) {
         int key = keys ? keys[i] : sketch_key(s->samples[i]);
         powers[sketch_power(key) - SKETCH_MIN_POWER] +=
@@ -305,11 +339,16 @@ static PyMethodDef samples_methods[] = {
     {"freeze", (PyCFunction)samples_freeze, METH_NOARGS, samples_freeze_doc},
     {"powers", (PyCFunction)samples_powers, METH_NOARGS, samples_powers_doc},
     {"_sorted", (PyCFunction)samples_sorted, METH_NOARGS, NULL},
+    {"_common_weight", (PyCFunction)samples_common_weight, METH_NOARGS, NULL},
+    {"_shares", (PyCFunction)samples_shares, METH_O, NULL},
     {0},
 };
 
 static PyGetSetDef samples_getset[] = {
     {"count", (getter)samples_get_count, NULL, NULL, NULL},
+    {"mean", (getter)samples_get_mean, NULL, "The arithmetic mean; NaN when empty.", NULL},
+    {"std", (getter)samples_get_std, NULL, "The population's standard deviation.", NULL},
+    {"median", (getter)samples_get_median, NULL, "The middle sample, or the mean of the middle two.", NULL},
     {"exact", (getter)samples_get_exact, NULL, "Whether every sample is still kept as it was.", NULL},
     {"_samples", (getter)samples_get_samples, NULL, NULL, NULL},
     {"_weights", (getter)samples_get_weights, NULL, NULL, NULL},

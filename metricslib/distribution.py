@@ -13,9 +13,6 @@ read again after a restart is read like any other (:class:`Restored`).
 import math
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
-from functools import reduce
-from itertools import accumulate
-from operator import add, mul
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .samples import EXACT, Samples, SamplesInPython
@@ -53,36 +50,6 @@ class Readable(_Stored):
         kept = f"{len(self._samples)} samples" if self.exact else f"sketch of {len(self._buckets or ())} buckets"
         return f"<Distribution {kept}, count {self.count:g}>"
 
-    @property
-    def mean(self) -> float:
-        """The arithmetic mean; NaN when empty."""
-        return self.sum / self.count if self.count else math.nan
-
-    @property
-    def std(self) -> float:
-        """The population's standard deviation; from the differences while exact, from the sums when sketched."""
-        if not self.count:
-            return math.nan
-        mean = self.mean
-        if not self.exact:
-            return math.sqrt(max(0.0, self.sum_squares / self.count - mean * mean))
-        squares = [(value - mean) * (value - mean) for value in self._samples]
-        weights = self._weights
-        return math.sqrt(reduce(add, squares if weights is None else map(mul, squares, weights)) / self.count)
-
-    @property
-    def median(self) -> float:
-        """The middle sample, or the mean of the middle two; NaN when empty."""
-        values, numbers, _ = self._ranked()
-        if not values:
-            return math.nan
-        reached = list(accumulate(numbers))
-        half = reached[-1] / 2
-        middle = bisect_left(reached, half)
-        if reached[middle] == half:
-            return (values[middle] + values[middle + 1]) / 2
-        return values[middle]
-
     def percentile(self, percent: float) -> float:
         """Return the boundary of the smallest ``percent`` percent of the samples; NaN when there is none."""
         (share,) = self.shares((percent,))
@@ -95,37 +62,7 @@ class Readable(_Stored):
         none. A single sample is in every share. Where all samples weigh the same, n is their number, otherwise the sum
         of the weights.
         """
-        if not self.count or not percents:
-            return [None] * len(percents)
-        values, numbers, unit = self._ranked()
-        reached = list(accumulate(numbers))
-        sums = list(accumulate(map(mul, values, numbers)))
-        squares = list(accumulate([value * value * number for value, number in zip(values, numbers, strict=True)]))
-        whole = reached[-1]
-
-        def smallest(lines: float) -> tuple[float, float]:
-            """Sum and sum of squares over the smallest ``lines`` samples; the last value may count in part."""
-            if lines <= 0:
-                return 0, 0
-            last = min(bisect_left(reached, lines), len(reached) - 1)
-            over = max(0, reached[last] - lines)
-            return sums[last] - over * values[last], squares[last] - over * values[last] * values[last]
-
-        def share(percent: float) -> Share | None:
-            lines = math.floor(abs(percent) / 100 * whole + 0.5) if whole != 1 else 1
-            if lines == 0:
-                return None
-            if lines >= whole:
-                return Share(self.count, self.max if percent > 0 else self.min, self.sum, self.sum_squares)
-            if percent > 0:
-                low_sum, low_squares = smallest(lines)
-                return Share(lines * unit, values[bisect_left(reached, lines)], low_sum * unit, low_squares * unit)
-            rest = whole - lines
-            low_sum, low_squares = smallest(rest)
-            boundary = values[min(bisect_left(reached, rest + 1), len(values) - 1)]
-            return Share(lines * unit, boundary, (sums[-1] - low_sum) * unit, (squares[-1] - low_squares) * unit)
-
-        return [share(percent) for percent in percents]
+        return [row and Share(*row) for row in self._shares(percents)]
 
     def below(self, bound: float) -> float:
         """Return the weight of all samples less than ``bound`` (within a bucket's width of it when sketched)."""
@@ -162,24 +99,6 @@ class Readable(_Stored):
             return {"limit": self.limit, "samples": self._samples, "weights": self._weights}
         names = ("limit", "count", "sum", "sum_squares", "min", "max")
         return {**{name: getattr(self, name) for name in names}, "unit": self._unit, "buckets": self._buckets}
-
-    def _common_weight(self) -> float:
-        """The weight that all samples share, or 0."""
-        if not self.exact:
-            return self._unit or 0
-        weights = self._weights
-        if weights is None:
-            return 1
-        return weights[0] if len(set(weights)) == 1 else 0
-
-    def _ranked(self) -> tuple[Sequence[float], Sequence[float], float]:
-        """Values, smallest first, how many samples each stands for, and what one sample weighs.
-
-        Whole numbers where all weigh the same, for sums of weights like 1/0.3 miss the ranks by a rounding error.
-        """
-        values, weights = self._sorted()
-        unit = self._common_weight() or 1
-        return values, weights if unit == 1 else [round(weight / unit) for weight in weights], unit
 
 
 class Distribution(Readable, Samples):

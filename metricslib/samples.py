@@ -1,14 +1,15 @@
 """What a distribution stores: every sample while they are few, a log-linear sketch once they are many.
 
-In: samples with weights, one at a time or in batches, or another distribution's. The reading side is
-:mod:`~.distribution`. Sums run in the order in which samples came, or, while they are kept, over the sorted samples,
-smallest first; the C twin in ``_samples.h`` does the same operations in the same order.
+In: samples with weights, one at a time or in batches, or another distribution's. Out: what every tick asks of them. The
+rest of the reading side is :mod:`~.distribution`. Sums run in the order in which samples came, or, while they are kept,
+over the sorted samples, smallest first; the C twin in ``_samples.h`` does the same operations in the same order.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from functools import reduce
-from itertools import repeat
+from itertools import accumulate, repeat
 from operator import add, mul
 from typing import TYPE_CHECKING, Self
 
@@ -17,6 +18,9 @@ from .buckets import bucket, bucket_counts, bucket_middle, bucket_power
 from .twins import load
 
 __all__ = ["EXACT", "Samples", "SamplesInPython"]
+
+Row = tuple[float, float, float, float]
+"""Weight, boundary, sum and sum of squares of a share of the samples."""
 
 EXACT = 256
 """How many samples a distribution keeps as they are before it becomes a sketch."""
@@ -184,6 +188,86 @@ class Samples:
         keys = sorted(self._buckets)
         values = [min(max(bucket_middle(key), self.min), self.max) for key in keys]
         return values, [self._buckets[key] for key in keys]
+
+    def _common_weight(self) -> float:
+        """The weight that all samples share, or 0."""
+        if not self.exact:
+            return self._unit or 0
+        weights = self._weights
+        if weights is None:
+            return 1
+        return weights[0] if len(set(weights)) == 1 else 0
+
+    def _ranked(self) -> tuple[Sequence[float], Sequence[float], float]:
+        """Values, smallest first, how many samples each stands for, and what one sample weighs.
+
+        Whole numbers where all weigh the same, for sums of weights like 1/0.3 miss the ranks by a rounding error.
+        """
+        values, weights = self._sorted()
+        unit = self._common_weight() or 1
+        return values, weights if unit == 1 else [round(weight / unit) for weight in weights], unit
+
+    @property
+    def mean(self) -> float:
+        """The arithmetic mean; NaN when empty."""
+        return self.sum / self.count if self.count else math.nan
+
+    @property
+    def std(self) -> float:
+        """The population's standard deviation; from the differences while exact, from the sums when sketched."""
+        if not self.count:
+            return math.nan
+        mean = self.mean
+        if not self.exact:
+            return math.sqrt(max(0.0, self.sum_squares / self.count - mean * mean))
+        squares = [(value - mean) * (value - mean) for value in self._samples]
+        weights = self._weights
+        return math.sqrt(reduce(add, squares if weights is None else map(mul, squares, weights)) / self.count)
+
+    @property
+    def median(self) -> float:
+        """The middle sample, or the mean of the middle two; NaN when empty."""
+        values, numbers, _ = self._ranked()
+        if not values:
+            return math.nan
+        reached = list(accumulate(numbers))
+        half = reached[-1] / 2
+        middle = bisect_left(reached, half)
+        if reached[middle] == half:
+            return (values[middle] + values[middle + 1]) / 2
+        return values[middle]
+
+    def _shares(self, percents: Sequence[float]) -> list[Row | None]:
+        """Return what :meth:`~.distribution.Readable.shares` does, as plain tuples."""
+        if not self.count or not percents:
+            return [None] * len(percents)
+        values, numbers, unit = self._ranked()
+        reached = list(accumulate(numbers))
+        sums = list(accumulate(map(mul, values, numbers)))
+        squares = list(accumulate([value * value * number for value, number in zip(values, numbers, strict=True)]))
+        whole = reached[-1]
+
+        def smallest(lines: float) -> tuple[float, float]:
+            """Sum and sum of squares over the smallest ``lines`` samples; the last value may count in part."""
+            last = bisect_left(reached, lines)
+            over = reached[last] - lines
+            return sums[last] - over * values[last], squares[last] - over * values[last] * values[last]
+
+        def share(percent: float) -> Row | None:
+            lines = math.floor(abs(percent) / 100 * whole + 0.5) if whole != 1 else 1
+            if lines == 0:
+                return None
+            if lines >= whole:
+                return self.count, self.max if percent > 0 else self.min, self.sum, self.sum_squares
+            if percent > 0:
+                low_sum, low_squares = smallest(lines)
+                return lines * unit, values[bisect_left(reached, lines)], low_sum * unit, low_squares * unit
+            rest = whole - lines
+            low_sum, low_squares = smallest(rest)
+            boundary = values[min(bisect_left(reached, rest + 1), len(values) - 1)]
+            return lines * unit, boundary, (sums[-1] - low_sum) * unit, (squares[-1] - low_squares) * unit
+
+        return [share(percent) for percent in percents]
 
 
 SamplesInPython = Samples

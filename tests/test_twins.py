@@ -108,9 +108,11 @@ def plain(window):
 
 
 def contents(distribution):
-    numbers = [getattr(distribution, name) for name in ("count", "sum", "sum_squares", "min", "max", "mean", "std")]
+    numbers = [
+        getattr(distribution, name) for name in ("count", "sum", "sum_squares", "min", "max", "mean", "std", "median")
+    ]
     values, weights = distribution._sorted()
-    shares = [share and tuple(map(exact_or_none, share)) for share in distribution.shares((50, 90, -10, 99.9))]
+    shares = [share and tuple(map(exact_or_none, share)) for share in distribution.shares((50, 90, -10, 99.9, -100, 1))]
     return [
         [exact_or_none(number) for number in numbers],
         [exact_or_none(value) for value in values],
@@ -251,7 +253,8 @@ def all_of_it():
         except KeyError:
             pass
     window = registry.tick(10, 10).whole
-    window.timers["t"].shares((50, 90)); window.timers["t"].powers(); list(window.timers["t"].entries())
+    for timer in window.timers.values():
+        timer.shares((50, 90, -10, 0.1)); timer.powers(); list(timer.entries()); timer.std; timer.median
 
 def size():
     gc.collect()

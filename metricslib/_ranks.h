@@ -1,0 +1,152 @@
+/* What a frozen distribution says of its samples by rank: shares, the median, the standard deviation.
+
+   The twin of the reading side of samples.py, which is the specification: the same operations in the same order. Nothing
+   here needs the interpreter. What needs memory and gets none returns -1. */
+
+#ifndef METRICSLIB_RANKS_H
+#define METRICSLIB_RANKS_H
+
+#include "_sketch.h"
+
+/* The smallest (or, for negative percents, largest) so many percent of the samples. */
+typedef struct {
+    double weight, boundary, sum, sum_squares;
+} sketch_share;
+
+/* Values, smallest first, and by each how many samples there are up to it, and what these add up to. */
+typedef struct {
+    double *values, *reached, *sums, *squares; /* one block, which begins with the values */
+    uint32_t n;
+    double unit; /* what one sample weighs */
+} sketch_ranks;
+
+/* The keys in use, in their order, to be freed; NULL without memory. */
+static inline int16_t *sketch_keys(const sketch_buckets *buckets) {
+    int16_t *keys = malloc((buckets->used + 1) * sizeof *keys);
+    if (keys)
+        sketch_sorted_keys(buckets, keys);
+    return keys;
+}
+
+/* Write values, smallest first, and their weights; when sketched, middles of buckets. */
+static inline int sketch_sorted(const sketch *s, double *values, double *weights) {
+    const sketch_buckets *buckets = s->buckets;
+    int16_t *keys;
+    if (!buckets) {
+        for (uint32_t i = 0; i < s->n; i++) {
+            values[i] = s->samples[i];
+            weights[i] = s->weights ? s->weights[i] : 1;
+        }
+        return 0;
+    }
+    if (!(keys = sketch_keys(buckets)))
+        return -1;
+    for (uint32_t i = 0; i < buckets->used; i++) {
+        values[i] = sketch_middle(s, keys[i]);
+        weights[i] = buckets->weights[sketch_place(buckets, keys[i])];
+    }
+    free(keys);
+    return 0;
+}
+
+static inline uint32_t sketch_size(const sketch *s) { return s->buckets ? s->buckets->used : s->n; }
+
+/* The weight that all samples share, or 0. */
+static inline double sketch_common_weight(const sketch *s) {
+    if (s->buckets)
+        return s->unit_known ? s->unit : 0;
+    for (uint32_t i = 1; s->weights && i < s->n; i++)
+        if (s->weights[i] != s->weights[0])
+            return 0;
+    return s->weights ? s->weights[0] : 1;
+}
+
+/* To be freed with free(ranks->values). There must be a sample. */
+static inline int sketch_rank(const sketch *s, sketch_ranks *ranks) {
+    uint32_t n = sketch_size(s);
+    double unit = sketch_common_weight(s), reached = -0.0, sum = -0.0, squares = -0.0; /* as nothing */
+    double *values = malloc(4 * (size_t)n * sizeof *values), *weights = values + n;
+    if (!values)
+        return -1;
+    if (sketch_sorted(s, values, weights) < 0) {
+        free(values);
+        return -1;
+    }
+    *ranks = (sketch_ranks){values, weights, values + 2 * n, values + 3 * n, n, unit ? unit : 1};
+    for (uint32_t i = 0; i < n; i++) {
+        double value = values[i], number = ranks->unit == 1 ? weights[i] : rint(weights[i] / ranks->unit);
+        ranks->reached[i] = reached += number;
+        ranks->sums[i] = sum += value * number;
+        ranks->squares[i] = squares += value * value * number;
+    }
+    return 0;
+}
+
+/* The first place at which so many samples are reached, or the last place. */
+static inline uint32_t sketch_at(const sketch_ranks *ranks, double lines) {
+    uint32_t low = 0, high = ranks->n - 1;
+    while (low < high) {
+        uint32_t middle = (low + high) / 2;
+        if (ranks->reached[middle] < lines)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/* Return 1 and write that share, or 0 if no sample is in it. `lines` is how many it has, and is finite. */
+static inline int sketch_share_of(const sketch *s, const sketch_ranks *ranks, double percent, double lines,
+                                  sketch_share *share) {
+    double whole = ranks->reached[ranks->n - 1], low = percent > 0 ? lines : whole - lines, over, sum, squares;
+    uint32_t last = sketch_at(ranks, low);
+    if (lines == 0)
+        return 0;
+    if (lines >= whole) {
+        *share = (sketch_share){s->count, percent > 0 ? s->max : s->min, s->sum, s->sum_squares};
+        return 1;
+    }
+    over = ranks->reached[last] - low;
+    sum = ranks->sums[last] - over * ranks->values[last];
+    squares = ranks->squares[last] - over * ranks->values[last] * ranks->values[last];
+    if (percent <= 0) {
+        last = sketch_at(ranks, low + 1);
+        sum = ranks->sums[ranks->n - 1] - sum;
+        squares = ranks->squares[ranks->n - 1] - squares;
+    }
+    *share = (sketch_share){lines * ranks->unit, ranks->values[last], sum * ranks->unit, squares * ranks->unit};
+    return 1;
+}
+
+/* How many samples are in a share; not finite if it makes no sense. */
+static inline double sketch_lines(const sketch_ranks *ranks, double percent) {
+    double whole = ranks->reached[ranks->n - 1];
+    return whole == 1 ? 1 : floor(fabs(percent) / 100 * whole + 0.5);
+}
+
+static inline double sketch_median(const sketch_ranks *ranks) {
+    double half = ranks->reached[ranks->n - 1] / 2;
+    uint32_t middle = sketch_at(ranks, half);
+    if (ranks->reached[middle] == half && middle + 1 < ranks->n)
+        return (ranks->values[middle] + ranks->values[middle + 1]) / 2;
+    return ranks->values[middle];
+}
+
+static inline double sketch_mean(const sketch *s) { return s->count ? s->sum / s->count : NAN; }
+
+static inline double sketch_std(const sketch *s) {
+    double mean = sketch_mean(s), sum = -0.0;
+    if (!s->count)
+        return NAN;
+    if (s->buckets) {
+        double variance = s->sum_squares / s->count - mean * mean;
+        return variance > 0 ? sqrt(variance) : 0;
+    }
+    for (uint32_t i = 0; i < s->n; i++) {
+        double square = (s->samples[i] - mean) * (s->samples[i] - mean);
+        sum += s->weights ? square * s->weights[i] : square;
+    }
+    return sqrt(sum / s->count);
+}
+
+#endif
