@@ -5,7 +5,7 @@ account of what came in. A batch has the same effect as its lines one by one. To
 first, and each different one is read once a batch. That is right where order does not matter: for whole numbers added
 to counters, for samples (their sums, once sketched, may differ in the last digit) and for members of sets. Where it
 does, the lines are gone through in order: for gauges, and for all counters as soon as one of them has a fraction, for
-0.1 added ten times is not 1.
+0.1 added ten times is not 1. Of a line whose form is known, which is all but its value, only the value is read.
 
 Where all lines of a batch are plain, they are read :mod:`column by column <.columns>` instead, and the numbers of each
 series wait in order. :func:`~.parser.parse` is the specification, and every line that is not plain goes through it.
@@ -26,15 +26,21 @@ from .columns import Columns, columns
 from .counts import BadLine, BadLines, Counts
 from .interval import Changes, Interval, Tally, amount
 from .keys import Keys, Registry
-from .parser import KINDS, parse
+from .parser import Line, parse
 from .waiting import Waiting
 
 __all__ = ["IntakeInPython"]
 
 _PLAIN = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,15})?").fullmatch
-_TALLIES = 1 << 16
-_LONGEST_TALLY = 256
+_REMEMBERED = 1 << 16
+_LONGEST_REMEMBERED = 256
+_HEAVIEST = 1e200
+"""A weight with which every number that is plain stays in range, its square too."""
 
+_Form = tuple[str, str]
+"""What is around the value of a line: the key as written, and all behind the first bar."""
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 _Effect = TypeVar("_Effect", Tally, Changes)
 
 
@@ -61,6 +67,7 @@ class IntakeInPython:
     ) -> None:
         self._keys = Keys(registry, keys)
         self._tallies: dict[str, Tally] = {}  # by line, of lines that only add whole numbers to counters
+        self._forms: dict[_Form, tuple[Kind, str, float]] = {}  # of lines with one value: kind, series and weight
         self._new_interval: Callable[[], Interval] = lambda: Interval(registry.exact, members, Waiting(self._keys))
         self._interval = self._new_interval()
         self._lock = threading.Lock()
@@ -82,11 +89,13 @@ class IntakeInPython:
         with self._lock:
             if self._keys.sweep():
                 self._tallies.clear()
+                self._forms.clear()
                 self._interval.waiting.ask_again()
             self._packets += len(chunks)
             self._seen = self._clock.time()
             if plain is None or not self._took(plain):
                 self._take(lines.decode("utf-8", "replace").split("\n"))
+            self._interval.make_room()
         self._bad_lines.report()
 
     def drop(self, cause: str, count: int = 1) -> None:
@@ -135,9 +144,9 @@ class IntakeInPython:
 
     def _took(self, plain: Columns) -> bool:
         """Take plain lines, and return whether all of them were plain indeed."""
-        if not self._interval.put(plain):
-            return False
         refused, waiting = 0, self._interval.waiting
+        if not waiting.put(plain):
+            return False
         for cause, numbers in waiting.taken(waiting.refused):
             self._dropped[cause] += len(numbers)
             refused += len(numbers)
@@ -163,32 +172,32 @@ class IntakeInPython:
 
     def _read(self, counted: Counter[str], ordered: _Ordered) -> None:
         """Read each line once: do at once what may be done in any order, and leave the rest in ``ordered``."""
-        known, tallies, interval = self._keys.known, self._tallies, self._interval
+        forms, tallies, interval = self._forms, self._tallies, self._interval
         for line, times in counted.items():
             tally = tallies.get(line)
             if tally is not None:
                 ordered.counters[line] = tally
                 self._aggregated += times * len(tally)
                 continue
-            # The short way. That the key is known shows that there is nothing special about it.
-            head, _, kind_text = line.rpartition("|")
-            written, colon, text = head.rpartition(":")
-            kind = KINDS.get(kind_text)
-            key = known[kind].get(written) if kind and colon else None
-            if key is None or kind is None or not (_PLAIN(text) or (kind == "unique" and text and "|" not in text)):
+            # The short way. That the form is known shows that there is nothing special about it.
+            written, _, rest = line.partition(":")
+            text, _, fields = rest.partition("|")
+            form = forms.get((written, fields))
+            if form is None or not (_PLAIN(text) or (form[0] == "unique" and text)):
                 self._read_slowly(line, times, ordered)
                 continue
+            kind, key, weight = form
             self._aggregated += times
             if kind == "unique":
                 if not interval.member(key, text):
                     self._aggregated -= times
                     self._dropped["unique_full"] += times
             elif kind == "counter":
-                self._tally(line, ((key, amount(float(text))),), ordered, only=True)
+                self._tally(line, ((key, amount(float(text) * weight)),), ordered, only=True)
             elif kind == "gauge":
                 ordered.gauges[line] = ((key, GaugeChange(float(text))),)
             else:
-                interval.sample(kind, key, float(text), 1, times)
+                interval.sample(kind, key, float(text), weight, times)
 
     def _read_slowly(self, line: str, times: int, ordered: _Ordered) -> None:
         parsed = parse(line)
@@ -222,16 +231,30 @@ class IntakeInPython:
             ordered.gauges[line] = tuple(changes)
         if tally:
             self._tally(line, tuple(tally), ordered, only=len(tally) == parsed.pieces)
+        if good == 1 == parsed.pieces:
+            self._learn(line, parsed)
+
+    def _learn(self, line: str, parsed: Line) -> None:
+        """Remember the form of ``line``, which has one sample and nothing else."""
+        kind, _, weight, _, _ = parsed.samples[0]
+        key = self._keys.find(kind, parsed.key)
+        if key is not None and weight < _HEAVIEST and len(line) <= _LONGEST_REMEMBERED:
+            written, _, rest = line.partition(":")
+            _remember(self._forms, (written, rest.partition("|")[2]), (kind, key, weight))
 
     def _tally(self, line: str, tally: Tally, ordered: _Ordered, *, only: bool) -> None:
         """Note what ``line`` adds to counters, and remember it if that is the ``only`` thing it does."""
         ordered.counters[line] = tally
         if any(type(amount) is float for _, amount in tally):
             ordered.fractional = True
-        elif only and len(line) <= _LONGEST_TALLY:
-            if len(self._tallies) >= _TALLIES:
-                self._tallies.clear()
-            self._tallies[line] = tally
+        elif only and len(line) <= _LONGEST_REMEMBERED:
+            _remember(self._tallies, line, tally)
+
+
+def _remember(cache: dict[_Key, _Value], key: _Key, value: _Value) -> None:
+    if len(cache) >= _REMEMBERED:
+        cache.clear()
+    cache[key] = value
 
 
 def _in_order(lines: list[str], effects: Mapping[str, _Effect], apply: Callable[[_Effect], None]) -> None:

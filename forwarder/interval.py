@@ -8,7 +8,6 @@ from metricslib.series import Kind
 from metricslib.unique import bounded_member
 from metricslib.window import Aggregates, GaugeChange, total
 
-from .columns import Columns
 from .waiting import Waiting
 
 __all__ = ["Changes", "Interval", "Tally", "amount"]
@@ -77,7 +76,6 @@ class Interval:
         if weight == 1:
             waiting.extend(repeat(value, times))
             self.waiting.count += times
-            self._make_room()
         else:
             distribution = self._distribution(kind, key)
             for _ in range(times):
@@ -92,13 +90,8 @@ class Interval:
             return True
         return member in members
 
-    def put(self, plain: Columns) -> bool:
-        """Take plain lines; return False, and do nothing, if not all are for series that take numbers."""
-        taken = self.waiting.put(plain)
-        self._make_room()
-        return taken
-
-    def _make_room(self) -> None:
+    def make_room(self) -> None:
+        """After a batch: see to it that not too many numbers wait."""
         # To add one number of a series costs nearly what it costs to add many. Samples cost most, so they wait longer.
         room = _BUFFERED + _BUFFERED_A_SERIES * self.waiting.series
         if self.waiting.count > room:

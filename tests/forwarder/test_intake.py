@@ -127,6 +127,45 @@ def test_long_members_are_told_apart_by_their_hash(intake, registry, tick):
     assert len(tick().whole.uniques["u"]) == 2
 
 
+FORMS = ["a:{}|c", "a:{}|c|@0.1|#x:1", "t;x=1:{}|ms|@0.5|T12", "h:{}|h|@1e-300", "g:{}|g|#x:1", "u:{}|s|#x:1", "u:{}|s"]
+WRITTEN = [
+    "7",
+    "0.25",
+    "007",
+    "-3",
+    "+3",
+    "",
+    "x",
+    "1e3",
+    "1e200",
+    "9" * 16,
+    "1:2",
+    "x:y",
+    "1|c:2",
+    "1|#y:2",
+    " 5",
+    "٣",
+]
+
+
+@pytest.mark.parametrize("value", WRITTEN)
+@pytest.mark.parametrize("form", FORMS)
+def test_a_line_whose_form_is_known_says_what_it_says_alone(clock, form, value):
+    """Whatever the value is: good, bad, or none at all."""
+    line, seen = form.format(value).encode(), []
+    for known in ([], [form.format("1").encode()] * 2):
+        intake = Intake(Registry(clock=clock), clock=clock)
+        for chunk in known:
+            intake.feed([chunk, b"never plain"])
+        intake.collect()
+        before = intake.counts()
+        intake.feed([line, b"never plain"])
+        after = intake.counts()
+        pieces = [after.lines - before.lines, after.aggregated - before.aggregated, after.bad - before.bad]
+        seen.append((plain(intake.collect()), pieces))
+    assert seen[0] == seen[1]
+
+
 def test_filters_and_caps_are_counted_in_pieces(clock):
     """What the registry refuses is dropped under its cause, each piece of it."""
     registry = Registry(clock=clock, filters=[drop("no.*")], max_series=2)
