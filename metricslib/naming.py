@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain, compress
+from itertools import compress
 
 from .distribution import Distribution
 from .errors import InvalidOption, InvalidType
@@ -59,9 +59,9 @@ class _Paths(dict[str, tuple[str, ...]]):
         built = self[key] = self._build(key)
         return built
 
-    def of(self, keys: Iterable[str]) -> Iterator[str]:
+    def of(self, keys: Iterable[str]) -> list[str]:
         """Return all paths of these series, one after the other."""
-        return chain.from_iterable(map(self.__getitem__, keys))
+        return [path for key in keys for path in self[key]]  # not chain(): here other threads have their turn
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ Point = tuple[str, float, int]
 """A path, its value, and its timestamp in whole seconds since the epoch."""
 
 _EXACT_INTEGERS = 2**53
+_BLOCK = 4096
+"""Lines put together at once. Between blocks other threads have their turn, and a block fits into the cache."""
 
 
 @dataclass(slots=True)
@@ -62,10 +64,14 @@ def _from_exponent(text: str) -> str:
 
 def encode(pairs: Pairs, stamp: int) -> bytes:
     """Return the lines of one window's values. Paths hold no white space; values are finite."""
-    parts = [""] * (2 * len(pairs))
-    parts[::2] = pairs.paths
-    parts[1::2] = map(_Rest(stamp).__getitem__, pairs.values)
-    return "".join(parts).encode()
+    rest = _Rest(stamp).__getitem__
+    blocks = []
+    for start in range(0, len(pairs), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        parts = pairs.paths[block] * 2
+        parts[::2], parts[1::2] = pairs.paths[block], map(rest, pairs.values[block])
+        blocks.append("".join(parts).encode())
+    return b"".join(blocks)
 
 
 class _Rest(dict[float, str]):

@@ -34,6 +34,13 @@ def test_a_line_is_path_value_timestamp():
     assert encode(Pairs(), 1234) == b""
 
 
+def test_a_large_window_is_whole_and_in_order():
+    """However many lines it has, none is missing, twice or out of place."""
+    for count in (4095, 4096, 4097, 10_000):
+        pairs = Pairs([f"p{number}" for number in range(count)], [number % 7 / 2 for number in range(count)])
+        assert list(decode(encode(pairs, 5))) == [(path, value, 5) for path, value in pairs]
+
+
 def test_points_have_stamps_of_their_own():
     """Relayed points keep the time they came with."""
     assert encode_points([("a", 1, 10), ("b", 2.5, 20)]) == b"a 1 10\nb 2.5 20\n"
