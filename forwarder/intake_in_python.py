@@ -15,6 +15,7 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import repeat
 from typing import TypeVar
 
 from metricslib.clock import SYSTEM_CLOCK, Clock
@@ -82,7 +83,8 @@ class IntakeInPython:
 
     def feed(self, chunks: Sequence[bytes]) -> None:
         """Take datagrams, or blocks of whole lines. Never raises for what is in them; what is no UTF-8 is replaced."""
-        lines = b"\n".join(chunks)
+        # An empty line is not plain, and what is whole often ends with a line feed.
+        lines = b"\n".join(filter(None, map(bytes.rstrip, chunks, repeat(b"\r\n"))))
         if b"\r" in lines:
             lines = lines.replace(b"\r\n", b"\n")
         plain = columns(lines)

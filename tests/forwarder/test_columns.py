@@ -4,6 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from forwarder import intake_in_python
 from forwarder.columns import Columns, columns
 from forwarder.keys import Keys
 from forwarder.parser import KINDS, parse
@@ -73,3 +74,12 @@ def test_what_waits_is_counted(registry):
     found = [[(key, list(numbers)) for key, numbers in waiting.taken(lists)] for lists in taken]
     assert found == [[("a", [1, 2])], [("filtered", [4])], [], [("t", [3])]]
     assert waiting.count == 0
+
+
+@pytest.mark.parametrize("chunks", [[b"a:1|c\n"], [b"a:1|c\r\nb:2|c\r\n", b"c:3|c\n\n"], [b"", b"\r\n", b"a:1|c"]])
+def test_ends_of_lines_at_the_end_leave_lines_plain(registry, monkeypatch, chunks):
+    """Datagrams may end with a line feed, and blocks of a stream always do."""
+    found = []
+    monkeypatch.setattr(intake_in_python, "columns", lambda lines: found.append(columns(lines)) or found[-1])
+    intake_in_python.IntakeInPython(registry).feed(chunks)
+    assert all(found)
