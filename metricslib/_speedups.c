@@ -744,7 +744,7 @@ static PyType_Spec cell_spec = {
     .slots = cell_slots,
 };
 
-#include "_timing.h"
+#include "_timed.h"
 
 /* -- the module */
 
