@@ -785,6 +785,8 @@ static int speedups_exec(PyObject *module) {
         if (PyModule_AddObjectRef(module, types[i].name, type) < 0)
             return -1;
     }
+    if (add_block_methods(state->span_type) < 0)
+        return -1;
     if (!(capsule = PyCapsule_New((void *)&api, SKETCH_API, NULL)))
         return -1;
     if (PyModule_AddObjectRef(module, "sketch_api", capsule) < 0) {

@@ -78,11 +78,14 @@ static int observe_duration(Cell *timer, double seconds) {
 
 typedef struct {
     PyObject_HEAD
+    vectorcallfunc vectorcall; /* see below, under `Itself` */
     Cell *timer;
     PyObject *tags; /* a dict, NULL without any */
     moment start, end;
     uint8_t entered, ended, discarded;
 } Span;
+
+static PyObject *span_call(PyObject *object, PyObject *const *args, size_t nargsf, PyObject *kwnames);
 
 static PyObject *cell_time(Cell *self, PyObject *Py_UNUSED(ignored)) {
     Span *span;
@@ -95,6 +98,7 @@ static PyObject *cell_time(Cell *self, PyObject *Py_UNUSED(ignored)) {
         if (!(span = PyObject_GC_New(Span, self->state->span_type)))
             return NULL;
     /* Not tracked by the garbage collector until it has tags: before, it can be in no cycle. */
+    span->vectorcall = span_call;
     span->timer = (Cell *)Py_NewRef(self);
     span->tags = NULL;
     span->entered = span->ended = span->discarded = 0;
@@ -198,8 +202,6 @@ static void span_dealloc(Span *self) {
 }
 
 static PyMethodDef span_methods[] = {
-    {"__enter__", (PyCFunction)span_enter, METH_NOARGS, NULL},
-    {"__exit__", FAST(span_exit), NULL},
     {"tag", (PyCFunction)(void (*)(void))span_tag, METH_VARARGS | METH_KEYWORDS,
      "tag($self, /, **tags)\n--\n\nMeasure this block under the timer with these tags too."},
     {"discard", (PyCFunction)span_discard, METH_NOARGS, "discard($self)\n--\n\nDo not measure this block."},
@@ -211,11 +213,18 @@ static PyGetSetDef span_getset[] = {
     {0},
 };
 
+static PyMemberDef span_members[] = {
+    {"__vectorcalloffset__", T_PYSSIZET, offsetof(Span, vectorcall), READONLY, NULL},
+    {0},
+};
+
 static PyType_Slot span_slots[] = {
     {Py_tp_doc, "One timed block."},
     {Py_tp_dealloc, span_dealloc},
     {Py_tp_traverse, span_traverse},
     {Py_tp_clear, span_clear},
+    {Py_tp_call, PyVectorcall_Call},
+    {Py_tp_members, span_members},
     {Py_tp_methods, span_methods},
     {Py_tp_getset, span_getset},
     {0, NULL},
@@ -224,8 +233,70 @@ static PyType_Slot span_slots[] = {
 static PyType_Spec span_spec = {
     .name = "metricslib.timer.Span",
     .basicsize = sizeof(Span),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags =
+        Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = span_slots,
 };
+
+/* -- what is found under __enter__ and __exit__
+
+   The interpreter asks a span for both, and would get a bound method each, made for this block alone: that takes longer
+   than all that is done in them. So it gets the span itself, to be called: with nothing to enter, with three arguments
+   to exit. Who asks the type gets a method like any other. */
+
+typedef struct {
+    PyObject_HEAD
+    PyMethodDef *method;
+} Itself;
+
+static PyMethodDef span_block[] = {
+    {"__enter__", (PyCFunction)span_enter, METH_NOARGS, NULL},
+    {"__exit__", FAST(span_exit), NULL},
+    {0},
+};
+
+static PyObject *span_call(PyObject *object, PyObject *const *args, size_t nargsf, PyObject *kwnames) {
+    Py_ssize_t nargs = PyVectorcall_NARGS(nargsf);
+    if (nargs == 3 && !kwnames)
+        return span_exit((Span *)object, args, nargs);
+    if (nargs == 0 && !kwnames)
+        return span_enter((Span *)object, NULL);
+    return PyErr_Format(PyExc_TypeError, "'Span' object is not callable");
+}
+
+static PyObject *itself_get(PyObject *self, PyObject *span, PyObject *type) {
+    if (span)
+        return Py_NewRef(span);
+    if (PyType_Check(type) && ((PyTypeObject *)type)->tp_dealloc == (destructor)span_dealloc)
+        return PyDescr_NewMethod((PyTypeObject *)type, ((Itself *)self)->method);
+    return Py_NewRef(self);
+}
+
+static PyType_Slot itself_slots[] = {
+    {Py_tp_descr_get, itself_get},
+    {0, NULL},
+};
+
+static PyType_Spec itself_spec = {
+    .name = "metricslib._speedups.Itself",
+    .basicsize = sizeof(Itself),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = itself_slots,
+};
+
+/* Give them to the type of spans; -1 with an exception. */
+static int add_block_methods(PyTypeObject *span_type) {
+    PyTypeObject *type = (PyTypeObject *)PyType_FromSpec(&itself_spec);
+    int failed = !type;
+    for (PyMethodDef *method = span_block; method->ml_name && !failed; method++) {
+        Itself *itself = PyObject_New(Itself, type);
+        if (itself)
+            itself->method = method;
+        failed = !itself || PyObject_SetAttrString((PyObject *)span_type, method->ml_name, (PyObject *)itself) < 0;
+        Py_XDECREF(itself);
+    }
+    Py_XDECREF(type);
+    return failed ? -1 : 0;
+}
 
 #endif

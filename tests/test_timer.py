@@ -2,6 +2,7 @@
 
 import math
 import threading
+from contextlib import AbstractContextManager, ExitStack
 
 import pytest
 from hypothesis import given
@@ -104,6 +105,24 @@ def test_a_span_may_be_used_again(registry, clock, tick):
         with span:
             clock.advance(seconds)
     assert tick().whole.timers["x"]._samples == [1000, 2000]
+
+
+def test_a_span_is_a_context_manager_to_whoever_takes_one(registry, clock, tick):
+    """A stack of them asks the type for its methods; and as a decorator, which it is not, it is refused at once."""
+    with ExitStack() as stack:
+        span = stack.enter_context(registry.timer("x").time())
+        clock.advance(1)
+    assert span.elapsed == 1
+    assert isinstance(span, AbstractContextManager)
+    kind = type(span)
+    assert kind.__enter__(span) is span
+    clock.advance(2)
+    assert kind.__exit__(span, None, None, None) is None
+    assert tick().whole.timers["x"]._samples == [1000, 2000]
+    with pytest.raises(TypeError, match="'Span' object is not callable"):
+        span(lambda: None)
+    with pytest.raises((TypeError, AttributeError)):
+        kind.__enter__(5)
 
 
 def test_a_block_may_be_tagged_by_what_happens_in_it(registry, clock, tick):
