@@ -1,6 +1,6 @@
 """What a line costs that is fed to the forwarder's intake from memory, and what two threads do together.
 
-The batches are what a listener hands over: 256 datagrams of 30 lines. No sender takes a core.
+A batch is 256 datagrams of 30 lines, the most that a listener hands over. No sender takes a core.
 """
 
 import random
