@@ -512,14 +512,17 @@ static int receive_batch(Intake *self, int socket) {
     return count;
 }
 
-PyDoc_STRVAR(receive_doc, "receive($self, socket, wake, /)\n--\n\n"
+PyDoc_STRVAR(receive_doc, "receive($self, socket, wake, gather=0.0, /)\n--\n\n"
                           "Read datagrams of up to 64 KiB until wake, a file descriptor, is readable; with wake = -1 once, "
-                          "and return how many. Raises OSError.");
+                          "and return how many. Whenever there was nothing left, what comes next has gather seconds, less "
+                          "than one, to become many. Raises OSError.");
 
 static PyObject *intake_receive(Intake *self, PyObject *args) {
     int socket, wake, count, error = 0;
-    if (!PyArg_ParseTuple(args, "ii", &socket, &wake))
+    double gather = 0;
+    if (!PyArg_ParseTuple(args, "ii|d", &socket, &wake, &gather))
         return NULL;
+    struct timespec pause = {0, (long)(gather * 1e9)};
     if (prepare_messages(self) < 0)
         return PyErr_NoMemory();
     self->released = PyEval_SaveThread();
@@ -536,6 +539,8 @@ static PyObject *intake_receive(Intake *self, PyObject *args) {
         }
         if (polled[1].revents)
             break;
+        if (count <= 0 && pause.tv_nsec) /* to be woken for each datagram costs more than to read it */
+            nanosleep(&pause, NULL);
     }
     PyEval_RestoreThread(self->released);
     if (error) {

@@ -67,13 +67,14 @@ class IntakeInC:
                 self._fed = False
             self._bad_lines.report()
 
-    def receive(self, socket: int, wake: int) -> int:
+    def receive(self, socket: int, wake: int, gather: float = 0.0) -> int:
         """Read datagrams of at most 64 KiB from the file descriptor ``socket`` until ``wake`` is readable.
 
-        Where ``wake`` is -1, read what is there, up to a batch, and return how many datagrams that was. Raises OSError.
+        Whenever all was read, what comes next has ``gather`` seconds, less than one, to become many. Where ``wake`` is
+        -1, read what is there, up to a batch, and return how many datagrams that was. Raises OSError.
         """
         with self._feeding:
-            return self._c.receive(socket, wake)
+            return self._c.receive(socket, wake, gather)
 
     def drop(self, cause: str, count: int = 1) -> None:
         """Account for pieces that the listener itself could not hand over."""

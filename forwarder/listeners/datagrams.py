@@ -2,6 +2,7 @@
 
 import select
 import socket
+import time
 from collections.abc import Callable
 
 from metricslib.clock import SYSTEM_CLOCK, Clock
@@ -18,6 +19,7 @@ RECEIVE_BUFFER = 64 << 20
 """How many bytes the kernel is asked to keep."""
 _PAUSE = 0.1  # seconds after an error, which may last
 _IN_C = 65535  # bytes; a sink that reads sockets itself takes no longer datagrams
+_Receive = Callable[[int, int, float], int]
 
 
 def grow_buffer(sock: socket.socket, wanted: int = RECEIVE_BUFFER) -> int:
@@ -39,7 +41,9 @@ class DatagramListener(Listener):
     def __init__(self, sink: Sink, *, longest: int, clock: Clock = SYSTEM_CLOCK) -> None:
         super().__init__(sink, clock)
         self._buffer = memoryview(bytearray(longest))
-        self._receive: Callable[[int, int], int] | None = getattr(sink, "receive", None) if longest <= _IN_C else None
+        self._gather = 0.0
+        """Seconds that datagrams have to become many, after all was read: to be woken costs more than to read one."""
+        self._receive: _Receive | None = getattr(sink, "receive", None) if longest <= _IN_C else None
 
     def _read(self, sock: socket.socket) -> None:
         poll = select.poll()
@@ -48,7 +52,9 @@ class DatagramListener(Listener):
         while self._deadline is None:
             if self._receive is None:
                 poll.poll()
-                received = self._drain(sock)
+                time.sleep(self._gather)
+                while (received := self._drain(sock)) and self._deadline is None:
+                    pass
             else:
                 received = self._received(sock, self._woken.fileno())
             if received is None:
@@ -66,7 +72,7 @@ class DatagramListener(Listener):
         """Let the sink read the socket itself; return how many datagrams it read last, None after an error."""
         assert self._receive is not None
         try:
-            return self._receive(sock.fileno(), wake)
+            return self._receive(sock.fileno(), wake, self._gather)
         except (OSError, MemoryError):
             self._failed("recv_error", f"reading {self._address} failed")
             return None

@@ -14,6 +14,9 @@ __all__ = ["UdpListener"]
 _SO_MEMINFO = 55
 _DROPS = 8  # the ninth of the numbers that SO_MEMINFO gives
 _LONGEST = 65535  # what fits into one, so none is ever cut
+_GATHER = 0.001  # seconds
+_FASTEST = 2e9
+"""Bytes, as the kernel counts them, that may come in a second: more than a million datagrams."""
 
 
 class UdpListener(DatagramListener):
@@ -64,7 +67,7 @@ class UdpListener(DatagramListener):
         family, address = resolve(self._host, self._port, socket.SOCK_DGRAM)
         sock = new_socket(family, socket.SOCK_DGRAM)
         try:
-            self.receive_buffer = grow_buffer(sock, self._buffer_wanted)
+            self._has_buffer(grow_buffer(sock, self._buffer_wanted))
             if self._one_of_many:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             sock.bind(address)
@@ -74,8 +77,12 @@ class UdpListener(DatagramListener):
         return sock
 
     def _adopt(self, sock: socket.socket) -> None:
-        self.receive_buffer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        self._has_buffer(sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF))
         self._drops_before = self.kernel_drops()
+
+    def _has_buffer(self, size: int) -> None:
+        self.receive_buffer = size
+        self._gather = min(_GATHER, size / _FASTEST)  # no longer than that it can hold what comes
 
     def _url(self, sock: socket.socket) -> str:
         return url("udp", sock)

@@ -47,6 +47,28 @@ def test_datagrams_arrive(listen, heard, host):
     assert heard.chunks == [b"a:1|c\nb:1|c", b"", b"c:1|c"]
 
 
+def test_what_comes_in_a_moment_is_read_together(listen, heard, monkeypatch):
+    """To be woken for each datagram costs more than to read it, so the first one is given company."""
+    feeds = []
+    monkeypatch.setattr(heard, "feed", lambda chunks: (feeds.append(chunks), Heard.feed(heard, chunks)))
+    listener = listen(heard)
+    with sender(listener) as sock:
+        monkeypatch.setattr("forwarder.listeners.datagrams.time.sleep", lambda seconds: sock.send(b"b:1|c"))
+        sock.send(b"a:1|c")
+        heard.wait(lines=2)
+        monkeypatch.undo()
+    assert feeds[0] == [b"a:1|c", b"b:1|c"]
+
+
+@pytest.mark.parametrize(("buffer", "moment"), [(2048, 1e-5), (1 << 24, 0.001)])
+def test_a_moment_is_no_longer_than_the_buffer_lasts(buffer, moment):
+    """However fast datagrams come. The kernel counts more than their bytes."""
+    listener = UdpListener("127.0.0.1", 0, Heard(), buffer=buffer)
+    listener.bind()
+    assert listener._gather <= moment
+    listener.stop(0)
+
+
 def test_all_addresses_are_those_of_ipv4_too(listen, heard):
     """`[::]` hears both families, also where net.ipv6.bindv6only says otherwise, and is drained to the end."""
     listener = listen(heard, "::")
