@@ -22,8 +22,8 @@
 typedef struct {
     uint32_t used;
     uint32_t mask; /* places - 1, a power of two */
-    double *weights;
     int16_t *keys; /* in the same block, behind the weights */
+    double weights[];
 } sketch_buckets;
 
 typedef struct sketch {
@@ -43,17 +43,10 @@ static inline void sketch_init(sketch *s, uint32_t limit) {
     s->max = -INFINITY;
 }
 
-static inline void sketch_buckets_free(sketch_buckets *buckets) {
-    if (buckets) {
-        free(buckets->weights);
-        free(buckets);
-    }
-}
-
 static inline void sketch_free(sketch *s) {
     free(s->samples);
     free(s->weights);
-    sketch_buckets_free(s->buckets);
+    free(s->buckets);
     sketch_init(s, s->limit);
 }
 
@@ -76,14 +69,9 @@ static inline int sketch_key(double value) {
 }
 
 static inline sketch_buckets *sketch_buckets_new(uint32_t places) {
-    sketch_buckets *buckets = malloc(sizeof *buckets);
+    sketch_buckets *buckets = malloc(sizeof *buckets + places * (sizeof(double) + sizeof(int16_t)));
     if (!buckets)
         return NULL;
-    buckets->weights = malloc(places * (sizeof(double) + sizeof(int16_t)));
-    if (!buckets->weights) {
-        free(buckets);
-        return NULL;
-    }
     buckets->keys = (int16_t *)(buckets->weights + places);
     for (uint32_t i = 0; i < places; i++)
         buckets->keys[i] = SKETCH_NO_KEY;
@@ -92,8 +80,12 @@ static inline sketch_buckets *sketch_buckets_new(uint32_t places) {
     return buckets;
 }
 
+static inline uint32_t sketch_first_place(const sketch_buckets *buckets, int key) {
+    return ((uint32_t)key * 0x9E3779B1u >> 16) & buckets->mask;
+}
+
 static inline uint32_t sketch_place(const sketch_buckets *buckets, int key) {
-    uint32_t at = ((uint32_t)key * 0x9E3779B1u >> 16) & buckets->mask;
+    uint32_t at = sketch_first_place(buckets, key);
     while (buckets->keys[at] != key && buckets->keys[at] != SKETCH_NO_KEY)
         at = (at + 1) & buckets->mask;
     return at;
@@ -127,7 +119,7 @@ static inline int sketch_reserve(sketch *s) {
     grown = sketch_buckets_copy(buckets, 2 * (buckets->mask + 1));
     if (!grown)
         return -1;
-    sketch_buckets_free(buckets);
+    free(buckets);
     s->buckets = grown;
     return 0;
 }
