@@ -1,10 +1,12 @@
 """What a call on an instrument costs, folding included, beside an empty method call and beside other libraries.
 
 Calls are written out, eight in a loop's turn, with values that vary as latencies do; what the loop itself takes is
-measured too, and taken off.
+measured too, and taken off. In Python a call only lets its value wait, and one in hundreds folds what waits: what the
+others cost has rows of its own.
 """
 
 import random
+import statistics
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import cycle, islice
@@ -25,6 +27,8 @@ CLOCK = "two reads of the clock by a C function"
 _AT_ONCE = 8
 _TAG = '(route="/u")'
 _MINUS = " minus the bare call"
+_APART = ", while nothing is folded"
+_FEW, _TIMES = 60, 20  # turns of the loop, after which nothing is folded yet, and how often in a round
 
 # What it is, how it is written, and the goals beside the floor (C twin, Python twin) and beside prometheus_client.
 _CALLS: Sequence[tuple[str, str, float, float | None, float]] = (
@@ -60,6 +64,8 @@ def _rows() -> Iterable[Row]:
             yield Row(f"{twin}: {name}", "ns", f"{twin}: {FLOOR}", at_most(limit) if limit else None)
             if twin == "C":
                 yield Row(f"{twin}: {name}", "ns", f"{twin}: {_PEERS[name][0]}", at_least(beside))
+            elif limit:
+                yield Row(f"{twin}: {name}{_APART}", "ns", f"{twin}: {FLOOR}", at_most(limit))
         if twin == "C":
             yield from (Row(f"{twin}: {name}", "ns", f"{twin}: {FLOOR}") for name in _FURTHER)
 
@@ -85,6 +91,8 @@ def measure(scale: Scale) -> Samples:
         root = statement.removeprefix("with ").partition(".")[0]
         if root in given or not statement.count("."):
             works[name] = _timed(loop(statement, given), values, turns)
+    for name in [name for name, *_, in_python, _ in _CALLS if in_python]:
+        works[name + _APART] = _unfolded(loop(statements[name], given), values, given["registry"].snapshot)
     if not missing_compiler():
         works[CLOCK] = lambda: float(subprocess.check_output([program("clock"), str(scale.calls)]))
     return _net(in_turn(works, scale.rounds))
@@ -100,6 +108,7 @@ def ours() -> dict[str, Any]:
         pass
 
     return {
+        "registry": registry,
         "nothing": _Nothing(),
         "bare": bare,
         "timed": registry.timed("f")(bare),
@@ -138,12 +147,25 @@ def _timed(
     return lambda: seconds(lambda: work(islice(cycle(values), turns))) / (turns * _AT_ONCE)
 
 
+def _unfolded(
+    work: Callable[[Iterable[tuple[float, ...]]], None], values: Sequence[tuple[float, ...]], fold: Callable[[], object]
+) -> Callable[[], float]:
+    once = _timed(work, values, _FEW)
+
+    def costs() -> Iterable[float]:
+        for _ in range(_TIMES):
+            fold()
+            yield once()
+
+    return lambda: statistics.median(costs())
+
+
 def _net(samples: Samples) -> Samples:
     """Take off the loop, and the bare call where that is meant."""
     loops, bare = samples.pop(""), samples.pop("bare")
     clock = {name: costs for name, costs in samples.items() if name == CLOCK}
     return clock | {
-        name: [cost - less for cost, less in zip(costs, bare if name.endswith(_MINUS) else loops, strict=True)]
+        name: [cost - less for cost, less in zip(costs, bare if _MINUS in name else loops, strict=True)]
         for name, costs in samples.items()
         if name != CLOCK
     }
