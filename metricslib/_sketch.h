@@ -80,12 +80,8 @@ static inline sketch_buckets *sketch_buckets_new(uint32_t places) {
     return buckets;
 }
 
-static inline uint32_t sketch_first_place(const sketch_buckets *buckets, int key) {
-    return ((uint32_t)key * 0x9E3779B1u >> 16) & buckets->mask;
-}
-
 static inline uint32_t sketch_place(const sketch_buckets *buckets, int key) {
-    uint32_t at = sketch_first_place(buckets, key);
+    uint32_t at = ((uint32_t)key * 0x9E3779B1u >> 16) & buckets->mask;
     while (buckets->keys[at] != key && buckets->keys[at] != SKETCH_NO_KEY)
         at = (at + 1) & buckets->mask;
     return at;
