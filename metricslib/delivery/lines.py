@@ -45,6 +45,8 @@ def batches(
 ) -> list[Batch]:
     """Return ``payload`` in batches of about ``size`` bytes; the last one stands for the window."""
     parts = [part.removesuffix(b"\n\n") for part in pieces(payload, separator, size)]
-    points = [count(part, datagrams=separator != b"\n") for part in parts]
-    last = len(parts) - 1
-    return [Batch(stamp, points[place], part, windows if place == last else 0) for place, part in enumerate(parts)]
+    datagrams, last = separator != b"\n", len(parts) - 1
+    return [
+        Batch(stamp, count(part, datagrams=datagrams), part, windows if place == last else 0)
+        for place, part in enumerate(parts)
+    ]
