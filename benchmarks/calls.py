@@ -91,8 +91,9 @@ def measure(scale: Scale) -> Samples:
         root = statement.removeprefix("with ").partition(".")[0]
         if root in given or not statement.count("."):
             works[name] = _timed(loop(statement, given), values, turns)
-    for name in [name for name, *_, in_python, _ in _CALLS if in_python]:
-        works[name + _APART] = _unfolded(loop(statements[name], given), values, given["registry"].snapshot)
+    for name, statement, _, in_python, _ in _CALLS:
+        if in_python:
+            works[name + _APART] = _unfolded(loop(statement, given), values, given["registry"].snapshot)
     if not missing_compiler():
         works[CLOCK] = lambda: float(subprocess.check_output([program("clock"), str(scale.calls)]))
     return _net(in_turn(works, scale.rounds))
