@@ -92,7 +92,7 @@ def flush(timeout: float = 5.0) -> bool:
 
 
 def stop(timeout: float = EXIT_DEADLINE) -> bool:
-    """Send what is left, waiting at most ``timeout`` seconds, and end; return whether all was delivered.
+    """Send what is left, wait at most ``timeout`` seconds for its delivery, and end; return whether nothing was lost.
 
     Called by itself when the program ends. The instruments go on measuring, and ``start()`` may follow.
     """
