@@ -206,6 +206,7 @@ def test_a_slow_destination_spools_and_delays_nobody(clock: ManualClock, tmp_pat
             clock.advance(10)
             flusher.tick()
         eventually(lambda: len([value for value in peer.at("stats.counters.a.count") if value]) == 5)
+        eventually(lambda: not flusher.status().destinations[1].waiting_points)  # it hears of that a moment later
         first, second = flusher.status().destinations
         assert (first.dropped, second.dropped) == ({}, {})
         assert first.waiting_points >= 10
