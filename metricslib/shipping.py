@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .default import registry
-from .delivery import several, split_urls
+from .delivery import several
 from .errors import AlreadyStarted, InvalidOption
 from .flusher import EXIT_DEADLINE, Flusher
 
@@ -49,10 +49,12 @@ def start(
     """
     global _flusher, _arguments
     if to is None:
-        to = os.environ.get("METRICSLIB_TO", "")
-        to = split_urls(to)
+        listed = os.environ.get("METRICSLIB_TO", "")
+        urls = several(listed, "METRICSLIB_TO") if listed.strip() else ()
+    else:
+        urls = several(to)
     arguments = {
-        "to": several(to),
+        "to": urls,
         "interval": _seconds("METRICSLIB_INTERVAL") if interval is None else interval,
         "prefix": os.environ.get("METRICSLIB_PREFIX", "") if prefix is None else prefix,
         "percentiles": tuple(percentiles),

@@ -492,6 +492,8 @@ def test_destinations_may_come_from_the_environment(peer: GraphitePeer, tmp_path
     peer.values.clear()
     assert run(program, timeout=60, **environment, METRICSLIB_DISABLED="1").stdout == "()\n"
     assert not peer.values
+    assert "METRICSLIB_TO = ',': names no destination" in run(program, METRICSLIB_TO=",").stderr
+    assert run(program, METRICSLIB_TO=" ").stdout == "()\n"
 
 
 def test_many_threads_may_ask_for_the_default_flusher_at_once():

@@ -9,37 +9,50 @@ from difflib import get_close_matches
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote
 
-from ..errors import InvalidType
+from ..errors import InvalidOption, InvalidType
 from .destination import Options
 from .transport import Endpoint
 
 __all__ = ["host", "options", "path", "query", "several", "split_urls", "without_secrets"]
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_SEPARATOR = re.compile(r",(?=\s*[a-z][a-z+]*:(?!\d+\s*(?:[:,/?]|$)))")
+_SEPARATOR = re.compile(r",(?=[\s,]*(?:$|[a-z][a-z+]*:(?!\d+\s*(?:[:,/?]|$))))", re.IGNORECASE)
+"""A comma before a scheme, or before nothing but commas and white space. A host with its port is no scheme."""
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhdw]?)")
 
 
 def split_urls(text: str) -> list[str]:
     """Return the URLs in a list separated by commas.
 
-    A comma inside a URL does not separate, for what follows one that does is a scheme, and no host with its port.
+    A comma inside a URL does not separate: a scheme follows one that does, or nothing at all. Empty parts are left out.
+    Where a file's name has such a comma, it is written ``%2C``.
 
     >>> split_urls("whisper:///data?retentions=10s:1d,1m:30d, console:")
     ['whisper:///data?retentions=10s:1d,1m:30d', 'console:']
     >>> split_urls("graphite://east:2003:a,west:2003:b?hash=carbon_ch,file:metrics.jsonl")
     ['graphite://east:2003:a,west:2003:b?hash=carbon_ch', 'file:metrics.jsonl']
+    >>> split_urls(",file:x,,console:,")
+    ['file:x', 'console:']
     """
     return [url.strip() for url in _SEPARATOR.split(text) if url.strip()]
 
 
-def several(to: str | Iterable[str]) -> tuple[str, ...]:
-    """Return one URL, or several, as several. Raises :class:`~..errors.InvalidType` for what is neither."""
-    if isinstance(to, str):
-        return (to,)
+def several(to: str | Iterable[str], argument: str = "to") -> tuple[str, ...]:
+    """Return the URLs in ``to``: a list separated by commas, or several such lists.
+
+    Raises :class:`~..errors.InvalidType` for anything else, and :class:`~..errors.InvalidOption` for a text that names
+    no destination.
+    """
     if not isinstance(to, Iterable):
-        raise InvalidType("to", to, "a URL, or several")
-    return tuple(to)
+        raise InvalidType(argument, to, "a URL, or several")
+    urls: list[str] = []
+    for text in (to,) if isinstance(to, str) else to:
+        if not isinstance(text, str):
+            raise InvalidType(argument, text, "a URL, or several")
+        if not (found := split_urls(text)):
+            raise InvalidOption(argument, text, "names no destination")
+        urls += found
+    return tuple(urls)
 
 
 def without_secrets(url: str) -> str:

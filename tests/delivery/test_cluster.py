@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from metricslib.delivery import Destination, open_destinations, split_urls
+from metricslib.delivery import Destination, open_destinations, several, split_urls
 from metricslib.delivery.failover import Failover
-from metricslib.errors import InvalidDestination, InvalidType
+from metricslib.errors import InvalidDestination, InvalidOption, InvalidType
 from metricslib.naming import Naming
 
 NAMING = Naming()
@@ -123,3 +123,32 @@ def test_a_url_must_be_a_text():
 def test_a_list_of_urls_may_hold_clusters(urls: list[str], comma: str):
     """A comma before a host and its port is the cluster's; one before a scheme separates."""
     assert split_urls(comma.join(urls)) == urls
+
+
+@pytest.mark.parametrize(
+    ("text", "urls"),
+    [
+        ("file:x,", ["file:x"]),
+        ("file:x, ", ["file:x"]),
+        (",file:x", ["file:x"]),
+        (" , file:x , , console:,,", ["file:x", "console:"]),
+        ("file:x,CONSOLE:", ["file:x", "CONSOLE:"]),
+        ("graphite://a,b?pick=failover,", ["graphite://a,b?pick=failover"]),
+        ("graphite://a,,b?pick=failover", ["graphite://a,,b?pick=failover"]),
+        ("file:a,b.jsonl", ["file:a,b.jsonl"]),
+        ("file:a%2Cconsole:", ["file:a%2Cconsole:"]),
+    ],
+)
+def test_empty_parts_of_a_list_are_left_out(text: str, urls: list[str]):
+    """A comma at the end is part of no file's name. It is the same in the environment, in an argument and in a list."""
+    assert split_urls(text) == urls
+    assert several(text) == tuple(urls)
+    assert several([text, "console:"]) == (*urls, "console:")
+
+
+@pytest.mark.parametrize("text", ["", " ", ",", " , ,"])
+def test_a_list_that_names_nothing_is_refused(text: str):
+    """Nothing would be sent, silently."""
+    for to in (text, [text], ["console:", text]):
+        with pytest.raises(InvalidOption, match=r"METRICSLIB_TO = '[ ,]*': names no destination"):
+            several(to, "METRICSLIB_TO")
