@@ -21,6 +21,7 @@ from .delivery import Couriers, Deadline, Status, several
 from .errors import InvalidType
 from .history import History
 from .keepers import Keeper, Keepers
+from .names import text_of
 from .naming import Naming, expanded
 from .own import OwnMetrics
 from .process import at_exit, not_at_exit, tell_of_forks
@@ -93,7 +94,7 @@ class Flusher:
         self.to = several(to)
         self.history = history or History()
         self._naming = naming or Naming(prefix=prefix, percentiles=tuple(percentiles))
-        self._own = own
+        self._own = text_of(own)
         self._grace = grace
         self.spool = os.fspath(spool) if spool else None
         """The spool directory; None: what is not delivered waits in memory."""

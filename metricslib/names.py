@@ -9,7 +9,7 @@ path whether its program ships it to Graphite itself or through a statsd server.
 import re
 from collections.abc import Iterable, Mapping
 
-from .errors import InvalidType
+from .errors import InvalidOption, InvalidType
 
 __all__ = [
     "EMPTY",
@@ -18,15 +18,17 @@ __all__ = [
     "canonical_tags",
     "checked_name",
     "checked_tags",
+    "filled",
     "join",
     "prefixed",
     "sanitise",
     "split",
+    "text_of",
     "with_suffix",
 ]
 
 TagMapping = Mapping[str, object]
-"""Tags as a program gives them: values may be anything with a ``str()``."""
+"""Tags as a program gives them: values may be strings, or anything with a ``str()``."""
 
 Tags = tuple[tuple[str, str], ...]
 """Tags in canonical form: sanitised, in the order of their texts ``key=value``, keys unique."""
@@ -38,6 +40,41 @@ EMPTY = "_"
 _SPACES = re.compile("[\\t\\n\\v\\f\\r \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+")
 _ILLEGAL = re.compile(r"[^a-zA-Z0-9_.;=-]")
 _LEGAL = re.compile(r"[a-zA-Z0-9_.;=-]*\Z")
+_BRACES = re.compile(r"\{([^{}]*)\}")
+
+
+def text_of(value: object) -> str:
+    """Return ``value`` as a plain string: the characters of a string, ``str()`` of anything else.
+
+    A member of an Enum of strings is a string, and so stands for its value: ``M.HITS`` with the value ``"hits"`` is
+    ``hits``. Its ``str()`` and ``format()`` differ between ``StrEnum`` and ``class M(str, Enum)``, and between versions
+    of Python, so neither is asked.
+    """
+    return str.__str__(value if issubclass(type(value), str) else str(value))
+
+
+def filled(option: str, template: str, words: Mapping[str, str]) -> str:
+    """Return ``template`` with each ``{word}`` replaced by what ``words`` has for it.
+
+    This is no :meth:`str.format`: attributes, indexes, conversions and format specs are refused, so a template from a
+    configuration reaches nothing but ``words``. A brace has no other meaning, for it is legal in no name.
+
+    Raises :class:`InvalidOption` for any other word, and for a brace without its partner.
+    """
+    for word in _BRACES.findall(template):
+        if word not in words:
+            raise InvalidOption(option, template, f"{{{word}}} is unknown; {_meant(word, words)}")
+    if "{" in (rest := _BRACES.sub("", template)) or "}" in rest:
+        raise InvalidOption(option, template, f"a brace stands alone; {_meant('', words)}")
+    return _BRACES.sub(lambda match: words[match[1]], template)
+
+
+def _meant(word: str, words: Mapping[str, str]) -> str:
+    from difflib import get_close_matches  # a mistake is rare, and this takes a while to load
+
+    name = re.split(r"[^a-z]", word.strip().lower())[0]
+    close = get_close_matches(name, words, 1)
+    return f"did you mean {{{close[0]}}}?" if close else f"known are {', '.join(f'{{{known}}}' for known in words)}"
 
 
 def sanitise(key: str) -> str:
@@ -48,13 +85,15 @@ def sanitise(key: str) -> str:
 
 
 def checked_name(name: object, argument: str = "name") -> str:
-    """Return ``name`` if it is a non-empty string.
+    """Return ``name`` as a plain string if it is a non-empty string.
 
     Raises :class:`InvalidType` otherwise: a wrong name is a mistake of set-up, to be heard early.
     """
-    if not isinstance(name, str) or not name:
+    if type(name) is str and name:
+        return name
+    if not isinstance(name, str) or not (text := text_of(name)):
         raise InvalidType(argument, name, "a non-empty string")
-    return name
+    return text
 
 
 def checked_tags(tags: TagMapping | None) -> TagMapping | None:
@@ -65,15 +104,15 @@ def checked_tags(tags: TagMapping | None) -> TagMapping | None:
 
 
 def _tag_key(key: object) -> str:
-    return sanitise(str(key)).replace(";", "_").replace("=", "_") or EMPTY
+    return sanitise(text_of(key)).replace(";", "_").replace("=", "_") or EMPTY
 
 
 def _tag_value(value: object) -> str:
-    return sanitise(str(value)).replace(";", "_") or EMPTY
+    return sanitise(text_of(value)).replace(";", "_") or EMPTY
 
 
 def canonical_tags(tags: Mapping[str, object] | Iterable[tuple[str, object]]) -> Tags:
-    """Return ``tags`` in canonical form; keys and values may be anything with a ``str()``.
+    """Return ``tags`` in canonical form; keys and values may be anything that :func:`text_of` takes.
 
     >>> canonical_tags({"status": 200, "route": "/u v"})
     (('route', '-u_v'), ('status', '200'))

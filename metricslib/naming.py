@@ -18,7 +18,7 @@ from itertools import compress
 
 from .distribution import Distribution
 from .errors import InvalidOption, InvalidType
-from .names import prefixed, sanitise
+from .names import filled, prefixed, sanitise, text_of
 from .series import Kind
 from .window import Window
 from .wire.graphite import Pairs, number
@@ -36,16 +36,12 @@ _PERCENT = re.compile(r"_(top)?[0-9]+\Z")
 def expanded(prefix: str) -> str:
     """Return a prefix with ``{host}`` and ``{pid}`` filled in and its characters treated as in names.
 
-    Raises :class:`~.errors.InvalidOption` for another word in braces, and :class:`~.errors.InvalidType` for no string.
+    Raises :class:`~.errors.InvalidOption` for anything else in braces, and :class:`~.errors.InvalidType` for no string.
     """
     if not isinstance(prefix, str):
         raise InvalidType("prefix", prefix, "a string")
-    host = socket.gethostname().split(".")[0]
-    try:
-        text = prefix.format(host=host, pid=os.getpid())
-    except (KeyError, IndexError, ValueError, AttributeError) as error:
-        raise InvalidOption("prefix", prefix, "only {host} and {pid} may stand in braces") from error
-    return sanitise(text).replace(";", "_").strip(".")
+    words = {"host": socket.gethostname().split(".")[0], "pid": str(os.getpid())}
+    return sanitise(filled("prefix", text_of(prefix), words)).replace(";", "_").strip(".")
 
 
 class _Paths(dict[str, tuple[str, ...]]):
@@ -94,6 +90,8 @@ class Naming:
     _paths: dict[Kind, _Paths] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        for part in ("namespace", "counters", "timers", "histograms", "gauges", "sets", "suffix", "own"):
+            object.__setattr__(self, part, text_of(getattr(self, part)))
         for percent in self.percentiles:
             if not isinstance(percent, int | float) or not 0 < abs(percent) <= 100:
                 raise InvalidOption("percentiles", percent, "must be percents from -100 to 100, and not 0")

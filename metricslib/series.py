@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from fnmatch import translate
 from typing import Literal, NamedTuple, get_args
 
-from .names import EMPTY, Tags, canonical_tags, checked_name, join, sanitise, split
+from .names import EMPTY, Tags, canonical_tags, checked_name, filled, join, sanitise, split, text_of
 
 __all__ = ["KINDS", "Filter", "Kind", "Series", "add_tags", "drop", "keep", "rename", "series_of"]
 
@@ -32,6 +32,7 @@ class Series(NamedTuple):
 
 def series_of(kind: Kind, name: str, tags: Mapping[str, object] | Iterable[tuple[str, object]] = ()) -> Series:
     """Return the series with ``name``, which may itself carry tags (``web.hits;route=u``); those in ``tags`` win."""
+    name = text_of(name)
     if not tags and name.isidentifier() and name.isascii():
         return Series(kind, name)
     name, own = split(name)
@@ -61,11 +62,14 @@ def keep(glob: str) -> Filter:
 def rename(glob: str, name: str) -> Filter:
     """Give series whose name matches ``glob`` another name; ``{name}`` in it stands for the old one.
 
+    Raises :class:`~.errors.InvalidOption` for another word in braces.
+
     >>> rename("old.*", "new.{name}")(Series("counter", "old.hits"))
     Series(kind='counter', name='new.old.hits', tags=())
     """
     matches = _matcher(glob)
-    checked_name(name)
+    name = checked_name(name)
+    filled("name", name, {"name": ""})
 
     def renamed(series: Series) -> Series:
         if not matches(series.name):

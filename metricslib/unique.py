@@ -3,6 +3,7 @@
 import sys
 
 from .instrument import Instrument
+from .names import text_of
 
 try:  # as the standard library's random does, for hashlib loads all of OpenSSL
     if sys.version_info >= (3, 12):
@@ -32,14 +33,14 @@ class Unique(Instrument):
     __slots__ = ()
 
     def add(self, member: object) -> None:
-        """Add ``member``, told from others by its ``str()``.
+        """Add ``member``: a string, told from others by its characters, or anything else, told by its ``str()``.
 
         One whose ``str()`` raises is counted as bad and skipped.
         """
         if type(member) not in _UNCHANGING:
             # Not in the fold: by then the member may have changed, and the thread is perhaps another.
             try:
-                member = str.__str__(str(member))
+                member = text_of(member)
             except Exception:  # the member's own __str__ may raise anything
                 self._home.account.add("bad_value")
                 return

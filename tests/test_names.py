@@ -1,13 +1,25 @@
 """Series names and tags: every text ends in one canonical form, and that form is stable."""
 
+import enum
 import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metricslib.errors import InvalidType, MetricsError
-from metricslib.names import EMPTY, canonical_tags, checked_name, join, prefixed, sanitise, split, with_suffix
+from metricslib.errors import InvalidOption, InvalidType, MetricsError
+from metricslib.names import (
+    EMPTY,
+    canonical_tags,
+    checked_name,
+    filled,
+    join,
+    prefixed,
+    sanitise,
+    split,
+    text_of,
+    with_suffix,
+)
 
 ANY_TEXT = st.text(max_size=30) | st.text("ab;=./_- \t\u00a0\u2028é", max_size=30)
 CANONICAL = re.compile(r"[a-zA-Z0-9_.=-]+(;[a-zA-Z0-9_.-]+=[a-zA-Z0-9_.=-]+)*")
@@ -115,6 +127,72 @@ def test_a_raising_text_of_a_tag_is_heard():
     """What a tag's own `__str__` raises is the caller's to count; nothing is swallowed here."""
     with pytest.raises(RuntimeError, match="no text"):
         canonical_tags({"a": Unprintable()})
+
+
+class Mixed(str, enum.Enum):  # noqa: UP042
+    HITS = "hits"
+    NONE = ""
+
+
+class Plain(enum.StrEnum):
+    HITS = "hits"
+    NONE = ""
+
+
+class Loud(str):
+    def __str__(self):
+        return super().__str__().upper()
+
+    def __format__(self, spec):
+        return str(self)
+
+
+@pytest.mark.parametrize("name", [Mixed.HITS, Plain.HITS, Loud("hits")])
+def test_a_string_of_a_subclass_counts_as_its_characters(name, registry):
+    """`str()` of a member of an Enum of strings is its value or `Mixed.HITS`, by class and version; it is not asked."""
+    assert (text_of(name), type(text_of(name))) == ("hits", str)
+    assert (checked_name(name), type(checked_name(name))) == ("hits", str)
+    assert canonical_tags({name: name}) == (("hits", "hits"),)
+    assert registry.counter(name, tags={name: name}) is registry.counter("hits", tags={"hits": "hits"})
+    assert registry.counter("a").tagged(**{name: name}) is registry.counter("a;hits=hits")
+    assert registry.scope(name).counter(name) is registry.counter("hits.hits")
+
+
+@pytest.mark.parametrize("name", [Mixed.NONE, Plain.NONE, Loud("")])
+def test_an_empty_string_of_a_subclass_is_no_name(name):
+    """Its characters are what counts, and there are none."""
+    with pytest.raises(InvalidType, match="name must be a non-empty string"):
+        checked_name(name)
+
+
+def test_words_in_braces_are_filled_in():
+    """Each as often as it stands there; what is filled in is not looked at again."""
+    assert filled("prefix", "{a}.{b}.{a}", {"a": "{b}", "b": "x"}) == "{b}.x.{b}"
+    assert filled("prefix", "plain", {"a": "x"}) == "plain"
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("{host.__class__}", "{host.__class__} is unknown; did you mean {host}?"),
+        ("{host[0]}", "{host[0]} is unknown; did you mean {host}?"),
+        ("{host!r}", "{host!r} is unknown; did you mean {host}?"),
+        ("{pid:5}", "{pid:5} is unknown; did you mean {pid}?"),
+        ("{HOST}", "{HOST} is unknown; did you mean {host}?"),
+        ("{hots}", "{hots} is unknown; did you mean {host}?"),
+        ("{}", "{} is unknown; known are {host}, {pid}"),
+        ("{0}", "{0} is unknown; known are {host}, {pid}"),
+        ("{user}", "{user} is unknown; known are {host}, {pid}"),
+        ("{host", "a brace stands alone; known are {host}, {pid}"),
+        ("host}", "a brace stands alone; known are {host}, {pid}"),
+        ("{{host}}", "a brace stands alone; known are {host}, {pid}"),
+    ],
+)
+def test_anything_else_in_braces_is_refused(template, reason):
+    """A template is no format string: it reaches no attribute of anything. The nearest word that is known is named."""
+    with pytest.raises(InvalidOption) as caught:
+        filled("prefix", template, {"host": "web1", "pid": "1"})
+    assert (caught.value.option, caught.value.value, caught.value.reason) == ("prefix", template, reason)
 
 
 @pytest.mark.parametrize("name", [None, 1, b"hits", "", ["hits"], object()])

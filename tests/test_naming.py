@@ -187,7 +187,7 @@ def test_a_prefix_may_hold_host_and_pid():
     assert host.replace("/", "-") in expanded("{host}.x") or not host.isascii()
     assert expanded("shop.{pid}").removeprefix("shop.").isdigit()
     assert expanded(".a b/c.") == "a_b-c"
-    for wrong in ("{hots}", "{", "{0}", "{host.name}"):
+    for wrong in ("{hots}", "{", "{0}", "{host.__class__}", "{host!r}", "{{host}}"):
         with pytest.raises(InvalidOption, match="prefix"):
             expanded(wrong)
     with pytest.raises(InvalidType, match="prefix must be a string, not 5"):

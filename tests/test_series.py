@@ -1,10 +1,12 @@
 """What identifies a series, and the filters that change it before it is first used."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metricslib.errors import InvalidType
+from metricslib.errors import InvalidOption, InvalidType
 from metricslib.series import KINDS, Series, add_tags, drop, keep, rename, series_of
 
 
@@ -58,6 +60,12 @@ def test_rename_gives_matching_series_another_name():
     assert rename("old.*", "new.{name}")(series).key == "new.old.hits;a=1"
     assert rename("old.*", "a b;c")(series).key == "a_b_c;a=1"
     assert rename("other", "new")(series) is series
+
+
+def test_a_new_name_with_an_unknown_word_is_refused_early():
+    """It would be deleted with its braces, and many series would have one name."""
+    with pytest.raises(InvalidOption, match=re.escape("name = 'new.{nmae}': {nmae} is unknown; did you mean {name}?")):
+        rename("old.*", "new.{nmae}")
 
 
 def test_add_tags_does_not_overrule_the_series_own():

@@ -1,5 +1,6 @@
 """A unique counts different members, told apart by their text at the moment they were added."""
 
+import enum
 import weakref
 from hashlib import sha256
 from importlib import import_module
@@ -30,11 +31,14 @@ def test_members_are_told_apart_by_their_text(registry, tick):
         def __str__(self):
             return Text("odd")
 
+    class Mixed(str, enum.Enum):  # noqa: UP042
+        HITS = "hits"
+
     unique = registry.unique("x")
-    for member in (1, "1", 1.0, None, "None", b"a", Text("t"), Odd(), (1, 2)):
+    for member in (1, "1", 1.0, None, "None", b"a", Text("t"), Odd(), (1, 2), Mixed.HITS, "hits"):
         unique.add(member)
     members = tick().whole.uniques["x"]
-    assert members == {"1", "1.0", "None", "b'a'", "t", "odd", "(1, 2)"}
+    assert members == {"1", "1.0", "None", "b'a'", "t", "odd", "(1, 2)", "hits"}
     assert {type(member) for member in members} == {str}
 
 

@@ -138,7 +138,7 @@ def test_variables_of_kubernetes_are_none_of_ours():
         ("expire = -1", "f.toml: expire: -1 is not a number of seconds, 0 or more"),
         ("stop_timeout = inf", "f.toml: stop_timeout: inf is not a number of seconds, 0 or more"),
         ("prefix = 5", "f.toml: prefix: 5 is not text"),
-        ('prefix = "a.{user}"', "f.toml: prefix: 'a.{user}' only {host} and {pid} may stand in braces"),
+        ('prefix = "a.{user}"', "f.toml: prefix: 'a.{user}' {user} is unknown; known are {host}, {pid}"),
         ("percentiles = [90, 0]", "f.toml: percentiles: [90, 0] is not percents from -100 to 100, and not 0"),
         ("percentiles = [101]", "f.toml: percentiles: [101] is not percents from -100 to 100, and not 0"),
         ('percentiles = "90"', "f.toml: percentiles: '90' is not percents from -100 to 100, and not 0"),
@@ -209,7 +209,7 @@ def test_what_is_wrong_in_a_file_is_named(toml, message):
             "90;99",
             "FORWARDER_PERCENTILES: '90;99' is not percents from -100 to 100, and not 0",
         ),
-        ("FORWARDER_PREFIX", "{", "FORWARDER_PREFIX: '{' only {host} and {pid} may stand in braces"),
+        ("FORWARDER_PREFIX", "{", "FORWARDER_PREFIX: '{' a brace stands alone; known are {host}, {pid}"),
     ],
 )
 def test_what_is_wrong_in_the_environment_is_named(variable, text, message):
