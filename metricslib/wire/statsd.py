@@ -22,6 +22,7 @@ DATAGRAM = 1432
 """Bytes that fit one Ethernet frame with the headers of IPv6 and UDP, and room for a tunnel."""
 SEPARATOR = b"\n\n"
 """Stands between datagrams in a payload; a statsd server skips empty lines."""
+_SYNTAX = frozenset(":|\n\r")
 
 
 def encode(window: Window, prefix: str = "", limit: int = DATAGRAM) -> tuple[bytes, int]:
@@ -66,9 +67,14 @@ def _lines(window: Window, prefix: str) -> Iterator[str]:
 
 
 def _around(key: str, prefix: str) -> tuple[str, str]:
-    """Return what stands before the value and after the type: the name, and the tags as DogStatsD writes them."""
+    """Return what stands before the value and after the type: the name, and the tags as DogStatsD writes them.
+
+    Of a tag ``q=a=b`` only the first ``=`` becomes ``:``: statsd and forwarders turn the first ``:`` into ``=``, and
+    delete the others.
+    """
     name, _, tags = key.partition(";")
-    return prefixed(prefix, name), "|#" + tags.replace("=", ":").replace(";", ",") if tags else ""
+    name = prefixed(prefix, name)
+    return name, "|#" + ",".join([tag.replace("=", ":", 1) for tag in tags.split(";")]) if tags else ""
 
 
 def _samples(distribution: Distribution) -> Iterator[tuple[str, str]]:
@@ -97,7 +103,14 @@ def rates(weight: float) -> tuple[str, ...]:
 
 
 def _member(text: str) -> str:
-    """Return a set's member in characters that mean nothing in a line; distinct members stay distinct."""
-    if any(character in text for character in ":|\n\r") or not text:
-        return sha256(text.encode(errors="surrogatepass")).hexdigest()
-    return text.encode(errors="replace").decode()
+    """Return a set's member in characters that mean nothing in a line; distinct members stay distinct.
+
+    A digest stands for one that has a character of the syntax, that is empty, or that has no UTF-8: lone surrogates, as
+    :func:`os.fsdecode` makes them of a file's name in another encoding.
+    """
+    try:
+        if text and not _SYNTAX.intersection(text) and text.encode():
+            return text
+    except UnicodeEncodeError:
+        pass
+    return sha256(text.encode(errors="surrogatepass")).hexdigest()

@@ -1,0 +1,131 @@
+"""A series has one path, and a unique one count, by whichever route they reach Graphite.
+
+The routes: the program ships to Graphite itself; through statsd's lines and a forwarder; through numbered batches and a
+forwarder; and, for other programs, DogStatsD's lines written by hand.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from metricslib.twins import load
+from tests.peers import Forwarder, GraphitePeer, eventually
+from tests.twins import twin
+
+STAMP = 1_700_000_000
+# Syntax of statsd, DogStatsD and Graphite; what sanitising changes; surrogates as os.fsdecode() makes them.
+SYNTAX = ":|#@,;=~.\n\r\t\v\f /-_!^?*{}[]()\0\x1c\x1d\x1e\x85\xa0\u2028\ufeff\ufffdé\udce9\udce8"
+TEXTS = st.text(SYNTAX + "ab1", max_size=8) | st.text(max_size=8)
+TAGS = st.dictionaries(TEXTS, TEXTS, max_size=3)
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["Python", "C"])
+def modules(request: pytest.FixtureRequest) -> Any:
+    """Each implementation; C only where it was built. CI requires that it is elsewhere."""
+    if not request.param and load("forwarder._intake") is None:
+        pytest.skip("the C implementation was not built, or is not wanted")
+    return twin(request.param)
+
+
+def measured(modules: Any, name: str, tags: Mapping[str, str], members: list[str]) -> Any:
+    """Return a flush of a program that used one series of each kind."""
+    registry = modules["metricslib.registry"].Registry(clock=modules["metricslib.testing"].ManualClock())
+    registry.counter(name, tags).inc(3)
+    registry.gauge(name, tags=tags).set(-4)
+    registry.timer(name, tags).observe(0.5)
+    registry.histogram(name, tags).observe(7)
+    for member in members:
+        registry.unique(name, tags).add(member)
+    return registry.tick(STAMP, 10)
+
+
+def paths(modules: Any, window: Any) -> dict[str, float]:
+    pairs = modules["metricslib.naming"].Naming().pairs(window)
+    return dict(zip(pairs.paths, pairs.values, strict=True))
+
+
+def heard(modules: Any, *chunks: bytes) -> dict[str, float]:
+    """Return what a forwarder sends to Graphite when it hears ``chunks``."""
+    registry = modules["metricslib.registry"].Registry(clock=modules["metricslib.testing"].ManualClock())
+    intake = modules["forwarder.intake"].Intake(registry)
+    registry.add_source(intake)
+    intake.feed(chunks)
+    window = registry.tick(STAMP, 10).whole
+    assert intake.counts().bad == 0, intake.bad_lines()
+    return paths(modules, window)
+
+
+@given(name=TEXTS.filter(bool), tags=TAGS, members=st.lists(TEXTS, max_size=4))
+@example(name="x", tags={"q": "a=b"}, members=[])
+@example(name="x", tags={"q": "=", "p": "==a"}, members=["=", "a=b"])
+@example(name="x", tags={"": "", "~": "~a"}, members=["", "0", "~"])
+@example(name="x", tags={}, members=["caf\udce9", "caf\udce8", "caf?", "caf\ufffd", "caf"])
+@example(name="x", tags={}, members=["a:b", "a|b", "a\nb", "a\rb", "a\r", "a#b", "a@b", "|#a", "|@0.1", "a,b"])
+@example(name="_e{1,1}:a|b", tags={}, members=["_e{"])
+def test_every_route_ends_in_the_same_paths(modules, name: str, tags: dict[str, str], members: list[str]):
+    """Whatever characters are in names, tags and members, nothing is merged, split or lost on the way."""
+    flush = measured(modules, name, tags, members)
+    direct = paths(modules, flush.whole)
+    assert len(set(members)) == direct.get(next((path for path in direct if path.startswith("stats.sets.")), ""), 0)
+
+    datagrams, _ = modules["metricslib.wire.statsd"].encode(flush.fresh)
+    assert heard(modules, *datagrams.split(b"\n\n")) == direct
+    assert heard(modules, datagrams.replace(b"\n\n", b"\n") + b"\n") == direct
+
+    numbered = modules["metricslib.delivery"].open_destination(
+        "forwarder+tcp://h", modules["metricslib.naming"].Naming()
+    )
+    reader = modules["metricslib.wire.numbered"].Reader()
+    batches = [read for batch in numbered.encode(flush) for read in reader.feed(batch.payload)]
+    assert heard(modules, *[batch.lines for batch in batches]) == direct
+
+
+PLAIN = st.text(st.characters(exclude_characters=":|\n\r,;="), max_size=8)
+
+
+@given(name=PLAIN.filter(bool), tags=st.dictionaries(PLAIN, PLAIN | st.just("a=b"), max_size=3))
+def test_tags_of_dogstatsd_are_those_of_the_library(modules, name: str, tags: dict[str, str]):
+    """Written by hand with `:` between key and value, they make the same series, a `=` in a value included."""
+    assume(not name.startswith("_e{"))
+    written = ",".join(f"{key}:{value}" for key, value in tags.items())
+    line = f"{name}:3|c" + (f"|#{written}" if tags else "")
+    direct = paths(modules, measured(modules, name, tags, []).whole)
+    counters = {path: value for path, value in direct.items() if path.startswith("stats.counters.")}
+    assert heard(modules, line.encode(errors="surrogatepass")) == counters
+
+
+def test_every_route_ends_in_the_same_paths_of_a_real_forwarder(modules, forwarder: Callable[..., Forwarder], tmp_path):
+    """Over UDP, TCP, a Unix socket and numbered batches, and in tags written by hand."""
+    graphite = GraphitePeer()
+    try:
+        flags = ("--to", graphite.url, "--interval", "1")
+        listens = ("udp://127.0.0.1:0", "tcp://127.0.0.1:0", f"unixgram://{tmp_path}/u", "forwarder+tcp://127.0.0.1:0")
+        process = forwarder(*flags, *[flag for url in listens for flag in ("--listen", url)])
+        addresses = process.ready()
+        tags = {"q": "a=b", "p": "~c:d,e;f|g#h@i é\n", "empty": ""}
+        members = ["caf\udce9", "caf\udce8", "caf?", "a:b", "a|b", "a\nb", "", "0"]
+        expected: dict[str, float] = {}
+        urls = {
+            "udp": addresses["udp"].replace("udp", "statsd"),
+            "tcp": addresses["tcp"].replace("tcp", "statsd+tcp"),
+            "unixgram": f"statsd+unixgram://{tmp_path}/u",
+            "numbered": addresses["forwarder+tcp"],
+        }
+        for route, url in urls.items():
+            registry = modules["metricslib.registry"].Registry()
+            flusher = modules["metricslib.flusher"].Flusher(registry, url, prefix=route, own="")
+            flusher.start()
+            registry.counter("x", tags).inc(3)
+            for member in members:
+                registry.unique("x", tags).add(member)
+            assert flusher.stop(60)
+            expected |= {
+                f"stats.counters.{route}.x.count;empty=_;p=cde_fghi__;q=a=b": 3,
+                f"stats.sets.{route}.x.count;empty=_;p=cde_fghi__;q=a=b": len(members),
+            }
+        eventually(lambda: all(value in graphite.at(path) for path, value in expected.items()), or_else=str(expected))
+    finally:
+        graphite.close()
