@@ -677,14 +677,32 @@ static void cell_dealloc(Cell *self) {
 #define FAST(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL
 #define FAST_NAMED(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL | METH_KEYWORDS
 
+/* What becomes a method of one class of instruments, by the name that the class asks for. The cell itself has none of
+   these: a counter must have no way to observe seconds. Texts are those of the Python methods. */
+static struct {
+    const char *name;
+    PyMethodDef method;
+} class_methods[] = {
+    {"count", {"inc", FAST_NAMED(cell_inc), "inc($self, n=1)\n--\n\n"
+        "Add ``n``, an int or a float, also negative. What is no finite number is counted as bad and skipped."}},
+    {"set_value", {"set", FAST_NAMED(cell_set_value), "set($self, value)\n--\n\n"
+        "Make ``value`` the gauge's value. What is no finite number is counted as bad and skipped."}},
+    {"change_by", {"inc", FAST_NAMED(cell_change_by), "inc($self, n=1)\n--\n\n"
+        "Add ``n`` to the value; a gauge never set starts from 0."}},
+    {"observe_seconds", {"observe", FAST_NAMED(cell_observe_seconds), "observe($self, seconds)\n--\n\n"
+        "Add a duration in seconds. What is no finite number, or negative, is counted as bad and skipped."}},
+    {"observe_value", {"observe", FAST_NAMED(cell_observe_value), "observe($self, value)\n--\n\n"
+        "Add a value, also a negative one. What is no finite number is counted as bad and skipped."}},
+    {"time", {"time", (PyCFunction)cell_time, METH_NOARGS, "time($self)\n--\n\n"
+        "Return a context manager that measures the block under it, whether it raises or not."}},
+    {"tagged", {"tagged", FAST_NAMED(cell_tagged), "tagged($self, /, **tags)\n--\n\n"
+        "Return the instrument of the same kind and name that also has these tags, made at first use.\n\n"
+        "Tag values may be of any type that has a ``str()``. A tag given here wins over one of the same key on this\n"
+        "instrument. Over the registry's cap of tag sets a name, it is the instrument of the series\n"
+        "``name;overflow=true``."}},
+};
+
 static PyMethodDef cell_methods[] = {
-    {"count", FAST_NAMED(cell_inc), "count($self, n=1)\n--\n\nAdd n to a counter."},
-    {"set_value", FAST_NAMED(cell_set_value), "set_value($self, value)\n--\n\nSet a gauge."},
-    {"change_by", FAST_NAMED(cell_change_by), "change_by($self, n=1)\n--\n\nAdd n to a gauge."},
-    {"observe_seconds", FAST_NAMED(cell_observe_seconds), "observe_seconds($self, seconds)\n--\n\nAdd a duration."},
-    {"observe_value", FAST_NAMED(cell_observe_value), "observe_value($self, value)\n--\n\nAdd a value."},
-    {"time", (PyCFunction)cell_time, METH_NOARGS, "time($self)\n--\n\nReturn a context manager that measures the block under it."},
-    {"tagged", FAST_NAMED(cell_tagged), "tagged($self, /, **tags)\n--\n\nReturn the instrument that also has these tags."},
     {"_put", (PyCFunction)put_and_return, METH_O, NULL},
     {"_open", (PyCFunction)open_cell, METH_O, NULL},
     {"_begin", (PyCFunction)begin_fold, METH_O, NULL},
@@ -705,14 +723,15 @@ static PyObject *method_of(PyObject *module, PyObject *args) {
     if (!PyArg_ParseTuple(args, "O!s", &PyType_Type, &type, &name))
         return NULL;
     if (PyType_IsSubtype(type, state->cell_type))
-        for (PyMethodDef *method = cell_methods; method->ml_name; method++)
-            if (!strcmp(method->ml_name, name))
-                return PyDescr_NewMethod(type, method);
+        for (size_t i = 0; i < sizeof class_methods / sizeof *class_methods; i++)
+            if (!strcmp(class_methods[i].name, name))
+                return PyDescr_NewMethod(type, &class_methods[i].method);
     return PyErr_Format(PyExc_TypeError, "there is no method %s for %R", name, type);
 }
 
 static PyGetSetDef cell_getset[] = {
-    {"live", (getter)get_live, NULL, "Whether anything is kept of what is measured here.", NULL},
+    {"live", (getter)get_live, NULL,
+     "Whether anything is kept of what is measured here; not so when a filter or a cap left the series out.", NULL},
     {"sleeping", (getter)get_sleeping, NULL, "Whether the next use wakes the instrument.", NULL},
     {"_waiting", (getter)get_waiting, NULL, NULL, NULL},
     {"_lock", (getter)get_lock, (setter)set_lock, NULL, NULL},

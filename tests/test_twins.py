@@ -1,5 +1,6 @@
 """The C twins do what the Python ones do: both are fed the same, and everything that comes out is compared."""
 
+import inspect
 import math
 import os
 import pickle
@@ -272,3 +273,15 @@ print(after[0] - before[0], after[1] - before[1])
     objects, blocks = map(int, run.stdout.split())
     assert abs(objects) < 30
     assert abs(blocks) < 200
+
+
+@pytest.mark.parametrize("kind", ["Counter", "Gauge", "Timer", "Histogram", "Unique"])
+def test_the_classes_show_the_same(kind):
+    """Public names, and what help() says of each."""
+
+    def shown(pure):
+        cls = getattr(twin(pure)["metricslib"], kind)
+        return {name: inspect.getdoc(getattr(cls, name)) for name in dir(cls) if not name.startswith("_")}
+
+    assert shown(pure=False) == shown(pure=True)
+    assert {"count", "observe_seconds"}.isdisjoint(shown(pure=False))
