@@ -205,7 +205,7 @@ def _end_of_timed(timer: Timer, exceptions: bool, slow: float | None, on_slow: O
     limit = math.inf if slow is None else slow
 
     def end(start: float, error: BaseException | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        seconds = now() - start
+        seconds = max(0.0, now() - start)  # a clock that was set back took no time
         if error is None or exceptions:
             timer.observe(seconds)
         if on_slow is not None and seconds >= limit:
@@ -235,6 +235,7 @@ def _timed_in_python(function: Function, timer: Timer) -> Function:
         try:
             return function(*args, **kwargs)
         finally:
-            observe(clock.perf_counter() - start)
+            seconds = clock.perf_counter() - start
+            observe(seconds if seconds > 0.0 else 0.0)
 
     return wrapper

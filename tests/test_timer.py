@@ -1,5 +1,6 @@
 """A timer: seconds in, milliseconds kept; every block under its own start."""
 
+import asyncio
 import math
 import threading
 from contextlib import AbstractContextManager, ExitStack
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 from metricslib.distribution import Distribution
 from metricslib.registry import Registry
 from metricslib.testing import ManualClock
+from metricslib.twins import load
+from tests.twins import twin
 
 
 def test_durations_are_kept_in_milliseconds(registry, tick):
@@ -181,3 +184,61 @@ def test_freezegun_does_not_break_timing():
     with freezegun.freeze_time("2026-01-01") as frozen, timer.time():
         frozen.tick(1.5)
     assert registry.tick(10, 10).whole.timers["x"]._samples == [1500.0]
+
+
+class BackwardsClock(ManualClock):
+    """A monotonic clock that goes back by a second each time it is read, as a virtual machine's has."""
+
+    def monotonic(self):
+        self._monotonic -= 1.0
+        return self._monotonic
+
+
+def timed_blocks(registry, slow):
+    """Time something that returns at once, in every way there is; return how often."""
+    timer = registry.timer("x")
+    timed = registry.timed("x")
+    hooked = registry.timed("x", slow=0, on_slow=slow.append)
+
+    async def coroutine():
+        pass
+
+    async def async_generator():
+        yield
+
+    async def drained():
+        async for _ in timed(async_generator)():
+            pass
+
+    with timer.time() as span:
+        assert span.elapsed == 0
+    assert span.elapsed == 0
+    with timer.time() as span:
+        span.tag(a=1)
+    timed(lambda: None)()
+    hooked(lambda: None)()
+    list(timed(lambda: (yield))())
+    asyncio.run(timed(coroutine)())
+    asyncio.run(drained())
+    with pytest.raises(ZeroDivisionError):
+        timed(lambda: 1 / 0)()
+    return 8
+
+
+@pytest.mark.parametrize("pure", [True, False], ids=["Python", "C"])
+def test_a_duration_by_a_clock_that_goes_back_is_0(pure):
+    """However it is timed; a negative duration that the program itself observes is a mistake, and bad."""
+    if not pure and load("metricslib._speedups") is None:
+        pytest.skip("the C implementation was not built, or is not wanted")
+    modules = twin(pure)
+    registry, slow = modules["metricslib.registry"].Registry(clock=BackwardsClock()), []
+    blocks = timed_blocks(registry, slow)
+    window = registry.tick(1_700_006_410, 10).whole
+    durations = [window.timers["x"], window.timers["x;a=1"]]
+    assert sum(each.count for each in durations) == blocks
+    assert [(each.min, each.max) for each in durations] == [(0, 0), (0, 0)]
+    assert [call.seconds for call in slow] == [0]
+    assert registry.account.totals() == {}
+    registry.timer("x").observe(-1)
+    registry.tick(1_700_006_420, 10)
+    assert registry.account.totals() == {"bad_value": 1}
