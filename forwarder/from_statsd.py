@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from . import javascript, statsd_urls, statsd_values
 from .config import OPTIONS, Config, ConfigError, of_file, settle
 from .options import toml
-from .statsd_values import Statsd, as_given
+from .statsd_values import Statsd, given, namespace, switch
 
 __all__ = ["OURS", "STATSD", "Conversion", "StatsdOption", "convert", "table"]
 
@@ -96,30 +96,36 @@ OURS: Mapping[str, Callable[[Statsd], Any]] = {
     "interval": statsd_values.interval,
     "percentiles": statsd_values.percentiles,
     "console": statsd_urls.console,
-    "health": partial(as_given, "healthStatus"),
+    "health": partial(given, "healthStatus"),
     "repeat": statsd_urls.repeaters,
-    "own_prefix": partial(as_given, "prefixStats"),
+    "own_prefix": statsd_values.own_prefix,
     "own_account": lambda _: False,  # no more paths than statsd has
     "delete_idle": statsd_values.deleted,
     "gauges_ttl": statsd_values.gauges_ttl,
     "expire": lambda _: 0,  # what is not deleted is sent for ever
     "socket_mode": statsd_urls.socket_mode,
     "log_level": statsd_values.log_level,
-    "naming.legacy": lambda statsd: statsd.get("graphite.legacyNamespace", True),
-    "naming.namespace": partial(as_given, "graphite.globalPrefix"),
-    "naming.counters": partial(as_given, "graphite.prefixCounter"),
-    "naming.timers": partial(as_given, "graphite.prefixTimer"),
-    "naming.gauges": partial(as_given, "graphite.prefixGauge"),
-    "naming.sets": partial(as_given, "graphite.prefixSet"),
-    "naming.suffix": partial(as_given, "graphite.globalSuffix"),
-    "naming.flush_counts": partial(as_given, "flush_counts"),
-    "naming.calculated": partial(as_given, "calculatedTimerMetrics"),
+    "naming.legacy": statsd_values.legacy,
+    "naming.namespace": partial(namespace, "globalPrefix"),
+    "naming.counters": partial(namespace, "prefixCounter"),
+    "naming.timers": partial(namespace, "prefixTimer"),
+    "naming.gauges": partial(namespace, "prefixGauge"),
+    "naming.sets": partial(namespace, "prefixSet"),
+    "naming.suffix": statsd_values.suffix,
+    "naming.flush_counts": partial(switch, "flush_counts"),
+    "naming.calculated": statsd_values.calculated,
     "naming.bins": statsd_values.bins,
-    "key_flush.interval": partial(statsd_values.seconds, "keyFlush.interval"),
-    "key_flush.percent": partial(as_given, "keyFlush.percent"),
-    "key_flush.log": partial(as_given, "keyFlush.log"),
+    "key_flush.interval": statsd_values.key_flush_interval,
+    "key_flush.percent": statsd_values.key_flush_percent,
+    "key_flush.log": partial(given, "keyFlush.log"),
 }
 """How each option of ours that has to do with statsd's is made from them."""
+
+
+_PROXY = (
+    "has nodes, so it is a configuration of statsd's proxy.js, not of stats.js. The forwarder does not share lines out"
+    " among other daemons; one of it takes what several nodes of statsd take"
+)
 
 
 class Conversion(NamedTuple):
@@ -133,17 +139,17 @@ class Conversion(NamedTuple):
 def convert(text: str, file: str) -> Conversion:
     """Return what statsd's configuration ``text`` is here. ``file`` names it.
 
-    Raises :class:`~.config.ConfigError` where it is no JavaScript literal or the package json5 is not there.
+    Raises :class:`~.config.ConfigError` where it is no JavaScript literal, or one of statsd's proxy.
     """
     try:
-        given = javascript.read(text)
-    except ImportError:
-        raise ConfigError(file, "", "reading it needs the package json5: pip install 'metricslib[forwarder]'") from None
+        found = javascript.read(text)
     except ValueError as error:
         raise ConfigError(file, "", str(error)) from None
-    if not isinstance(given, dict):
+    if not isinstance(found, dict):
         raise ConfigError(file, "", "is no object: { graphiteHost: 'graphite.example', … }")
-    statsd = Statsd(given)
+    if isinstance(found.get("nodes"), list):
+        raise ConfigError(file, "nodes", _PROXY)
+    statsd = Statsd(found)
     settings = _settings(statsd)
     _leave_the_rest(statsd)
     left_out = tuple(_one_line(f"{name}: {why}") for name, why in statsd.left_out)
@@ -166,25 +172,28 @@ class _Setting(NamedTuple):
 def _settings(statsd: Statsd) -> list[_Setting]:
     default = Config().values()
     settings: list[_Setting] = []
+    sure: dict[str, Any] = {}  # as the configuration has them
     for name, make in OURS.items():
         kind = OPTIONS[name].kind
         statsd.used.clear()
         try:
             value = make(statsd)
             checked = None if value is None else kind.check(value)
-        except (ValueError, TypeError, LookupError, AttributeError, OverflowError):  # anything may stand there
-            shown = ", ".join(toml(statsd.get(option)) for option in statsd.used)
+        except (ValueError, OverflowError):
+            shown = ", ".join(javascript.shown(statsd.get(option)) for option in list(statsd.used))
             statsd.leave(", ".join(statsd.used), f"{shown} cannot be made {kind.expected}")
             continue
         if value is None or not (statsd.used or checked != default[name]):
             continue
         setting = _Setting(name, kind.raw(checked), ", ".join(statsd.used))
         try:
-            settle(of_file("\n".join(_sections([*settings, setting])), ""))
+            one = of_file("\n".join(_sections([setting])), "")
+            settle({**sure, **one})
         except ConfigError as error:
             statsd.leave(setting.said, error.reason)
         else:
             settings.append(setting)
+            sure.update(one)
     return settings
 
 
@@ -194,8 +203,17 @@ def _leave_the_rest(statsd: Statsd) -> None:
         option = known.get(name)
         if option is None:
             statsd.leave(name, "statsd itself has no such option")
-        elif not option.ours and value != option.default:
+        elif not option.ours and _matters(option, value):
             statsd.leave(name, option.why)
+
+
+def _matters(option: StatsdOption, value: Any) -> bool:
+    """Return whether a value makes statsd do anything else than its default does."""
+    if option.name == "automaticConfigReload":  # != false
+        return value is not None and javascript.to_number(value) == 0
+    if option.default is True:
+        return not javascript.truthy(value)
+    return javascript.truthy(value) and value != option.default
 
 
 def _lines(file: str, settings: list[_Setting], left_out: tuple[str, ...]) -> Iterator[str]:

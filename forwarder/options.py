@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from metricslib.delivery import split_urls
+from metricslib.naming import Spelled
 from metricslib.series import Kind as SeriesKind
 
 from .addresses import host_and_port
@@ -122,11 +123,17 @@ def _duration(value: Any) -> float:
     return int(value) if value == int(value) else float(value)
 
 
+def _spelled(value: Any) -> Any:
+    """A number given as text keeps its spelling in names."""
+    return Spelled(value) if isinstance(value, str) else value
+
+
 def _percents(value: Any) -> tuple[float, ...]:
     values = [value] if _is_number(value) else value
     _must(isinstance(values, Sequence) and not isinstance(values, str))
-    _must(all(_is_number(item) and 0 < abs(item) <= 100 for item in values))
-    return tuple(values)
+    percents = tuple(map(_spelled, values))
+    _must(all(_is_number(item) and 0 < abs(item) <= 100 for item in percents))
+    return percents
 
 
 def _percent(value: Any) -> float:
@@ -175,11 +182,13 @@ def _bins(value: Any) -> tuple[tuple[str, tuple[float, ...]], ...]:
         isinstance(value, list)
         and all(isinstance(entry, dict) and entry.keys() == {"match", "bounds"} for entry in value)
     )
+    bins = []
     for entry in value:
-        bounds = entry["bounds"]
-        _must(isinstance(entry["match"], str) and isinstance(bounds, list) and all(map(_is_number, bounds)))
-        _must(bounds == sorted(set(bounds)))
-    return tuple((entry["match"], tuple(entry["bounds"])) for entry in value)
+        _must(isinstance(entry["match"], str) and isinstance(entry["bounds"], list))
+        bounds = tuple(map(_spelled, entry["bounds"]))
+        _must(all(map(_is_number, bounds)) and list(bounds) == sorted(set(bounds)))
+        bins.append((entry["match"], bounds))
+    return tuple(bins)
 
 
 def _address(value: object) -> str:
@@ -194,6 +203,8 @@ def toml(value: object) -> str:
     match value:
         case bool():
             return "true" if value else "false"
+        case Spelled():
+            return f'"{value.text}"'
         case str():
             return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
         case Mapping():

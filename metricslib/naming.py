@@ -23,10 +23,38 @@ from .series import Kind
 from .window import Window
 from .wire.graphite import Pairs, number
 
-__all__ = ["Bins", "Naming", "expanded"]
+__all__ = ["Bins", "Naming", "Spelled", "expanded"]
+
+
+class Spelled(float):
+    """A number that is written in names as it was spelled: ``Spelled("90.0")`` makes ``upper_90_0``.
+
+    Raises ValueError for a text that is not a decimal number, or has white space or ``_`` in it.
+    """
+
+    def __new__(cls, text: str) -> "Spelled":
+        if not _SPELLED.fullmatch(text):
+            raise ValueError(f"{text!r} is no number")
+        return super().__new__(cls, text)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __getnewargs__(self) -> tuple[str]:  # type: ignore[override]
+        return (self.text,)
+
+
+_SPELLED = re.compile(r"[+-]?(?:(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|Infinity)")
+
+
+def _spelled(value: float) -> str:
+    return value.text if isinstance(value, Spelled) else number(value)
+
 
 Bins = tuple[str, tuple[float, ...]]
-"""A text that a timer's key must contain, and the exclusive upper bounds of its bins; ``inf`` may be the last."""
+"""A text that a timer's key must contain, and the exclusive upper bounds of its bins; ``inf`` may be the last.
+
+A bound that is :class:`Spelled` keeps its spelling."""
 
 _FEW = 1000
 _RATE = 4  # where count_ps stands behind the shares; count is the one before it
@@ -65,7 +93,8 @@ class Naming:
     """How series are named. The defaults are statsd's newer namespace; ``legacy=True`` is the namespace statsd defaults
     to.
 
-    ``percentiles`` are percents from -100 to 100; negative ones describe the largest samples. ``calculated`` names the
+    ``percentiles`` are percents from -100 to 100; negative ones describe the largest samples, and one that is
+    :class:`Spelled` keeps its spelling in names. ``calculated`` names the
     timer statistics to send, such as ``count`` or ``upper_90``, or as statsd does ``upper_percent`` for every whole
     percent, and ``histogram`` for all bins; empty sends all. An empty namespace part vanishes with its dot.
     """
@@ -95,7 +124,9 @@ class Naming:
         for percent in self.percentiles:
             if not isinstance(percent, int | float) or not 0 < abs(percent) <= 100:
                 raise InvalidOption("percentiles", percent, "must be percents from -100 to 100, and not 0")
-        distinct = {number(percent): percent for percent in self.percentiles}
+        distinct: dict[str, float] = {}
+        for percent in self.percentiles:
+            distinct.setdefault(_spelled(percent), percent)
         object.__setattr__(self, "percentiles", tuple(distinct.values()))
         self._paths["counter"] = _Paths(self._counter_paths)
         self._paths["timer"] = _Paths(partial(self._distribution_paths, "timers", self.timers))
@@ -188,12 +219,13 @@ class Naming:
 
     def _statistic_names(self, key: str) -> Iterator[str]:
         for percent in self.percentiles:
-            text = number(percent).replace(".", "_", 1).replace("-", "top", 1)
+            text = _spelled(percent).replace(".", "_", 1).replace("-", "top", 1)
             boundary = "upper" if percent > 0 else "lower"
             yield from (f"{part}_{text}" for part in ("count", "mean", boundary, "sum", "sum_squares"))
         yield from ("std", "upper", "lower", "count", "count_ps", "sum", "sum_squares", "mean", "median")
         for bound in self._bounds(key):
-            yield "histogram.bin_" + ("inf" if bound == math.inf else number(bound).replace(".", "_", 1))
+            text = _spelled(bound) if bound < math.inf or isinstance(bound, Spelled) else "inf"
+            yield "histogram.bin_" + text.replace(".", "_", 1)
 
     def _bounds(self, key: str) -> tuple[float, ...]:
         return next((bounds for part, bounds in self.bins if part in key), ()) if self.bins else ()

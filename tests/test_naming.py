@@ -1,13 +1,14 @@
 """A window's values have the paths and the arithmetic that statsd gives them."""
 
 import math
+import pickle
 import socket
 
 import pytest
 
 from metricslib.distribution import NO_SAMPLES, Distribution
 from metricslib.errors import InvalidOption, InvalidType
-from metricslib.naming import Naming, expanded
+from metricslib.naming import Naming, Spelled, expanded
 from metricslib.window import Window
 
 
@@ -83,6 +84,24 @@ def test_percentiles_may_be_fractional_and_negative_and_vanish_when_they_hold_no
     assert found["lower_top25"] == 400
     assert found["count_top25"] == 1
     assert not any("_1" in path for path in found)
+
+
+def test_a_spelled_number_keeps_its_spelling_in_names():
+    """``90.0`` is 90_0 and no duplicate of 90; what it is a percentage of is the same. Copies keep it."""
+    naming = Naming(percentiles=(90, Spelled("90.0"), Spelled("-25.50"), 90.0), bins=(("", (Spelled("250.0"), 300)),))
+    copied = pickle.loads(pickle.dumps(naming.percentiles))
+    assert [percent.text for percent in copied[1:]] == ["90.0", "-25.50"]
+    found = {path.removeprefix("stats.timers.t."): value for path, value in naming.pairs(window(timers={"t": TIMER}))}
+    assert (found["upper_90"], found["upper_90_0"], found["lower_top25_50"]) == (400, 400, 400)
+    assert (found["histogram.bin_250_0"], found["histogram.bin_300"]) == (2, 0)
+    assert len(found) == 3 * 5 + 9 + 2
+
+
+@pytest.mark.parametrize("text", ["", "x", " 1", "1_0", "0x1", "nan", "inf", "1e", "٣"])
+def test_what_is_no_number_cannot_be_spelled(text):
+    """Names have no room for anything else."""
+    with pytest.raises(ValueError, match="is no number"):
+        Spelled(text)
 
 
 def test_histogram_bins_are_exclusive_at_the_top_and_go_to_the_first_match():

@@ -53,7 +53,7 @@ class Statsd:
         assert self._process.stdout is not None
         options = {"flushInterval": INTERVAL * 1000, **case.options}
         intervals = [[b64encode(datagram).decode() for datagram in datagrams] for datagrams in case.intervals]
-        self._process.stdin.write(json.dumps({"options": options, "intervals": intervals}) + "\n")
+        self._process.stdin.write(json.dumps({"options": json.dumps(options), "intervals": intervals}) + "\n")
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline())
         if answer["crash"] is not None:
@@ -65,18 +65,20 @@ class Statsd:
         self._process.communicate()
 
 
-def ours(case: Case, **more: Any) -> list[str]:
-    """Return what is sent at the end of each interval. ``more`` are options of ours."""
+def ours(case: Case, config: Config | None = None, **more: Any) -> list[str]:
+    """Return what is sent at the end of each interval, with ``config`` or what is made of statsd's options, all of
+    which must be taken over. ``more`` are options of ours.
+    """
     clock = ManualClock(START)
     options = {"graphiteHost": "127.0.0.1", "flushInterval": INTERVAL * 1000, **case.options}
-    daemon = Daemon(configured(options, **more), clock=clock, grace=0)
+    daemon = Daemon(config or configured(options, **more), clock=clock, grace=0)
     intake = Intake(daemon.registry, clock=clock)
     daemon.wire([Door("udp://127.0.0.1:8125", intake)])
     (courier,) = daemon.flusher._couriers
     flushes = []
     for datagrams in case.intervals:
         intake.feed(datagrams)
-        clock.advance(INTERVAL)
+        clock.advance(daemon.config.interval)
         daemon.flusher.tick()
         flushes.append(b"")
         while batch := courier.spool.head():

@@ -1,9 +1,10 @@
 // Runs the real statsd, many times over in one process: a case a line in, its flushes a line out.
 //
-// In, as JSON: {"options": statsd's configuration, "intervals": [[datagram in base64, …], …]}. Out: {"flushes": [what
-// Graphite was sent, …], "crash": what was thrown, or null}. All of statsd that reads, computes and writes is its own
-// code, loaded afresh for each case: stats.js, lib/process_metrics.js, lib/helpers.js, lib/set.js, backends/graphite.js.
-// Replaced is what surrounds it: the reader of the configuration file, the sockets, the timer and the clock.
+// In, as JSON: {"options": statsd's configuration, in JavaScript, "intervals": [[datagram in base64, …], …]}. Out:
+// {"flushes": [what Graphite was sent, …], "crash": what was thrown, or null}. All of statsd that reads, computes and
+// writes is its own code, loaded afresh for each case: stats.js, lib/process_metrics.js, lib/helpers.js, lib/set.js,
+// backends/graphite.js. Replaced is what surrounds it: the reader of the configuration file, the sockets, the timer and
+// the clock.
 
 const fs = require('fs');
 const Module = require('module');
@@ -51,7 +52,7 @@ function run(one) {
     if (file.startsWith(root)) delete require.cache[file];
   }
   now = START;
-  configuration = { graphiteHost: 'graphite', ...one.options };
+  configuration = { graphiteHost: 'graphite', ...(0, eval)(`(${one.options})`) };
   sent = [];
   require(path.join(root, 'stats.js'));
   for (const datagrams of one.intervals) {

@@ -141,6 +141,8 @@ def test_variables_of_kubernetes_are_none_of_ours():
         ('prefix = "a.{user}"', "f.toml: prefix: 'a.{user}' {user} is unknown; known are {host}, {pid}"),
         ("percentiles = [90, 0]", "f.toml: percentiles: [90, 0] is not percents from -100 to 100, and not 0"),
         ("percentiles = [101]", "f.toml: percentiles: [101] is not percents from -100 to 100, and not 0"),
+        ('percentiles = ["x"]', 'f.toml: percentiles: ["x"] is not percents from -100 to 100, and not 0'),
+        ('percentiles = ["101"]', 'f.toml: percentiles: ["101"] is not percents from -100 to 100, and not 0'),
         ('percentiles = "90"', "f.toml: percentiles: '90' is not percents from -100 to 100, and not 0"),
         ("to = [5]", "f.toml: to: [5] is not a list of URLs"),
         ('to = [""]', 'f.toml: to: [""] is not a list of URLs'),
@@ -246,6 +248,8 @@ def test_what_is_shown_can_be_read_again():
     )
     assert settle(of_file(config.as_toml(), "again")) == config
     assert settle(of_file(Config().as_toml(), "again")) == Config()
+    spelled = 'percentiles = [90, "90.0"]'
+    assert spelled in settle(of_file(spelled, "f")).as_toml()
 
 
 @given(st.text(), st.lists(st.floats(0.01, 100), min_size=1, unique=True), st.integers(1, 10**9), st.floats(0, 1e9))

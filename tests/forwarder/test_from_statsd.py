@@ -192,6 +192,8 @@ def test_the_example_of_statsd(need: Callable[..., None]):
         ({"percentThreshold": 95}, {"percentiles": [95]}),
         ({"percentThreshold": [50, "99.9", -10]}, {"percentiles": [50, 99.9, -10]}),
         ({"percentThreshold": 0}, {"percentiles": [90]}),
+        ({"percentThreshold": []}, {"percentiles": []}),
+        ({"percentThreshold": ["90.0", [95], "-5.50"]}, {"percentiles": ["90.0", 95, "-5.50"]}),
         (
             {"histogram": [{"metric": "foo", "bins": []}, {"metric": "", "bins": [0.5, "10", "inf"]}]},
             {
@@ -210,6 +212,48 @@ def test_the_example_of_statsd(need: Callable[..., None]):
         (
             {"deleteIdleStats": True, "deleteGauges": False},
             {"delete_idle": ["counters", "timers", "histograms", "sets"]},
+        ),
+        (
+            {"deleteIdleStats": 1, "deleteTimers": None, "deleteSets": 0, "deleteGauges": []},
+            {"delete_idle": ["counters", "gauges"]},
+        ),
+        ({"flush_counts": 0}, {"naming": {"legacy": True, "flush_counts": False}}),
+        ({"flush_counts": "0"}, {"naming": {"legacy": True, "flush_counts": True}}),
+        (
+            {"graphite": {"legacyNamespace": 0, "globalPrefix": "x"}},
+            {
+                "naming": {
+                    **{"legacy": False, "namespace": "stats", "counters": ""},
+                    **{"timers": "timers", "gauges": "gauges", "sets": "sets"},
+                }
+            },
+        ),
+        ({"calculatedTimerMetrics": []}, {"naming": {"legacy": True, "calculated": []}}),
+        ({"calculatedTimerMetrics": [5]}, {"naming": {"legacy": True, "calculated": ["none"]}}),
+        ({"port": " 0x1fbd ", "address": 0, "address_ipv6": "0"}, {"listen": ["udp://[::]:8125"]}),
+        ({"server": "./servers/tcp", "socket": "9125", "address": 7}, {"listen": ["tcp://[::]:9125"]}),
+        ({"servers": []}, {"listen": []}),
+        ({"servers": None, "port": 0}, {}),
+        ({"backends": [], "graphiteHost": "g"}, {"to": []}),
+        ({"backends": 0, "graphiteHost": "g"}, {"to": ["graphite://g:2003"]}),
+        (
+            {"graphiteHost": "g", "graphitePort": 0, "graphiteProtocol": ["pickle"]},
+            {"to": ["graphite+pickle://g:2004"]},
+        ),
+        (
+            {
+                "repeater": [{"port": 8126}, {"host": "", "port": "9"}],
+                "repeaterProtocol": "udp6",
+                "backends": ["repeater"],
+            },
+            {"to": [], "repeat": ["udp://[::1]:8126", "udp://[::1]:9"]},
+        ),
+        ({"keyFlush": {"interval": "x", "percent": 0}}, {}),
+        ({"keyFlush": {"interval": [500], "percent": "5", "log": ""}}, {"key_flush": {"interval": 0.5, "percent": 5}}),
+        ({"debug": "false"}, {"log_level": "debug"}),
+        (
+            {"dumpMessages": 0, "title": "", "log": {"level": ""}, "console": None, "automaticConfigReload": None},
+            {},
         ),
         ({"deleteGauges": True, "gaugesMaxTTL": 6}, {"delete_idle": ["gauges"], "gauges_ttl": 6}),
         ({"gaugesMaxTTL": 1.5}, {"gauges_ttl": 1}),
@@ -258,7 +302,40 @@ def test_what_an_option_becomes(options: dict[str, Any], expected: dict[str, Any
         ({"flushInterval": 100}, "flushInterval: stamps are whole seconds, so intervals are, too: 0.1 s became 1 s"),
         ({"repeater": [{"host": "b", "port": 1}]}, "repeater: its backend is not among backends"),
         ({"mgmt_address": "0.0.0.0"}, "mgmt_address: from other machines, commands that change something are refused"),
-        ({"percentThreshold": [0]}, "percentThreshold: [0] cannot be made percents from -100 to 100, and not 0"),
+        ({"percentThreshold": [0, 5]}, "percentThreshold: 0 cannot be made a percentage from -100 to 100, and not 0"),
+        (
+            {"percentThreshold": [90, "x"]},
+            'percentThreshold: "x" cannot be made a percentage from -100 to 100, and not 0',
+        ),
+        ({"histogram": [{"bins": [1, 1]}]}, "histogram: entry 0: 1 is no number above the bound before it"),
+        ({"histogram": [7]}, "histogram: entry 0 is no metric with bins: 7"),
+        ({"histogram": {}}, "histogram: {} is no list"),
+        ({"calculatedTimerMetrics": "count"}, 'calculatedTimerMetrics: "count" is no list, so statsd ignores it'),
+        ({"flushInterval": 2**31}, "flushInterval: 2147483648 cannot be made a whole number of at least 1"),
+        ({"keyFlush": {"interval": 2**31}}, "keyFlush.interval: 2147483648 cannot be made a number of seconds"),
+        ({"keyFlush": {"percent": 101}}, "keyFlush.percent: 101 cannot be made a percentage above 0"),
+        ({"port": "udp"}, 'port: "udp" is no port'),
+        ({"port": [8125]}, "port: [8125] is no port"),
+        ({"address": True}, "port: true is no name of a host"),
+        ({"servers": [{}, None]}, "servers[1]: null is no server"),
+        ({"servers": {"0": {}}}, "servers: { 0: {} } is no list, so statsd starts none"),
+        ({"servers": [{"port": 65536}, {}]}, "servers[0].port: 65536 is no port"),
+        ({"server": "./servers/tcp", "socket": "/s", "socket_mod": "rw"}, 'socket_mod: "rw" is no mode of a file'),
+        ({"mgmt_port": "admin", "mgmt_address": "::1"}, 'mgmt_address, mgmt_port: "::1", "admin" cannot be made HOST'),
+        ({"graphiteHost": 7}, "graphiteHost: 7 cannot be made a list of URLs"),
+        ({"backends": "./backends/graphite"}, 'backends: "./backends/graphite" is no list, so statsd loads none'),
+        (
+            {"repeater": [{"host": "b"}, {"host": "b", "port": 1}], "backends": ["./backends/repeater"]},
+            'repeater: { host: "b" } has no host and port',
+        ),
+        ({"prefixStats": None}, "prefixStats: null cannot be made letters, digits"),
+        ({"automaticConfigReload": "0"}, "automaticConfigReload: a file may be half written"),
+        ({"keyNameSanitize": None}, "keyNameSanitize: statsd then cleans names when it sends them"),
+        ({"graphite": {"globalSuffix": ""}}, "graphite.globalSuffix: empty, statsd sends a dot behind every name"),
+        (
+            {"graphite": {"legacyNamespace": False, "prefixSet": None}},
+            "graphite.prefixSet: null makes a part of the path",
+        ),
         ({"prefixStats": ""}, "prefixStats: must not be empty"),
         (
             {"repeater": [{"host": "127.0.0.1", "port": 8125}], "backends": ["./backends/repeater"]},
@@ -313,7 +390,7 @@ VALUES = st.recursive(
 TABLE = st.dictionaries(st.sampled_from([o.name.partition(".")[2] for o in STATSD if "." in o.name]), VALUES)
 
 
-@hypothesis_settings(max_examples=50)  # json5 takes its time
+@hypothesis_settings(max_examples=200)
 @given(
     st.dictionaries(st.sampled_from(NAMES) | st.text(), VALUES, max_size=8),
     st.dictionaries(st.sampled_from(sorted(TABLES)), TABLE),
@@ -337,11 +414,42 @@ def test_what_is_no_object_is_refused(text: str):
         convert(text, "config.js")
 
 
-def test_without_the_package_that_reads_it(monkeypatch: pytest.MonkeyPatch):
-    """The extra that has it is named."""
-    monkeypatch.setitem(__import__("sys").modules, "json5", None)
-    with pytest.raises(ConfigError, match=r"needs the package json5: pip install 'metricslib\[forwarder\]'"):
-        convert("{}", "config.js")
+def test_a_configuration_of_the_proxy_is_refused():
+    """proxy.js has nodes, stats.js does not."""
+    with pytest.raises(ConfigError, match=r"config\.js: has nodes, so it is a configuration of statsd's proxy\.js"):
+        convert(
+            "{nodes: [{host: '127.0.0.1', port: 8127, adminport: 8128}], udp_version: 'udp4', port: 8125}", "config.js"
+        )
+
+
+def test_the_example_of_the_proxy_is_refused(need: Callable[..., None]):
+    """exampleProxyConfig.js itself."""
+    need(STATSD_PACKAGE)
+    with pytest.raises(ConfigError, match=r"proxy\.js"):
+        convert(source("exampleProxyConfig.js"), "config.js")
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("entry", ["1", "{}", "'./backends/graphite'", "[]", "{port: 1, bins: [1]}"])
+@pytest.mark.parametrize("option", ["percentThreshold", "servers", "backends", "repeater", "histogram", "unknown"])
+def test_long_lists_take_no_time_that_grows_with_their_square(option: str, entry: str):
+    """As many entries as may be read are taken over, or named, at once."""
+    convert(f"{{ backends: ['repeater'], {option}: [{','.join([entry] * 2400)}] }}", "config.js")
+
+
+def test_a_hundred_thousand_entries_are_refused():
+    """Nobody has so many; it is a mistake."""
+    with pytest.raises(ConfigError, match=r"config\.js: has more than 10,000 values"):
+        convert(f"{{ percentThreshold: [{','.join(['90'] * 100_000)}] }}", "config.js")
+
+
+@pytest.mark.parametrize("option", ["port", "flushInterval", "percentThreshold", "gaugesMaxTTL", "graphitePort"])
+@pytest.mark.parametrize("digits", ["0x" + "f" * 100_000, "9" * 100_000, "'0x" + "f" * 100_000 + "'"])
+def test_huge_numbers_are_infinite(option: str, digits: str):
+    """As in JavaScript; the configuration is valid without them."""
+    conversion = convert(f"{{ {option}: {digits} }}", "config.js")
+    settle(of_file(conversion.toml, "converted"))
+    assert len(conversion.toml) < 2000
 
 
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
