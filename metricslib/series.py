@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from fnmatch import translate
 from typing import Literal, NamedTuple, get_args
 
-from .names import EMPTY, Tags, canonical_tags, checked_name, filled, join, sanitise, split, text_of
+from .names import EMPTY, Tags, canonical_tags, checked_name, filled, join, sanitise, split
 
 __all__ = ["KINDS", "Filter", "Kind", "Series", "add_tags", "drop", "keep", "rename", "series_of"]
 
@@ -32,7 +32,8 @@ class Series(NamedTuple):
 
 def series_of(kind: Kind, name: str, tags: Mapping[str, object] | Iterable[tuple[str, object]] = ()) -> Series:
     """Return the series with ``name``, which may itself carry tags (``web.hits;route=u``); those in ``tags`` win."""
-    name = text_of(name)
+    if type(name) is not str:
+        name = checked_name(name)
     if not tags and name.isidentifier() and name.isascii():
         return Series(kind, name)
     name, own = split(name)
