@@ -1,20 +1,19 @@
-"""Adding one after the other: the sum that is the same in every version of Python, and in C."""
+"""Adding one after the other: the sum that is the same in every version of Python, and in C.
+
+``added(numbers, start)`` is a function in C, so that it may be given to :func:`~.attempt.attempt`.
+"""
 
 import sys
-from collections.abc import Iterable
-from functools import reduce
+from collections.abc import Callable, Iterable
+from functools import partial, reduce
 from operator import add
 
 __all__ = ["added"]
 
+added: Callable[[Iterable[float], float], float]
+"""Return the second argument and all numbers of the first, added one after the other."""
+
 if sys.version_info >= (3, 12):  # from here on sum() makes up for what adding floats rounds away
-
-    def added(start: float, numbers: Iterable[float]) -> float:
-        """Return ``start`` and all of ``numbers``, added one after the other."""
-        return reduce(add, numbers, start)
-
+    added = partial(reduce, add)
 else:
-
-    def added(start: float, numbers: Iterable[float]) -> float:
-        """Return ``start`` and all of ``numbers``, added one after the other."""
-        return sum(numbers, start)
+    added = sum

@@ -125,7 +125,7 @@ class Cell:
     def _drop(self, index: int) -> bool:
         """Drop one of the values that wait; return whether it was there."""
         try:
-            self._awake.pop(index)
+            del self._awake[index]  # and no call: what a signal handler raises comes out of one, and may be this error
         except IndexError:  # a fold went on in this moment
             return False
         return True

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from .added import added
+from .attempt import attempt
 from .cell import FULL
 from .instrument import Instrument, all_finite, plain
 from .twins import replaced_by
@@ -13,11 +14,8 @@ __all__ = ["Counter"]
 
 def _added(total: float, numbers: Sequence[float]) -> float | None:
     """Return ``total`` and all of ``numbers``, added one after the other; None where that is not finite."""
-    try:
-        total = added(total, numbers)
-    except OverflowError:  # an int too large for a float
-        return None
-    return total if abs(total) <= sys.float_info.max else None
+    sum_ = attempt(added, numbers, total)  # None: an int too large for a float
+    return sum_ if sum_ is not None and abs(sum_) <= sys.float_info.max else None
 
 
 class Counter(Instrument):

@@ -111,7 +111,7 @@ class Decorators:
         """Count calls with a counter, each when it begins."""
 
         def measured(function: Function, name: str) -> Function:
-            return around(function, self.counter(name, tags).inc, lambda *_: None)
+            return around(function, self.counter(name, tags).inc, _nothing)
 
         return _decorator(name, "", measured)
 
@@ -120,12 +120,15 @@ class Decorators:
     @overload
     def in_progress(self, name: str | None = None, *, tags: TagMapping | None = None) -> Callable[[F], F]: ...
     def in_progress(self, name: Any = None, *, tags: TagMapping | None = None) -> Any:
-        """Show with a gauge how many calls are under way. The default name ends in ``.in_progress``."""
+        """Show with a gauge how many calls are under way. The default name ends in ``.in_progress``.
+
+        A forked child starts from 0: calls of its parent do not count in it, nor does their end.
+        """
 
         def measured(function: Function, name: str) -> Function:
             gauge = self.gauge(name, tags=tags)
-            gauge.passing = True  # no call outlives its process
-            return around(function, gauge.inc, lambda *_: gauge.dec())
+            gauge._count_calls()
+            return around(function, object, _nothing, gauge)
 
         return _decorator(name, ".in_progress", measured)
 
@@ -174,6 +177,9 @@ def _decorator(target: object, suffix: str, measured: Callable[[Function, str], 
         return measured(function, name or _own_name(function) + suffix)
 
     return decorate if called else decorate(target)
+
+
+def _nothing(*_: object) -> None: ...
 
 
 def _own_name(function: Function) -> str:

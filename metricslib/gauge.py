@@ -1,15 +1,20 @@
 """A gauge: how much there is now."""
 
+import operator
 from collections.abc import Callable
 from threading import current_thread, main_thread
 from typing import Any
 
+from .attempt import attempt
 from .cell import FULL
 from .instrument import Home, Instrument, all_plain_and_finite, finite
 from .twins import replaced_by
 from .window import ABSENT, Aggregates, GaugeChange, total
 
 __all__ = ["Gauge"]
+
+
+_NO_CALLS: set[object] = set()
 
 
 class _Delta(tuple[float]):
@@ -19,15 +24,20 @@ class _Delta(tuple[float]):
 
 
 class Gauge(Instrument):
-    """Holds the last number it was set to, or that its callback returned. A gauge never set is absent."""
+    """Holds the last number it was set to, or that its callback returned. A gauge never set is absent.
+
+    One that decorates functions as ``in_progress`` shows how many of their calls are under way.
+    """
 
     kind = "gauge"
-    __slots__ = ("_read", "passing")
+    __slots__ = ("_read", "_running", "_shown", "passing")
 
     def __init__(self, home: Home, asked: str, key: str | None) -> None:
         self._read: Callable[[], float] | None = None
         self.passing = False
         """Whether its value is one of this process alone, so that after a restart it must not come back."""
+        self._running = _NO_CALLS
+        self._shown = False  # whether the last value collected may be of calls under way
         super().__init__(home, asked, key)
 
     @replaced_by("set_value")
@@ -48,10 +58,11 @@ class Gauge(Instrument):
 
     def dec(self, n: float = 1) -> None:
         """Take ``n`` from the value; a gauge never set starts from 0."""
-        try:
-            self.inc(-n)
-        except Exception:  # what cannot be negated
+        negative = -n if type(n) is int or type(n) is float else attempt(operator.neg, n)
+        if negative is None:
             self._home.account.add("bad_value")
+        else:
+            self.inc(negative)
 
     def _read_by(self, read: Callable[[], float]) -> None:
         """Ask ``read`` for the value at each tick from now on."""
@@ -59,6 +70,33 @@ class Gauge(Instrument):
         self.passing = True
         if self.sleeping:
             self._wake()
+
+    # -- calls under way
+
+    def _count_calls(self) -> None:
+        """Show from now on how many calls are under way."""
+        if self._running is _NO_CALLS:
+            self._running = set()
+        self.passing = True  # no call outlives its process
+
+    def _enter(self, call: object) -> None:
+        if self._running is _NO_CALLS:  # the function that it decorates was unpickled
+            self._count_calls()
+        self._running.add(call)
+        self.inc(0)  # which wakes the gauge, and is a use of it, should the call be over before the next tick
+
+    def _collect(self, into: Aggregates) -> None:
+        super()._collect(into)
+        running = len(self._running)
+        if running or self._shown:
+            self._shown = True
+            into.add(self.kind, self.key, GaugeChange(running))
+            self._shown = running > 0
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._running.clear()  # in a child: these are calls of the parent
+        self._shown = False
 
     def _absorbed(self, state: GaugeChange | None, batch: list[Any]) -> tuple[GaugeChange | None, int]:
         if all_plain_and_finite(batch):  # all of them set it

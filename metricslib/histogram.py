@@ -1,8 +1,8 @@
 """A histogram: how large things were, in any unit."""
 
 import math
-from array import array
 
+from .attempt import attempt
 from .cell import FULL
 from .distribution import Distribution
 from .instrument import Instrument, all_finite, plain
@@ -27,10 +27,8 @@ class Histogram(Instrument):
 
     def _absorbed(self, state: Distribution | None, batch: list[float]) -> tuple[Distribution | None, int]:
         bad = 0
-        try:
-            values = array("d", batch).tolist() if plain(batch) else []
-        except OverflowError:  # an int too large for a float
-            values = []
+        # None: an int is too large for a float.
+        values: list[float] | None = attempt(list, map(float, batch)) if plain(batch) else None
         if not (values and math.isfinite(sum(values))):
             numbers, bad = all_finite(batch)
             values = [float(number) for number in numbers]

@@ -8,12 +8,14 @@ for a moment. The flusher alone waits. Values are checked in the fold, where a b
 import math
 import threading
 from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol, Self, SupportsFloat
+from operator import attrgetter
+from typing import Any, ClassVar, Protocol, Self
 
 from .account import Account
+from .attempt import attempt
 from .cell import CHILDREN, FULL, Cell
 from .clock import Clock
-from .names import Tags, canonical_tags, split
+from .names import Tags, canonical_tags, split, text_or_none
 from .series import Kind
 from .twins import replaced_by
 from .window import Aggregates
@@ -32,8 +34,11 @@ _PATIENCE = 0.25  # seconds, for the flusher
 OVERRUN = 1 << 20
 """How many may wait while the fold is held up; what comes then is dropped and counted, cause ``buffer_full``."""
 _LARGEST = 2**1023
-_REMEMBERED = (str, int, bool)
+_REMEMBERED = frozenset((str, int, bool))
+"""The types of tag values that equal no value with another text, now or later: not 0.0, which is equal to -0.0."""
 _PLAIN = frozenset((int, float))
+_TEXTS = (str, bytes, bytearray)
+_its_float = attrgetter("__float__")
 
 
 class Home(Protocol):
@@ -54,17 +59,14 @@ class Home(Protocol):
 
 def finite(value: object) -> float | None:
     """Return ``value`` as a finite int or float, or None."""
-    try:
-        if type(value) is float:
-            return value if math.isfinite(value) else None
-        if type(value) is int:
-            return value if -_LARGEST < value < _LARGEST else None
-        if isinstance(value, str | bytes | bytearray) or not isinstance(value, SupportsFloat):
-            return None
-        number = float(value)
-    except Exception:  # the value's own __float__ may raise anything
+    if type(value) is float:
+        return value if math.isfinite(value) else None
+    if type(value) is int:
+        return value if -_LARGEST < value < _LARGEST else None
+    if issubclass(type(value), _TEXTS) or attempt(_its_float, type(value)) is None:
         return None
-    return number if math.isfinite(number) else None
+    number = attempt(float, value)
+    return None if number is None or not math.isfinite(number) else number
 
 
 def all_finite(batch: Sequence[object]) -> tuple[list[float], int]:
@@ -80,10 +82,8 @@ def plain(batch: Sequence[object]) -> bool:
 
 def all_plain_and_finite(batch: Sequence[Any]) -> bool:
     """Whether all in ``batch`` are plain finite numbers; False may also mean that their sum is not."""
-    try:
-        return plain(batch) and math.isfinite(sum(batch))
-    except OverflowError:  # an int too large for a float
-        return False
+    total = attempt(sum, batch) if plain(batch) else None  # None: an int is too large for a float, as the sum may be
+    return total is not None and attempt(math.isfinite, total) is True
 
 
 class Instrument(Cell):
@@ -120,27 +120,31 @@ class Instrument(Cell):
         instrument. Over the registry's cap of tag sets a name, it is the instrument of the series
         ``name;overflow=true``.
         """
-        try:
-            # 1 == 1.0 == True are one dictionary key but three tag values: hence the types.
-            return self._children[(*tags.items(), *map(type, tags.values()))]  # type: ignore[index, no-any-return]
-        except Exception:  # not there yet, or what the values' own __hash__ and __eq__ raise
+        types = tuple(map(type, tags.values()))
+        if not _REMEMBERED.issuperset(types):
+            return self._tagged(tags)
+        way = (*tags.items(), *types)  # with the types, for 1 == 1.0 == True
+        children = self._children
+        child: Self | None = None if children is None else children.get(way)
+        if child is None:
             child = self._tagged(tags)
-        # Only values that are equal to nothing with another text, now or later: not 0.0, which is equal to -0.0.
-        if child is not self and all(type(value) in _REMEMBERED for value in tags.values()):
-            children = self._children
-            if children is None or len(children) >= CHILDREN:
-                self._children = children = {}
-            children[(*tags.items(), *map(type, tags.values()))] = child
+            if child is not self:
+                children = self._children
+                if children is None or len(children) >= CHILDREN:
+                    self._children = children = {}
+                children[way] = child
         return child
 
     def _tagged(self, tags: dict[str, object]) -> Self:
-        try:
-            name, tagged, _ = self._asked.partition(";")
-            own = self.tags if tagged else ()
-            child = self._home.instrument(self.kind, name, canonical_tags([*own, *tags.items()]))
-        except Exception:  # a tag's own __str__ may raise anything
-            self._home.account.add("bad_tag")
-            return self
+        name, tagged, _ = self._asked.partition(";")
+        pairs: list[tuple[str, object]] = [*self.tags] if tagged else []
+        for pair in tags.items():
+            key, text = map(text_or_none, pair)
+            if key is None or text is None:
+                self._home.account.add("bad_tag")
+                return self
+            pairs.append((key, text))
+        child = self._home.instrument(self.kind, name, canonical_tags(pairs))
         assert type(child) is type(self)
         return child
 

@@ -7,8 +7,10 @@ path whether its program ships it to Graphite itself or through a statsd server.
 """
 
 import re
+import sys
 from collections.abc import Iterable, Mapping
 
+from .attempt import attempt
 from .errors import InvalidOption, InvalidType
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "sanitise",
     "split",
     "text_of",
+    "text_or_none",
     "with_suffix",
 ]
 
@@ -41,6 +44,7 @@ _SPACES = re.compile("[\\t\\n\\v\\f\\r \u00a0\u1680\u2000-\u200a\u2028\u2029\u20
 _ILLEGAL = re.compile(r"[^a-zA-Z0-9_.;=-]")
 _LEGAL = re.compile(r"[a-zA-Z0-9_.;=-]*\Z")
 _BRACES = re.compile(r"\{([^{}]*)\}")
+_SHORT = 2048  # bits; an int of that many has fewer digits than the lowest limit, 640
 
 
 def text_of(value: object) -> str:
@@ -51,6 +55,25 @@ def text_of(value: object) -> str:
     of Python, so neither is asked.
     """
     return str.__str__(value if issubclass(type(value), str) else str(value))
+
+
+def text_or_none(value: object) -> str | None:
+    """Return what :func:`text_of` does, but None if the value's own ``__str__`` raises.
+
+    None is also returned for an int of more digits than Python writes.
+    """
+    kind = type(value)
+    if kind is int:
+        return str(value) if _has_text(value) else None  # type: ignore[arg-type]
+    if kind is float or kind is bool or value is None or issubclass(kind, str):
+        return text_of(value)
+    text = attempt(str, value)
+    return None if text is None else str.__str__(text)
+
+
+def _has_text(number: int) -> bool:
+    limit = sys.get_int_max_str_digits()
+    return not limit or number.bit_length() <= _SHORT or -(10**limit) < number < 10**limit
 
 
 def filled(option: str, template: str, words: Mapping[str, str]) -> str:

@@ -149,8 +149,8 @@ class Samples:
         for key, count in bucket_counts(values):
             buckets[key] = buckets.get(key, 0) + count
         self.count += len(values)
-        self.sum = added(self.sum, values)
-        self.sum_squares = added(self.sum_squares, map(mul, values, values))
+        self.sum = added(values, self.sum)
+        self.sum_squares = added(map(mul, values, values), self.sum_squares)
         self.min = min(self.min, min(values))
         self.max = max(self.max, max(values))
         self._unit = 1 if self._unit in (None, 1) else 0

@@ -7,6 +7,7 @@ from operator import mul
 from types import TracebackType
 from typing import Self
 
+from .attempt import attempt
 from .cell import FULL
 from .distribution import Distribution
 from .instrument import Home, Instrument, all_finite, plain
@@ -84,10 +85,8 @@ class Timer(Instrument):
 
     def _absorbed(self, state: Distribution | None, batch: list[float]) -> tuple[Distribution | None, int]:
         bad = 0
-        try:
-            values = list(map(mul, batch, repeat(1000.0))) if plain(batch) else []
-        except OverflowError:  # an int too large for a float
-            values = []
+        # None: an int is too large for a float.
+        values: list[float] | None = attempt(list, map(mul, batch, repeat(1000.0))) if plain(batch) else None
         if not (values and math.isfinite(sum(values)) and min(values) >= 0):
             numbers, bad = all_finite(batch)
             values = [number * 1000.0 for number in numbers if 0 <= number < _ENDLESS]

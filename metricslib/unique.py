@@ -3,7 +3,7 @@
 import sys
 
 from .instrument import Instrument
-from .names import text_of
+from .names import text_or_none
 
 try:  # as the standard library's random does, for hashlib loads all of OpenSSL
     if sys.version_info >= (3, 12):
@@ -39,19 +39,18 @@ class Unique(Instrument):
         """
         if type(member) not in _UNCHANGING:
             # Not in the fold: by then the member may have changed, and the thread is perhaps another.
-            try:
-                member = text_of(member)
-            except Exception:  # the member's own __str__ may raise anything
+            text = text_or_none(member)
+            if text is None:
                 self._home.account.add("bad_value")
                 return
+            member = text
         self._put(member)
 
     def _absorbed(self, state: set[str] | None, batch: list[str | int]) -> tuple[set[str], int]:
         members, bad = set() if state is None else state, 0
         for member in batch:
-            try:
-                text = str(member)
-            except ValueError:  # an int of more digits than Python writes
+            text = text_or_none(member)
+            if text is None:  # an int of more digits than Python writes
                 bad += 1
                 continue
             text = bounded_member(text)
