@@ -19,14 +19,16 @@
 #define CHILDREN 4096 /* as in cell.py */
 
 typedef struct {
-    PyTypeObject *cell_type, *samples_type, *span_type, *timed_type;
+    PyTypeObject *cell_type, *samples_type, *span_type;
     PyTypeObject *distribution; /* of metricslib.distribution; this one and the next two when first needed */
     PyObject *gauge_change;     /* of metricslib.window */
     PyObject *system_clock;     /* SystemClock.monotonic of metricslib.clock */
     PyObject *time_dict;        /* of the module time */
     PyObject *perf_counter;     /* time.perf_counter as it was built, NULL if it was replaced before */
     PyObject *str_perf_counter, *str_fold, *str_wake, *str_change, *str_tagged_slowly, *str_home, *str_exact, *str_tagged;
-    PyObject *str_qualname;
+#ifdef METRICSLIB_VECTORCALL
+    PyObject *timed_code; /* of what `timed` puts around plain functions */
+#endif
     PyObject *spare; /* a span that nobody has; it holds its reference to its type */
     int ending;      /* the module is going: keep no spare */
     uint64_t time_version;
@@ -633,6 +635,7 @@ static int put_children(Cell *self, PyObject *children, void *Py_UNUSED(closure)
 }
 
 static PyObject *cell_time(Cell *self, PyObject *ignored);
+static PyObject *cell_call(Cell *self, PyObject *const *args, Py_ssize_t nargs);
 
 static PyObject *cell_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs)) {
     PyObject *module = PyType_GetModuleByDef(type, &speedups_module);
@@ -694,7 +697,9 @@ static struct {
     {"observe_value", {"observe", FAST_NAMED(cell_observe_value), "observe($self, value)\n--\n\n"
         "Add a value, also a negative one. What is no finite number is counted as bad and skipped."}},
     {"time", {"time", (PyCFunction)cell_time, METH_NOARGS, "time($self)\n--\n\n"
-        "Return a context manager that measures the block under it, whether it raises or not."}},
+        "Return a span: a context manager that measures the block under it, whether it raises or not.\n\n"
+        "Without ``with`` it measures from ``start()`` to ``stop()``, and nothing before it is started."}},
+    {"call", {"_call", FAST(cell_call), NULL}},
     {"tagged", {"tagged", FAST_NAMED(cell_tagged), "tagged($self, /, **tags)\n--\n\n"
         "Return the instrument of the same kind and name that also has these tags, made at first use.\n\n"
         "Tag values may be of any type that has a ``str()``. A tag given here wins over one of the same key on this\n"
@@ -777,7 +782,6 @@ static int speedups_exec(PyObject *module) {
         {offsetof(module_state, str_wake), "_wake"},                {offsetof(module_state, str_change), "_change"},
         {offsetof(module_state, str_tagged_slowly), "_tagged"},     {offsetof(module_state, str_home), "_home"},
         {offsetof(module_state, str_exact), "exact"},               {offsetof(module_state, str_tagged), "tagged"},
-        {offsetof(module_state, str_qualname), "__qualname__"},
     };
     static const struct {
         size_t offset;
@@ -787,7 +791,6 @@ static int speedups_exec(PyObject *module) {
         {offsetof(module_state, cell_type), &cell_spec, "Cell"},
         {offsetof(module_state, samples_type), &samples_spec, "Samples"},
         {offsetof(module_state, span_type), &span_spec, "Span"},
-        {offsetof(module_state, timed_type), &timed_spec, "Timed"},
     };
     PyObject *capsule, *time;
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
@@ -828,7 +831,9 @@ static int speedups_traverse(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(state->cell_type);
     Py_VISIT(state->samples_type);
     Py_VISIT(state->span_type);
-    Py_VISIT(state->timed_type);
+#ifdef METRICSLIB_VECTORCALL
+    Py_VISIT(state->timed_code);
+#endif
     Py_VISIT(state->distribution);
     Py_VISIT(state->gauge_change);
     Py_VISIT(state->system_clock);
@@ -850,7 +855,9 @@ static int speedups_clear(PyObject *module) {
     Py_CLEAR(state->cell_type);
     Py_CLEAR(state->samples_type);
     Py_CLEAR(state->span_type);
-    Py_CLEAR(state->timed_type);
+#ifdef METRICSLIB_VECTORCALL
+    Py_CLEAR(state->timed_code);
+#endif
     Py_CLEAR(state->distribution);
     Py_CLEAR(state->gauge_change);
     Py_CLEAR(state->system_clock);
@@ -870,10 +877,12 @@ static void speedups_free(void *module) {
     Py_CLEAR(state->str_home);
     Py_CLEAR(state->str_exact);
     Py_CLEAR(state->str_tagged);
-    Py_CLEAR(state->str_qualname);
 }
 
 static PyMethodDef speedups_methods[] = {
+#ifdef METRICSLIB_VECTORCALL
+    {"call_directly", call_directly, METH_O, NULL},
+#endif
     {"method_of", method_of, METH_VARARGS, "method_of($module, type, name, /)\n--\n\nReturn a method for a class of instruments."},
     {0},
 };

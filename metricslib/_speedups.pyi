@@ -4,4 +4,3 @@ from typing import Any
 Cell: Any
 Samples: Any
 Span: Any
-Timed: Any

@@ -1,4 +1,9 @@
-/* The type Timed: the twin of what decorators.py puts around a plain function. A part of _speedups.c. */
+/* A timed call of a function: the part of `timed` in decorators.py that is in C. A part of _speedups.c.
+
+   The decorated function is a Python function. Its body, `return call(function, args, kwargs)`, does everything by a
+   call of cell_call. From Python 3.12 on an interpreter calls a Python function by its vectorcall field, if that was
+   set; timed_vectorcall does the same as the body without a frame for it. It is built only where METRICSLIB_VECTORCALL is
+   defined: it is to be in use only once it has been tested with that version of Python. */
 
 #ifndef METRICSLIB_TIMED_H
 #define METRICSLIB_TIMED_H
@@ -22,130 +27,71 @@ static void PyErr_SetRaisedException(PyObject *error) {
 }
 #endif
 
-typedef struct {
-    PyObject_HEAD
-    vectorcallfunc vectorcall;
-    PyObject *function;
-    Cell *timer;
-    PyObject *dict, *weakrefs;
-} Timed;
-
-static PyObject *timed_call(PyObject *object, PyObject *const *args, size_t nargsf, PyObject *kwnames) {
-    Timed *self = (Timed *)object;
-    moment start, end;
-    PyObject *result, *raised;
-    if (read_clock(self->timer, &start) < 0)
-        return NULL;
-    result = PyObject_Vectorcall(self->function, args, nargsf, kwnames);
-    if (result) {
-        if (read_clock(self->timer, &end) < 0 || observe_duration(self->timer, seconds_between(&start, &end)) < 0)
-            Py_CLEAR(result);
-        return result;
-    }
-    raised = PyErr_GetRaisedException();
-    if (read_clock(self->timer, &end) < 0 || observe_duration(self->timer, seconds_between(&start, &end)) < 0)
-        Py_DECREF(raised);
-    else
+/* Observe the time since `start`, and return `result`, which is the caller's reference, or NULL with an exception. */
+static PyObject *timed_result(Cell *timer, const moment *start, PyObject *result) {
+    moment end;
+    PyObject *raised = result ? NULL : PyErr_GetRaisedException();
+    if (read_clock(timer, &end) < 0 || observe_duration(timer, seconds_between(start, &end)) < 0) {
+        Py_XDECREF(raised);
+        Py_CLEAR(result);
+    } else if (raised)
         PyErr_SetRaisedException(raised);
-    return NULL;
+    return result;
 }
 
-static PyObject *timed_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    PyObject *function, *timer, *module;
-    Timed *self;
-    if (kwargs && PyDict_GET_SIZE(kwargs))
-        return PyErr_Format(PyExc_TypeError, "Timed() takes a function and a timer");
-    if (!(module = PyType_GetModuleByDef(type, &speedups_module)))
+/* _call(function, args, kwargs): call the function, and observe how long that took. The arguments belong to the caller,
+   which holds them until this returns. */
+static PyObject *cell_call(Cell *timer, PyObject *const *args, Py_ssize_t nargs) {
+    moment start;
+    PyObject *result;
+    if (nargs != 3 || !PyTuple_CheckExact(args[1]) || !PyDict_CheckExact(args[2]))
+        return PyErr_Format(PyExc_TypeError, "_call() takes a function, a tuple and a dict");
+    if (read_clock(timer, &start) < 0)
         return NULL;
-    if (!PyArg_ParseTuple(args, "OO!", &function, ((module_state *)PyModule_GetState(module))->cell_type, &timer))
-        return NULL;
-    if (!(self = (Timed *)type->tp_alloc(type, 0)))
-        return NULL;
-    self->vectorcall = timed_call;
-    self->function = Py_NewRef(function);
-    self->timer = (Cell *)Py_NewRef(timer);
-    return (PyObject *)self;
+    if (PyDict_GET_SIZE(args[2]))
+        result = PyObject_Call(args[0], args[1], args[2]);
+    else
+        result = PyObject_Vectorcall(args[0], &PyTuple_GET_ITEM(args[1], 0), (size_t)PyTuple_GET_SIZE(args[1]), NULL);
+    return timed_result(timer, &start, result);
 }
 
-static PyObject *timed_get(PyObject *self, PyObject *object, PyObject *Py_UNUSED(type)) {
-    return object && object != Py_None ? PyMethod_New(self, object) : Py_NewRef(self);
+#ifdef METRICSLIB_VECTORCALL
+
+static PyObject *timed_vectorcall(PyObject *object, PyObject *const *args, size_t nargsf, PyObject *kwnames) {
+    PyFunctionObject *wrapper = (PyFunctionObject *)object;
+    PyObject *call, *function, *result = NULL;
+    Cell *timer;
+    moment start;
+    /* The cells of `call` and `function`, in the order of the alphabet. Anybody may change a closure or a code object:
+       then the body counts. */
+    if (!wrapper->func_closure || PyTuple_GET_SIZE(wrapper->func_closure) != 2)
+        return _PyFunction_Vectorcall(object, args, nargsf, kwnames);
+    call = PyCell_GET(PyTuple_GET_ITEM(wrapper->func_closure, 0));
+    function = PyCell_GET(PyTuple_GET_ITEM(wrapper->func_closure, 1));
+    if (!call || !function || !PyCFunction_CheckExact(call) ||
+        PyCFunction_GET_FUNCTION(call) != (PyCFunction)(void (*)(void))cell_call ||
+        wrapper->func_code != ((Cell *)PyCFunction_GET_SELF(call))->state->timed_code)
+        return _PyFunction_Vectorcall(object, args, nargsf, kwnames);
+    timer = (Cell *)Py_NewRef(PyCFunction_GET_SELF(call));
+    Py_INCREF(function);
+    if (read_clock(timer, &start) == 0)
+        result = timed_result(timer, &start, PyObject_Vectorcall(function, args, nargsf, kwnames));
+    Py_DECREF(function);
+    Py_DECREF(timer);
+    return result;
 }
 
-static PyObject *timed_repr(Timed *self) {
-    PyObject *name = PyObject_GetAttr((PyObject *)self, self->timer->state->str_qualname), *text;
-    if (!name)
-        return NULL;
-    text = PyUnicode_FromFormat("<function %S at %p>", name, self);
-    Py_DECREF(name);
-    return text;
+/* call_directly(wrapper): from now on call it without a frame of its own. All wrappers share one code object. */
+static PyObject *call_directly(PyObject *module, PyObject *wrapper) {
+    module_state *state = PyModule_GetState(module);
+    if (!PyFunction_Check(wrapper))
+        return PyErr_Format(PyExc_TypeError, "call_directly() takes a function");
+    if (!state->timed_code)
+        state->timed_code = Py_NewRef(PyFunction_GET_CODE(wrapper));
+    PyFunction_SetVectorcall((PyFunctionObject *)wrapper, timed_vectorcall);
+    Py_RETURN_NONE;
 }
 
-/* Functions are pickled by name. */
-static PyObject *timed_reduce(Timed *self, PyObject *Py_UNUSED(ignored)) {
-    return PyObject_GetAttr((PyObject *)self, self->timer->state->str_qualname);
-}
-
-static int timed_traverse(Timed *self, visitproc visit, void *arg) {
-    Py_VISIT(Py_TYPE(self));
-    Py_VISIT(self->function);
-    Py_VISIT(self->timer);
-    Py_VISIT(self->dict);
-    return 0;
-}
-
-static int timed_clear(Timed *self) {
-    Py_CLEAR(self->function);
-    Py_CLEAR(self->timer);
-    Py_CLEAR(self->dict);
-    return 0;
-}
-
-static void timed_dealloc(Timed *self) {
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
-    if (self->weakrefs)
-        PyObject_ClearWeakRefs((PyObject *)self);
-    timed_clear(self);
-    type->tp_free(self);
-    Py_DECREF(type);
-}
-
-static PyMethodDef timed_methods[] = {
-    {"__reduce__", (PyCFunction)timed_reduce, METH_NOARGS, NULL},
-    {0},
-};
-
-static PyMemberDef timed_members[] = {
-    {"__vectorcalloffset__", T_PYSSIZET, offsetof(Timed, vectorcall), READONLY, NULL},
-    {"__dictoffset__", T_PYSSIZET, offsetof(Timed, dict), READONLY, NULL},
-    {"__weaklistoffset__", T_PYSSIZET, offsetof(Timed, weakrefs), READONLY, NULL},
-    {0},
-};
-
-static PyGetSetDef timed_getset[] = {
-    {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
-    {0},
-};
-
-static PyType_Slot timed_slots[] = {
-    {Py_tp_new, timed_new},
-    {Py_tp_dealloc, timed_dealloc},
-    {Py_tp_traverse, timed_traverse},
-    {Py_tp_clear, timed_clear},
-    {Py_tp_call, PyVectorcall_Call},
-    {Py_tp_descr_get, timed_get},
-    {Py_tp_repr, timed_repr},
-    {Py_tp_methods, timed_methods},
-    {Py_tp_members, timed_members},
-    {Py_tp_getset, timed_getset},
-    {0, NULL},
-};
-
-static PyType_Spec timed_spec = {
-    .name = "metricslib._speedups.Timed",
-    .basicsize = sizeof(Timed),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_METHOD_DESCRIPTOR,
-    .slots = timed_slots,
-};
+#endif
 
 #endif

@@ -82,7 +82,7 @@ typedef struct {
     Cell *timer;
     PyObject *tags; /* a dict, NULL without any */
     moment start, end;
-    uint8_t entered, ended, discarded;
+    uint8_t started, ended, discarded;
 } Span;
 
 static PyObject *span_call(PyObject *object, PyObject *const *args, size_t nargsf, PyObject *kwnames);
@@ -101,47 +101,63 @@ static PyObject *cell_time(Cell *self, PyObject *Py_UNUSED(ignored)) {
     span->vectorcall = span_call;
     span->timer = (Cell *)Py_NewRef(self);
     span->tags = NULL;
-    span->entered = span->ended = span->discarded = 0;
+    span->started = span->ended = span->discarded = 0;
     return (PyObject *)span;
 }
 
-static PyObject *span_enter(Span *self, PyObject *Py_UNUSED(ignored)) {
-    self->ended = 0;
-    if (read_clock(self->timer, &self->start) < 0)
+/* A clock may be a function in Python, which may use this very span: it is read before anything is changed. */
+
+static PyObject *span_start(Span *self, PyObject *Py_UNUSED(ignored)) {
+    moment now;
+    if (read_clock(self->timer, &now) < 0)
         return NULL;
-    self->entered = 1;
+    self->start = now;
+    self->started = 1;
+    self->ended = self->discarded = 0;
     return Py_NewRef(self);
 }
 
-static PyObject *span_exit(Span *self, PyObject *const *Py_UNUSED(args), Py_ssize_t Py_UNUSED(nargs)) {
-    int failed;
-    Cell *timer = self->timer;
-    if (read_clock(timer, &self->end) < 0)
+/* Observe with the child that has the span's tags too; -1 with an exception. */
+static int observe_tagged(Span *self, double seconds) {
+    module_state *state = self->timer->state;
+    PyObject *tagged = PyObject_GetAttr((PyObject *)self->timer, state->str_tagged), *none = PyTuple_New(0);
+    PyObject *child = tagged && none ? PyObject_Call(tagged, none, self->tags) : NULL;
+    PyObject *done = NULL;
+    Py_XDECREF(tagged);
+    Py_XDECREF(none);
+    if (child && !PyObject_TypeCheck(child, state->cell_type)) /* somebody has replaced tagged(), as tests do */
+        done = PyObject_CallMethod(child, "observe", "d", seconds);
+    else if (child && observe_duration((Cell *)child, seconds) == 0)
+        done = Py_NewRef(Py_None);
+    Py_XDECREF(child);
+    Py_XDECREF(done);
+    return done ? 0 : -1;
+}
+
+static PyObject *span_stop(Span *self, PyObject *Py_UNUSED(ignored)) {
+    moment now;
+    double seconds;
+    if (!self->started || self->ended)
+        Py_RETURN_NONE;
+    if (read_clock(self->timer, &now) < 0)
         return NULL;
+    self->end = now;
     self->ended = 1;
     if (self->discarded)
         Py_RETURN_NONE;
-    if (!self->tags) {
-        if (observe_duration(timer, seconds_between(&self->start, &self->end)) < 0)
-            return NULL;
-        Py_RETURN_NONE;
-    }
-    PyObject *tagged = PyObject_GetAttr((PyObject *)timer, timer->state->str_tagged), *none = PyTuple_New(0);
-    PyObject *child = tagged && none ? PyObject_Call(tagged, none, self->tags) : NULL;
-    Py_XDECREF(tagged);
-    Py_XDECREF(none);
-    if (!child)
-        return NULL;
-    failed = observe_duration((Cell *)child, seconds_between(&self->start, &self->end));
-    Py_DECREF(child);
-    if (failed)
+    seconds = seconds_between(&self->start, &self->end);
+    if ((self->tags ? observe_tagged(self, seconds) : observe_duration(self->timer, seconds)) < 0)
         return NULL;
     Py_RETURN_NONE;
 }
 
+static PyObject *span_exit(Span *self, PyObject *const *Py_UNUSED(args), Py_ssize_t Py_UNUSED(nargs)) {
+    return span_stop(self, NULL);
+}
+
 static PyObject *span_elapsed(Span *self, void *Py_UNUSED(closure)) {
     moment now = self->end;
-    if (!self->entered)
+    if (!self->started)
         return PyFloat_FromDouble(0);
     if (!self->ended && read_clock(self->timer, &now) < 0)
         return NULL;
@@ -202,14 +218,16 @@ static void span_dealloc(Span *self) {
 }
 
 static PyMethodDef span_methods[] = {
+    {"start", (PyCFunction)span_start, METH_NOARGS, "start($self)\n--\n\nBegin, or begin anew, and return the span."},
+    {"stop", (PyCFunction)span_stop, METH_NOARGS, "stop($self)\n--\n\nEnd, and measure, if it is running."},
     {"tag", (PyCFunction)(void (*)(void))span_tag, METH_VARARGS | METH_KEYWORDS,
-     "tag($self, /, **tags)\n--\n\nMeasure this block under the timer with these tags too."},
-    {"discard", (PyCFunction)span_discard, METH_NOARGS, "discard($self)\n--\n\nDo not measure this block."},
+     "tag($self, /, **tags)\n--\n\nMeasure under the timer with these tags too."},
+    {"discard", (PyCFunction)span_discard, METH_NOARGS, "discard($self)\n--\n\nDo not measure what is running."},
     {0},
 };
 
 static PyGetSetDef span_getset[] = {
-    {"elapsed", (getter)span_elapsed, NULL, "Seconds since the block was entered, or that it took.", NULL},
+    {"elapsed", (getter)span_elapsed, NULL, "Seconds since the start, or from start to stop.", NULL},
     {0},
 };
 
@@ -219,7 +237,7 @@ static PyMemberDef span_members[] = {
 };
 
 static PyType_Slot span_slots[] = {
-    {Py_tp_doc, "One timed block."},
+    {Py_tp_doc, "One measurement: of a block, or from start() to stop()."},
     {Py_tp_dealloc, span_dealloc},
     {Py_tp_traverse, span_traverse},
     {Py_tp_clear, span_clear},
@@ -250,7 +268,7 @@ typedef struct {
 } Itself;
 
 static PyMethodDef span_block[] = {
-    {"__enter__", (PyCFunction)span_enter, METH_NOARGS, NULL},
+    {"__enter__", (PyCFunction)span_start, METH_NOARGS, NULL},
     {"__exit__", FAST(span_exit), NULL},
     {0},
 };
@@ -260,7 +278,7 @@ static PyObject *span_call(PyObject *object, PyObject *const *args, size_t nargs
     if (nargs == 3 && !kwnames)
         return span_exit((Span *)object, args, nargs);
     if (nargs == 0 && !kwnames)
-        return span_enter((Span *)object, NULL);
+        return span_start((Span *)object, NULL);
     return PyErr_Format(PyExc_TypeError, "'Span' object is not callable");
 }
 

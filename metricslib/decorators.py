@@ -8,7 +8,7 @@ a generator, and says when these begin and end.
 import math
 import time
 from collections.abc import Callable, Mapping
-from functools import lru_cache, update_wrapper, wraps
+from functools import wraps
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
@@ -17,7 +17,7 @@ from .clock import SystemClock
 from .counter import Counter
 from .errors import InvalidOption, InvalidType
 from .gauge import Gauge
-from .names import TagMapping, checked_name, checked_tags, prefixed
+from .names import TagMapping, canonical_tags, checked_name, checked_tags, prefixed
 from .timer import Timer
 from .twins import load
 
@@ -148,18 +148,14 @@ class Decorators:
         ``.exceptions``.
         """
         _check_types(types)
-        common = dict(checked_tags(tags) or {})
+        common = dict(canonical_tags(checked_tags(tags) or {}))
 
         def measured(function: Function, name: str) -> Function:
-            @lru_cache
-            def counter(exception: str) -> Counter:
-                return self.counter(name, {**common, "exception": exception})
-
             def end(_: None, error: BaseException | None, *call: object) -> None:
                 if isinstance(error, types):
-                    counter(type(error).__name__).inc()
+                    self.counter(name, {**common, "exception": type(error).__name__}).inc()
 
-            return around(function, lambda: None, end)
+            return around(function, _nothing, end)
 
         return _decorator(name, ".exceptions", measured)
 
@@ -225,9 +221,19 @@ def _end_of_timed(timer: Timer, exceptions: bool, slow: float | None, on_slow: O
 
 def _timed_plain(function: Function, timer: Timer) -> Function:
     """Time a plain function and do nothing else, for it is what most programs have on their hot paths."""
-    if _speedups is not None:
-        return update_wrapper(_speedups.Timed(function, timer), function)
-    return _timed_in_python(function, timer)
+    return _timed_in_python(function, timer) if _speedups is None else _timed_in_c(function, timer)
+
+
+def _timed_in_c(function: Function, timer: Timer) -> Function:
+    call = timer._call
+
+    @wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return call(function, args, kwargs)
+
+    if hasattr(_speedups, "call_directly"):
+        _speedups.call_directly(wrapper)
+    return wrapper
 
 
 def _timed_in_python(function: Function, timer: Timer) -> Function:

@@ -19,6 +19,13 @@ __all__ = [
 registry = Registry()
 """The registry behind ``metricslib.counter`` and its like."""
 
+
+def _registry() -> Registry:
+    return registry
+
+
+registry._reference = _registry  # functions that are decorated with it can be sent to other processes
+
 counter = registry.counter
 gauge = registry.gauge
 timer = registry.timer

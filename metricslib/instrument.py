@@ -102,6 +102,10 @@ class Instrument(Cell):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.key}>"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Be pickled as a reference: where it is unpickled, it is the instrument of that series there."""
+        return self._home.instrument, (self.kind, self.name, self.tags)
+
     @property
     def name(self) -> str:
         """The name that the program asked for."""

@@ -9,6 +9,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from .account import Account
 from .admission import Admission, stands_in
@@ -57,6 +58,8 @@ class Registry(Instruments):
         expire: float | None = None,
         idle: Idle | None = None,
     ) -> None:
+        self._reference: Callable[[], Registry] | None = None
+        """How a process to which it is pickled gets its own."""
         if not isinstance(exact, int) or exact < 1:
             raise InvalidOption("exact", exact, "must be a whole number of at least 1")
         if expire is not None and not expire > 0:
@@ -88,6 +91,14 @@ class Registry(Instruments):
         self._passing = set[str]()  # gauges of this process alone, as of the last cut
         self.restored = False
         """Whether it has gone on from an earlier process once; from then on it knows better than any note."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Be pickled as a reference, if other processes have such a registry: the default one."""
+        if self._reference is None:
+            raise TypeError(
+                "only the default registry and its instruments can be pickled: no other process has this one"
+            )
+        return self._reference, ()
 
     # -- instruments
 

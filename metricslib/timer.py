@@ -2,10 +2,11 @@
 
 import math
 import sys
+from collections.abc import Callable
 from itertools import repeat
 from operator import mul
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from .attempt import attempt
 from .cell import FULL
@@ -19,7 +20,11 @@ _ENDLESS = sys.float_info.max / 1000  # seconds; so many milliseconds, or more, 
 
 
 class Span:
-    """One timed block. Each has its own start, so spans of one timer may nest, overlap and run at the same time."""
+    """One measurement: of a block under ``with``, or from :meth:`start` to :meth:`stop` where a block does not fit.
+
+    Each has its own start, so spans of one timer may nest, overlap and run at the same time. A span may be started
+    again; its tags stay.
+    """
 
     __slots__ = ("_discarded", "_end", "_now", "_start", "_tags", "_timer")
 
@@ -31,32 +36,42 @@ class Span:
         self._start: float | None = None
         self._end: float | None = None
 
-    def __enter__(self) -> Self:
+    def start(self) -> Self:
+        """Begin, and return the span. On a span that is running, begin anew: what it took so far is not measured."""
         self._end = None
+        self._discarded = False
         self._start = self._now()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def stop(self) -> None:
+        """End, and measure. On a span that is not running, do nothing: it is measured once for each start."""
+        if self._start is None or self._end is not None:
+            return
         self._end = self._now()
         if not self._discarded:
             timer = self._timer if self._tags is None else self._timer.tagged(**self._tags)
             timer.observe(self.elapsed)
 
+    __enter__ = start
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
     @property
     def elapsed(self) -> float:
-        """Seconds since the block was entered, or that it took once it is left; never negative, and 0 before."""
+        """Seconds since the start, or from start to stop; never negative, and 0 before the start."""
         if self._start is None:
             return 0.0
         return max(0.0, (self._now() if self._end is None else self._end) - self._start)
 
     def tag(self, /, **tags: object) -> None:
-        """Measure this block under the timer with these tags too."""
+        """Measure under the timer with these tags too."""
         self._tags = {**(self._tags or {}), **tags}
 
     def discard(self) -> None:
-        """Do not measure this block."""
+        """Do not measure what is running. The next start measures again."""
         self._discarded = True
 
 
@@ -80,8 +95,20 @@ class Timer(Instrument):
 
     @replaced_by("time")
     def time(self) -> Span:
-        """Return a context manager that measures the block under it, whether it raises or not."""
+        """Return a span: a context manager that measures the block under it, whether it raises or not.
+
+        Without ``with`` it measures from ``start()`` to ``stop()``, and nothing before it is started.
+        """
         return Span(self)
+
+    @replaced_by("call")
+    def _call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call ``function``, and observe how long that took, whether it raised or not."""
+        start = self._now()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            self.observe(max(0.0, self._now() - start))
 
     def _absorbed(self, state: Distribution | None, batch: list[float]) -> tuple[Distribution | None, int]:
         bad = 0

@@ -110,6 +110,7 @@ USES = {
     "add a float": lambda registry: lambda: registry.unique("x").add(1.5),
     "tag with a text": lambda registry: lambda: registry.counter("x").tagged(a="b").inc(),
     "tag with numbers": lambda registry: lambda: registry.counter("x").tagged(a=1, b=1.5, c=True, d=None).inc(),
+    "start and stop": lambda registry: lambda: registry.timer("x").time().start().stop(),
     "a tagged block": lambda registry: lambda: tagged_block(registry.timer("x")),
     "make instruments": lambda registry: lambda: registry.scope("s", {"a": 1}).counter("x", {"b": 2.5}).inc(),
 }
