@@ -52,7 +52,9 @@ STATSD = (
     StatsdOption("backends", ["./backends/graphite"], "to", "those that come with statsd; others are not loaded"),
     StatsdOption("graphiteHost", None, "to", "`graphite://HOST:PORT`"),
     StatsdOption("graphitePort", 2003, "to"),
-    StatsdOption("graphiteProtocol", "text", "to", "`pickle`: `graphite+pickle://HOST:PORT`"),
+    StatsdOption(
+        "graphiteProtocol", "text", "to", "`pickle`: `graphite+pickle://HOST:PORT`, whose values are numbers, not texts"
+    ),
     StatsdOption("graphitePicklePort", 2004, "to"),
     StatsdOption("graphite.legacyNamespace", True, "naming.legacy"),
     StatsdOption("graphite.globalPrefix", "stats", "naming.namespace", _LEGACY),
@@ -75,7 +77,9 @@ STATSD = (
     StatsdOption("gaugesMaxTTL", 1, "gauges_ttl"),
     StatsdOption("keyFlush.interval", 0, "key_flush.interval", "in seconds"),
     StatsdOption("keyFlush.percent", 100, "key_flush.percent"),
-    StatsdOption("keyFlush.log", None, "key_flush.log", "where none is given, reports go to the log, not to stdout"),
+    StatsdOption(
+        "keyFlush.log", None, "key_flush.log", "none: reports go to the log, not to stdout; moments are in RFC 3339"
+    ),
     StatsdOption("repeater", [], "repeat", "if the backend is loaded; a URL each"),
     StatsdOption("repeaterProtocol", "udp4", "repeat", "the scheme; whether IPv4 or IPv6 is the address's matter"),
     StatsdOption("debug", False, "log_level", "`true` is `debug`"),
@@ -84,7 +88,12 @@ STATSD = (
     StatsdOption("log.application", "statsd", "", _LOG),
     StatsdOption("log.level", "LOG_INFO", "", _LOG),
     StatsdOption("console.prettyprint", None, "", "the destination `console:` prints Graphite's lines"),
-    StatsdOption("keyNameSanitize", True, "", "statsd then cleans names when it sends them: the paths are the same"),
+    StatsdOption(
+        "keyNameSanitize",
+        True,
+        "",
+        "names are always cleaned; with `false`, statsd sends tags as they came, and names cleaned to one as two",
+    ),
     StatsdOption(
         "automaticConfigReload", True, "", "a file may be half written; SIGHUP reads it again when you say so"
     ),

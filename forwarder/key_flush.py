@@ -1,7 +1,8 @@
-"""The busiest keys, told at an interval: to a file as statsd writes it, or to the log.
+"""The busiest keys, told at an interval: to a file or to the log.
 
 A line of the file is ``2026-01-31T12:00:00Z count=105 key=web.hits``, with ``error=3`` behind it where the count may be
-too high by so much. The file is opened for each report, so that it can be rotated.
+too high by so much. In statsd's line the moment is as JavaScript shows dates. The file is opened for each report, so
+that it can be rotated.
 """
 
 import logging

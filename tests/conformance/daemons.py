@@ -6,6 +6,7 @@ for the ends of intervals, so durations are 0 and stamps the same.
 """
 
 import json
+import os
 import subprocess
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ from forwarder.options import toml
 from forwarder.own import Door
 from metricslib.testing import ManualClock
 
-__all__ = ["INTERVAL", "STATSD", "Case", "Crash", "Statsd", "configured", "ours", "shown"]
+__all__ = ["INTERVAL", "START", "STATSD", "Case", "Crash", "Statsd", "configured", "ours", "shown"]
 
 STATSD = Path(__file__).parent.parent / "end_to_end" / "node_modules" / "statsd"
 DRIVER = Path(__file__).parent / "statsd_driver.js"
@@ -45,7 +46,12 @@ class Statsd:
 
     def __init__(self) -> None:
         command = ["node", str(DRIVER), str(STATSD)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        environment = {**os.environ, "TZ": "UTC", "NODE_NO_WARNINGS": "1"}
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        self.report = ""
+        """What the last case said of the busiest keys."""
 
     def __call__(self, case: Case) -> list[str]:
         """Return what is sent at the end of each interval. Raises :class:`Crash`."""
@@ -58,6 +64,7 @@ class Statsd:
         answer = json.loads(self._process.stdout.readline())
         if answer["crash"] is not None:
             raise Crash(answer["crash"])
+        self.report = answer["report"]
         flushes: list[str] = answer["flushes"]
         return flushes
 
@@ -98,7 +105,9 @@ def configured(options: Mapping[str, Any], **more: Any) -> Config:
 @lru_cache(maxsize=1000)
 def _converted(options: str) -> str:
     conversion = convert(options, "statsd's options")
-    assert {line.partition(":")[0] for line in conversion.left_out} <= {"mgmt_address"}, conversion.left_out
+    assert {line.partition(":")[0] for line in conversion.left_out} <= {"mgmt_address", "keyNameSanitize"}, (
+        conversion.left_out
+    )
     return conversion.toml
 
 

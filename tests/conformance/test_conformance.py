@@ -1,12 +1,19 @@
 """For the same datagrams, Graphite gets the same from statsd and from us, but for what the list of deviations says."""
 
+import pickle
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from forwarder.busiest import Busiest
 from forwarder.config import OPTIONS
+from forwarder.key_flush import KeyFlush
+from metricslib.testing import ManualClock
+from metricslib.wire.graphite import decode
+from metricslib.wire.pickle import encode_points
 
 from .corpus import CASES, CRASHES, LINES
-from .daemons import Case, Crash, ours, shown
+from .daemons import INTERVAL, START, Case, Crash, configured, ours, shown
 from .deviations import DEVIATIONS, PAGE, Deviation, found, page
 from .grammar import cases, garbage
 from .judge import Tally, Unexplained, judge
@@ -90,6 +97,35 @@ def test_the_account_comes_in_addition():
         assert [line for line in shown(with_it, {}) if line in rest] == rest
         assert more
         assert all(".statsd." in line or line.startswith("statsd.numStats") for line in more)
+
+
+def test_reports_of_the_busiest_keys_differ_in_how_the_moment_is_written(statsd, tmp_path):
+    """statsd writes it as JavaScript shows dates, we as RFC 3339 does; the rest of each line is the same."""
+    case = Case([[b"b:1|c\na:1|c:2|c\nb:x|ms\nb;t=1:1|g"]], {"keyFlush": {"interval": 1000, "percent": 60}})
+    busiest = Busiest()
+    busiest.feed(case.intervals[0])
+    percent = configured(case.options).key_flush.percent
+    KeyFlush(busiest, 1, percent, str(tmp_path / "keys"), clock=ManualClock(START + INTERVAL)).report()
+    statsd(case)
+    theirs, mine = statsd.report, (tmp_path / "keys").read_text()
+    shown = "Tue Nov 14 2023 22:13:30 GMT+0000 (Coordinated Universal Time)"
+    assert theirs == f"{shown} count=2 key=b\n{shown} count=1 key=a\n"
+    assert mine == theirs.replace(shown, "2023-11-14T22:13:30Z")
+
+
+def test_pickled_points_differ_in_their_types(statsd):
+    """statsd pickles values as texts, in the oldest protocol; we as numbers. carbon makes them floats."""
+    case = Case([[b"a:3|c\nb:0.5|g"]], {"graphiteProtocol": "pickle"})
+    (frame,) = statsd(case)
+    theirs = pickle.loads(bytes(frame["data"])[4:])
+    frames = list(encode_points(decode(ours(case)[0].encode())))
+    points = [point for frame in frames for point in pickle.loads(frame[4:])]
+    assert ("stats_counts.a", (START + INTERVAL, "3")) in theirs
+    assert ("stats.gauges.b", (START + INTERVAL, "0.5")) in theirs
+    assert all(type(stamp) is int and type(value) is str for _, (stamp, value) in theirs)
+    assert ("stats_counts.a", (START + INTERVAL, 3)) in points
+    assert all(type(stamp) is int and type(value) is float for _, (stamp, value) in points)
+    assert [path for path, _ in points] == [path for path, _ in theirs]
 
 
 @pytest.mark.parametrize(

@@ -287,7 +287,10 @@ def test_what_an_option_becomes(options: dict[str, Any], expected: dict[str, Any
     [
         ({"title": "my statsd"}, "title: processes have the names that their managers know them by"),
         ({"dumpMessages": True}, "dumpMessages: all that comes would bury the log; the page has the last bad lines"),
-        ({"keyNameSanitize": False}, "keyNameSanitize: statsd then cleans names when it sends them"),
+        (
+            {"keyNameSanitize": False},
+            "keyNameSanitize: names are always cleaned; with `false`, statsd sends tags as they came",
+        ),
         ({"automaticConfigReload": False}, "automaticConfigReload: a file may be half written"),
         ({"console": {"prettyprint": True}}, "console.prettyprint: the destination `console:` prints"),
         ({"log": {"backend": "syslog"}}, "log.backend: the log goes to stderr"),
@@ -330,7 +333,10 @@ def test_what_an_option_becomes(options: dict[str, Any], expected: dict[str, Any
         ),
         ({"prefixStats": None}, "prefixStats: null cannot be made letters, digits"),
         ({"automaticConfigReload": "0"}, "automaticConfigReload: a file may be half written"),
-        ({"keyNameSanitize": None}, "keyNameSanitize: statsd then cleans names when it sends them"),
+        (
+            {"keyNameSanitize": None},
+            "keyNameSanitize: names are always cleaned; with `false`, statsd sends tags as they came",
+        ),
         ({"graphite": {"globalSuffix": ""}}, "graphite.globalSuffix: empty, statsd sends a dot behind every name"),
         (
             {"graphite": {"legacyNamespace": False, "prefixSet": None}},
