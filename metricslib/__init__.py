@@ -18,7 +18,7 @@ functions here work on one default registry; :class:`Registry` and :class:`Flush
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .counter import Counter
 from .decorators import SlowCall
@@ -26,6 +26,7 @@ from .default import (
     count_exceptions,
     counted,
     counter,
+    default_registry,
     gauge,
     histogram,
     in_progress,
@@ -36,11 +37,12 @@ from .default import (
 )
 from .errors import AlreadyStarted, InvalidDestination, InvalidOption, InvalidType, MetricsError
 from .gauge import Gauge
+from .hints import NAMES, missing
 from .histogram import Histogram
 from .instruments import Scope
 from .registry import Registry
 from .series import add_tags, drop, keep, rename
-from .timer import Timer
+from .timer import Span, Timer
 from .unique import Unique
 
 if TYPE_CHECKING:
@@ -50,6 +52,8 @@ if TYPE_CHECKING:
     from .shipping import start as start
     from .shipping import stop as stop
     from .view import serve as serve
+
+    __version__: str
 
 __all__ = [
     "AlreadyStarted",
@@ -64,12 +68,14 @@ __all__ = [
     "Registry",
     "Scope",
     "SlowCall",
+    "Span",
     "Timer",
     "Unique",
     "add_tags",
     "count_exceptions",
     "counted",
     "counter",
+    "default_registry",
     "drop",
     "flush",
     "gauge",
@@ -90,14 +96,19 @@ __all__ = [
 
 _LATER = {"start": ".shipping", "flush": ".shipping", "stop": ".shipping", "Flusher": ".flusher", "serve": ".view"}
 
+if not TYPE_CHECKING:  # for a type checker, what __all__ does not name is a mistake
 
-def __getattr__(name: str) -> Any:
-    """Load what ships, and what shows, when it is first asked for: measuring needs neither."""
-    if name in _LATER:
-        found = globals()[name] = getattr(import_module(_LATER[name], __name__), name)
-        return found
-    if name == "view":
-        return import_module(".view", __name__)
-    if name == "__version__":
-        return import_module("importlib.metadata").version("metricslib")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        """Load what ships, and what shows, when it is first asked for: measuring needs neither."""
+        if name in _LATER:
+            found = globals()[name] = getattr(import_module(_LATER[name], __name__), name)
+            return found
+        if name == "view":
+            return import_module(".view", __name__)
+        if name == "__version__":
+            return import_module("importlib.metadata").version("metricslib")
+        raise missing(__name__, name, NAMES.get(name), __all__)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

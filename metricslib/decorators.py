@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable, Mapping
 from functools import wraps
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, Never, TypeVar, overload
 
 from .calls import End, Function, around, is_plain
 from .clock import SystemClock
 from .counter import Counter
 from .errors import InvalidOption, InvalidType
 from .gauge import Gauge
+from .hints import unknown_option
 from .names import TagMapping, canonical_tags, checked_name, checked_tags, prefixed
 from .timer import Timer
 from .twins import load
@@ -86,6 +87,7 @@ class Decorators:
         exceptions: bool = True,
         slow: float | None = None,
         on_slow: OnSlow | None = None,
+        **unknown: Never,
     ) -> Any:
         """Observe with a timer how long each call takes.
 
@@ -93,6 +95,8 @@ class Decorators:
         is told of each call that took ``slow`` seconds or more, also of one that raised. It runs where the call ran,
         before the caller goes on; exceptions of its own are swallowed and counted, cause ``bad_hook``.
         """
+        if unknown:
+            raise unknown_option(Decorators.timed, unknown)
         _check_slow(slow, on_slow)
 
         def measured(function: Function, name: str) -> Function:
@@ -107,8 +111,10 @@ class Decorators:
     def counted(self, function: F, /) -> F: ...
     @overload
     def counted(self, name: str | None = None, *, tags: TagMapping | None = None) -> Callable[[F], F]: ...
-    def counted(self, name: Any = None, *, tags: TagMapping | None = None) -> Any:
+    def counted(self, name: Any = None, *, tags: TagMapping | None = None, **unknown: Never) -> Any:
         """Count calls with a counter, each when it begins."""
+        if unknown:
+            raise unknown_option(Decorators.counted, unknown)
 
         def measured(function: Function, name: str) -> Function:
             return around(function, self.counter(name, tags).inc, _nothing)
@@ -119,11 +125,13 @@ class Decorators:
     def in_progress(self, function: F, /) -> F: ...
     @overload
     def in_progress(self, name: str | None = None, *, tags: TagMapping | None = None) -> Callable[[F], F]: ...
-    def in_progress(self, name: Any = None, *, tags: TagMapping | None = None) -> Any:
+    def in_progress(self, name: Any = None, *, tags: TagMapping | None = None, **unknown: Never) -> Any:
         """Show with a gauge how many calls are under way. The default name ends in ``.in_progress``.
 
         A forked child starts from 0: calls of its parent do not count in it, nor does their end.
         """
+        if unknown:
+            raise unknown_option(Decorators.in_progress, unknown)
 
         def measured(function: Function, name: str) -> Function:
             gauge = self.gauge(name, tags=tags)
@@ -139,7 +147,12 @@ class Decorators:
         self, name: str | None = None, *, tags: TagMapping | None = None, types: ExceptionTypes = Exception
     ) -> Callable[[F], F]: ...
     def count_exceptions(
-        self, name: Any = None, *, tags: TagMapping | None = None, types: ExceptionTypes = Exception
+        self,
+        name: Any = None,
+        *,
+        tags: TagMapping | None = None,
+        types: ExceptionTypes = Exception,
+        **unknown: Never,
     ) -> Any:
         """Count the calls that raise one of ``types``, by class: with the tag ``exception=KeyError``.
 
@@ -147,6 +160,8 @@ class Decorators:
         Closing a generator early never does. A series appears with its first exception. The default name ends in
         ``.exceptions``.
         """
+        if unknown:
+            raise unknown_option(Decorators.count_exceptions, unknown)
         _check_types(types)
         common = dict(canonical_tags(checked_tags(tags) or {}))
 

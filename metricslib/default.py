@@ -6,33 +6,33 @@ __all__ = [
     "count_exceptions",
     "counted",
     "counter",
+    "default_registry",
     "gauge",
     "histogram",
     "in_progress",
-    "registry",
     "scope",
     "timed",
     "timer",
     "unique",
 ]
 
-registry = Registry()
+default_registry = Registry()
 """The registry behind ``metricslib.counter`` and its like."""
 
 
 def _registry() -> Registry:
-    return registry
+    return default_registry
 
 
-registry._reference = _registry  # functions that are decorated with it can be sent to other processes
+default_registry._reference = _registry  # functions that are decorated with it can be sent to other processes
 
-counter = registry.counter
-gauge = registry.gauge
-timer = registry.timer
-histogram = registry.histogram
-unique = registry.unique
-scope = registry.scope
-timed = registry.timed
-counted = registry.counted
-count_exceptions = registry.count_exceptions
-in_progress = registry.in_progress
+counter = default_registry.counter
+gauge = default_registry.gauge
+timer = default_registry.timer
+histogram = default_registry.histogram
+unique = default_registry.unique
+scope = default_registry.scope
+timed = default_registry.timed
+counted = default_registry.counted
+count_exceptions = default_registry.count_exceptions
+in_progress = default_registry.in_progress

@@ -16,9 +16,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from queue import Empty, SimpleQueue
+from typing import Never
 
 from .delivery import Couriers, Deadline, Status, several
 from .errors import InvalidType
+from .hints import unknown_option
 from .history import History
 from .keepers import Keeper, Keepers
 from .names import text_of
@@ -87,7 +89,10 @@ class Flusher:
         history: History | None = None,
         grace: float = 0.0,
         spool: str | os.PathLike[str] | None = None,
+        **unknown: Never,
     ) -> None:
+        if unknown:
+            raise unknown_option(Flusher.__init__, unknown)
         if not isinstance(registry, Registry):
             raise InvalidType("registry", registry, "a Registry")
         self.registry = registry

@@ -30,11 +30,11 @@ class Gauge(Instrument):
     """
 
     kind = "gauge"
-    __slots__ = ("_read", "_running", "_shown", "passing")
+    __slots__ = ("_passing", "_read", "_running", "_shown")
 
     def __init__(self, home: Home, asked: str, key: str | None) -> None:
         self._read: Callable[[], float] | None = None
-        self.passing = False
+        self._passing = False
         """Whether its value is one of this process alone, so that after a restart it must not come back."""
         self._running = _NO_CALLS
         self._shown = False  # whether the last value collected may be of calls under way
@@ -67,7 +67,7 @@ class Gauge(Instrument):
     def _read_by(self, read: Callable[[], float]) -> None:
         """Ask ``read`` for the value at each tick from now on."""
         self._read = read
-        self.passing = True
+        self._passing = True
         if self.sleeping:
             self._wake()
 
@@ -77,7 +77,7 @@ class Gauge(Instrument):
         """Show from now on how many calls are under way."""
         if self._running is _NO_CALLS:
             self._running = set()
-        self.passing = True  # no call outlives its process
+        self._passing = True  # no call outlives its process
 
     def _enter(self, call: object) -> None:
         if self._running is _NO_CALLS:  # the function that it decorates was unpickled

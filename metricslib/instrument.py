@@ -15,6 +15,7 @@ from .account import Account
 from .attempt import attempt
 from .cell import CHILDREN, FULL, Cell
 from .clock import Clock
+from .hints import Hinted
 from .names import Tags, canonical_tags, split, text_or_none
 from .series import Kind
 from .twins import replaced_by
@@ -86,7 +87,7 @@ def all_plain_and_finite(batch: Sequence[Any]) -> bool:
     return total is not None and attempt(math.isfinite, total) is True
 
 
-class Instrument(Cell):
+class Instrument(Cell, metaclass=Hinted):
     """One series' instrument. Every method may be called at any time from anywhere, and none raises for a bad value."""
 
     kind: ClassVar[Kind]
@@ -98,6 +99,9 @@ class Instrument(Cell):
         self.key = asked if key is None else key
         self._home = home
         self._open(key is not None)
+
+    def __dir__(self) -> list[str]:
+        return dir(type(self))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.key}>"

@@ -1,12 +1,13 @@
 """The calls that make instruments and decorators, written once for the registry and for scopes of it."""
 
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Mapping
+from typing import Never, TypeVar
 
 from .counter import Counter
 from .decorators import Decorators
 from .errors import InvalidType
 from .gauge import Gauge
+from .hints import VALUES, Hinted, unknown_option
 from .histogram import Histogram
 from .instrument import Instrument
 from .names import TagMapping, Tags, canonical_tags, checked_name, checked_tags, prefixed, split
@@ -16,47 +17,69 @@ from .unique import Unique
 
 __all__ = ["Instruments", "Scope"]
 
+Made = TypeVar("Made", bound=Instrument)
 
-class Instruments(Decorators):
+
+class Instruments(Decorators, metaclass=Hinted):
     """Get-or-create calls: the same kind, name and tags return the same object.
 
     A name may be any non-empty string and may carry tags as ``name;key=value``; characters are treated as statsd treats
     them. A name that is no string, or empty, raises :class:`~.errors.InvalidType`.
     """
 
+    def __dir__(self) -> list[str]:
+        return [*dir(type(self)), *self.__dict__]
+
     def _make(self, kind: Kind, name: str, tags: TagMapping | None) -> Instrument:
         raise NotImplementedError
 
-    def counter(self, name: str, tags: TagMapping | None = None) -> Counter:
-        """Return the counter ``name``, made at first use."""
-        return cast(Counter, self._make("counter", checked_name(name), checked_tags(tags)))
+    def _checked(self, cls: type[Made], name: str, tags: TagMapping | None, unknown: Mapping[str, object]) -> Made:
+        if unknown:
+            raise unknown_option(getattr(Instruments, cls.kind), unknown)
+        if tags is not None and not isinstance(tags, Mapping):
+            raise InvalidType(
+                "tags", tags, f"a mapping such as {{'route': '/search'}}; for a value use {VALUES[cls.kind]}"
+            )
+        return self._make(cls.kind, checked_name(name), tags)  # type: ignore[return-value]
 
-    def gauge(self, name: str, read: Callable[[], float] | None = None, tags: TagMapping | None = None) -> Gauge:
+    def counter(self, name: str, tags: TagMapping | None = None, **unknown: Never) -> Counter:
+        """Return the counter ``name``, made at first use."""
+        return self._checked(Counter, name, tags, unknown)
+
+    def gauge(
+        self,
+        name: str,
+        read: Callable[[], float] | None = None,
+        tags: TagMapping | None = None,
+        **unknown: Never,
+    ) -> Gauge:
         """Return the gauge ``name``, made at first use.
 
         ``read`` is asked for its value at each tick; a new one replaces it.
         """
-        if read is not None and not callable(read):
-            raise InvalidType("read", read, "a callable that returns a number")
-        gauge = cast(Gauge, self._make("gauge", checked_name(name), checked_tags(tags)))
+        if read is not None and (not callable(read) or isinstance(read, Instrument)):
+            raise InvalidType("read", read, f"a callable that returns a number; for a value use {VALUES['gauge']}")
+        gauge = self._checked(Gauge, name, tags, unknown)
         if read is not None:
             gauge._read_by(read)
         return gauge
 
-    def timer(self, name: str, tags: TagMapping | None = None) -> Timer:
+    def timer(self, name: str, tags: TagMapping | None = None, **unknown: Never) -> Timer:
         """Return the timer ``name``, made at first use."""
-        return cast(Timer, self._make("timer", checked_name(name), checked_tags(tags)))
+        return self._checked(Timer, name, tags, unknown)
 
-    def histogram(self, name: str, tags: TagMapping | None = None) -> Histogram:
+    def histogram(self, name: str, tags: TagMapping | None = None, **unknown: Never) -> Histogram:
         """Return the histogram ``name``, made at first use."""
-        return cast(Histogram, self._make("histogram", checked_name(name), checked_tags(tags)))
+        return self._checked(Histogram, name, tags, unknown)
 
-    def unique(self, name: str, tags: TagMapping | None = None) -> Unique:
+    def unique(self, name: str, tags: TagMapping | None = None, **unknown: Never) -> Unique:
         """Return the unique ``name``, made at first use."""
-        return cast(Unique, self._make("unique", checked_name(name), checked_tags(tags)))
+        return self._checked(Unique, name, tags, unknown)
 
-    def scope(self, name: str, tags: TagMapping | None = None) -> "Scope":
+    def scope(self, name: str, tags: TagMapping | None = None, **unknown: Never) -> "Scope":
         """Return a view in which every name starts with ``name`` and a dot, and every series has ``tags``."""
+        if unknown:
+            raise unknown_option(Instruments.scope, unknown)
         name, own = split(checked_name(name))
         return Scope(self, name, canonical_tags([*own, *canonical_tags(checked_tags(tags) or {})]))
 

@@ -9,7 +9,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Never
 
 from .account import Account
 from .admission import Admission, stands_in
@@ -18,6 +18,7 @@ from .counter import Counter
 from .distribution import EXACT
 from .errors import AlreadyStarted, InvalidOption
 from .gauge import Gauge
+from .hints import unknown_option
 from .histogram import Histogram
 from .instrument import Instrument
 from .instruments import Instruments
@@ -57,7 +58,10 @@ class Registry(Instruments):
         exact: int = EXACT,
         expire: float | None = None,
         idle: Idle | None = None,
+        **unknown: Never,
     ) -> None:
+        if unknown:
+            raise unknown_option(Registry.__init__, unknown)
         self._reference: Callable[[], Registry] | None = None
         """How a process to which it is pickled gets its own."""
         if not isinstance(exact, int) or exact < 1:
@@ -293,9 +297,9 @@ class Registry(Instruments):
             if instrument.live:
                 self._ledger.know(instrument.kind, instrument.key, now)
                 instrument._collect(self._fresh)
-                if callbacks and isinstance(instrument, Gauge):
+                if callbacks and type(instrument) is Gauge:
                     instrument._collect_callback(self._fresh)
-                    if instrument.passing:
+                    if instrument._passing:
                         passing.add(instrument.key)
         for source in self._sources:
             self._collect(source)

@@ -7,12 +7,14 @@ Loaded when one of these is first asked for, so that a program which only measur
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Never
 
-from .default import registry
+from .default import default_registry
 from .delivery import several
 from .errors import AlreadyStarted, InvalidOption
 from .flusher import EXIT_DEADLINE, Flusher
+from .hints import unknown_option
+from .naming import Naming
 
 __all__ = ["ensure_flusher", "flush", "start", "stop"]
 
@@ -37,17 +39,23 @@ def start(
     interval: float | None = None,
     prefix: str | None = None,
     percentiles: Sequence[float] = (90,),
-    **options: Any,
+    naming: Naming | None = None,
+    own: str = "metricslib",
+    grace: float = 0.0,
+    spool: str | os.PathLike[str] | None = None,
+    **unknown: Never,
 ) -> Flusher:
     """Ship the default registry to one or several destination URLs, from a background thread, until the program ends.
 
     What is not given comes from ``METRICSLIB_TO`` (URLs, separated by commas), ``METRICSLIB_INTERVAL`` (seconds,
     default 10) and ``METRICSLIB_PREFIX``. With ``METRICSLIB_DISABLED`` set, everything is measured and nothing sent.
-    ``options`` are those of :class:`~.flusher.Flusher`. Repeating the call with the same arguments does nothing; with
-    others it raises :class:`~.errors.AlreadyStarted`, but in a forked child, which may ship elsewhere than its parent.
-    A destination or option that cannot work raises at once.
+    The other options are those of :class:`~.flusher.Flusher`. Repeating the call with the same arguments does nothing;
+    with others it raises :class:`~.errors.AlreadyStarted`, but in a forked child, which may ship elsewhere than its
+    parent. A destination or option that cannot work raises at once.
     """
     global _flusher, _arguments
+    if unknown:
+        raise unknown_option(start, unknown)
     if to is None:
         listed = os.environ.get("METRICSLIB_TO", "")
         urls = several(listed, "METRICSLIB_TO") if listed.strip() else ()
@@ -58,7 +66,10 @@ def start(
         "interval": _seconds("METRICSLIB_INTERVAL") if interval is None else interval,
         "prefix": os.environ.get("METRICSLIB_PREFIX", "") if prefix is None else prefix,
         "percentiles": tuple(percentiles),
-        **options,
+        "naming": naming,
+        "own": own,
+        "grace": grace,
+        "spool": spool,
     }
     with _lock:
         if _flusher is not None and arguments == _arguments:
@@ -67,7 +78,7 @@ def start(
         if _flusher is not None and _arguments is not None and not _flusher.left_behind:
             raise AlreadyStarted(_arguments, arguments)
         history = _flusher.history if _flusher else None
-        new = Flusher(registry, **_enabled(arguments), history=history)
+        new = Flusher(default_registry, **_enabled(arguments), history=history)
         if _flusher is not None:  # it only ended intervals for the page, or it is the parent's
             _flusher.stop()
         new.start()
@@ -80,7 +91,7 @@ def ensure_flusher() -> Flusher:
     global _flusher
     with _lock:
         if _flusher is None:
-            _flusher = Flusher(registry, interval=_seconds("METRICSLIB_INTERVAL"))
+            _flusher = Flusher(default_registry, interval=_seconds("METRICSLIB_INTERVAL"))
         _flusher.start()
         return _flusher
 

@@ -25,6 +25,7 @@ FLOORS: Floors = {
     "metricslib/account.py": 0,
     "metricslib/attempt.py": 0,
     "metricslib/calls.py": 0,
+    "metricslib/hints.py": 0,
     "metricslib/log.py": 0,
     "metricslib/_speedups.*": 0,  # the C twin leans on nothing; each twin's Python file chooses between them
     "metricslib/added.py": 0,
@@ -199,12 +200,14 @@ def _is_docstring(node: ast.stmt) -> bool:
 
 
 def _is_re_export(node: ast.stmt) -> bool:
-    """An import, also under TYPE_CHECKING; `__getattr__` and `__dir__`; `__all__`, or a literal table for these two."""
+    """An import; `__getattr__` and `__dir__`; `__all__`, or a literal table for these. Also if TYPE_CHECKING or not."""
     match node:
         case ast.Import() | ast.ImportFrom():
             return True
         case ast.If(test=ast.Name("TYPE_CHECKING"), orelse=[]):
-            return all(isinstance(inner, ast.Import | ast.ImportFrom) for inner in node.body)
+            return all(isinstance(inner, ast.Import | ast.ImportFrom | ast.AnnAssign) for inner in node.body)
+        case ast.If(test=ast.UnaryOp(op=ast.Not(), operand=ast.Name("TYPE_CHECKING")), orelse=[]):
+            return all(map(_is_re_export, node.body))
         case ast.FunctionDef(name="__getattr__" | "__dir__"):
             return True
         case ast.Assign(targets=[ast.Name(name)], value=value) | ast.AnnAssign(target=ast.Name(name), value=value):

@@ -5,9 +5,10 @@
 Flask is imported when a blueprint is asked for, and nowhere else in the library.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Never
 
 from ..flusher import Flusher
+from ..hints import unknown_option
 from ..shipping import ensure_flusher
 from .answer import METHODS, Extra, View
 
@@ -18,7 +19,12 @@ __all__ = ["blueprint"]
 
 
 def blueprint(
-    flusher: Flusher | None = None, *, name: str = "metricslib", title: str = "metricslib", extra: Extra | None = None
+    flusher: Flusher | None = None,
+    *,
+    name: str = "metricslib",
+    title: str = "metricslib",
+    extra: Extra | None = None,
+    **unknown: Never,
 ) -> "flask.Blueprint":
     """Return a new Flask blueprint with the page at its root.
 
@@ -26,6 +32,8 @@ def blueprint(
     registered, with or without ``metricslib.start()``. Two blueprints in one application need two names. ``title``
     and ``extra`` are those of :func:`~.wsgi.application`. Raises :class:`ImportError` where Flask is not installed.
     """
+    if unknown:
+        raise unknown_option(blueprint, unknown)
     try:
         import flask
     except ModuleNotFoundError as error:

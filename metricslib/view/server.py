@@ -13,12 +13,13 @@ import threading
 import time
 import weakref
 from socketserver import ThreadingMixIn
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Never
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from ..default import registry as default_registry
+from ..default import default_registry
 from ..errors import InvalidOption
 from ..flusher import Flusher
+from ..hints import unknown_option
 from ..registry import Registry
 from ..shipping import ensure_flusher
 from .answer import View
@@ -39,7 +40,11 @@ _BUSY = b"HTTP/1.0 503 Service Unavailable\r\nContent-Type: text/plain\r\n\r\nTo
 
 
 def serve(
-    port: int = 8128, host: str = "127.0.0.1", registry: Registry | None = None, flusher: Flusher | None = None
+    port: int = 8128,
+    host: str = "127.0.0.1",
+    registry: Registry | None = None,
+    flusher: Flusher | None = None,
+    **unknown: Never,
 ) -> "Server":
     """Serve the page of ``flusher``, of ``registry``, or else of the default registry; returns at once.
 
@@ -47,6 +52,8 @@ def serve(
     takes any free one; ``url`` tells which. Raises :class:`OSError` where the port is taken, and
     :class:`~.errors.AlreadyStarted` where a registry is given without the flusher that already ends its intervals.
     """
+    if unknown:
+        raise unknown_option(serve, unknown)
     if flusher is not None:
         if registry is not None and registry is not flusher.registry:
             raise InvalidOption("registry", registry, "is not the one of the flusher that was given with it")

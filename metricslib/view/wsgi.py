@@ -5,9 +5,10 @@ It answers at its root alone; mounted elsewhere, that is where it is mounted.
 
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Never
 
 from ..flusher import Flusher
+from ..hints import unknown_option
 from .answer import Answer, Extra, View
 
 if TYPE_CHECKING:
@@ -18,12 +19,16 @@ __all__ = ["application", "application_of"]
 _NOT_FOUND = b"There is nothing here; the metrics are at /.\n"
 
 
-def application(flusher: Flusher, *, title: str = "metricslib", extra: Extra | None = None) -> "WSGIApplication":
+def application(
+    flusher: Flusher, *, title: str = "metricslib", extra: Extra | None = None, **unknown: Never
+) -> "WSGIApplication":
     """Return a WSGI application that shows what ``flusher`` ships, and how that goes.
 
     ``extra`` is called at each request and returns more sections of the page by title: names with what they are, or a
     list of such mappings, which becomes a table. They are in the JSON too.
     """
+    if unknown:
+        raise unknown_option(application, unknown)
     return application_of(View.of(flusher, title=title, extra=extra))
 
 

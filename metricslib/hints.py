@@ -1,0 +1,289 @@
+"""Answers to wrong guesses: what users of other libraries type, and what does it here.
+
+A name or keyword argument that is not there raises an error that shows the right line of code. The tables below are the
+only place that knows those lines. :class:`Hinted` is the metaclass of the classes that answer: each wrong name becomes
+a descriptor, because ``__getattr__`` would make every lookup of a right name slower.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+__all__ = ["ATTRIBUTES", "MADE", "NAMES", "OPTIONS", "VALUES", "Hinted", "missing", "unknown_option"]
+
+_START = 'metrics.start("graphite://graphite.example:2003", prefix="shop.{host}")'
+_FLUSHER = 'metrics.Flusher(metrics.Registry(), "graphite://graphite.example:2003")'
+_COUNT = "metrics.counter(name).inc(n)"
+_SET = "metrics.gauge(name).set(value)"
+_READ = "metrics.gauge(name, read=function)"
+_OBSERVE = "metrics.timer(name).observe(seconds)"
+_SIZE = "metrics.histogram(name).observe(value)"
+_BLOCK = "with metrics.timer(name).time(): ..."
+_SERVE = "metrics.serve(port=8128)"
+_OWN = "metrics.Registry()  # the one behind metrics.counter() is metrics.default_registry"
+
+NAMES: Mapping[str, str] = {
+    # statsd
+    "StatsClient": 'metrics.start("statsd://127.0.0.1:8125", prefix="shop")',
+    "TCPStatsClient": 'metrics.start("statsd+tcp://127.0.0.1:8125", prefix="shop")',
+    "UnixSocketStatsClient": 'metrics.start("statsd+unix:///run/statsd.sock", prefix="shop")',
+    "incr": _COUNT,
+    "decr": "metrics.counter(name).inc(-n)  # what goes up and down is a gauge: metrics.gauge(name).dec(n)",
+    "timing": "metrics.timer(name).observe(seconds)  # seconds, not milliseconds",
+    "set": f"{_SET}  # statsd's set is metrics.unique(name).add(member)",
+    "pipeline": f"{_COUNT}  # without a pipeline: calls add up in memory, and a thread sends them",
+    # datadog
+    "initialize": _START,
+    "statsd": 'metrics.start("statsd://127.0.0.1:8125")',
+    "DogStatsd": 'metrics.start("statsd://127.0.0.1:8125")',
+    "increment": _COUNT,
+    "decrement": "metrics.gauge(name).dec(n)",
+    # prometheus_client
+    "Summary": "metrics.timer(name)  # or, for what is not a duration: metrics.histogram(name)",
+    "Info": "metrics.gauge(name, tags={'version': '1.0'}).set(1)",
+    "Enum": "metrics.gauge(name, tags={'state': 'running'}).set(1)",
+    "CollectorRegistry": _OWN,
+    "REGISTRY": "metrics.default_registry",
+    "start_http_server": _SERVE,
+    "start_wsgi_server": _SERVE,
+    "make_wsgi_app": "metrics.view.application(metrics.start())  # for Flask: metrics.view.blueprint()",
+    "generate_latest": "metrics.serve(port=8128)  # a page, also as JSON; the text format of Prometheus is not offered",
+    "push_to_gateway": "metrics.flush()  # start() has sent every interval since; this sends the open one",
+    "pushadd_to_gateway": "metrics.flush()  # start() has sent every interval since; this sends the open one",
+    "write_to_textfile": 'metrics.start("file:metrics.jsonl")',
+    "track_inprogress": "@metrics.in_progress(name)",
+    # scales and pyformance
+    "IntStat": "metrics.counter(name)",
+    "PmfStat": "metrics.timer(name)",
+    "MeterStat": "metrics.counter(name)  # its rate is sent with it",
+    "collection": "metrics.scope(name)",
+    "MetricsRegistry": _OWN,
+    "global_registry": "metrics.default_registry",
+    "meter": "metrics.counter(name)  # its rate is sent with it",
+    "meter_calls": "@metrics.counted(name)",
+    "count_calls": "@metrics.counted(name)",
+    "time_calls": "@metrics.timed(name)",
+    "dump_metrics": "metrics.default_registry.snapshot()",
+    "CarbonReporter": _START,
+    "ConsoleReporter": 'metrics.start("console:")',
+    # opentelemetry
+    "get_meter": "metrics.scope(name)",
+    "get_meter_provider": "metrics.default_registry",
+    "set_meter_provider": _START,
+    "MeterProvider": _OWN,
+    "create_counter": "metrics.counter(name)",
+    "create_up_down_counter": "metrics.gauge(name)  # inc() and dec()",
+    "create_histogram": "metrics.histogram(name)  # for durations: metrics.timer(name)",
+    "create_gauge": "metrics.gauge(name)",
+    "create_observable_gauge": _READ,
+    "create_observable_counter": _READ,
+    # what is near at hand
+    "inc": _COUNT,
+    "dec": "metrics.gauge(name).dec(n)",
+    "add": "metrics.counter(name).inc(n)  # different members: metrics.unique(name).add(member)",
+    "count": _COUNT,
+    "mark": _COUNT,
+    "observe": f"{_OBSERVE}  # what is not a duration: {_SIZE}",
+    "record": f"{_OBSERVE}  # what is not a duration: {_SIZE}",
+    "time": f"{_BLOCK}  # a function: @metrics.timed(name)",
+    "timeit": "@metrics.timed(name)",
+    "measure": "@metrics.timed(name)",
+    "summary": "metrics.histogram(name)",
+    "labels": "metrics.counter(name).tagged(route='/search').inc()",
+    "tagged": "metrics.counter(name).tagged(route='/search').inc()",
+    "tags": "metrics.scope(name, tags={'pool': 'main'})",
+    "exceptions": "@metrics.count_exceptions(name)",
+    "gauge_callback": _READ,
+    "Client": _START,
+    "configure": _START,
+    "setup": _START,
+    "init": _START,
+    "connect": _START,
+    "send": "metrics.flush()",
+    "push": "metrics.flush()",
+    "report": "metrics.flush()",
+    "close": "metrics.stop()",
+    "shutdown": "metrics.stop()",
+    "collect": "metrics.default_registry.snapshot()",
+    "get_registry": "metrics.default_registry",
+    "blueprint": "metrics.view.blueprint()",
+    "wsgi": "metrics.view.application(metrics.start())",
+    "run_server": _SERVE,
+}
+"""Names that the package, a registry and a scope do not have."""
+
+_VALUE = dict.fromkeys(("get", "get_value", "collect", "describe"), "metrics.default_registry.snapshot()")
+_MORE = ("incr", "increment", "add", "mark", "update", "count")
+_RECORD = ("record", "update", "add", "sample", "append")
+_TIME = dict.fromkeys(("time", "timer", "timed"), _BLOCK)
+
+
+def _labels(instrument: str) -> dict[str, str]:
+    names = ("labels", "with_labels", "with_tags", "add_tags", "tag")
+    return dict.fromkeys(names, f"{instrument}.tagged(route='/search')")
+
+
+def _block(hint: str) -> dict[str, str]:
+    return {"__enter__": hint, "__exit__": hint}
+
+
+ATTRIBUTES: Mapping[str, Mapping[str, str]] = {
+    "Instruments": {
+        **NAMES,
+        "start": f"{_START}  # a registry of your own: metrics.Flusher(registry, ...).start()",
+        "stop": "metrics.stop()",
+        "flush": "metrics.flush()",
+        "serve": "metrics.serve(registry=registry)",
+        "snapshot": "metrics.default_registry.snapshot()",
+    },
+    "Counter": {
+        **_labels("counter"),
+        **_VALUE,
+        **dict.fromkeys(_MORE, "counter.inc(n)"),
+        **_TIME,
+        **dict.fromkeys(("dec", "decr", "decrement"), "counter.inc(-n)  # what goes up and down is a gauge"),
+        **dict.fromkeys(("set", "value", "reset", "clear"), f"{_SET}  # a counter only adds up"),
+        **dict.fromkeys(("observe", "record", "timing"), f"{_OBSERVE}  # what is not a duration: {_SIZE}"),
+        "count_exceptions": "@metrics.count_exceptions(name)",
+        "__call__": "@metrics.counted(name)",
+        **_block(f"counter.inc()  # to time a block: {_BLOCK}"),
+    },
+    "Gauge": {
+        **_labels("gauge"),
+        **_VALUE,
+        **dict.fromkeys(_MORE, "gauge.inc(n)"),
+        **_TIME,
+        **dict.fromkeys(("decr", "decrement", "sub"), "gauge.dec(n)"),
+        **dict.fromkeys(("observe", "record", "update", "value", "gauge"), "gauge.set(value)"),
+        "set_function": _READ,
+        "set_to_current_time": "import time; gauge.set(time.time())",
+        "track_inprogress": "@metrics.in_progress(name)",
+        "__call__": "@metrics.in_progress(name)",
+        **_block("gauge.inc()  # calls in progress: @metrics.in_progress(name)"),
+    },
+    "Timer": {
+        **_labels("timer"),
+        **_VALUE,
+        **dict.fromkeys(("record", "update", "add", "timing", "send"), "timer.observe(seconds)"),
+        **dict.fromkeys(("inc", "count", "mark"), "metrics.counter(name).inc()  # a timer counts its observations"),
+        "set": _SET,
+        **dict.fromkeys(("start", "stop"), "with timer.time() as span: ...  # span.elapsed"),
+        **dict.fromkeys(("timeit", "timed", "decorate", "__call__"), "@metrics.timed(name)"),
+        **_block("with timer.time(): ..."),
+    },
+    "Histogram": {
+        **_labels("histogram"),
+        **_VALUE,
+        **dict.fromkeys(_RECORD, "histogram.observe(value)"),
+        **_TIME,
+        **dict.fromkeys(("inc", "count", "mark"), "metrics.counter(name).inc()"),
+        "set": _SET,
+        "__call__": "@metrics.timed(name)",
+        **_block(_BLOCK),
+    },
+    "Unique": {
+        **_labels("unique"),
+        **_VALUE,
+        **dict.fromkeys(("inc", "incr", "set", "update", "observe", "record", "append"), "unique.add(member)"),
+        "__call__": "unique.add(member)",
+        **_block("unique.add(member)"),
+    },
+}
+"""By class: attributes that it does not have."""
+
+MADE: Mapping[str, str] = {
+    name: f"metrics.{name.lower()}(name)" for name in ("Counter", "Gauge", "Timer", "Histogram", "Unique", "Scope")
+}
+"""Classes that only a registry calls, and what a program writes."""
+
+VALUES: Mapping[str, str] = {
+    "counter": _COUNT,
+    "gauge": _SET,
+    "timer": _OBSERVE,
+    "histogram": _SIZE,
+    "unique": "metrics.unique(name).add(member)",
+}
+"""By kind: what takes a value, for a program that gives it to the function that makes the instrument."""
+
+_TAGGED = "metrics.counter(name).tagged(route='/search')"
+_TAGS = "metrics.counter(name, tags={'route': '/search'})"
+_EXACT = "metrics.start(percentiles=[50, 90, 99.9])  # there are no buckets to choose: any percentile can be sent"
+
+OPTIONS: Mapping[str, str] = {
+    **dict.fromkeys(("labels", "labelnames", "labelvalues", "attributes", "dimensions"), f"{_TAGS}  # or: {_TAGGED}"),
+    **dict.fromkeys(("buckets", "quantiles", "percentile", "objectives", "bins"), _EXACT),
+    **dict.fromkeys(("rate", "sample_rate"), f"{_COUNT}  # every call is counted: nothing is sampled"),
+    **dict.fromkeys(("value", "delta", "n"), f"{_COUNT}  # or set(value), observe(value), add(member)"),
+    **dict.fromkeys(("callback", "callbacks", "function", "fn"), _READ),
+    **dict.fromkeys(("host", "port", "server", "address", "url", "destination", "addr"), _START),
+    **dict.fromkeys(("namespace", "subsystem"), 'metrics.scope(name).counter(name)  # or start(prefix="shop")'),
+    **dict.fromkeys(("flush_interval", "period", "frequency"), "metrics.start(interval=10)"),
+    **dict.fromkeys(("documentation", "description", "unit", "help"), "metrics.counter(name)  # Graphite knows none"),
+    "registry": "metrics.Registry().counter(name)",
+}
+"""Keyword arguments that other libraries have. One that is close to an option of the call is a slip of the finger."""
+
+
+def missing(owner: str, name: str, hint: str | None, known: Iterable[str] = ()) -> AttributeError:
+    """Return the error for an attribute that ``owner`` does not have: it shows the right line, or the nearest name."""
+    return AttributeError(f"{owner} has no attribute {name!r}" + (f"; use {hint}" if hint else _nearest(name, known)))
+
+
+def unknown_option(call: Callable[..., Any], wrong: Mapping[str, object]) -> TypeError:
+    """Return the error for keyword arguments that ``call`` does not have: it names the nearest, or the right line."""
+    code = call.__code__
+    known = [each for each in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount] if each != "self"]
+    name = next(iter(wrong))
+    advice = _nearest(name, known) or (f"; use {OPTIONS[name]}" if name in OPTIONS else f"; it has {', '.join(known)}")
+    return TypeError(
+        f"{call.__qualname__.removesuffix('.__init__').rpartition('.')[2]}() has no option {name!r}{advice}"
+    )
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    from difflib import get_close_matches  # only errors need it, and it takes longer to load than this module
+
+    near = get_close_matches(name, known, 1, 0.7)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+class _Guess:
+    """A name that a class does not have, and that somebody will try."""
+
+    __slots__ = ("_hint", "_name")
+
+    def __init__(self, name: str, hint: str) -> None:
+        self._name = name
+        self._hint = hint
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        if what := _USES.get(self._name):
+            raise TypeError(f"a {owner.__name__} {what}; use {self._hint}")
+        raise missing(f"a {owner.__name__}", self._name, self._hint)
+
+
+_USES = {"__call__": "cannot be called", "__enter__": "is no context manager", "__exit__": "is no context manager"}
+
+
+class Hinted(type):
+    """The metaclass of classes that answer wrong guesses.
+
+    ``dir()`` and ``help()`` show neither the guesses nor what the cell below all instruments keeps for itself.
+    """
+
+    def __new__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> "Hinted":
+        guesses = {guess: _Guess(guess, hint) for guess, hint in ATTRIBUTES.get(name, {}).items()}
+        return super().__new__(cls, name, bases, {**guesses, **namespace})
+
+    def __dir__(cls) -> list[str]:
+        found: dict[str, object] = {}
+        for each in reversed(cls.__mro__):
+            if each.__name__ != "Cell":
+                found.update(each.__dict__)
+        return [name for name, value in found.items() if not isinstance(value, _Guess)]
+
+    if not TYPE_CHECKING:  # a type checker is to see the parameters of __init__
+
+        def __call__(cls, *args, **options):
+            if cls.__name__ in MADE and (len(args) != 3 or isinstance(args[0], str)):
+                raise TypeError(f"{cls.__name__}() cannot be called directly; use {MADE[cls.__name__]}")
+            return super().__call__(*args, **options)
