@@ -16,7 +16,7 @@ SANITIZED_TESTS := tests/test_twins.py tests/test_instrument.py tests/test_count
 	tests/test_timer.py tests/test_histogram.py tests/test_unique.py tests/test_distribution.py tests/test_decorators.py \
 	tests/test_calls.py tests/test_exactness.py tests/test_fork.py tests/forwarder/test_intake.py \
 	tests/forwarder/test_intake_twins.py tests/forwarder/test_listeners_udp.py
-C_SOURCES := $(wildcard metricslib/*.c metricslib/*.h forwarder/*.c forwarder/*.h)
+C_SOURCES := $(wildcard metricslib/native/*.[ch] forwarder/*.[ch])
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-pure faults sanitize fuzz lint format docs bench clean npm-packages
@@ -51,7 +51,7 @@ sanitize: $(INSTALLED)  ## run the C twins under the address, undefined-behaviou
 		$(BIN)/pytest -o pythonpath="$(SANITIZED)/lib ." -p no:cacheprovider -k "not greenlet and not gevent" \
 		$(SANITIZED_TESTS) $(ARGS)
 	for part in cell table; do \
-		$(CC) -std=c11 -O1 -g -Wall -Wextra -Werror -fsanitize=thread -pthread -DCELL_ATOMIC -Imetricslib -Iforwarder \
+		$(CC) -std=c11 -O1 -g -Wall -Wextra -Werror -fsanitize=thread -pthread -DCELL_ATOMIC -Imetricslib/native -Iforwarder \
 			tests/c/stress_$$part.c -lm -o $(SANITIZED)/stress_$$part && $(SANITIZED)/stress_$$part || exit 1; \
 	done
 

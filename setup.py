@@ -10,19 +10,23 @@ from glob import glob
 from setuptools import Extension, setup
 
 # No fused operations: sums are the same to the last bit as the Python twin's.
-FLAGS = ["-std=c11", "-O3", "-ffp-contract=off", "-fno-plt", "-Wall", "-Wextra"]
+FLAGS = ["-std=c11", "-O3", "-ffp-contract=off", "-fno-plt", "-fvisibility=hidden", "-Wall", "-Wextra"]
 
 
-def extension(name: str) -> Extension:
-    source = name.replace(".", "/") + ".c"
+def extension(name: str, *sources: str) -> Extension:
     return Extension(
         name,
-        [source],
-        depends=glob("metricslib/*.h") + glob("forwarder/*.h"),
-        include_dirs=["metricslib"],
+        sorted(sources),
+        depends=glob("metricslib/native/*.h") + glob("forwarder/*.h"),
+        include_dirs=["metricslib/native"],
         extra_compile_args=[*FLAGS, *os.environ.get("METRICSLIB_CFLAGS", "").split()],
         optional=os.environ.get("METRICSLIB_BUILD") != "require",
     )
 
 
-setup(ext_modules=[extension("metricslib._speedups"), extension("forwarder._intake")])
+setup(
+    ext_modules=[
+        extension("metricslib._speedups", *glob("metricslib/native/*.c")),
+        extension("forwarder._intake", "forwarder/_intake.c"),
+    ]
+)

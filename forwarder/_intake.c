@@ -7,7 +7,7 @@
 
 #define PY_SSIZE_T_CLEAN
 #define _GNU_SOURCE
-#include "_speedups.h"
+#include "sketch_api.h"
 #include "_table.h"
 #include <errno.h>
 #include <poll.h>

@@ -11,7 +11,7 @@
 #define FORWARDER_TABLE_H
 
 #include "_parse.h"
-#include "_sketch.h"
+#include "sketch.h"
 #include <float.h>
 #include <pthread.h>
 

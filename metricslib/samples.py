@@ -2,7 +2,7 @@
 
 In: samples with weights, one at a time or in batches, or another distribution's. Out: what every tick asks of them. The
 rest of the reading side is :mod:`~.distribution`. Sums run in the order in which samples came, or, while they are kept,
-over the sorted samples, smallest first; the C twin in ``_samples.h`` does the same operations in the same order.
+over the sorted samples, smallest first; the C twin in ``native/samples.c`` does the same operations in the same order.
 """
 
 import math

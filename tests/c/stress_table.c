@@ -3,7 +3,7 @@
    The owner makes series and gives pieces their effect, a batch at a time, as _intake.c does; a collector moves what
    happened aside and adds it up. At the end everything that was fed was collected.
 
-   cc -std=c11 -fsanitize=thread -g -pthread -Imetricslib -Iforwarder tests/c/stress_table.c -lm -o stress && ./stress */
+   cc -std=c11 -fsanitize=thread -g -pthread -Imetricslib/native -Iforwarder tests/c/stress_table.c -lm -o stress && ./stress */
 
 #define _GNU_SOURCE
 #include "_table.h"

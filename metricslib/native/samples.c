@@ -1,18 +1,9 @@
-/* The type Samples: the twin of samples.py over _sketch.h and _ranks.h. A part of _speedups.c. */
+/* The type Samples: the twin of samples.py over sketch.h and ranks.h. */
 
-#ifndef METRICSLIB_SAMPLES_H
-#define METRICSLIB_SAMPLES_H
+#include "module.h"
+#include "ranks.h"
 
-#include "_ranks.h"
-#include "_speedups.h"
-#include <structmember.h>
-
-typedef struct {
-    PyObject_HEAD
-    sketch sketch;
-} Samples;
-
-static int limit_of(PyObject *number, uint32_t *limit) {
+int limit_of(PyObject *number, uint32_t *limit) {
     unsigned long value = PyLong_AsUnsignedLong(number);
     if (value == (unsigned long)-1 && PyErr_Occurred())
         return -1;
@@ -67,8 +58,7 @@ static void samples_dealloc(Samples *self) {
     Py_DECREF(type);
 }
 
-/* A new one of `type`, with `limit`. */
-static Samples *samples_made(PyTypeObject *type, uint32_t limit) {
+Samples *samples_made(PyTypeObject *type, uint32_t limit) {
     Samples *made = (Samples *)type->tp_alloc(type, 0);
     if (made)
         sketch_init(&made->sketch, limit);
@@ -86,7 +76,7 @@ static PyObject *samples_from_sketch(PyTypeObject *type, sketch *from) {
     return (PyObject *)made;
 }
 
-static const sketch_api api = {samples_from_sketch};
+const sketch_api samples_api = {samples_from_sketch};
 
 static int samples_bool(Samples *self) { return self->sketch.n > 0 || self->sketch.buckets != NULL; }
 
@@ -378,11 +368,9 @@ static PyType_Slot samples_slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec samples_spec = {
+PyType_Spec samples_spec = {
     .name = "metricslib._speedups.Samples",
     .basicsize = sizeof(Samples),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
     .slots = samples_slots,
 };
-
-#endif

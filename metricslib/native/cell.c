@@ -1,50 +1,9 @@
-/* The twin of what every call does: cell.py, samples.py, the calls of the instruments, spans and timed functions.
+/* The type Cell: the twin of cell.py, and the calls of the instruments. */
 
-   The Python files are the specification, and say what each of these means. What is seldom goes to them: every type here
-   does the common case itself and calls the Python method for the rest. No Python code runs while a structure is half
-   changed: objects are made before, and let go of after. */
-
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-#include <structmember.h>
-#include <time.h>
-
-#ifdef Py_GIL_DISABLED
-#define CELL_ATOMIC
-#endif
-#include "_cell.h"
-#include "_samples.h"
+#include "module.h"
 
 #define FULL 512      /* as in cell.py */
 #define CHILDREN 4096 /* as in cell.py */
-
-typedef struct {
-    PyTypeObject *cell_type, *samples_type, *span_type;
-    PyTypeObject *distribution; /* of metricslib.distribution; this one and the next two when first needed */
-    PyObject *gauge_change;     /* of metricslib.window */
-    PyObject *system_clock;     /* SystemClock.monotonic of metricslib.clock */
-    PyObject *time_dict;        /* of the module time */
-    PyObject *perf_counter;     /* time.perf_counter as it was built, NULL if it was replaced before */
-    PyObject *str_perf_counter, *str_fold, *str_wake, *str_change, *str_tagged_slowly, *str_home, *str_exact, *str_tagged;
-#ifdef METRICSLIB_VECTORCALL
-    PyObject *timed_code; /* of what `timed` puts around plain functions */
-#endif
-    PyObject *spare; /* a span that nobody has; it holds its reference to its type */
-    int ending;      /* the module is going: keep no spare */
-    uint64_t time_version;
-} module_state;
-
-typedef struct {
-    PyObject_HEAD
-    cell cell;
-    PyObject *waiting;  /* a list; NULL while nothing ever waited */
-    PyObject *lock;     /* NULL until somebody asks for it */
-    PyObject *children; /* a dict, None or NULL */
-    PyObject *now;      /* a timer's clock */
-    module_state *state;
-} Cell;
-
-static struct PyModuleDef speedups_module;
 
 /* -- numbers */
 
@@ -240,6 +199,19 @@ static int add_sample(Cell *self, double value) {
 static int seconds_to_milliseconds(double seconds, double *milliseconds) {
     *milliseconds = seconds * 1000.0;
     return seconds >= 0 && seconds < 1e300; /* what is more is judged on the long way */
+}
+
+int observe_duration(Cell *timer, double seconds) {
+    double milliseconds;
+    int done = seconds_to_milliseconds(seconds, &milliseconds) ? add_sample(timer, milliseconds) : 0;
+    PyObject *object;
+    if (done)
+        return done < 0 ? -1 : 0;
+    if (!(object = PyFloat_FromDouble(seconds)))
+        return -1;
+    done = put(timer, object);
+    Py_DECREF(object);
+    return done;
 }
 
 static PyObject *observed(Cell *self, PyObject *object, double value, int good) {
@@ -634,9 +606,6 @@ static int put_children(Cell *self, PyObject *children, void *Py_UNUSED(closure)
     return 0;
 }
 
-static PyObject *cell_time(Cell *self, PyObject *ignored);
-static PyObject *cell_call(Cell *self, PyObject *const *args, Py_ssize_t nargs);
-
 static PyObject *cell_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs)) {
     PyObject *module = PyType_GetModuleByDef(type, &speedups_module);
     Cell *self = module ? (Cell *)type->tp_alloc(type, 0) : NULL;
@@ -676,9 +645,6 @@ static void cell_dealloc(Cell *self) {
     type->tp_free(self);
     Py_DECREF(type);
 }
-
-#define FAST(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL
-#define FAST_NAMED(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL | METH_KEYWORDS
 
 /* What becomes a method of one class of instruments, by the name that the class asks for. The cell itself has none of
    these: a counter must have no way to observe seconds. Texts are those of the Python methods. */
@@ -720,8 +686,7 @@ static PyMethodDef cell_methods[] = {
     {0},
 };
 
-/* One of these methods as a method of `type`, a class of instruments. */
-static PyObject *method_of(PyObject *module, PyObject *args) {
+PyObject *method_of(PyObject *module, PyObject *args) {
     module_state *state = PyModule_GetState(module);
     PyTypeObject *type;
     const char *name;
@@ -761,153 +726,9 @@ static PyType_Slot cell_slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec cell_spec = {
+PyType_Spec cell_spec = {
     .name = "metricslib._speedups.Cell",
     .basicsize = sizeof(Cell),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
     .slots = cell_slots,
 };
-
-#include "_timed.h"
-
-/* -- the module */
-
-static int speedups_exec(PyObject *module) {
-    module_state *state = PyModule_GetState(module);
-    static const struct {
-        size_t offset;
-        const char *text;
-    } texts[] = {
-        {offsetof(module_state, str_perf_counter), "perf_counter"}, {offsetof(module_state, str_fold), "_fold"},
-        {offsetof(module_state, str_wake), "_wake"},                {offsetof(module_state, str_change), "_change"},
-        {offsetof(module_state, str_tagged_slowly), "_tagged"},     {offsetof(module_state, str_home), "_home"},
-        {offsetof(module_state, str_exact), "exact"},               {offsetof(module_state, str_tagged), "tagged"},
-    };
-    static const struct {
-        size_t offset;
-        PyType_Spec *spec;
-        const char *name;
-    } types[] = {
-        {offsetof(module_state, cell_type), &cell_spec, "Cell"},
-        {offsetof(module_state, samples_type), &samples_spec, "Samples"},
-        {offsetof(module_state, span_type), &span_spec, "Span"},
-    };
-    PyObject *capsule, *time;
-    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
-        PyObject *text = PyUnicode_InternFromString(texts[i].text);
-        if (!text)
-            return -1;
-        *(PyObject **)((char *)state + texts[i].offset) = text;
-    }
-    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
-        PyObject *type = PyType_FromModuleAndSpec(module, types[i].spec, NULL);
-        if (!type)
-            return -1;
-        *(PyObject **)((char *)state + types[i].offset) = type;
-        if (PyModule_AddObjectRef(module, types[i].name, type) < 0)
-            return -1;
-    }
-    if (add_block_methods(state->span_type) < 0)
-        return -1;
-    if (!(capsule = PyCapsule_New((void *)&api, SKETCH_API, NULL)))
-        return -1;
-    if (PyModule_AddObjectRef(module, "sketch_api", capsule) < 0) {
-        Py_DECREF(capsule);
-        return -1;
-    }
-    Py_DECREF(capsule);
-    if (!(time = PyImport_ImportModule("time")))
-        return -1;
-    state->time_dict = Py_NewRef(PyModule_GetDict(time));
-    Py_DECREF(time);
-    time = PyDict_GetItemWithError(state->time_dict, state->str_perf_counter);
-    if (time && PyCFunction_Check(time)) /* somebody else's clock, such as freezegun's, is a function in Python */
-        state->perf_counter = Py_NewRef(time);
-    return PyErr_Occurred() ? -1 : 0;
-}
-
-static int speedups_traverse(PyObject *module, visitproc visit, void *arg) {
-    module_state *state = PyModule_GetState(module);
-    Py_VISIT(state->cell_type);
-    Py_VISIT(state->samples_type);
-    Py_VISIT(state->span_type);
-#ifdef METRICSLIB_VECTORCALL
-    Py_VISIT(state->timed_code);
-#endif
-    Py_VISIT(state->distribution);
-    Py_VISIT(state->gauge_change);
-    Py_VISIT(state->system_clock);
-    Py_VISIT(state->time_dict);
-    Py_VISIT(state->perf_counter);
-    return 0;
-}
-
-static int speedups_clear(PyObject *module) {
-    module_state *state = PyModule_GetState(module);
-    PyObject *spare = state->spare;
-    state->ending = 1;
-    state->spare = NULL;
-    if (spare) {
-        PyTypeObject *type = Py_TYPE(spare);
-        PyObject_GC_Del(spare);
-        Py_DECREF(type);
-    }
-    Py_CLEAR(state->cell_type);
-    Py_CLEAR(state->samples_type);
-    Py_CLEAR(state->span_type);
-#ifdef METRICSLIB_VECTORCALL
-    Py_CLEAR(state->timed_code);
-#endif
-    Py_CLEAR(state->distribution);
-    Py_CLEAR(state->gauge_change);
-    Py_CLEAR(state->system_clock);
-    Py_CLEAR(state->time_dict);
-    Py_CLEAR(state->perf_counter);
-    return 0;
-}
-
-static void speedups_free(void *module) {
-    module_state *state = PyModule_GetState(module);
-    speedups_clear(module);
-    Py_CLEAR(state->str_perf_counter);
-    Py_CLEAR(state->str_fold);
-    Py_CLEAR(state->str_wake);
-    Py_CLEAR(state->str_change);
-    Py_CLEAR(state->str_tagged_slowly);
-    Py_CLEAR(state->str_home);
-    Py_CLEAR(state->str_exact);
-    Py_CLEAR(state->str_tagged);
-}
-
-static PyMethodDef speedups_methods[] = {
-#ifdef METRICSLIB_VECTORCALL
-    {"call_directly", call_directly, METH_O, NULL},
-#endif
-    {"method_of", method_of, METH_VARARGS, "method_of($module, type, name, /)\n--\n\nReturn a method for a class of instruments."},
-    {0},
-};
-
-static PyModuleDef_Slot speedups_slots[] = {
-    {Py_mod_exec, speedups_exec},
-#ifdef Py_mod_multiple_interpreters
-    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
-#endif
-#ifdef Py_mod_gil
-    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
-#endif
-    {0, NULL},
-};
-
-static struct PyModuleDef speedups_module = {
-    PyModuleDef_HEAD_INIT,
-    .m_name = "metricslib._speedups",
-    .m_doc = "The C twin of what every call does; see the Python files of the same names for what it means.",
-    .m_size = sizeof(module_state),
-    .m_methods = speedups_methods,
-    .m_slots = speedups_slots,
-    .m_traverse = speedups_traverse,
-    .m_clear = speedups_clear,
-    .m_free = speedups_free,
-};
-
-PyMODINIT_FUNC PyInit__speedups(void) { return PyModuleDef_Init(&speedups_module); }

@@ -6,7 +6,7 @@
 #ifndef METRICSLIB_RANKS_H
 #define METRICSLIB_RANKS_H
 
-#include "_sketch.h"
+#include "sketch.h"
 
 /* The smallest (or, for negative percents, largest) so many percent of the samples. */
 typedef struct {

@@ -1,9 +1,9 @@
 /* What _speedups offers to other extensions, as the capsule "metricslib._speedups.sketch_api". */
 
-#ifndef METRICSLIB_SPEEDUPS_H
-#define METRICSLIB_SPEEDUPS_H
+#ifndef METRICSLIB_SKETCH_API_H
+#define METRICSLIB_SKETCH_API_H
 
-#include "_sketch.h"
+#include "sketch.h"
 #include <Python.h>
 
 #define SKETCH_API "metricslib._speedups.sketch_api"

@@ -1,0 +1,99 @@
+/* What the files of metricslib._speedups share: the state of the module, the types' structures, and the functions of one
+   file that another calls.
+
+   The Python files of the same names are the specification, and say what each type means. What is seldom goes to them:
+   every type here does the common case itself and calls the Python method for the rest. No Python code runs while a
+   structure is half changed: objects are made before, and let go of after.
+
+   module.c: the module. cell.c: a cell (cell.h), which every instrument is. samples.c: what a timer stores (sketch.h,
+   ranks.h). span.c: timed blocks and timed calls. sketch_api.h: what the forwarder's extension uses. */
+
+#ifndef METRICSLIB_MODULE_H
+#define METRICSLIB_MODULE_H
+
+#ifndef PY_SSIZE_T_CLEAN
+#define PY_SSIZE_T_CLEAN
+#endif
+#include <Python.h>
+#include <structmember.h>
+
+#ifdef Py_GIL_DISABLED
+#define CELL_ATOMIC
+#endif
+#include "cell.h"
+#include "sketch.h"
+#include "sketch_api.h"
+
+typedef struct {
+    PyTypeObject *cell_type, *samples_type, *span_type;
+    PyTypeObject *distribution; /* of metricslib.distribution; this one and the next two when first needed */
+    PyObject *gauge_change;     /* of metricslib.window */
+    PyObject *system_clock;     /* SystemClock.monotonic of metricslib.clock */
+    PyObject *time_dict;        /* of the module time */
+    PyObject *perf_counter;     /* time.perf_counter as it was built, NULL if it was replaced before */
+    PyObject *str_perf_counter, *str_fold, *str_wake, *str_change, *str_tagged_slowly, *str_home, *str_exact, *str_tagged;
+#ifdef METRICSLIB_VECTORCALL
+    PyObject *timed_code; /* of what `timed` puts around plain functions */
+#endif
+    PyObject *spare; /* a span that nobody has; it holds its reference to its type */
+    int ending;      /* the module is going: keep no spare */
+    uint64_t time_version;
+} module_state;
+
+typedef struct {
+    PyObject_HEAD
+    cell cell;
+    PyObject *waiting;  /* a list; NULL while nothing ever waited */
+    PyObject *lock;     /* NULL until somebody asks for it */
+    PyObject *children; /* a dict, None or NULL */
+    PyObject *now;      /* a timer's clock */
+    module_state *state;
+} Cell;
+
+typedef struct {
+    PyObject_HEAD
+    sketch sketch;
+} Samples;
+
+#define FAST(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL
+#define FAST_NAMED(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL | METH_KEYWORDS
+
+/* -- module.c */
+
+extern struct PyModuleDef speedups_module;
+
+/* -- cell.c */
+
+extern PyType_Spec cell_spec;
+
+/* Return one of the methods that a class of instruments asks for by name, as a method of that class. */
+PyObject *method_of(PyObject *module, PyObject *args);
+
+/* Give a timer a duration; -1 with an exception. */
+int observe_duration(Cell *timer, double seconds);
+
+/* -- samples.c */
+
+extern PyType_Spec samples_spec;
+extern const sketch_api samples_api;
+
+/* Read how many samples are kept exactly; -1 with an exception. */
+int limit_of(PyObject *number, uint32_t *limit);
+
+/* Return a new, empty object of `type`, or NULL with an exception. */
+Samples *samples_made(PyTypeObject *type, uint32_t limit);
+
+/* -- span.c */
+
+extern PyType_Spec span_spec;
+
+/* Give the type of spans __enter__ and __exit__; -1 with an exception. */
+int add_block_methods(PyTypeObject *span_type);
+
+PyObject *cell_time(Cell *self, PyObject *ignored);
+PyObject *cell_call(Cell *timer, PyObject *const *args, Py_ssize_t nargs);
+#ifdef METRICSLIB_VECTORCALL
+PyObject *call_directly(PyObject *module, PyObject *wrapper);
+#endif
+
+#endif
