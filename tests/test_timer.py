@@ -4,6 +4,7 @@ import asyncio
 import math
 import threading
 from contextlib import AbstractContextManager, ExitStack
+from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -126,6 +127,120 @@ def test_a_span_is_a_context_manager_to_whoever_takes_one(registry, clock, tick)
         span(lambda: None)
     with pytest.raises((TypeError, AttributeError)):
         kind.__enter__(5)
+
+
+# -- from start() to stop()
+
+
+def test_a_span_measures_from_start_to_stop(registry, clock, tick):
+    """Where a block does not fit: `start()` returns the span, and `elapsed` stands still at `stop()`."""
+    timer = registry.timer("x")
+    span = timer.time()
+    clock.advance(1)
+    assert span.elapsed == 0
+    assert span.start() is span
+    clock.advance(2)
+    assert span.elapsed == 2
+    assert span.stop() is None
+    clock.advance(4)
+    assert span.elapsed == 2
+    assert tick().whole.timers["x"]._samples == [2000]
+
+
+def test_a_span_that_was_not_started_measures_nothing(registry, clock, tick):
+    """Neither by `stop()` nor as the end of a block that was never entered, and however often."""
+    timer = registry.timer("x")
+    for end in (lambda span: span.stop(), lambda span: span.__exit__(None, None, None)):
+        span = timer.time()
+        span.tag(a=1)
+        clock.advance(1)
+        end(span)
+        end(span)
+        assert span.elapsed == 0
+    window = tick().whole
+    assert set(window.timers) == {"x"}
+    assert window.timers["x"].count == 0
+    assert registry.account.totals() == {}
+
+
+def test_a_span_is_measured_once_for_each_start(registry, clock, tick):
+    """A second `stop()` changes nothing, be it that of a block; a second `start()` begins anew."""
+    span = registry.timer("x").time().start()
+    clock.advance(1)
+    span.stop()
+    clock.advance(1)
+    span.stop()
+    assert span.elapsed == 1
+    span.start()
+    clock.advance(2)
+    span.start()
+    clock.advance(4)
+    span.stop()
+    with span:
+        clock.advance(8)
+        span.stop()
+        clock.advance(16)
+    assert span.elapsed == 8
+    assert tick().whole.timers["x"]._samples == [1000, 4000, 8000]
+
+
+def test_what_is_discarded_is_what_is_running(registry, clock, tick):
+    """The next start measures again; tags stay."""
+    span = registry.timer("x").time()
+    span.tag(a=1)
+    for discarded in (True, False):
+        span.start()
+        clock.advance(1)
+        if discarded:
+            span.discard()
+        span.stop()
+        assert span.elapsed == 1
+    assert tick().whole.timers["x;a=1"]._samples == [1000]
+
+
+def test_spans_that_are_started_may_nest_and_overlap(registry, clock, tick):
+    """As blocks may."""
+    timer = registry.timer("x")
+    outer = timer.time().start()
+    clock.advance(1)
+    inner = timer.time().start()
+    clock.advance(1)
+    outer.stop()
+    clock.advance(2)
+    inner.stop()
+    assert tick().whole.timers["x"]._samples == [2000, 3000]
+
+
+def test_tagged_may_be_replaced(registry, clock, monkeypatch):
+    """As tests do with mocks: what comes from it is told, whatever it is."""
+    child = mock.Mock()
+    monkeypatch.setattr(type(registry.timer("x")), "tagged", lambda self, **tags: child)
+    with registry.timer("x").time() as span:
+        clock.advance(2)
+        span.tag(a=1)
+    child.observe.assert_called_once_with(2.0)
+
+
+def test_a_clock_that_uses_the_span_finds_it_whole(tick):
+    """A clock may be code of the program's own, which may do anything."""
+
+    class Clock(ManualClock):
+        def monotonic(self):
+            if spans:
+                span = spans.pop()
+                span.stop(), span.start(), span.discard(), span.elapsed, span.tag(a=1)
+            return 5.0
+
+    spans = []
+    timer = Registry(clock=Clock()).timer("x")
+    span = timer.time()
+    for step in (span.start, span.stop, span.stop, span.start, lambda: span.elapsed, span.stop):
+        spans.append(span)
+        step()
+    assert span.elapsed == 0
+
+
+# -- tags, and what is left out
 
 
 def test_a_block_may_be_tagged_by_what_happens_in_it(registry, clock, tick):
