@@ -547,7 +547,7 @@ sys.stdout.buffer.write(cloudpickle.dumps([work, rows, wait, plain, scoped]))
 """
 RECEIVER = """
 import asyncio, cloudpickle, sys
-from metricslib.default import registry
+from metricslib import default_registry
 
 work, rows, wait, plain, scoped = cloudpickle.loads(sys.stdin.buffer.read())
 assert [work(1), work(1, b=5), list(rows(3)), asyncio.run(wait()), plain(4)] == [3, 6, [0, 1, 2], 3, 4]
@@ -556,7 +556,7 @@ for call, argument, error in (work, -1, ValueError), (scoped, 0, ZeroDivisionErr
         call(argument)
     except error:
         pass
-window = registry.tick(10, 10).whole
+window = default_registry.tick(10, 10).whole
 print({key: timer.count for key, timer in window.timers.items()}, window.counters, window.gauges)
 """
 
@@ -583,7 +583,7 @@ def test_cloudpickle(from_pure, to_pure):
 
 def test_instruments_of_the_default_registry_are_pickled_as_references():
     """Where they are unpickled, they are the instruments of that series there. No other registry is anywhere else."""
-    from metricslib.default import registry
+    from metricslib import default_registry as registry
 
     for made in (
         registry.timer("pickled.timer", tags={"a": 1}),

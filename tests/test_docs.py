@@ -2,9 +2,10 @@
 
 Every block that is fenced as ``python`` in the documentation and the README is run, page by page: the blocks of a page
 are one program, in a process and an empty directory of its own. Warnings are errors, and the wall clock stands still,
-so that no interval ends in between. A fragment that is not to be run is fenced as ``python no-run``. A block that is
-fenced as ``text`` and directly follows a block of code is what that code prints; ``…`` in it stands for anything.
-Console blocks are not run.
+so that no interval ends in between. The clock that measures durations goes on by an eighth of a second each time the
+program asks for it, so that every duration is known. A fragment that is not to be run is fenced as ``python no-run``.
+A block that is fenced as ``text`` and directly follows a block of code is what that code prints; ``…`` in it stands for
+anything. Console blocks are not run.
 """
 
 import configparser
@@ -14,7 +15,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
@@ -40,6 +41,46 @@ STORAGE = DOCS / "how-to" / "graphite-storage-schemas.md"
 
 NOW = 1_700_006_403.0
 """Three seconds into an interval of ten."""
+
+CLOCKS = f"""
+import threading, time
+time.time = lambda: {NOW}
+real, asked = time.perf_counter, 0
+def perf_counter():
+    global asked
+    if threading.current_thread() is not threading.main_thread():
+        return real()
+    asked += 1
+    return start + asked / 8
+start = real()
+time.perf_counter = perf_counter
+"""
+TIMERS = """
+from metricslib import default_registry
+timers = default_registry.snapshot().open.timers
+for key in sorted(timers):
+    print(f"{key} {timers[key].count} {timers[key].sum / 1000:g}")
+"""
+TIMED: Mapping[str, Sequence[str]] = {
+    "README.md": ["db.query 3 0.203125"],
+    "docs/how-to/flask.md": [
+        "shop.checkout 1 0.125",
+        "shop.request 0 0",
+        "shop.request;route=-checkout-product 1 0.375",
+        "shop.request;route=-metrics- 1 0.25",
+        "shop.request;route=-search 1 0.375",
+        "shop.search 1 0.125",
+    ],
+    "docs/how-to/testing.md": [],
+    "docs/reference/decorators.md": ["__main__.work 0 0", "checkout;tier=gold 0 0", "report 1 0.125"],
+    "docs/reference/destinations.md": [],
+    "docs/reference/instruments.md": ["db.query 1 0.125", "db.query;rows=2 1 0.125"],
+    "docs/reference/paths.md": [],
+    "docs/tutorial.md": ["checkout 7 0.875", "db.query 2 0.15"],
+}
+"""What the timers of the default registry have at the end of each page that times something: how many durations, and
+how many seconds in all. A page whose timers are in a registry of its own shows or asserts what they have.
+"""
 
 
 class Block(NamedTuple):
@@ -99,6 +140,21 @@ def looks_like(shown: str, printed: str) -> bool:
     return re.fullmatch(pattern, printed, re.DOTALL) is not None
 
 
+def run(source: str, path: Path, directory: Path) -> subprocess.CompletedProcess[str]:
+    """Run a page's code with clocks that the test knows; at last it prints what the default registry's timers have."""
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("METRICSLIB", "FORWARDER"))
+    }
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", f"{CLOCKS}\nexec(compile({source!r}, {str(path)!r}, 'exec'))\n{TIMERS}"],
+        cwd=directory,
+        env={**environment, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1", "TZ": "UTC"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
 WITH_CODE = [page for page in PAGES if "\n```python\n" in page.read_text(encoding="utf-8")]
 
 
@@ -107,22 +163,59 @@ def test_the_code_of_a_page_runs(path: Path, tmp_path: Path):
     """Each page's code is a program that ends well, and prints what the page says."""
     text = path.read_text(encoding="utf-8")
     page = blocks(text)
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("METRICSLIB", "FORWARDER"))
-    }
-    source = f"import time; time.time = lambda: {NOW}; exec(compile({program(page)!r}, {str(path)!r}, 'exec'))"
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", source],
-        cwd=tmp_path,
-        env={**environment, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1", "TZ": "UTC"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = run(program(page), path, tmp_path)
     assert done.returncode == 0, done.stderr
-    printed = done.stdout.split("\0")
+    *printed, timers = done.stdout.split("\0")
     for number, block in promised_output(page, text):
         assert looks_like(block.text, printed[number]), f"{path}:{block.line}: prints\n{printed[number]}"
+    assert timers.splitlines() == TIMED.get(path.relative_to(ROOT).as_posix(), [])
+
+
+def test_every_page_that_times_something_is_checked_by_what_it_measured():
+    """Its code runs without an error, too, if it measures nothing for ever."""
+    timing = re.compile(r"\.timed\b|\.observe\(|(?<!\btime)\.time\(\)")
+    pages = {
+        path.relative_to(ROOT).as_posix()
+        for path in PAGES
+        if timing.search("".join(block.text for block in blocks(path.read_text("utf-8")) if block.info == "python"))
+    }
+    assert pages == set(TIMED)
+
+
+def test_requests_that_are_answered_early_are_counted(tmp_path: Path):
+    """By a `before_request` that stands before those of the Flask how-to, and by one that stands behind them."""
+    path = DOCS / "how-to" / "flask.md"
+    (first, *_, whole) = [
+        block
+        for block in blocks(path.read_text(encoding="utf-8"))
+        if block.info == "python" and ("Flask(__name__)" in block.text or "latency" in block.text)
+    ]
+    answers = """
+@app.before_request
+def {0}():
+    if request.path == "/{0}":
+        return "no", 403
+"""
+    early = "from flask import request" + answers.format("before"), answers.format("behind")
+    asked = """
+for path in ("before", "behind", "none"):
+    print(app.test_client().get(path).status_code)
+for key, count in metrics.default_registry.snapshot().open.counters.items():
+    print(key, count)
+print(end="\\0")
+"""
+    done = run("\n".join([first.text, early[0], whole.text, early[1], asked]), path, tmp_path)
+    assert done.returncode == 0, done.stderr
+    printed, timers = done.stdout.split("\0")
+    assert printed.split("\n")[:-1] == [
+        "403",
+        "403",
+        "404",
+        "shop.requests 0",
+        "shop.requests;route=none;status=403 2",
+        "shop.requests;route=none;status=404 1",
+    ]
+    assert timers.splitlines() == ["shop.request 0 0", "shop.request;route=none 2 0.25"]
 
 
 def test_code_that_is_not_run_says_so():

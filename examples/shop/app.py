@@ -9,7 +9,7 @@ import time
 import zlib
 from typing import Any
 
-from flask import Flask, Response, jsonify, request
+from flask import Flask, Response, g, jsonify, request
 
 import metricslib as metrics
 
@@ -73,16 +73,15 @@ def create_app() -> Flask:
 
     @app.before_request
     def begin() -> None:
-        request.environ["shop.span"] = latency.time().__enter__()
+        g.span = latency.time().start()
 
     @app.after_request
     def end(response: Response) -> Response:
         route = request.url_rule.rule if request.url_rule else "none"
         requests_handled.tagged(route=route, status=response.status_code).inc()
         visitors.add(request.headers.get("X-Visitor", "unknown"))
-        span = request.environ["shop.span"]
-        span.tag(route=route)
-        span.__exit__(None, None, None)
+        g.span.tag(route=route)
+        g.span.stop()
         return response
 
     @app.get("/")
