@@ -29,10 +29,7 @@ class Share(NamedTuple):
     """The largest sample of the share; the smallest for negative percents."""
     sum: float
     sum_squares: float
-
-    @property
-    def mean(self) -> float:
-        return self.sum / self.weight
+    mean: float
 
 
 if TYPE_CHECKING:

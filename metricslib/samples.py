@@ -2,7 +2,10 @@
 
 In: samples with weights, one at a time or in batches, or another distribution's. Out: what every tick asks of them. The
 rest of the reading side is :mod:`~.distribution`. Sums run in the order in which samples came, or, while they are kept,
-over the sorted samples, smallest first; the C twin in ``native/samples.c`` does the same operations in the same order.
+over the sorted samples, smallest first. Where all of these have one weight, it is multiplied into the sums last, and
+means and the deviation are those of the samples without it, as in statsd: a weight such as 1/0.3 would round each
+product, and a mean might lie beyond the largest sample. The C implementation in ``native/samples.c`` does the same
+operations in the same order.
 """
 
 import math
@@ -19,8 +22,8 @@ from .twins import load
 
 __all__ = ["EXACT", "Samples", "SamplesInPython"]
 
-Row = tuple[float, float, float, float]
-"""Weight, boundary, sum and sum of squares of a share of the samples."""
+Row = tuple[float, float, float, float, float]
+"""Weight, boundary, sum, sum of squares and mean of a share of the samples."""
 
 EXACT = 256
 """How many samples a distribution keeps as they are before it becomes a sketch."""
@@ -127,8 +130,11 @@ class Samples:
                 self._samples = [value for value, _ in pairs]
                 self._weights = [weight for _, weight in pairs]
                 self.count = reduce(add, self._weights)
-                self.sum = reduce(add, map(mul, self._samples, self._weights))
-                self.sum_squares = reduce(add, [value * value * weight for value, weight in pairs])
+                unit = self._common_weight()
+                weights = repeat(1) if unit else self._weights
+                self.sum = reduce(add, map(mul, self._samples, weights)) * (unit or 1)
+                squares = map(mul, map(mul, self._samples, self._samples), weights)
+                self.sum_squares = reduce(add, squares) * (unit or 1)
             self.min = self._samples[0]
             self.max = self._samples[-1]
         return self
@@ -210,7 +216,16 @@ class Samples:
     @property
     def mean(self) -> float:
         """The arithmetic mean; NaN when empty."""
-        return self.sum / self.count if self.count else math.nan
+        if not self.count:
+            return math.nan
+        if self.exact and self._common_weight():
+            return reduce(add, self._samples) / len(self._samples)
+        return self._between(self.sum / self.count, self.min, self.max)
+
+    @staticmethod
+    def _between(mean: float, least: float, most: float) -> float:
+        """A mean of weighted samples, or of middles of buckets, is rounded often; it may not leave their range."""
+        return min(max(mean, least), most)
 
     @property
     def std(self) -> float:
@@ -221,8 +236,9 @@ class Samples:
         if not self.exact:
             return math.sqrt(max(0.0, self.sum_squares / self.count - mean * mean))
         squares = [(value - mean) * (value - mean) for value in self._samples]
-        weights = self._weights
-        return math.sqrt(reduce(add, squares if weights is None else map(mul, squares, weights)) / self.count)
+        if self._weights is None or self._common_weight():
+            return math.sqrt(reduce(add, squares) / len(squares))
+        return math.sqrt(reduce(add, map(mul, squares, self._weights)) / self.count)
 
     @property
     def median(self) -> float:
@@ -242,6 +258,7 @@ class Samples:
         if not self.count or not percents:
             return [None] * len(percents)
         values, numbers, unit = self._ranked()
+        plain = self.exact and self._common_weight()
         reached = list(accumulate(numbers))
         sums = list(accumulate(map(mul, values, numbers)))
         squares = list(accumulate([value * value * number for value, number in zip(values, numbers, strict=True)]))
@@ -258,14 +275,18 @@ class Samples:
             if lines == 0:
                 return None
             if lines >= whole:
-                return self.count, self.max if percent > 0 else self.min, self.sum, self.sum_squares
+                boundary = self.max if percent > 0 else self.min
+                return self.count, boundary, self.sum, self.sum_squares, self.mean
             if percent > 0:
-                low_sum, low_squares = smallest(lines)
-                return lines * unit, values[bisect_left(reached, lines)], low_sum * unit, low_squares * unit
-            rest = whole - lines
-            low_sum, low_squares = smallest(rest)
-            boundary = values[min(bisect_left(reached, rest + 1), len(values) - 1)]
-            return lines * unit, boundary, (sums[-1] - low_sum) * unit, (squares[-1] - low_squares) * unit
+                least, boundary = self.min, values[bisect_left(reached, lines)]
+                most, (part, part_squares) = boundary, smallest(lines)
+            else:
+                rest = whole - lines
+                least = boundary = values[min(bisect_left(reached, rest + 1), len(values) - 1)]
+                most, (low, low_squares) = self.max, smallest(rest)
+                part, part_squares = sums[-1] - low, squares[-1] - low_squares
+            mean = part / lines if plain else self._between(part / lines, least, most)
+            return lines * unit, boundary, part * unit, part_squares * unit, mean
 
         return [share(percent) for percent in percents]
 

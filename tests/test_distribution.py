@@ -173,9 +173,9 @@ def test_up_to_the_bound_shares_are_statsds_to_the_last_digit(samples, percent):
     (share,) = distribution.shares([percent])
     if percent == 0 or math.floor(abs(percent) / 100 * len(samples) + 0.5) < len(samples) or percent > 0:
         expected = statsd(samples, percent)
-        assert (share and (*share, share.mean)) == expected
+        assert share == expected
     else:
-        assert share == (len(samples), min(samples), distribution.sum, distribution.sum_squares)
+        assert share == (len(samples), min(samples), distribution.sum, distribution.sum_squares, distribution.mean)
 
 
 @given(st.lists(SAMPLES, min_size=1, max_size=EXACT))
@@ -196,20 +196,49 @@ def test_up_to_the_bound_all_else_is_statsds_to_the_last_digit(samples):
     assert distribution.median == (values[n // 2] if n % 2 else (values[n // 2 - 1] + values[n // 2]) / 2)
 
 
-@given(st.lists(SAMPLES, min_size=1, max_size=120), st.sampled_from([1 / 0.3, 10.0, 1 / 0.7, 3, 1 / 0.001]), PERCENTS)
-def test_samples_of_one_rate_rank_as_statsds_lines_do(samples, weight, percent):
-    """With equal rates k is counted over the lines; count, sum and sum of squares of a share scale by 1/rate."""
+RATES = st.one_of(st.sampled_from([0.3, 0.1, 0.7, 1 / 3, 0.001, 0.5]), st.floats(0.001, 1))
+
+
+@given(st.lists(SAMPLES, min_size=1, max_size=120), RATES, PERCENTS)
+def test_samples_of_one_rate_are_statsds_lines_to_the_last_digit(samples, rate, percent):
+    """With equal rates k is counted over the lines; sums scale by 1/rate, and nothing else does."""
+    weight = 1 / rate
     distribution = weighted([(sample, weight) for sample in samples])
     lines = frozen(samples)
     (share,), (line,) = distribution.shares([percent]), lines.shares([percent])
-    assert (share and share.boundary) == (line and line.boundary)
-    assert distribution.median == lines.median
-    assert distribution.count == pytest.approx(lines.count * weight)
+    assert (distribution.mean, distribution.std, distribution.median) == (lines.mean, lines.std, lines.median)
+    assert (distribution.min, distribution.max) == (lines.min, lines.max)
+    assert (distribution.sum, distribution.sum_squares) == (lines.sum * weight, lines.sum_squares * weight)
+    assert distribution.count == reduce(lambda one, other: one + other, [weight] * len(samples))  # as statsd counts
+    assert (share is None) == (line is None)
     if share:
-        scale = sum(sample * sample for sample in samples) * weight
         assert share.weight == pytest.approx(line.weight * weight)
-        assert share.sum == pytest.approx(line.sum * weight, abs=1e-9 * math.sqrt(scale * len(samples) * weight))
-        assert share.sum_squares == pytest.approx(line.sum_squares * weight, abs=1e-9 * scale)
+        assert share[1:] == (line.boundary, line.sum * weight, line.sum_squares * weight, line.mean)
+        if line.weight < len(samples):
+            assert share.weight == line.weight * weight
+
+
+@given(
+    st.lists(st.integers(-1000, 1000), min_size=1, max_size=60),
+    RATES,
+    PERCENTS,
+    st.sampled_from([EXACT, 2]),
+    st.booleans(),
+)
+@example([10] * 3, 0.3, 90, EXACT, False)
+@example([10] * 3, 0.3, 90, 2, False)
+@example([11] * 3, 0.7, -90, 2, True)
+def test_a_mean_lies_among_the_samples(samples, rate, percent, limit, mixed):
+    """Between lower and upper, with rates of any kind and however many samples there are."""
+    weights = [1 / rate, 1 / 0.7] if mixed else [1 / rate]
+    pairs = [(float(value), weights[place % len(weights)]) for place, value in enumerate(samples)]
+    distribution = weighted(pairs, limit)
+    assert distribution.min <= distribution.mean <= distribution.max
+    (share,) = distribution.shares([percent])
+    if share and percent > 0:
+        assert distribution.min <= share.mean <= share.boundary
+    elif share:
+        assert share.boundary <= share.mean <= distribution.max
 
 
 @given(st.lists(st.tuples(SAMPLES, st.integers(1, 50)), min_size=1, max_size=60), PERCENTS)
@@ -274,7 +303,7 @@ def test_shares_of_five_samples(percent, weight, boundary):
 def test_a_single_sample_is_in_every_share():
     """k is 1 when n is 1, even for 0 percent."""
     for percent in (1, 90, -1, 0):
-        assert frozen([7.0]).shares([percent]) == [(1, 7.0, 7.0, 49.0)]
+        assert frozen([7.0]).shares([percent]) == [(1, 7.0, 7.0, 49.0, 7.0)]
 
 
 # -- sketched

@@ -10,7 +10,7 @@
 
 /* The smallest (or, for negative percents, largest) so many percent of the samples. */
 typedef struct {
-    double weight, boundary, sum, sum_squares;
+    double weight, boundary, sum, sum_squares, mean;
 } sketch_share;
 
 /* Values, smallest first, and by each how many samples there are up to it, and what these add up to. */
@@ -51,16 +51,6 @@ static inline int sketch_sorted(const sketch *s, double *values, double *weights
 
 static inline uint32_t sketch_size(const sketch *s) { return s->buckets ? s->buckets->used : s->n; }
 
-/* The weight that all samples share, or 0. */
-static inline double sketch_common_weight(const sketch *s) {
-    if (s->buckets)
-        return s->unit_known ? s->unit : 0;
-    for (uint32_t i = 1; s->weights && i < s->n; i++)
-        if (s->weights[i] != s->weights[0])
-            return 0;
-    return s->weights ? s->weights[0] : 1;
-}
-
 /* To be freed with free(ranks->values). There must be a sample. */
 static inline int sketch_rank(const sketch *s, sketch_ranks *ranks) {
     uint32_t n = sketch_size(s);
@@ -95,26 +85,52 @@ static inline uint32_t sketch_at(const sketch_ranks *ranks, double lines) {
     return low;
 }
 
+/* A mean of weighted samples, or of middles of buckets, is rounded often; it may not leave their range. */
+static inline double sketch_between(double mean, double least, double most) {
+    if (least > mean)
+        mean = least;
+    return most < mean ? most : mean;
+}
+
+/* Whether sums are those of the samples, multiplied last by what all of them weigh. */
+static inline int sketch_plain(const sketch *s) { return !s->buckets && sketch_common_weight(s) != 0; }
+
+static inline double sketch_mean(const sketch *s) {
+    double sum = -0.0;
+    if (!s->count)
+        return NAN;
+    if (!sketch_plain(s))
+        return sketch_between(s->sum / s->count, s->min, s->max);
+    for (uint32_t i = 0; i < s->n; i++)
+        sum += s->samples[i];
+    return sum / s->n;
+}
+
 /* Return 1 and write that share, or 0 if no sample is in it. `lines` is how many it has, and is finite. */
 static inline int sketch_share_of(const sketch *s, const sketch_ranks *ranks, double percent, double lines,
                                   sketch_share *share) {
-    double whole = ranks->reached[ranks->n - 1], low = percent > 0 ? lines : whole - lines, over, sum, squares;
+    double whole = ranks->reached[ranks->n - 1], low = percent > 0 ? lines : whole - lines, over, sum, squares, mean;
+    double least = s->min, most = s->max;
     uint32_t last = sketch_at(ranks, low);
     if (lines == 0)
         return 0;
     if (lines >= whole) {
-        *share = (sketch_share){s->count, percent > 0 ? s->max : s->min, s->sum, s->sum_squares};
+        *share = (sketch_share){s->count, percent > 0 ? s->max : s->min, s->sum, s->sum_squares, sketch_mean(s)};
         return 1;
     }
     over = ranks->reached[last] - low;
     sum = ranks->sums[last] - over * ranks->values[last];
     squares = ranks->squares[last] - over * ranks->values[last] * ranks->values[last];
-    if (percent <= 0) {
+    if (percent > 0)
+        most = ranks->values[last];
+    else {
         last = sketch_at(ranks, low + 1);
+        least = ranks->values[last];
         sum = ranks->sums[ranks->n - 1] - sum;
         squares = ranks->squares[ranks->n - 1] - squares;
     }
-    *share = (sketch_share){lines * ranks->unit, ranks->values[last], sum * ranks->unit, squares * ranks->unit};
+    mean = sketch_plain(s) ? sum / lines : sketch_between(sum / lines, least, most);
+    *share = (sketch_share){lines * ranks->unit, ranks->values[last], sum * ranks->unit, squares * ranks->unit, mean};
     return 1;
 }
 
@@ -132,10 +148,9 @@ static inline double sketch_median(const sketch_ranks *ranks) {
     return ranks->values[middle];
 }
 
-static inline double sketch_mean(const sketch *s) { return s->count ? s->sum / s->count : NAN; }
-
 static inline double sketch_std(const sketch *s) {
     double mean = sketch_mean(s), sum = -0.0;
+    int plain = sketch_plain(s);
     if (!s->count)
         return NAN;
     if (s->buckets) {
@@ -144,9 +159,9 @@ static inline double sketch_std(const sketch *s) {
     }
     for (uint32_t i = 0; i < s->n; i++) {
         double square = (s->samples[i] - mean) * (s->samples[i] - mean);
-        sum += s->weights ? square * s->weights[i] : square;
+        sum += plain ? square : square * s->weights[i];
     }
-    return sqrt(sum / s->count);
+    return sqrt(sum / (plain ? s->n : s->count));
 }
 
 #endif

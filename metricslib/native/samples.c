@@ -265,7 +265,8 @@ static PyObject *share_row(const sketch *s, const sketch_ranks *ranks, PyObject 
         return PyLong_FromDouble(lines); /* which raises what math.floor() does */
     if (!sketch_share_of(s, ranks, number, lines, &share))
         Py_RETURN_NONE;
-    return Py_BuildValue("Nddd", weight_object(s, share.weight), share.boundary, share.sum, share.sum_squares);
+    return Py_BuildValue("Ndddd", weight_object(s, share.weight), share.boundary, share.sum, share.sum_squares,
+                         share.mean);
 }
 
 static PyObject *samples_shares(Samples *self, PyObject *percents) {

@@ -349,23 +349,32 @@ static inline int sketch_sort(sketch *s) {
     return 0;
 }
 
+/* The weight that all samples share, or 0. */
+static inline double sketch_common_weight(const sketch *s) {
+    if (s->buckets)
+        return s->unit_known ? s->unit : 0;
+    for (uint32_t i = 1; s->weights && i < s->n; i++)
+        if (s->weights[i] != s->weights[0])
+            return 0;
+    return s->weights ? s->weights[0] : 1;
+}
+
 /* Make the numbers readable: sort what is exact, and sum it up, smallest first. */
 static inline int sketch_freeze(sketch *s) {
     if (s->buckets || !s->n)
         return 0;
     if (sketch_sort(s) < 0)
         return -1;
-    double weight = s->weights ? s->weights[0] : 1, value = s->samples[0];
-    s->count = weight;
-    s->sum = value * weight;
-    s->sum_squares = value * value * weight;
-    for (uint32_t i = 1; i < s->n; i++) {
-        value = s->samples[i];
-        weight = s->weights ? s->weights[i] : 1;
-        s->count += weight;
-        s->sum += value * weight;
-        s->sum_squares += value * value * weight;
+    double unit = sketch_common_weight(s), sum = -0.0, squares = -0.0;
+    s->count = -0.0;
+    for (uint32_t i = 0; i < s->n; i++) {
+        double value = s->samples[i], weight = unit ? 1 : s->weights[i];
+        s->count += s->weights ? s->weights[i] : 1;
+        sum += value * weight;
+        squares += value * value * weight;
     }
+    s->sum = unit ? sum * unit : sum;
+    s->sum_squares = unit ? squares * unit : squares;
     s->min = s->samples[0];
     s->max = s->samples[s->n - 1];
     return 0;

@@ -4,7 +4,7 @@ A case is equal if every line is. If not, lines that statsd reads otherwise are 
 understands as we do (see :mod:`.readings`), and then every line must be equal but for these, which are of arithmetic
 and not of reading:
 
-weighted-timers  sums and counts scale by 1/rate
+weighted-timers  sums and counts scale by 1/rate, to the last digit where all samples have one; the rest is the same
 mixed-rates      only the lines that do not depend on how samples are weighed are compared
 gauge-deltas     the last digits of a gauge that is changed by so much may differ
 endless-sums, top-100
@@ -25,6 +25,8 @@ __all__ = ["Tally", "Unexplained", "judge"]
 _SCALED = ("count_", "sum", "sum_squares", "histogram.")
 _EXACT = ("upper", "lower")
 _COUNTS = ("count", "count_ps")
+_ADDED = ("count_", "histogram.")
+"""Weights that are added up one by one, so that the last digit may differ."""
 _LAX = 1e-9
 
 
@@ -208,6 +210,8 @@ class _Rules:
             self.used.add("weighted-timers")
             scaled = statistic.startswith(_SCALED) and statistic not in _COUNTS
             factor = weights[0] if scaled and len(set(weights)) == 1 else 1
+            if len(set(weights)) == 1 and not statistic.startswith(_ADDED):
+                return mine == theirs * factor
             # What is left of a mean or a deviation after cancellation is as near as the values are large.
             return math.isclose(mine, theirs * factor, rel_tol=_LAX, abs_tol=_LAX * max(1.0, *weights))
         key = path.removeprefix(self._gauges)

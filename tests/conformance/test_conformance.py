@@ -99,6 +99,26 @@ def test_the_account_comes_in_addition():
         assert all(".statsd." in line or line.startswith("statsd.numStats") for line in more)
 
 
+@pytest.mark.parametrize("rate", ["0.3", "0.1", "0.7", "0.9", "0.123", ".5"])
+def test_timers_of_one_rate_have_statsds_means_and_deviations(rate, statsd):
+    """To the last digit: mean, mean of each percentile, deviation and median are those of the samples as they came."""
+    samples = [(number * 7919) % 251 / 10 for number in range(200)]
+    lines = "\n".join(
+        f"t:{sample}|ms|@{rate}\nequal:{samples[1]}|ms|@{rate}\nwhole:11|ms|@{rate}" for sample in samples
+    )
+    case = Case([[lines.encode()]], {**NEWER, "percentThreshold": [90, -10, 33.3, 100]})
+    unscaled = ("mean", "upper", "lower", "std", "median", "count ", "count_ps ")
+
+    def told(flushes):
+        lines = (line.removeprefix("stats.timers.") for line in shown(flushes[0], NEWER))
+        return [line for line in lines if line.partition(".")[2].startswith(unscaled)]
+
+    mine = told(ours(case))
+    assert mine == told(statsd(case))
+    assert len(mine) == 3 * (4 * 2 + 7)
+    assert "whole.mean 11" in mine
+
+
 def test_reports_of_the_busiest_keys_differ_in_how_the_moment_is_written(statsd, tmp_path):
     """statsd writes it as JavaScript shows dates, we as RFC 3339 does; the rest of each line is the same."""
     case = Case([[b"b:1|c\na:1|c:2|c\nb:x|ms\nb;t=1:1|g"]], {"keyFlush": {"interval": 1000, "percent": 60}})
