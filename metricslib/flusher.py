@@ -13,11 +13,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Never
 
+from .callbacks import CallbackReader
 from .delivery import Couriers, Deadline, Status, several
 from .errors import InvalidType
 from .hints import unknown_option
@@ -26,12 +28,12 @@ from .keepers import Keeper, Keepers
 from .names import text_of
 from .naming import Naming, expanded
 from .own import OwnMetrics
-from .process import at_exit, not_at_exit, tell_of_forks
-from .registry import Registry
+from .process import at_exit, exiting, not_at_exit, tell_of_forks
+from .registry import Readings, Registry
 from .registry_keeper import RegistryKeeper
 from .schedule import Schedule
 from .survived import Survived
-from .window import Cut
+from .window import Cut, Source
 
 __all__ = ["Flusher", "FlusherStatus"]
 
@@ -40,6 +42,12 @@ log = logging.getLogger("metricslib")
 _PAUSE = 0.5  # seconds after a tick that failed: whatever is wrong, do not spin
 EXIT_DEADLINE = 2.0
 """Seconds that the last flush may take when the program ends, whether or not the destinations answer."""
+_CALLBACKS = 0.5
+"""The share of an interval, or of the time that stop() has, in which the callbacks of gauges must return."""
+_LEAST, _MOST = 0.1, 10.0
+"""Bounds of that time, in seconds: what a stop() without time grants, and what a long interval does not exceed."""
+_TAKEOVER = 0.75
+"""The share of the time that stop() has after which it closes the interval itself if the thread hangs in a callback."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +133,13 @@ class Flusher:
         statuses = self._couriers.statuses
         self._own_metrics = OwnMetrics(self._own, self.registry.account, self._survived.account, statuses)
         self._thread: threading.Thread | None = None
-        self._stopping = False
+        self._background: threading.Thread | None = None  # the same, until the next start
+        self._callbacks = CallbackReader()
+        self._reading = Deadline(0.0)  # of the callbacks that are being read
+        self._ending: Deadline | None = None  # of stop()
+        self._closed = False  # whether the last interval is sent
+        self._abandoned = set[threading.Thread]()  # did not end in time
+        self._threadless = False  # begun while the interpreter ends, where no thread can be
         # What wakes the thread, with whom to tell of a flush. A signal handler may stop the program in the middle of
         # such a call: it may put into this queue, but not set an Event again.
         self._bell: SimpleQueue[threading.Event | None] = SimpleQueue()
@@ -149,24 +163,64 @@ class Flusher:
     def start(self) -> None:
         """Begin; does nothing when begun.
 
-        Raises :class:`~.errors.AlreadyStarted` if another flusher ends this registry's intervals.
+        Raises :class:`~.errors.AlreadyStarted` if another flusher ends this registry's intervals, and RuntimeError
+        where no thread can be begun. Then nothing has begun, and it may be tried again.
+
+        When the program ends, :meth:`stop` is called by itself. That is too late where ``start()`` is called by a
+        function that :mod:`atexit` calls: such a function must call :meth:`stop` itself, and the log says so. Newer
+        Pythons begin no threads at that time; then :meth:`flush` and :meth:`stop` deliver in the calling thread.
         """
-        if self.running:
+        if self.running or self._threadless:
             return
-        if forked := self.left_behind:
+        forked = self.left_behind
+        if forked:
             self._begin_in_child()
+        try:
+            with ExitStack() as undo:
+                self._acquire(undo, forked)
+                undo.pop_all()
+        except BaseException:
+            if forked:  # the next measurement tries again
+                self.left_behind = True
+                self.registry.on_first_use(self._first_use_in_child)
+            raise
+        if exiting():
+            log.warning("started while the program ends: call stop() as well, or what is measured is not sent")
+        if forked and "{pid}" not in self._naming.prefix and not self._couriers.delta_only:
+            log.warning(
+                "this forked process (pid %d) ships the same paths as its parent, and Graphite keeps only the last"
+                " value: give it a prefix with {pid}, or send to a forwarder",
+                os.getpid(),
+            )
+
+    def _acquire(self, undo: ExitStack, forked: bool) -> None:
+        """Take all that a running flusher has; ``undo`` gives back what was taken before one of these steps fails."""
         self.registry.claim(self)
+        undo.callback(self.registry.release, self)
+        undo.callback(self._couriers.halt)
         notes = self._couriers.open(own=not forked)
         if self._state:
-            self.registry.add_source(self._state)
+            self._add_source(self._state, undo)
             self._keepers.restore(notes, self._survived)
         if self._own:
-            self.registry.add_source(self._own_metrics)
-        self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="metricslib-flusher", daemon=True)
-        self._couriers.start()
-        self._thread.start()
+            self._add_source(self._own_metrics, undo)
+        self._ending, self._closed = None, False
         at_exit(self.stop)
+        undo.callback(not_at_exit, self.stop)
+        try:
+            self._couriers.start()
+            thread = threading.Thread(target=self._run, name="metricslib-flusher", daemon=True)
+            thread.start()
+        except RuntimeError:
+            if not exiting():
+                raise
+            self._threadless = True
+        else:
+            self._thread = self._background = thread
+
+    def _add_source(self, source: Source, undo: ExitStack) -> None:
+        self.registry.add_source(source)
+        undo.callback(self.registry.remove_source, source)
 
     def flush(self, timeout: float = 5.0) -> bool:
         """Send the open interval so far, over the stamp at which the tick will send all of it.
@@ -181,7 +235,7 @@ class Flusher:
                 return False
         else:
             self._safely("flush", self._flush)
-        return self._couriers.wait_idle(deadline)
+        return self._couriers.wait_idle(deadline, here=self._threadless)
 
     def flush_soon(self) -> None:
         """Have the background thread flush as soon as it can, and wait for nothing.
@@ -201,22 +255,40 @@ class Flusher:
         """
         deadline = Deadline(timeout)
         thread, self._thread = self._thread, None
-        if thread is None:
+        if thread is None and not self._threadless:
             self.left_behind = False
             self.registry.release(self)
             return True
+        self._threadless = False
         not_at_exit(self.stop)
-        self._stopping = True
-        self._bell.put(None)
-        if thread is not threading.current_thread():
-            thread.join(max(timeout, EXIT_DEADLINE))
-        kept = self._couriers.stop(deadline)
-        if self._own:
-            self._safely("own metrics", lambda: self.registry.remove_source(self._own_metrics))
-        if self._state:
-            self._safely("state", partial(self.registry.remove_source, self._state))
+        patience = Deadline(max(timeout, EXIT_DEADLINE))
+        self._close(thread, deadline, patience)
+        kept = self._couriers.stop(deadline, patience)
+        self._callbacks.end()
+        sources = [source for source in (self._own_metrics if self._own else None, self._state) if source]
+        for source in sources:
+            self._safely("last collection", partial(self.registry.remove_source, source, patience.left()))
         self.registry.release(self)
-        return kept and not thread.is_alive()
+        return kept and self._closed
+
+    def _close(self, thread: threading.Thread | None, deadline: Deadline, patience: Deadline) -> None:
+        """Have the thread send the open interval and end. Where it does not come to that, do it here."""
+        self._ending = deadline
+        self._reading.cut(max(_LEAST, deadline.left() * _CALLBACKS))
+        self._bell.put(None)
+        if thread is None:
+            self._safely("final flush", self._flush_last)
+        elif thread is not threading.current_thread():
+            thread.join(deadline.left() * _TAKEOVER)
+            if self._callbacks.unbounded:
+                self._abandoned.add(thread)
+                self._safely("final flush", partial(self._flush_last, {}))
+            else:
+                thread.join(patience.left())
+            if thread.is_alive():
+                self._abandoned.add(thread)
+            if not self._closed:
+                log.warning("the last interval could not be closed in time, and is not sent")
 
     def change(
         self, to: str | Iterable[str], *, interval: float, naming: Naming, timeout: float = EXIT_DEADLINE
@@ -275,10 +347,10 @@ class Flusher:
         return self._schedule.next_stamp(self._now()), self.interval
 
     def _run(self) -> None:
-        while not self._stopping:
+        while self._ending is None and not self._is_abandoned():
             if not self._safely("tick", self._turn):
                 time.sleep(_PAUSE)
-        self._safely("final flush", lambda: self._flush(final=True))
+        self._safely("final flush", self._flush_last)
         while not self._bell.empty():
             if asked := self._bell.get():
                 asked.set()
@@ -293,7 +365,7 @@ class Flusher:
             asked = self._bell.get(timeout=min(delay, self.interval))
         except Empty:
             return
-        if asked and self._stopping:
+        if asked and self._ending:
             self._bell.put(asked)  # the final flush is what it waits for
         elif asked:
             try:
@@ -303,19 +375,33 @@ class Flusher:
 
     def tick(self) -> None:
         """End the interval now. The background thread does this when it is due; tests with a clock of their own may."""
+        readings = self._read_callbacks()
         with self._cutting:
-            self._tick(self._now())
+            if not self._is_abandoned():
+                self._tick(self._now(), readings)
 
-    def _tick(self, now: float) -> None:
+    def _read_callbacks(self) -> Readings:
+        """Ask the callbacks of gauges, before anything else is done, for they may take long.
+
+        In the background thread there is a bound on that. Others, such as a test's, call them as they are.
+        """
+        if threading.current_thread() is not self._background:
+            return self.registry.readings()
+        self._reading = Deadline(min(_MOST, self.interval * _CALLBACKS))
+        if self._ending:
+            self._reading.cut(max(_LEAST, self._ending.left() * _CALLBACKS))
+        return self.registry.readings(partial(self._callbacks.read, deadline=self._reading))
+
+    def _tick(self, now: float, readings: Readings) -> None:
         stamp = self._schedule.tick(now)
         if stamp is not None:
             self._lag = now - stamp
             self._end_overdue(stamp)
-            self._end(stamp)
+            self._end(stamp, readings)
         self.turns += 1
 
-    def _end(self, stamp: int) -> None:
-        cut = self.registry.tick(stamp, self.interval)
+    def _end(self, stamp: int, readings: Readings) -> None:
+        cut = self.registry.tick(stamp, self.interval, readings)
         self._ticks += 1
         self.history.append(cut.whole)
         self._send(cut, closes=True)
@@ -324,16 +410,28 @@ class Flusher:
         """What was sent of the open interval has its slot: if the time of that is over, the interval ends with it."""
         sent_as = self.registry.sent_as
         if sent_as is not None and sent_as != stamp:
-            self._end(sent_as)
+            self._end(sent_as, {})  # gauges were read when it was sent
 
-    def _flush(self, *, final: bool = False) -> None:
+    def _flush(self, readings: Readings | None = None, *, final: bool = False) -> None:
+        if readings is None:
+            readings = self._read_callbacks()
         with self._cutting:
+            if self._is_abandoned():
+                return
             now = self._now()
             if self._schedule.delay(now) == 0:
-                self._tick(now)
+                self._tick(now, readings)
             stamp = self._schedule.open_stamp(now)
             self._end_overdue(stamp)
-            self._send(self.registry.flush(stamp, self.interval), closes=False, final=final)
+            self._send(self.registry.flush(stamp, self.interval, readings), closes=False, final=final)
+            self._closed = final
+
+    def _flush_last(self, readings: Readings | None = None) -> None:
+        self._flush(readings, final=True)
+
+    def _is_abandoned(self) -> bool:
+        """Whether this is a thread that stop() could not wait for. It must not disturb what was started since."""
+        return threading.current_thread() in self._abandoned
 
     def _send(self, cut: Cut, *, closes: bool, final: bool = False) -> None:
         """Let the cut wait for every courier; destinations that take each slot once get it when it is the last."""
@@ -347,9 +445,10 @@ class Flusher:
 
     def left_in_parent(self) -> None:
         """In a forked child: forget the parent's thread and sockets, and wait for the child's first measurement."""
-        self.left_behind = self.left_behind or self._thread is not None
+        self.left_behind = self.left_behind or self._thread is not None or self._threadless
         self._couriers.forget()
-        self._thread = None
+        self._callbacks.forget()
+        self._thread, self._ending, self._threadless = None, None, False
         self._survived = Survived("flusher")
         self._cutting = threading.Lock()
         self._bell = SimpleQueue()
@@ -362,13 +461,6 @@ class Flusher:
 
     def _begin_in_child(self) -> None:
         self.left_behind = False
-        before = self.naming.prefix
         self._schedule = Schedule(self.interval, self._now())
         self._keepers, self._state = Keepers(), None  # a child keeps no notes
         self._prepare()
-        if before == self.naming.prefix and not self._couriers.delta_only:
-            log.warning(
-                "this forked process (pid %d) ships the same paths as its parent, and Graphite keeps only the last"
-                " value: give it a prefix with {pid}, or send to a forwarder",
-                os.getpid(),
-            )

@@ -11,7 +11,10 @@ from .instrument import Home, Instrument, all_plain_and_finite, finite
 from .twins import replaced_by
 from .window import ABSENT, Aggregates, GaugeChange, total
 
-__all__ = ["Gauge"]
+__all__ = ["Gauge", "Read", "change_by_callback"]
+
+Read = Callable[[], float]
+"""A callback that returns a gauge's value."""
 
 
 _NO_CALLS: set[object] = set()
@@ -33,7 +36,7 @@ class Gauge(Instrument):
     __slots__ = ("_passing", "_read", "_running", "_shown")
 
     def __init__(self, home: Home, asked: str, key: str | None) -> None:
-        self._read: Callable[[], float] | None = None
+        self._read: Read | None = None
         self._passing = False
         """Whether its value is one of this process alone, so that after a restart it must not come back."""
         self._running = _NO_CALLS
@@ -64,7 +67,7 @@ class Gauge(Instrument):
         else:
             self.inc(negative)
 
-    def _read_by(self, read: Callable[[], float]) -> None:
+    def _read_by(self, read: Read) -> None:
         """Ask ``read`` for the value at each tick from now on."""
         self._read = read
         self._passing = True
@@ -114,16 +117,13 @@ class Gauge(Instrument):
                 base, delta = value, 0
         return (state if bad == len(batch) else GaugeChange(base, delta)), bad
 
-    def _collect_callback(self, into: Aggregates) -> None:
-        """Read the callback, if there is one, into ``into``. Called at ticks alone."""
-        if self._read is None:
-            return
-        try:
-            value = finite(self._read())
-        except BaseException as error:  # the callback is the application's; what it raises ends nobody's thread
-            if not isinstance(error, Exception) and current_thread() is main_thread():
-                raise  # a signal handler's, perhaps
-            value = None
-        if value is None:
-            self._home.account.add("bad_callback")
-        into.gauges[self.key] = ABSENT if value is None else GaugeChange(value)
+
+def change_by_callback(read: Read) -> GaugeChange:
+    """Return the value that ``read`` returns; :data:`~.window.ABSENT` if it raises, or returns no finite number."""
+    try:
+        value = finite(read())
+    except BaseException as error:  # the callback is the application's; what it raises ends nobody's thread
+        if not isinstance(error, Exception) and current_thread() is main_thread():
+            raise  # a signal handler's, perhaps
+        value = None
+    return ABSENT if value is None else GaugeChange(value)

@@ -3,11 +3,12 @@
 import atexit
 import os
 import sys
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Protocol
 
-__all__ = ["Forked", "at_exit", "not_at_exit", "tell_of_forks"]
+__all__ = ["Forked", "at_exit", "exiting", "not_at_exit", "tell_of_forks"]
 
 
 class Forked(Protocol):
@@ -27,6 +28,15 @@ def at_exit(stop: Callable[[], object]) -> None:
     multiprocessing = sys.modules.get("multiprocessing.util")
     if multiprocessing and sys.modules["multiprocessing.process"].parent_process() is not None:
         multiprocessing.Finalize(None, stop, exitpriority=10)
+
+
+def exiting() -> bool:
+    """Whether the interpreter is ending, so that :func:`at_exit` comes too late, and there may be no more threads.
+
+    Functions of :mod:`atexit` are called when the main thread counts as ended; those that they register are not. From
+    Python 3.12 on, no thread can be begun then.
+    """
+    return not threading.main_thread().is_alive()
 
 
 def not_at_exit(stop: Callable[[], object]) -> None:

@@ -17,7 +17,7 @@ from .clock import SYSTEM_CLOCK, Clock
 from .counter import Counter
 from .distribution import EXACT
 from .errors import AlreadyStarted, InvalidOption
-from .gauge import Gauge
+from .gauge import Gauge, change_by_callback
 from .hints import unknown_option
 from .histogram import Histogram
 from .instrument import Instrument
@@ -31,9 +31,12 @@ from .snapshot import Snapshot
 from .timer import Timer
 from .totals import Total
 from .unique import Unique
-from .window import Aggregates, Cut, OpenInterval, Source, Window
+from .window import ABSENT, Aggregates, Cut, GaugeChange, OpenInterval, Source, Window
 
-__all__ = ["Registry"]
+__all__ = ["Readings", "Registry"]
+
+Readings = Mapping[Gauge, GaugeChange]
+"""What the callbacks of gauges said."""
 
 _CLASSES: Mapping[Kind, type[Instrument]] = {kind.kind: kind for kind in (Counter, Timer, Histogram, Gauge, Unique)}
 _LOCK_TIMEOUT = 5.0
@@ -181,9 +184,12 @@ class Registry(Instruments):
         with self._locked():
             self._sources.append(source)
 
-    def remove_source(self, source: Source) -> None:
-        """Collect from ``source`` a last time and let it go."""
-        with self._locked():
+    def remove_source(self, source: Source, timeout: float | None = None) -> None:
+        """Collect from ``source`` a last time and let it go.
+
+        Raises TimeoutError where a tick or a snapshot takes longer than ``timeout`` seconds, by default five.
+        """
+        with self._locked(timeout):
             self._sources.remove(source)
             self._collect(source)
 
@@ -204,10 +210,32 @@ class Registry(Instruments):
         with self._locked():
             self._idle = self._ledger.idle = idle
 
-    def tick(self, end: int, interval: float) -> Cut:
-        """End the interval at the stamp ``end``, and begin the next. ``interval`` is its nominal length in seconds."""
+    def readings(self, read: Callable[[Sequence[Gauge]], Readings] | None = None) -> Readings:
+        """Ask the callbacks of all gauges for their values, and return them for a tick or a flush.
+
+        ``read`` calls them; by default they are called here, one after the other. A gauge that it leaves out is absent,
+        and counted, cause ``late_callback``. No lock is held meanwhile: a callback may take long, or take a snapshot.
+        """
+        gauges = [each for each in list(self._instruments["gauge"].values()) if isinstance(each, Gauge) and each._read]
+        gauges = [gauge for gauge in gauges if gauge.live]
+        if not gauges:
+            return {}
+        found = read(gauges) if read else {gauge: change_by_callback(gauge._read) for gauge in gauges if gauge._read}
+        if bad := sum(change is ABSENT for change in found.values()):
+            self.account.add("bad_callback", bad)
+        if late := len(gauges) - len(found):
+            self.account.add("late_callback", late)
+        return {gauge: found.get(gauge, ABSENT) for gauge in gauges}
+
+    def tick(self, end: int, interval: float, readings: Readings | None = None) -> Cut:
+        """End the interval at the stamp ``end``, and begin the next. ``interval`` is its nominal length in seconds.
+
+        ``readings`` are the values of gauges that are read by callbacks; None: read them here.
+        """
+        if readings is None:
+            readings = self.readings()
         with self._locked():
-            self._gather(callbacks=True)
+            self._gather(readings)
             cut, open_ = self._cut(end, interval, closes=True)
             self._ledger.close(open_, end)
             self._sent, self.sent_as = Aggregates(), None
@@ -219,10 +247,15 @@ class Registry(Instruments):
             log().warning("too many series: what is new under %s goes to an overflow series from now on", name)
         return cut
 
-    def flush(self, end: int, interval: float) -> Cut:
-        """Return the open interval so far, which goes on: the tick that ends it will hold all of it again."""
+    def flush(self, end: int, interval: float, readings: Readings | None = None) -> Cut:
+        """Return the open interval so far, which goes on: the tick that ends it will hold all of it again.
+
+        ``readings`` are as for :meth:`tick`.
+        """
+        if readings is None:
+            readings = self.readings()
         with self._locked():
-            self._gather(callbacks=True)
+            self._gather(readings)
             cut, self._sent = self._cut(end, interval, closes=False)
             self.sent_as = end
         return cut
@@ -230,7 +263,7 @@ class Registry(Instruments):
     def keys(self, kind: Kind) -> list[str]:
         """Return the keys of all series of that kind, in order of first appearance."""
         with self._locked():
-            self._gather(callbacks=False)
+            self._gather(None)
             return list(dict.fromkeys([*self._ledger[kind], *self._sent[kind], *self._fresh[kind]]))
 
     def forget(self, kind: Kind, keys: Iterable[str]) -> list[str]:
@@ -240,7 +273,7 @@ class Registry(Instruments):
         instrument or source is used afterwards begins anew. What was sent before stays where it is.
         """
         with self._locked():
-            self._gather(callbacks=False)
+            self._gather(None)
             known = (self._ledger[kind], self._sent[kind], self._fresh[kind])
             going = [key for key in dict.fromkeys(keys) if any(key in series for series in known)]
             chosen = {(kind, key) for key in going}
@@ -257,7 +290,7 @@ class Registry(Instruments):
     def snapshot(self, end: int = 0, interval: float = 10.0) -> Snapshot:
         """Return totals, the open interval and the last window."""
         with self._locked():
-            self._gather(callbacks=False)
+            self._gather(None)
             open_ = Aggregates()
             open_.merge(self._sent)
             open_.merge(self._fresh)
@@ -278,18 +311,18 @@ class Registry(Instruments):
         return True
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self, timeout: float | None = None) -> Iterator[None]:
         lock = self._lock  # another one after a fork in the middle
-        if not lock.acquire(timeout=_LOCK_TIMEOUT):
+        if not lock.acquire(timeout=_LOCK_TIMEOUT if timeout is None else timeout):
             raise TimeoutError("the registry is being read or flushed elsewhere, and that does not end")
         try:
             yield
         finally:
             lock.release()
 
-    def _gather(self, *, callbacks: bool) -> None:
+    def _gather(self, readings: Readings | None) -> None:
         now = self.clock.time()
-        passing = self._passing = set() if callbacks else self._passing
+        passing = self._passing if readings is None else set()
         for instrument in list(self._asleep.values()):
             if instrument.sleeping and instrument._waiting:  # its last call was still under way when it left
                 instrument._wake()
@@ -297,10 +330,12 @@ class Registry(Instruments):
             if instrument.live:
                 self._ledger.know(instrument.kind, instrument.key, now)
                 instrument._collect(self._fresh)
-                if callbacks and type(instrument) is Gauge:
-                    instrument._collect_callback(self._fresh)
+                if readings is not None and type(instrument) is Gauge:
+                    if instrument in readings:
+                        self._fresh.gauges[instrument.key] = readings[instrument]
                     if instrument._passing:
                         passing.add(instrument.key)
+        self._passing = passing
         for source in self._sources:
             self._collect(source)
 

@@ -7,10 +7,11 @@ Loaded when one of these is first asked for, so that a program which only measur
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Never
 
 from .default import default_registry
-from .delivery import several
+from .delivery import Deadline, several
 from .errors import AlreadyStarted, InvalidOption
 from .flusher import EXIT_DEADLINE, Flusher
 from .hints import unknown_option
@@ -51,7 +52,8 @@ def start(
     default 10) and ``METRICSLIB_PREFIX``. With ``METRICSLIB_DISABLED`` set, everything is measured and nothing sent.
     The other options are those of :class:`~.flusher.Flusher`. Repeating the call with the same arguments does nothing;
     with others it raises :class:`~.errors.AlreadyStarted`, but in a forked child, which may ship elsewhere than its
-    parent. A destination or option that cannot work raises at once.
+    parent. A destination or option that cannot work raises at once, and RuntimeError says that no thread can be begun;
+    then nothing has begun. See :meth:`~.flusher.Flusher.start`.
     """
     global _flusher, _arguments
     if unknown:
@@ -80,8 +82,17 @@ def start(
         history = _flusher.history if _flusher else None
         new = Flusher(default_registry, **_enabled(arguments), history=history)
         if _flusher is not None:  # it only ended intervals for the page, or it is the parent's
+            before = _flusher.running, _flusher.left_behind
             _flusher.stop()
-        new.start()
+        try:
+            new.start()
+        except BaseException:
+            if _flusher is not None:
+                _flusher.left_behind = before[1]
+                if before[0]:
+                    with suppress(RuntimeError):  # the page starts it again when it is looked at
+                        _flusher.start()
+            raise
         _flusher, _arguments = new, arguments
         return new
 
@@ -110,9 +121,14 @@ def stop(timeout: float = EXIT_DEADLINE) -> bool:
     Called by itself when the program ends. The instruments go on measuring, and ``start()`` may follow.
     """
     global _flusher, _arguments
-    with _lock:
+    deadline = Deadline(timeout)
+    if not _lock.acquire(timeout=max(0.0, timeout)):  # another thread is in start(), and that does not end
+        return False
+    try:
         flusher, _flusher, _arguments = _flusher, None, None
-    return flusher is None or flusher.stop(timeout)
+    finally:
+        _lock.release()
+    return flusher is None or flusher.stop(deadline.left())
 
 
 def _seconds(variable: str) -> float:

@@ -216,9 +216,14 @@ class Courier:
             except queue.Empty:
                 pass
 
-    def wait_idle(self, seconds: float) -> bool:
-        """Return whether nothing waits any more, as soon as that is so, or after ``seconds``."""
+    def wait_idle(self, seconds: float, *, here: bool = False) -> bool:
+        """Return whether nothing waits any more, as soon as that is so, or after ``seconds``.
+
+        ``here``: where there is no thread, deliver in this one.
+        """
         deadline = Deadline(seconds)
+        if here and self._thread is None:
+            self._deliver_here(deadline)
         while self.spool.holdings().waiting_batches:
             if not deadline.left() or self._thread is None or not self._thread.is_alive():
                 return False
@@ -244,29 +249,41 @@ class Courier:
         dropped = sum(self.spool.holdings().dropped.values())
         self.hurry()
         if self._thread is None and self.spool.holdings().waiting_batches:
-            self._begin_late(stop)
+            try:
+                self.start()
+            except RuntimeError:  # the interpreter is ending, and begins no more threads
+                self._deliver_here(stop)
+        ended = self._end_thread(stop)
+        self.spool.end("shutdown")
+        if ended:
+            self.destination.close()
+        return sum(self.spool.holdings().dropped.values()) == dropped
+
+    def halt(self) -> None:
+        """End the thread, and keep everything else as it is."""
+        self._end_thread(Deadline(_MARGIN))
+
+    def _end_thread(self, stop: Deadline) -> bool:
+        """Return whether it has ended in time."""
         self._stop = stop
         if attempt := self._attempt:
             attempt.urgent = True
-            attempt.cut(max(0.0, seconds - _MARGIN))
+            attempt.cut(max(0.0, stop.left() - _MARGIN))
         self._bell.put(None)
         thread, ended = self._thread, True
         if thread is not None and thread is not threading.current_thread():
             thread.join(stop.left())
             ended = not thread.is_alive()
         self._thread = None
-        self.spool.end("shutdown")
-        if ended:
-            self.destination.close()
-        return sum(self.spool.holdings().dropped.values()) == dropped
+        return ended
 
-    def _begin_late(self, stop: Deadline) -> None:
-        """Deliver what waits although there is no thread, in this one if need be."""
+    def _deliver_here(self, deadline: Deadline) -> None:
+        """Deliver what waits in the calling thread."""
+        self._thread, self._stop = threading.current_thread(), deadline
         try:
-            self.start()
-        except RuntimeError:  # the interpreter is ending, and begins no more threads
-            self._thread, self._stop = threading.current_thread(), stop
             self._run(self._bell)
+        finally:
+            self._thread, self._stop = None, None
 
     def forget(self) -> None:
         """In a forked child: thread, sockets, locks and what waits are the parent's."""

@@ -78,17 +78,32 @@ class Couriers:
         for courier in self._couriers:
             courier.start()
 
-    def wait_idle(self, deadline: Deadline) -> bool:
-        """Return whether nothing waits any more, as soon as that is so, or when the time is over."""
-        return all(courier.wait_idle(deadline.left()) for courier in self._couriers)
+    def wait_idle(self, deadline: Deadline, *, here: bool = False) -> bool:
+        """Return whether nothing waits any more, as soon as that is so, or when the time is over.
 
-    def stop(self, deadline: Deadline) -> bool:
-        """Deliver what waits, and end; return whether nothing was dropped. What waits on disk stays there."""
+        ``here``: deliver in the calling thread where there is no other.
+        """
+        return all(courier.wait_idle(deadline.left(), here=here) for courier in self._couriers)
+
+    def halt(self) -> None:
+        """End what was begun, and drop nothing. May be called when nothing was."""
+        for courier in self._couriers:
+            courier.halt()
+        if self._journal:
+            self._journal.close()
+
+    def stop(self, deadline: Deadline, disk: Deadline) -> bool:
+        """Deliver what waits, and end; return whether nothing was dropped. What waits on disk stays there.
+
+        ``disk`` is how long a disk that does not answer is waited for.
+        """
+        if self._journal:
+            self._journal.answer_by(disk)
         for courier in self._couriers:
             courier.hurry()  # all of them now, for one that hangs may take all the time there is
         kept = [courier.stop(deadline.left()) for courier in self._couriers]
         if self._journal:
-            self._journal.close()
+            self._journal.close(disk.left())
         return all(kept)
 
     def forget(self) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..clock import SYSTEM_CLOCK, Clock
+from .deadline import Deadline
 from .desk import Desk
 from .items import Item
 from .journal_file import Record
@@ -71,6 +72,7 @@ class Journal:
         self._why: str | None = None
         self._damage: str | None = None
         self._logged: set[str] = set()
+        self._answer_by: Deadline | None = None
         self.on_disk = False
         """Whether what is put now outlives the process."""
 
@@ -112,13 +114,21 @@ class Journal:
         notes, self._notes = self._notes, {}
         return notes
 
+    def answer_by(self, deadline: Deadline) -> None:
+        """From now on, until it is opened again, wait for a disk that does not answer no longer than ``deadline``.
+
+        What it has not confirmed by then counts as not written.
+        """
+        self._answer_by = deadline
+
     def close(self, timeout: float = 2.0) -> None:
         """Write no more, and leave the file to whoever comes next. What waits on disk stays there.
 
         A disk that does not answer is waited for at most ``timeout`` seconds.
         """
-        self._ask(lambda desk: desk.close(self._owed, self._owed_notes), patience=timeout)
-        self._owner.end(timeout)
+        deadline = self._answer_by = Deadline(timeout)
+        self._ask(lambda desk: desk.close(self._owed, self._owed_notes))
+        self._owner.end(deadline.left())
         self.on_disk = False
 
     def forget(self) -> None:
@@ -162,7 +172,7 @@ class Journal:
 
     def read(self, item: Item) -> Batch | None:
         """Return a batch with its payload, None when that is lost. Raises what SQLite raises when it cannot read."""
-        record = self._owner.do(lambda desk: desk.work(lambda file: file.record(item.id)))
+        record = self._owner.do(lambda desk: desk.work(lambda file: file.record(item.id)), self._patience)
         return record.batch if record else None
 
     def save(self) -> None:
@@ -189,10 +199,14 @@ class Journal:
                 item.batch = None
         return written
 
-    def _ask(self, work: Callable[[Desk], Result], patience: float = math.inf) -> Result | None:
-        """Have the thread do it; return None where there is no thread, or the disk refused."""
+    @property
+    def _patience(self) -> float:
+        return self._answer_by.left() if self._answer_by else math.inf
+
+    def _ask(self, work: Callable[[Desk], Result]) -> Result | None:
+        """Have the thread do it; return None where there is no thread, or the disk refused or did not answer."""
         try:
-            return self._owner.do(partial(self._at, work), patience)
+            return self._owner.do(partial(self._at, work), self._patience)
         except Gone:
             return None
         except (sqlite3.Error, OSError) as error:

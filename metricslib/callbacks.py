@@ -1,0 +1,156 @@
+"""Reads the callbacks of gauges within a time bound, so that one that hangs cannot stop all shipping.
+
+One thread, kept from tick to tick, calls them in turn. When a call uses up a fifth of the time, another thread takes
+over the rest, and the first ends when its call returns. When the time is over, the callbacks that have not returned are
+left out. None of them is called again before its last call has returned, so a callback occupies at most one thread, and
+one that hangs for good delays one tick, once. While :data:`MOST` of them hang, none is called.
+
+A callback that was left out is named in the log once. What it returns later is thrown away.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from queue import Empty, SimpleQueue
+from typing import NamedTuple, Protocol
+
+from .gauge import Gauge, Read, change_by_callback
+from .log import log
+from .window import GaugeChange
+
+__all__ = ["MOST", "CallbackReader", "TimeLeft"]
+
+MOST = 32
+"""How many threads may hang in a callback at the same time."""
+_SLICE = 0.05  # seconds; after so many a deadline that was moved is noticed
+
+
+class TimeLeft(Protocol):
+    """What a :class:`~.delivery.deadline.Deadline` offers here."""
+
+    def left(self) -> float:
+        """Seconds left; 0 when the time is over."""
+        ...
+
+
+class _Call(NamedTuple):
+    gauge: Gauge
+    read: Read
+
+
+class _Job:
+    """The callbacks of one tick: those not called yet, and what the others returned."""
+
+    def __init__(self, calls: Iterable[_Call]) -> None:
+        self.waiting = deque(calls)
+        self.changes: dict[Gauge, GaugeChange] = {}
+        self.returned: SimpleQueue[None] = SimpleQueue()
+
+
+_Jobs = SimpleQueue[_Job | None]
+
+
+class CallbackReader:
+    """Reads callbacks in threads of its own. One thread at a time may call :meth:`read`."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """In a forked child: the threads are the parent's."""
+        self._jobs: _Jobs | None = None  # of the thread that takes the next job
+        self._pending: dict[Gauge, _Call] = {}  # those that have not returned
+        self._logged: set[str] = set()  # keys of gauges
+        self.unbounded = False
+        """Whether callbacks are called in the thread that asked for them."""
+
+    def read(self, gauges: Sequence[Gauge], deadline: TimeLeft) -> Mapping[Gauge, GaugeChange]:
+        """Return what the callbacks of ``gauges`` say; those that do not return before ``deadline`` are not in it.
+
+        Where no thread can be begun, they are called in this one, however long that takes.
+        """
+        began = time.monotonic()
+        job = _Job([_Call(gauge, gauge._read) for gauge in gauges if gauge._read and not self._hangs(gauge)])
+        if len(self._pending) >= MOST:
+            self._log("", "%d callbacks of gauges hang; no other is called until one of them returns", MOST)
+            return {}
+        missing, waited = len(job.waiting), 0.0
+        self._pending.update((call.gauge, call) for call in job.waiting)
+        if missing:
+            self._hand_over(job)
+        while missing and (left := deadline.left()):
+            try:
+                job.returned.get(timeout=min(left, _SLICE))
+                missing, waited = missing - 1, 0.0
+            except Empty:
+                waited += _SLICE
+                if waited * 4 > left and job.waiting and len(self._pending) - len(job.waiting) < MOST:
+                    self.end()
+                    self._hand_over(job)
+                    waited = 0.0
+        if missing:
+            self.end()  # the thread hangs: the next tick has another
+        changes = job.changes.copy()
+        while job.waiting:
+            self._returned(job.waiting.pop())  # it was not even called
+        if len(changes) < len(gauges):
+            self._name([gauge for gauge in gauges if gauge not in changes], time.monotonic() - began)
+        return changes
+
+    def end(self) -> None:
+        """Let the thread end. One that is in a callback ends when that returns."""
+        if self._jobs is not None:
+            self._jobs.put(None)
+            self._jobs = None
+
+    def _hangs(self, gauge: Gauge) -> bool:
+        pending = self._pending.get(gauge)
+        return pending is not None and pending.read is gauge._read  # another one may have been registered since
+
+    def _hand_over(self, job: _Job) -> None:
+        if self._jobs is None:
+            jobs: _Jobs = SimpleQueue()
+            thread = threading.Thread(target=self._run, args=(jobs,), name="metricslib-callbacks", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # no more threads, or the interpreter is ending
+                self.unbounded = True
+                try:
+                    self._call(job, lambda: True)
+                finally:
+                    self.unbounded = False
+                return
+            self._jobs = jobs
+        self._jobs.put(job)
+
+    def _run(self, jobs: _Jobs) -> None:
+        while (job := jobs.get()) is not None:
+            self._call(job, lambda: self._jobs is jobs)
+
+    def _call(self, job: _Job, may_go_on: Callable[[], bool]) -> None:
+        while may_go_on():
+            try:
+                call = job.waiting.popleft()
+            except IndexError:
+                return
+            try:
+                job.changes[call.gauge] = change_by_callback(call.read)
+            finally:
+                self._returned(call)
+                job.returned.put(None)
+
+    def _returned(self, call: _Call) -> None:
+        if self._pending.get(call.gauge) is call:
+            del self._pending[call.gauge]
+
+    def _name(self, gauges: Iterable[Gauge], seconds: float) -> None:
+        text = "gauge %s: its callback has not returned within %.1f s; the gauge is left out until it does"
+        for gauge in gauges:
+            if self._hangs(gauge):
+                self._log(gauge.key, text, gauge.key, seconds)
+
+    def _log(self, about: str, text: str, *arguments: object) -> None:
+        if about not in self._logged:
+            self._logged.add(about)
+            log().warning(text, *arguments)
