@@ -18,7 +18,7 @@ class Twin:
     def __init__(self, pure: bool) -> None:
         self._pure = pure
         self._modules: dict[str, ModuleType] = {}
-        with self._in_place():
+        with self.in_place():
             # The C cells look up what floors above them have made when the first instrument is made.
             import_module("metricslib.registry").Registry().counter("first")
 
@@ -27,12 +27,12 @@ class Twin:
 
     def __getitem__(self, name: str) -> Any:
         """Return this copy's module of that name."""
-        with self._in_place():
+        with self.in_place():
             return import_module(name)
 
     @contextmanager
-    def _in_place(self) -> Iterator[None]:
-        """Let this copy be the one that is imported."""
+    def in_place(self) -> Iterator[None]:
+        """Let this copy be the one that is imported. Not to be nested, nor beside ``twin[name]``."""
         before = os.environ.get("METRICSLIB_PURE")
         others = _taken_out()
         sys.modules.update(self._modules)
