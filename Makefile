@@ -14,7 +14,7 @@ PURE_TESTS := $(filter-out tests/test_benchmarks.py tests/test_packaging.py test
 	tests/forwarder tests/conformance/test_conformance.py
 SANITIZED_TESTS := tests/test_twins.py tests/test_instrument.py tests/test_counter.py tests/test_gauge.py \
 	tests/test_timer.py tests/test_histogram.py tests/test_unique.py tests/test_distribution.py tests/test_decorators.py \
-	tests/test_calls.py tests/test_exactness.py tests/test_fork.py tests/forwarder/test_intake.py \
+	tests/test_calls.py tests/test_exactness.py tests/test_fork.py tests/test_hostile.py tests/forwarder/test_intake.py \
 	tests/forwarder/test_intake_twins.py tests/forwarder/test_listeners_udp.py
 C_SOURCES := $(wildcard metricslib/native/*.[ch] forwarder/*.[ch])
 

@@ -48,6 +48,11 @@ class _Void(list[Any]):
 _VOID = _Void()
 
 
+def _check_number(number: int) -> None:
+    if number < 0:
+        raise ValueError("must not be negative")
+
+
 class Cell:
     """The values of one instrument that wait, and the state into which they are folded. Nothing here waits or raises.
 
@@ -98,6 +103,7 @@ class Cell:
 
     def _begin(self, limit: int) -> tuple[Any, list[Any]]:
         """Return the state, and the first ``limit`` values that wait; from now on nothing changes the state."""
+        _check_number(limit)
         return self._state, self._awake[:limit]
 
     def _commit(self, lock: threading.Lock, state: Any, taken: int) -> bool:
@@ -106,6 +112,7 @@ class Cell:
         Return False, and do nothing, if the cell has another lock by now: another took over, because it took too long,
         or this is the child of a fork.
         """
+        _check_number(taken)
         if self._lock is not lock:
             return False
         # Nothing comes between these two: the interpreter lets others in at calls and jumps only.
@@ -124,6 +131,7 @@ class Cell:
 
     def _drop(self, index: int) -> bool:
         """Drop one of the values that wait; return whether it was there."""
+        _check_number(index)
         try:
             del self._awake[index]  # and no call: what a signal handler raises comes out of one, and may be this error
         except IndexError:  # a fold went on in this moment

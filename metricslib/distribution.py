@@ -102,8 +102,8 @@ class Distribution(Readable, Samples):
     """Weighted samples, kept exactly up to ``limit`` of them and as a sketch beyond.
 
     ``count`` is the sum of the weights; it and ``sum``, ``sum_squares``, ``min`` and ``max`` may be read once the
-    distribution is frozen. Sums run over the sorted samples, smallest first, while they are kept. Values must be finite
-    and weights positive: whoever adds has checked them.
+    distribution is frozen. Sums run over the sorted samples, smallest first, while they are kept. A value that
+    is not finite raises ValueError, as does a weight that is not finite and greater than 0.
     """
 
     __slots__ = ()

@@ -107,7 +107,7 @@ class Gauge(Instrument):
         bad = 0
         base, delta = state or (None, 0)
         for item in batch:
-            relative = type(item) is _Delta
+            relative = type(item) is _Delta and len(item) == 1
             value = finite(item[0] if relative else item)
             if value is None:
                 bad += 1

@@ -9,11 +9,12 @@ operations in the same order.
 """
 
 import math
+from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from functools import reduce
 from itertools import accumulate, repeat
-from operator import add, mul
+from operator import add, index, mul
 from typing import TYPE_CHECKING, Self
 
 from .added import added
@@ -27,18 +28,41 @@ Row = tuple[float, float, float, float, float]
 
 EXACT = 256
 """How many samples a distribution keeps as they are before it becomes a sketch."""
+_MOST = 2**31 - 1
+"""What a larger limit is taken for."""
+
+
+def _numbers(values: Iterable[float]) -> list[float]:
+    """Return ``values`` as floats. Raises TypeError for what is no number: text, even if it would read as one."""
+    return array("d", list(values)).tolist()
+
+
+def _checked(values: Iterable[float]) -> list[float]:
+    """As :func:`_numbers`. Raises ValueError for what is not finite."""
+    numbers = _numbers(values)
+    if not math.isfinite(sum(numbers)) and not all(map(math.isfinite, numbers)):
+        raise ValueError("a sample must be a finite number")
+    return numbers
+
+
+def _checked_limit(limit: int) -> int:
+    if index(limit) < 0:
+        raise ValueError("a limit must be at least 0")
+    return min(index(limit), _MOST)
 
 
 class Samples:
-    """Weighted samples as they are stored. Values must be finite and weights positive: whoever adds has checked them.
+    """Weighted samples as they are stored.
 
-    One owner writes; once it has called :meth:`freeze`, anybody reads.
+    One owner writes; once it has called :meth:`freeze`, anybody reads. A value that is not finite raises ValueError, as
+    does a weight that is not finite and greater than 0; then nothing was added.
     """
 
     __slots__ = ("_buckets", "_samples", "_unit", "_weights", "count", "limit", "max", "min", "sum", "sum_squares")
 
     def __init__(self, values: Iterable[float] = (), *, limit: int = EXACT) -> None:
-        self.limit = limit
+        samples = _checked(values)
+        self.limit = _checked_limit(limit)
         self.count: float = 0
         self.sum: float = 0.0
         self.sum_squares: float = 0.0
@@ -49,7 +73,7 @@ class Samples:
         self._buckets: dict[int, float] | None = None  # None: exact
         # The weight that all samples of a sketch share; 0: they differ; None: no sample yet.
         self._unit: float | None = None
-        self.extend(list(values))
+        self._extend(samples)
 
     def __bool__(self) -> bool:
         return bool(self._samples) or self._buckets is not None
@@ -63,6 +87,13 @@ class Samples:
 
     def add(self, value: float, weight: float = 1) -> None:
         """Add one sample that stands for ``weight`` equal ones."""
+        (value,) = _checked((value,))
+        (weight,) = _numbers((weight,))
+        if not 0 < weight < math.inf:
+            raise ValueError("a weight must be a finite number greater than 0")
+        self._add(value, 1 if weight == 1 else weight)
+
+    def _add(self, value: float, weight: float) -> None:
         if self._buckets is not None:
             self._sketch_weighted((value,), (weight,))
             return
@@ -76,6 +107,9 @@ class Samples:
 
     def extend(self, values: Sequence[float]) -> None:
         """Add many samples of weight 1."""
+        self._extend(_checked(values))
+
+    def _extend(self, values: Sequence[float]) -> None:
         if self._buckets is None:
             self._samples.extend(values)
             if self._weights is not None:
@@ -88,24 +122,30 @@ class Samples:
     @classmethod
     def extended(cls, distribution: Self | None, values: Sequence[float], limit: int) -> Self | None:
         """Return ``distribution``, which stays as it is, with samples of weight 1 added; None if there is no sample."""
-        if not values:
-            return distribution
+        if distribution is not None and not isinstance(distribution, SamplesInPython):
+            raise TypeError(f"not a distribution: {distribution!r}")
+        samples = _checked(values)
         new = cls(limit=limit)
+        if not samples:
+            return distribution
         if distribution is not None:
-            for name in Samples.__slots__:
+            for name in SamplesInPython.__slots__:
                 value = getattr(distribution, name)
                 setattr(new, name, value.copy() if isinstance(value, list | dict) else value)
-        new.extend(values)
+        new._extend(samples)
         return new
 
     def merge(self, other: "Samples") -> None:
         """Add all of ``other``, which stays as it is. The result is exact only if both are and the samples fit."""
+        if not isinstance(other, SamplesInPython | Samples):
+            raise TypeError(f"not a distribution: {other!r}")
         if other._buckets is None:
-            if other._weights is None:
-                self.extend(other._samples)
+            samples, weights = [*other._samples], other._weights  # a copy, for it may be this very object
+            if weights is None:
+                self._extend(samples)
             else:
-                for value, weight in zip(other._samples, other._weights, strict=True):
-                    self.add(value, weight)
+                for value, weight in zip(samples, [*weights], strict=True):
+                    self._add(value, weight)
             return
         mine = self._become_sketch()
         for key, weight in other._buckets.items():
@@ -255,6 +295,7 @@ class Samples:
 
     def _shares(self, percents: Sequence[float]) -> list[Row | None]:
         """Return what :meth:`~.distribution.Readable.shares` does, as plain tuples."""
+        percents = _numbers(percents)
         if not self.count or not percents:
             return [None] * len(percents)
         values, numbers, unit = self._ranked()

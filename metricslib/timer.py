@@ -45,9 +45,10 @@ class Span:
 
     def stop(self) -> None:
         """End, and measure. On a span that is not running, do nothing: it is measured once for each start."""
+        now = self._now()  # first, for it may be a function that uses this span
         if self._start is None or self._end is not None:
             return
-        self._end = self._now()
+        self._end = now
         if not self._discarded:
             timer = self._timer if self._tags is None else self._timer.tagged(**self._tags)
             timer.observe(self.elapsed)

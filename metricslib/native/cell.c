@@ -1,4 +1,8 @@
-/* The type Cell: the twin of cell.py, and the calls of the instruments. */
+/* The type Cell: the twin of cell.py, and the calls of the instruments.
+
+   Any Python code that runs may use this very cell: a method of a number, a destructor, a callback of the garbage
+   collector, which may run wherever an object is made. So a reference that is used after such a moment is one of our
+   own, arguments are read before the cell is looked at, and what was looked at before is looked at again. */
 
 #include "module.h"
 
@@ -103,7 +107,7 @@ static PyObject *cell_inc(Cell *self, PyObject *const *args, Py_ssize_t nargs, P
     PyObject *n;
     number_value value;
     uint8_t kind = WHOLE;
-    if (nargs == 0 && !kwnames) {
+    if (nargs == 0 && (!kwnames || !PyTuple_GET_SIZE(kwnames))) {
         value.whole = 1;
         if (cell_count(&self->cell, value, kind))
             Py_RETURN_NONE;
@@ -136,7 +140,7 @@ static PyObject *cell_change_by(Cell *self, PyObject *const *args, Py_ssize_t na
     number_value value = {.whole = 1};
     uint8_t kind = WHOLE;
     PyObject *n = NULL, *result;
-    if (nargs || kwnames) {
+    if (nargs || (kwnames && PyTuple_GET_SIZE(kwnames))) {
         if (!(n = only_argument("inc", "n", NULL, args, nargs, kwnames)))
             return NULL;
     }
@@ -347,31 +351,37 @@ done:
 
 /* -- a cell, for the instrument around it */
 
-/* Import what floors above have made by now. */
+/* Import what floors above have made by now; -1 with an exception, also if it is not what it should be. */
 static int resolve(module_state *state) {
     static const char *const from[][2] = {
         {"metricslib.distribution", "Distribution"}, {"metricslib.window", "GaugeChange"}, {"metricslib.clock", "SystemClock"}};
     PyObject *found[3] = {NULL};
+    int good = 1;
     if (state->system_clock)
         return 0;
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 3 && good; i++) {
         PyObject *module = PyImport_ImportModule(from[i][0]);
-        if (module) {
-            found[i] = PyObject_GetAttrString(module, from[i][1]);
-            Py_DECREF(module);
-        }
+        good = module && (found[i] = PyObject_GetAttrString(module, from[i][1]));
+        Py_XDECREF(module);
     }
-    if (found[2])
+    if (good) {
         Py_SETREF(found[2], PyObject_GetAttrString(found[2], "monotonic"));
-    if (!found[0] || !found[1] || !found[2] || state->system_clock) {
-        for (int i = 0; i < 3; i++)
-            Py_XDECREF(found[i]);
-        return state->system_clock ? 0 : -1;
+        good = found[2] != NULL;
     }
-    state->distribution = (PyTypeObject *)found[0];
-    state->gauge_change = found[1];
-    state->system_clock = found[2];
-    return 0;
+    if (good && (!PyType_Check(found[0]) || !PyType_IsSubtype((PyTypeObject *)found[0], state->samples_type) ||
+                 !PyType_Check(found[1]) || !PyType_IsSubtype((PyTypeObject *)found[1], &PyTuple_Type))) {
+        PyErr_SetString(PyExc_TypeError, "metricslib's own types have been replaced");
+        good = 0;
+    }
+    if (good && !state->system_clock) { /* Python code ran, and may have got here first */
+        state->distribution = (PyTypeObject *)found[0];
+        state->gauge_change = found[1];
+        state->system_clock = found[2];
+        return 0;
+    }
+    for (int i = 0; i < 3; i++)
+        Py_XDECREF(found[i]);
+    return good ? 0 : -1;
 }
 
 /* Set the state to a new one, and return the one before as an object that the caller must let go of. */
@@ -386,20 +396,23 @@ static PyObject *exchange(Cell *self, number_value base, uint8_t base_kind, numb
 
 static PyObject *open_cell(Cell *self, PyObject *live) {
     static const number_value none = {0};
-    PyObject *waiting = self->waiting, *lock = self->lock, *state;
+    PyObject *waiting, *lock, *children, *state;
     int is_live = PyObject_IsTrue(live);
     if (is_live < 0 || resolve(self->state) < 0)
         return NULL;
 #ifdef CELL_ATOMIC
     atomic_flag_clear(&self->cell.busy); /* perhaps a thread held it that a fork left behind */
 #endif
-    set_children(self, NULL);
     state = exchange(self, none, NOTHING, none, NOTHING);
-    self->waiting = self->lock = NULL;
+    waiting = self->waiting;
+    lock = self->lock;
+    children = self->children;
+    self->waiting = self->lock = self->children = NULL;
     self->cell.shut = is_live ? 0 : CELL_VOID;
     Py_XDECREF(state);
     Py_XDECREF(waiting);
     Py_XDECREF(lock);
+    Py_XDECREF(children);
     Py_RETURN_NONE;
 }
 
@@ -470,13 +483,38 @@ static PyObject *take_state(Cell *self, PyObject *Py_UNUSED(ignored)) { return r
 
 static PyObject *take_state_at_once(Cell *self, PyObject *Py_UNUSED(ignored)) { return read_state(self, TAKE_AT_ONCE); }
 
+/* A number of values, or a place among them; what is larger than any is as good as the largest. -1 with an exception. */
+static Py_ssize_t number_of_values(PyObject *number) {
+    Py_ssize_t value = PyNumber_AsSsize_t(number, NULL);
+    if (value >= 0 || (value == -1 && PyErr_Occurred()))
+        return value;
+    PyErr_SetString(PyExc_ValueError, "must not be negative");
+    return -1;
+}
+
+/* The first `most` values that wait, in a new list. */
+static PyObject *first_waiting(Cell *self, Py_ssize_t most) {
+    for (;;) {
+        Py_ssize_t n = waiting_size(self);
+        PyObject *batch = PyList_New(n = n < most ? n : most); /* where values may be added, folded and dropped */
+        if (!batch || n == 0)
+            return batch;
+        if (n <= waiting_size(self)) {
+            for (Py_ssize_t i = 0; i < n; i++)
+                PyList_SET_ITEM(batch, i, Py_NewRef(PyList_GET_ITEM(self->waiting, i)));
+            return batch;
+        }
+        Py_DECREF(batch);
+    }
+}
+
 static PyObject *begin_fold(Cell *self, PyObject *limit) {
     PyObject *state, *batch;
-    Py_ssize_t most = PyLong_AsSsize_t(limit);
-    if (most == -1 && PyErr_Occurred())
+    Py_ssize_t most = number_of_values(limit);
+    if (most < 0)
         return NULL;
     cell_close(&self->cell, CELL_WAITING);
-    batch = self->waiting ? PyList_GetSlice(self->waiting, 0, most) : PyList_New(0);
+    batch = first_waiting(self, most);
     state = batch ? read_state(self, LOOK) : NULL;
     if (!state) {
         Py_XDECREF(batch);
@@ -485,56 +523,60 @@ static PyObject *begin_fold(Cell *self, PyObject *limit) {
     return Py_BuildValue("NN", state, batch);
 }
 
-static int parsed_state(module_state *state, PyObject *object, cell *into) {
+/* Read a state that an object is; one that is no number is kept as the object. */
+static void parse_state(module_state *state, PyObject *object, cell *into) {
     into->base.whole = into->delta.whole = 0;
     into->base_kind = into->delta_kind = NOTHING;
     if (object == Py_None || number_from(object, &into->base, &into->base_kind))
-        return 0;
-    if (Py_TYPE(object) == (PyTypeObject *)state->gauge_change) {
+        return;
+    if (Py_TYPE(object) == (PyTypeObject *)state->gauge_change && PyTuple_GET_SIZE(object) == 2) {
         PyObject *base = PyTuple_GET_ITEM(object, 0), *delta = PyTuple_GET_ITEM(object, 1);
         into->base_kind = NOTHING;
         if ((base == Py_None || number_from(base, &into->base, &into->base_kind)) &&
             number_from(delta, &into->delta, &into->delta_kind))
-            return 0;
+            return;
         into->delta.whole = 0;
         into->delta_kind = NOTHING;
     }
     into->base_kind = OBJECT;
     into->base.object = Py_NewRef(object);
-    return 0;
 }
 
 static PyObject *commit_fold(Cell *self, PyObject *const *args, Py_ssize_t nargs) {
     cell parsed;
-    PyObject *before;
+    PyObject *before, *batch;
     Py_ssize_t taken;
     if (nargs != 3)
         return PyErr_Format(PyExc_TypeError, "_commit() takes a lock, a state and how many values are in it");
-    if ((taken = PyLong_AsSsize_t(args[2])) == -1 && PyErr_Occurred())
+    if ((taken = number_of_values(args[2])) < 0)
         return NULL;
     if (self->lock != args[0])
         Py_RETURN_FALSE;
-    if (parsed_state(self->state, args[1], &parsed) < 0)
+    if (!(batch = first_waiting(self, taken))) /* to be let go of when all is done */
         return NULL;
-    /* Nobody's destructor runs in here: the caller still holds the values. */
-    if (self->waiting && PyList_SetSlice(self->waiting, 0, taken, NULL) < 0) {
-        if (parsed.base_kind == OBJECT)
-            Py_DECREF((PyObject *)parsed.base.object);
+    if (self->lock != args[0]) {
+        Py_DECREF(batch);
+        Py_RETURN_FALSE;
+    }
+    if (self->waiting && PyList_SetSlice(self->waiting, 0, PyList_GET_SIZE(batch), NULL) < 0) {
+        Py_DECREF(batch);
         return NULL;
     }
+    parse_state(self->state, args[1], &parsed);
     cell_lock(&self->cell);
     before = exchange(self, parsed.base, parsed.base_kind, parsed.delta, parsed.delta_kind);
     if (!waiting_size(self))
         self->cell.shut &= (uint8_t)~CELL_WAITING;
     cell_unlock(&self->cell);
+    Py_DECREF(batch);
     Py_XDECREF(before);
     Py_RETURN_TRUE;
 }
 
 static PyObject *drop_waiting(Cell *self, PyObject *index) {
     PyObject *dropped;
-    Py_ssize_t at = PyLong_AsSsize_t(index);
-    if (at == -1 && PyErr_Occurred())
+    Py_ssize_t at = number_of_values(index);
+    if (at < 0)
         return NULL;
     if (at >= waiting_size(self))
         Py_RETURN_FALSE;
@@ -569,21 +611,23 @@ static PyObject *get_sleeping(Cell *self, void *Py_UNUSED(closure)) {
 static PyObject *get_waiting(Cell *self, void *Py_UNUSED(closure)) { return PyLong_FromSsize_t(waiting_size(self)); }
 
 static PyObject *get_lock(Cell *self, void *Py_UNUSED(closure)) {
+    PyObject *threads, *lock, *made = NULL;
     if (!self->lock) {
-        PyObject *threads = PyImport_ImportModule("_thread");
-        PyObject *made = threads ? PyObject_CallMethod(threads, "allocate_lock", NULL) : NULL;
+        threads = PyImport_ImportModule("_thread");
+        made = threads ? PyObject_CallMethod(threads, "allocate_lock", NULL) : NULL;
         Py_XDECREF(threads);
         if (!made)
             return NULL;
-        cell_lock(&self->cell);
-        if (!self->lock) {
-            self->lock = made;
-            made = NULL;
-        }
-        cell_unlock(&self->cell);
-        Py_XDECREF(made);
     }
-    return Py_NewRef(self->lock);
+    cell_lock(&self->cell);
+    if (!self->lock) {
+        self->lock = made;
+        made = NULL;
+    }
+    lock = Py_NewRef(self->lock);
+    cell_unlock(&self->cell);
+    Py_XDECREF(made);
+    return lock;
 }
 
 static int set_lock(Cell *self, PyObject *lock, void *Py_UNUSED(closure)) {
@@ -641,9 +685,11 @@ static int cell_clear(Cell *self) {
 static void cell_dealloc(Cell *self) {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
+    Py_TRASHCAN_BEGIN(self, cell_dealloc) /* for chains of cells, each the child of another */
     cell_clear(self);
     type->tp_free(self);
     Py_DECREF(type);
+    Py_TRASHCAN_END
 }
 
 /* What becomes a method of one class of instruments, by the name that the class asks for. The cell itself has none of

@@ -1,33 +1,98 @@
-/* The type Samples: the twin of samples.py over sketch.h and ranks.h. */
+/* The type Samples: the twin of samples.py over sketch.h and ranks.h.
+
+   Two rules keep it whole whatever it is given. Arguments become numbers first, and are judged, for that may run Python
+   code, which may use this very object. And what is written is written aside, and put in its place at once: a number
+   that is none, or memory that ends, leaves the samples as they were. The garbage collector may run Python code too,
+   wherever a list, a tuple or a dict is made: pointers into the samples are read after that. */
 
 #include "module.h"
 #include "ranks.h"
 
+/* -- arguments */
+
 int limit_of(PyObject *number, uint32_t *limit) {
-    unsigned long value = PyLong_AsUnsignedLong(number);
-    if (value == (unsigned long)-1 && PyErr_Occurred())
+    int overflow = 0;
+    long long value = PyLong_AsLongLongAndOverflow(number, &overflow);
+    if (value == -1 && !overflow && PyErr_Occurred())
         return -1;
-    *limit = value > INT32_MAX ? INT32_MAX : (uint32_t)value;
+    if (overflow < 0 || (!overflow && value < 0)) {
+        PyErr_SetString(PyExc_ValueError, "a limit must be at least 0");
+        return -1;
+    }
+    *limit = overflow || value > SKETCH_MAX_LIMIT ? SKETCH_MAX_LIMIT : (uint32_t)value;
     return 0;
 }
 
-static int samples_extend_by(sketch *into, PyObject *values) {
-    PyObject *fast = PySequence_Fast(values, "samples must be a sequence");
-    if (!fast)
+/* Numbers that were given as objects. */
+typedef struct {
+    double *values; /* to be freed */
+    Py_ssize_t n;
+} numbers;
+
+/* Read the numbers in an iterable; -1 with an exception, and then there is nothing to free. */
+static int numbers_from(PyObject *iterable, numbers *into) {
+    PyObject *tuple = PySequence_Tuple(iterable); /* of our own: __float__ may change the list it comes from */
+    if (!tuple)
         return -1;
-    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(fast); i++) {
-        double value = PyFloat_AsDouble(PySequence_Fast_GET_ITEM(fast, i));
-        if (value == -1.0 && PyErr_Occurred())
-            goto fail;
-        if (sketch_add(into, value, 1) < 0) {
-            PyErr_NoMemory();
-            goto fail;
-        }
+    into->n = PyTuple_GET_SIZE(tuple);
+    if (!(into->values = PyMem_New(double, (size_t)into->n + 1))) {
+        PyErr_NoMemory();
+        goto fail;
     }
-    Py_DECREF(fast);
+    for (Py_ssize_t i = 0; i < into->n; i++) {
+        into->values[i] = PyFloat_AsDouble(PyTuple_GET_ITEM(tuple, i));
+        if (into->values[i] == -1.0 && PyErr_Occurred())
+            goto fail;
+    }
+    Py_DECREF(tuple);
     return 0;
 fail:
-    Py_DECREF(fast);
+    PyMem_Free(into->values);
+    Py_DECREF(tuple);
+    return -1;
+}
+
+static int is_sample(double value) {
+    if (isfinite(value))
+        return 1;
+    PyErr_SetString(PyExc_ValueError, "a sample must be a finite number");
+    return 0;
+}
+
+/* As numbers_from, and they must be finite. */
+static int samples_from(PyObject *iterable, numbers *into) {
+    if (numbers_from(iterable, into) < 0)
+        return -1;
+    for (Py_ssize_t i = 0; i < into->n; i++)
+        if (!is_sample(into->values[i])) {
+            PyMem_Free(into->values);
+            return -1;
+        }
+    return 0;
+}
+
+/* -- writing */
+
+/* Put `aside`, of which nobody else knows, in the place of the samples. */
+static void samples_become(Samples *self, sketch *aside) {
+    sketch before = self->sketch;
+    self->sketch = *aside;
+    sketch_free(&before);
+}
+
+static int sketch_extend(sketch *into, const numbers *samples) {
+    for (Py_ssize_t i = 0; i < samples->n; i++)
+        if (sketch_add(into, samples->values[i], 1) < 0)
+            return -1;
+    return 0;
+}
+
+/* Write to `aside` what `from` would be with these samples too; -1 with an exception. */
+static int samples_with(const sketch *from, const numbers *samples, sketch *aside) {
+    if (sketch_copy(aside, from) == 0 && sketch_extend(aside, samples) == 0)
+        return 0;
+    sketch_free(aside);
+    PyErr_NoMemory();
     return -1;
 }
 
@@ -35,13 +100,18 @@ static int samples_init(Samples *self, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"values", "limit", NULL};
     PyObject *values = NULL, *limit = NULL;
     uint32_t most = 256; /* EXACT in samples.py */
+    numbers samples = {0};
+    sketch empty, aside;
+    int failed;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O$O", names, &values, &limit))
         return -1;
-    if (limit && limit_of(limit, &most) < 0)
+    if ((limit && limit_of(limit, &most) < 0) || (values && samples_from(values, &samples) < 0))
         return -1;
-    sketch_free(&self->sketch);
-    sketch_init(&self->sketch, most);
-    return values ? samples_extend_by(&self->sketch, values) : 0;
+    sketch_init(&empty, most);
+    if (!(failed = samples_with(&empty, &samples, &aside)))
+        samples_become(self, &aside);
+    PyMem_Free(samples.values);
+    return failed;
 }
 
 static PyObject *samples_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs)) {
@@ -65,8 +135,19 @@ Samples *samples_made(PyTypeObject *type, uint32_t limit) {
     return made;
 }
 
+/* The state of the module that `type` comes from: of one of its types, or of a subclass. NULL with an exception. */
+static module_state *state_of(PyTypeObject *type) {
+    PyObject *module = PyType_GetModuleByDef(type, &speedups_module);
+    return module ? PyModule_GetState(module) : NULL;
+}
+
 static PyObject *samples_from_sketch(PyTypeObject *type, sketch *from) {
+    module_state *state = state_of(type);
     Samples *made;
+    if (!state)
+        return NULL;
+    if (!state->samples_type || !PyType_IsSubtype(type, state->samples_type))
+        return PyErr_Format(PyExc_TypeError, "not a type of distributions: %R", type);
     if (sketch_freeze(from) < 0)
         return PyErr_NoMemory();
     if (!(made = samples_made(type, from->limit)))
@@ -90,6 +171,12 @@ static PyObject *samples_add(Samples *self, PyObject *const *args, Py_ssize_t na
         return NULL;
     if (nargs == 2 && (weight = PyFloat_AsDouble(args[1])) == -1.0 && PyErr_Occurred())
         return NULL;
+    if (!is_sample(value))
+        return NULL;
+    if (!(weight > 0) || isinf(weight)) {
+        PyErr_SetString(PyExc_ValueError, "a weight must be a finite number greater than 0");
+        return NULL;
+    }
     if (sketch_add(&self->sketch, value, weight) < 0)
         return PyErr_NoMemory();
     Py_RETURN_NONE;
@@ -98,7 +185,15 @@ static PyObject *samples_add(Samples *self, PyObject *const *args, Py_ssize_t na
 PyDoc_STRVAR(samples_extend_doc, "extend($self, values, /)\n--\n\nAdd many samples of weight 1.");
 
 static PyObject *samples_extend(Samples *self, PyObject *values) {
-    if (samples_extend_by(&self->sketch, values) < 0)
+    numbers samples;
+    sketch aside;
+    int failed;
+    if (samples_from(values, &samples) < 0)
+        return NULL;
+    if (!(failed = samples_with(&self->sketch, &samples, &aside)))
+        samples_become(self, &aside);
+    PyMem_Free(samples.values);
+    if (failed)
         return NULL;
     Py_RETURN_NONE;
 }
@@ -107,38 +202,48 @@ PyDoc_STRVAR(samples_extended_doc, "extended($type, distribution, values, limit,
                                    "Return distribution, which stays as it is, with samples of weight 1 added.");
 
 static PyObject *samples_extended(PyTypeObject *type, PyObject *const *args, Py_ssize_t nargs) {
-    Samples *made;
-    Py_ssize_t count;
+    module_state *state = state_of(type);
+    Samples *made = NULL;
+    numbers samples;
     uint32_t limit;
+    sketch empty, aside;
+    if (!state)
+        return NULL;
     if (nargs != 3)
         return PyErr_Format(PyExc_TypeError, "extended() takes a distribution, values and a limit");
-    if ((count = PySequence_Size(args[1])) < 0 || limit_of(args[2], &limit) < 0)
-        return NULL;
-    if (!count)
-        return Py_NewRef(args[0]);
-    if (args[0] != Py_None && !PyObject_TypeCheck(args[0], type))
+    if (args[0] != Py_None && !PyObject_TypeCheck(args[0], state->samples_type))
         return PyErr_Format(PyExc_TypeError, "not a distribution: %R", args[0]);
-    if (!(made = samples_made(type, limit)))
+    if (limit_of(args[2], &limit) < 0 || samples_from(args[1], &samples) < 0)
         return NULL;
-    if (args[0] != Py_None && sketch_copy(&made->sketch, &((Samples *)args[0])->sketch) < 0) {
-        sketch_init(&made->sketch, limit);
-        Py_DECREF(made);
-        return PyErr_NoMemory();
+    if (!samples.n) {
+        PyMem_Free(samples.values);
+        return Py_NewRef(args[0]);
     }
-    if (samples_extend_by(&made->sketch, args[1]) < 0) {
-        Py_DECREF(made);
-        return NULL;
+    sketch_init(&empty, limit);
+    if (samples_with(args[0] == Py_None ? &empty : &((Samples *)args[0])->sketch, &samples, &aside) == 0) {
+        if ((made = samples_made(type, limit)))
+            made->sketch = aside;
+        else
+            sketch_free(&aside);
     }
+    PyMem_Free(samples.values);
     return (PyObject *)made;
 }
 
 PyDoc_STRVAR(samples_merge_doc, "merge($self, other, /)\n--\n\nAdd all of other, which stays as it is.");
 
 static PyObject *samples_merge(Samples *self, PyObject *other) {
-    if (!PyObject_TypeCheck(other, Py_TYPE(self)))
+    module_state *state = state_of(Py_TYPE(self));
+    sketch aside;
+    if (!state)
+        return NULL;
+    if (!PyObject_TypeCheck(other, state->samples_type))
         return PyErr_Format(PyExc_TypeError, "not a distribution: %R", other);
-    if (sketch_merge(&self->sketch, &((Samples *)other)->sketch) < 0)
+    if (sketch_copy(&aside, &self->sketch) < 0 || sketch_merge(&aside, &((Samples *)other)->sketch) < 0) {
+        sketch_free(&aside);
         return PyErr_NoMemory();
+    }
+    samples_become(self, &aside);
     Py_RETURN_NONE;
 }
 
@@ -155,22 +260,23 @@ static PyObject *samples_freeze(Samples *self, PyObject *Py_UNUSED(ignored)) {
 static int all_unit(const sketch *s) { return s->buckets ? !s->unit_known || s->unit == 1 : !s->weights; }
 
 /* Weights are whole numbers where all are 1. */
-static PyObject *weight_object(const sketch *s, double weight) {
-    return all_unit(s) ? PyLong_FromDouble(weight) : PyFloat_FromDouble(weight);
+static PyObject *weight_object(int whole, double weight) {
+    return whole ? PyLong_FromDouble(weight) : PyFloat_FromDouble(weight);
 }
 
 static PyObject *samples_get_count(Samples *self, void *Py_UNUSED(closure)) {
-    return weight_object(&self->sketch, self->sketch.count);
+    return weight_object(all_unit(&self->sketch), self->sketch.count);
 }
 
 static PyObject *samples_get_exact(Samples *self, void *Py_UNUSED(closure)) {
     return PyBool_FromLong(!self->sketch.buckets);
 }
 
+/* A list of n numbers, which nobody else may change meanwhile. */
 static PyObject *list_of(const double *values, uint32_t n, int whole) {
     PyObject *list = PyList_New(n);
     for (uint32_t i = 0; list && i < n; i++) {
-        PyObject *value = whole ? PyLong_FromDouble(values[i]) : PyFloat_FromDouble(values[i]);
+        PyObject *value = weight_object(whole, values[i]);
         if (!value)
             Py_CLEAR(list);
         else
@@ -179,30 +285,44 @@ static PyObject *list_of(const double *values, uint32_t n, int whole) {
     return list;
 }
 
+/* A list of some numbers of a distribution, which are copied first. */
+static PyObject *list_of_copy(const double *values, uint32_t n) {
+    double *copy = PyMem_New(double, (size_t)n + 1);
+    PyObject *list;
+    if (!copy)
+        return PyErr_NoMemory();
+    if (n)
+        memcpy(copy, values, n * sizeof *copy);
+    list = list_of(copy, n, 0);
+    PyMem_Free(copy);
+    return list;
+}
+
 static PyObject *samples_get_samples(Samples *self, void *Py_UNUSED(closure)) {
-    return list_of(self->sketch.samples, self->sketch.n, 0);
+    return list_of_copy(self->sketch.samples, self->sketch.n);
 }
 
 static PyObject *samples_get_weights(Samples *self, void *Py_UNUSED(closure)) {
     if (!self->sketch.weights)
         Py_RETURN_NONE;
-    return list_of(self->sketch.weights, self->sketch.n, 0);
+    return list_of_copy(self->sketch.weights, self->sketch.n);
 }
 
 static PyObject *samples_get_buckets(Samples *self, void *Py_UNUSED(closure)) {
-    const sketch_buckets *buckets = self->sketch.buckets;
-    PyObject *dict;
-    if (!buckets)
-        Py_RETURN_NONE;
-    if (!(dict = PyDict_New()))
-        return NULL;
+    const sketch_buckets *buckets;
+    int whole = all_unit(&self->sketch);
+    PyObject *dict = PyDict_New();
+    if (!dict || !(buckets = self->sketch.buckets)) {
+        Py_XDECREF(dict);
+        return dict ? Py_NewRef(Py_None) : NULL;
+    }
     for (uint32_t i = 0; i <= buckets->mask; i++) {
         PyObject *key, *weight = NULL;
         if (buckets->keys[i] == SKETCH_NO_KEY)
             continue;
         key = PyLong_FromLong(buckets->keys[i]);
         if (key)
-            weight = weight_object(&self->sketch, buckets->weights[i]);
+            weight = weight_object(whole, buckets->weights[i]);
         if (!weight || PyDict_SetItem(dict, key, weight) < 0)
             Py_CLEAR(dict);
         Py_XDECREF(key);
@@ -216,24 +336,25 @@ static PyObject *samples_get_buckets(Samples *self, void *Py_UNUSED(closure)) {
 static PyObject *samples_get_unit(Samples *self, void *Py_UNUSED(closure)) {
     if (!self->sketch.unit_known)
         Py_RETURN_NONE;
-    return weight_object(&self->sketch, self->sketch.unit);
+    return weight_object(all_unit(&self->sketch), self->sketch.unit);
 }
 
 static PyObject *samples_sorted(Samples *self, PyObject *Py_UNUSED(ignored)) {
     const sketch *s = &self->sketch;
     uint32_t n = sketch_size(s);
+    int whole = all_unit(s);
     double *values = malloc((2 * (size_t)n + 1) * sizeof *values);
     PyObject *result;
     if (!values || sketch_sorted(s, values, values + n) < 0)
         result = PyErr_NoMemory();
     else
-        result = Py_BuildValue("NN", list_of(values, n, 0), list_of(values + n, n, all_unit(s)));
+        result = Py_BuildValue("NN", list_of(values, n, 0), list_of(values + n, n, whole));
     free(values);
     return result;
 }
 
 static PyObject *samples_common_weight(Samples *self, PyObject *Py_UNUSED(ignored)) {
-    return weight_object(&self->sketch, sketch_common_weight(&self->sketch));
+    return weight_object(all_unit(&self->sketch), sketch_common_weight(&self->sketch));
 }
 
 static PyObject *samples_get_mean(Samples *self, void *Py_UNUSED(closure)) {
@@ -256,37 +377,59 @@ static PyObject *samples_get_median(Samples *self, void *Py_UNUSED(closure)) {
     return PyFloat_FromDouble(median);
 }
 
-static PyObject *share_row(const sketch *s, const sketch_ranks *ranks, PyObject *percent) {
-    sketch_share share;
-    double number = PyFloat_AsDouble(percent), lines;
-    if (number == -1.0 && PyErr_Occurred())
-        return NULL;
-    if (!isfinite(lines = sketch_lines(ranks, number)))
-        return PyLong_FromDouble(lines); /* which raises what math.floor() does */
-    if (!sketch_share_of(s, ranks, number, lines, &share))
+/* A share as what distribution.py makes a Share of; None if no sample is in it. */
+static PyObject *share_row(const sketch_share *share, int whole) {
+    if (!share->weight)
         Py_RETURN_NONE;
-    return Py_BuildValue("Ndddd", weight_object(s, share.weight), share.boundary, share.sum, share.sum_squares,
-                         share.mean);
+    return Py_BuildValue("Ndddd", weight_object(whole, share->weight), share->boundary, share->sum, share->sum_squares,
+                         share->mean);
 }
 
-static PyObject *samples_shares(Samples *self, PyObject *percents) {
-    const sketch *s = &self->sketch;
-    sketch_ranks ranks = {0};
-    PyObject *fast = PySequence_Fast(percents, "percents must be a sequence");
-    PyObject *rows = fast ? PyList_New(PySequence_Fast_GET_SIZE(fast)) : NULL;
-    if (rows && s->count && sketch_rank(s, &ranks) < 0) {
+/* Compute the shares that these percents have; a weight of 0 where it is none. -1 with an exception. */
+static int shares_of(const sketch *s, const numbers *percents, sketch_share *shares) {
+    sketch_ranks ranks;
+    int failed = 0;
+    for (Py_ssize_t i = 0; i < percents->n; i++)
+        shares[i].weight = 0;
+    if (!s->count || !sketch_size(s) || !percents->n)
+        return 0;
+    if (sketch_rank(s, &ranks) < 0) {
         PyErr_NoMemory();
-        Py_CLEAR(rows);
+        return -1;
     }
-    for (Py_ssize_t i = 0; rows && i < PyList_GET_SIZE(rows); i++) {
-        PyObject *row = s->count ? share_row(s, &ranks, PySequence_Fast_GET_ITEM(fast, i)) : Py_NewRef(Py_None);
+    for (Py_ssize_t i = 0; i < percents->n && !failed; i++) {
+        double lines = sketch_lines(&ranks, percents->values[i]);
+        if (!isfinite(lines)) {
+            Py_XDECREF(PyLong_FromDouble(lines)); /* which raises what math.floor() does */
+            failed = 1;
+        } else if (!sketch_share_of(s, &ranks, percents->values[i], lines, &shares[i]))
+            shares[i].weight = 0;
+    }
+    free(ranks.values);
+    return failed ? -1 : 0;
+}
+
+static PyObject *samples_shares(Samples *self, PyObject *iterable) {
+    numbers percents;
+    sketch_share *shares;
+    PyObject *rows = NULL;
+    int whole;
+    if (numbers_from(iterable, &percents) < 0)
+        return NULL;
+    whole = all_unit(&self->sketch);
+    if (!(shares = PyMem_New(sketch_share, (size_t)percents.n + 1)))
+        PyErr_NoMemory();
+    else if (shares_of(&self->sketch, &percents, shares) == 0)
+        rows = PyList_New(percents.n);
+    for (Py_ssize_t i = 0; rows && i < percents.n; i++) {
+        PyObject *row = share_row(&shares[i], whole);
         if (!row)
             Py_CLEAR(rows);
         else
             PyList_SET_ITEM(rows, i, row);
     }
-    free(ranks.values);
-    Py_XDECREF(fast);
+    PyMem_Free(shares);
+    PyMem_Free(percents.values);
     return rows;
 }
 
@@ -296,6 +439,7 @@ static PyObject *samples_powers(Samples *self, PyObject *Py_UNUSED(ignored)) {
     enum { POWERS = SKETCH_MAX_POWER - SKETCH_MIN_POWER + 1 };
     const sketch *s = &self->sketch;
     uint32_t n = sketch_size(s);
+    int whole = all_unit(s);
     int16_t *keys = NULL;
     double powers[POWERS] = {0};
     PyObject *dict;
@@ -313,7 +457,7 @@ static PyObject *samples_powers(Samples *self, PyObject *Py_UNUSED(ignored)) {
         if (!powers[i])
             continue;
         power = PyLong_FromLong(i + SKETCH_MIN_POWER);
-        weight = weight_object(s, powers[i]);
+        weight = weight_object(whole, powers[i]);
         if (!power || !weight || PyDict_SetItem(dict, power, weight) < 0)
             Py_CLEAR(dict);
         Py_XDECREF(power);

@@ -17,6 +17,7 @@
 #define SKETCH_MAX_POWER 40
 #define SKETCH_MAX_KEY ((SKETCH_MAX_POWER - SKETCH_MIN_POWER) * SKETCH_SUB_BUCKETS + 1)
 #define SKETCH_NO_KEY INT16_MIN
+#define SKETCH_MAX_LIMIT INT32_MAX /* samples kept exactly, at most */
 
 /* Buckets by key, in an open-addressing table. */
 typedef struct {
@@ -58,7 +59,7 @@ static inline int sketch_key(double value) {
     int key;
     if (magnitude <= 0x1p-40)
         key = magnitude != 0;
-    else if (magnitude >= 0x1p40)
+    else if (!(magnitude < 0x1p40)) /* written so that what is no number has a bucket too */
         key = SKETCH_MAX_KEY;
     else {
         memcpy(&bits, &magnitude, sizeof bits);
@@ -68,8 +69,12 @@ static inline int sketch_key(double value) {
     return value < 0 ? -key : key;
 }
 
+static inline size_t sketch_buckets_bytes(uint32_t places) {
+    return sizeof(sketch_buckets) + places * (sizeof(double) + sizeof(int16_t));
+}
+
 static inline sketch_buckets *sketch_buckets_new(uint32_t places) {
-    sketch_buckets *buckets = malloc(sizeof *buckets + places * (sizeof(double) + sizeof(int16_t)));
+    sketch_buckets *buckets = malloc(sketch_buckets_bytes(places));
     if (!buckets)
         return NULL;
     buckets->keys = (int16_t *)(buckets->weights + places);
@@ -101,6 +106,11 @@ static inline void sketch_count(sketch_buckets *buckets, int key, double weight)
 
 static inline sketch_buckets *sketch_buckets_copy(const sketch_buckets *from, uint32_t places) {
     sketch_buckets *copy = sketch_buckets_new(places);
+    if (copy && places == from->mask + 1) {
+        memcpy(copy, from, sketch_buckets_bytes(places));
+        copy->keys = (int16_t *)(copy->weights + places);
+        return copy;
+    }
     for (uint32_t i = 0; copy && i <= from->mask; i++)
         if (from->keys[i] != SKETCH_NO_KEY)
             sketch_count(copy, from->keys[i], from->weights[i]);
@@ -209,12 +219,13 @@ static inline int sketch_add(sketch *s, double value, double weight) {
     return 0;
 }
 
+/* Write a copy of `from` to `to`; where that fails, `to` is empty. */
 static inline int sketch_copy(sketch *to, const sketch *from) {
     *to = *from;
     to->samples = to->weights = NULL;
     to->buckets = NULL;
     if (from->buckets && !(to->buckets = sketch_buckets_copy(from->buckets, from->buckets->mask + 1)))
-        return -1;
+        goto fail;
     if (from->samples) {
         if (!(to->samples = malloc(from->room * sizeof(double))))
             goto fail;
@@ -231,7 +242,7 @@ fail:
     return -1;
 }
 
-/* Add all of `other`. Where memory ends, a part may be in it. */
+/* Add all of `other`, which is not `s`. Where memory ends, a part may be in it. */
 static inline int sketch_merge(sketch *s, const sketch *other) {
     if (!other->buckets) {
         for (uint32_t i = 0; i < other->n; i++)

@@ -34,7 +34,7 @@ static int64_t nanoseconds_now(void) {
 
 /* Read the timer's clock; -1 with an exception. */
 static inline int read_clock(Cell *timer, moment *now) {
-    PyObject *result;
+    PyObject *clock, *result;
     now->here = timer->now == timer->state->system_clock && clock_is_original(timer->state);
     if (now->here) {
         now->nanoseconds = nanoseconds_now();
@@ -44,7 +44,10 @@ static inline int read_clock(Cell *timer, moment *now) {
         PyErr_SetString(PyExc_AttributeError, "the timer has no clock");
         return -1;
     }
-    if (!(result = PyObject_CallNoArgs(timer->now)))
+    clock = Py_NewRef(timer->now); /* which may replace itself */
+    result = PyObject_CallNoArgs(clock);
+    Py_DECREF(clock);
+    if (!result)
         return -1;
     now->seconds = PyFloat_AsDouble(result);
     Py_DECREF(result);
@@ -82,7 +85,9 @@ PyObject *cell_time(Cell *self, PyObject *Py_UNUSED(ignored)) {
         _Py_NewReference((PyObject *)span);
     } else
 #endif
-        if (!(span = PyObject_GC_New(Span, self->state->span_type)))
+        if (!self->state->span_type) /* a finalizer, when the interpreter ends */
+            return PyErr_Format(PyExc_RuntimeError, "the interpreter ends");
+        else if (!(span = PyObject_GC_New(Span, self->state->span_type)))
             return NULL;
     /* Not tracked by the garbage collector until it has tags: before, it can be in no cycle. */
     span->vectorcall = span_call;
@@ -92,7 +97,7 @@ PyObject *cell_time(Cell *self, PyObject *Py_UNUSED(ignored)) {
     return (PyObject *)span;
 }
 
-/* A clock may be a function in Python, which may use this very span: it is read before anything is changed. */
+/* A clock may be a function in Python, which may use this very span: it is read before anything is looked at. */
 
 static PyObject *span_start(Span *self, PyObject *Py_UNUSED(ignored)) {
     moment now;
@@ -112,7 +117,7 @@ static int observe_tagged(Span *self, double seconds) {
     PyObject *done = NULL;
     Py_XDECREF(tagged);
     Py_XDECREF(none);
-    if (child && !PyObject_TypeCheck(child, state->cell_type)) /* somebody has replaced tagged(), as tests do */
+    if (child && Py_TYPE(child) != Py_TYPE(self->timer)) /* tagged() has been replaced, as tests do */
         done = PyObject_CallMethod(child, "observe", "d", seconds);
     else if (child && observe_duration((Cell *)child, seconds) == 0)
         done = Py_NewRef(Py_None);
@@ -124,10 +129,10 @@ static int observe_tagged(Span *self, double seconds) {
 static PyObject *span_stop(Span *self, PyObject *Py_UNUSED(ignored)) {
     moment now;
     double seconds;
-    if (!self->started || self->ended)
-        Py_RETURN_NONE;
     if (read_clock(self->timer, &now) < 0)
         return NULL;
+    if (!self->started || self->ended)
+        Py_RETURN_NONE;
     self->end = now;
     self->ended = 1;
     if (self->discarded)
@@ -143,11 +148,13 @@ static PyObject *span_exit(Span *self, PyObject *const *Py_UNUSED(args), Py_ssiz
 }
 
 static PyObject *span_elapsed(Span *self, void *Py_UNUSED(closure)) {
-    moment now = self->end;
+    moment now = {0};
     if (!self->started)
         return PyFloat_FromDouble(0);
     if (!self->ended && read_clock(self->timer, &now) < 0)
         return NULL;
+    if (self->ended)
+        now = self->end;
     return PyFloat_FromDouble(seconds_between(&self->start, &now));
 }
 
@@ -155,8 +162,13 @@ static PyObject *span_tag(Span *self, PyObject *args, PyObject *kwargs) {
     if (PyTuple_GET_SIZE(args))
         return PyErr_Format(PyExc_TypeError, "tag() takes tags by keyword only");
     if (!self->tags) {
-        if (!(self->tags = PyDict_New()))
+        PyObject *made = PyDict_New(); /* where Python code may run, which may tag this span */
+        if (!made)
             return NULL;
+        if (self->tags)
+            Py_DECREF(made);
+        else
+            self->tags = made;
         if (!PyObject_GC_IsTracked((PyObject *)self))
             PyObject_GC_Track(self);
     }
