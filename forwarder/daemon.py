@@ -251,12 +251,6 @@ class Daemon:
             log.warning("not everything that had come could be read in time")
         if not repeated:
             log.warning("not everything could be repeated in time")
-        destinations = self.flusher.status().destinations
-        if not delivered:
-            dropped = {status.label: status.dropped for status in destinations if status.dropped}
-            log.warning("not everything could be delivered in time; dropped: %s", dropped)
-        if kept := {status.label: status.waiting_points for status in destinations if status.waiting_points}:
-            log.info("points that wait in %s for the next start: %s", self.config.spool, kept)
         return all(stopped) and repeated and delivered
 
     # -- as a process

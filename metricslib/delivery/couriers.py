@@ -4,6 +4,7 @@ A cut is encoded for all of them and then committed as one, together with the no
 directory in one transaction on disk, otherwise in memory.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from .journal_spool import JournalSpool
 
 __all__ = ["Couriers", "Put"]
+
+log = logging.getLogger("metricslib")
 
 Put = tuple[Courier, Batch]
 Attempt = Callable[[str, Callable[[], object]], bool]
@@ -95,8 +98,10 @@ class Couriers:
     def stop(self, deadline: Deadline, disk: Deadline) -> bool:
         """Deliver what waits, and end; return whether nothing was dropped. What waits on disk stays there.
 
-        ``disk`` is how long a disk that does not answer is waited for.
+        ``disk`` is how long a disk that does not answer is waited for. What was not delivered is logged in one line:
+        how many points, for which destination, and what became of them.
         """
+        dropped = [courier.spool.holdings().dropped for courier in self._couriers]
         if self._journal:
             self._journal.answer_by(disk)
         for courier in self._couriers:
@@ -104,7 +109,26 @@ class Couriers:
         kept = [courier.stop(deadline.left()) for courier in self._couriers]
         if self._journal:
             self._journal.close(disk.left())
+        fates = [
+            fate for courier, past in zip(self._couriers, dropped, strict=True) for fate in self._fates(courier, past)
+        ]
+        if fates:
+            log.warning("not everything was delivered in time: %s", "; ".join(fates))
         return all(kept)
+
+    def _fates(self, courier: Courier, past: Mapping[str, int]) -> Iterator[str]:
+        """Say what became of what ``courier`` did not deliver, beyond what had been dropped before."""
+        held, label = courier.spool.holdings(), courier.destination.label
+        if held.waiting_points and self._journal:
+            yield f"{label}: {held.waiting_points} points are kept in {self._journal.directory} for the next start"
+        for cause, points in held.dropped.items():
+            if points := points - past.get(cause, 0):
+                how = (
+                    f"were in memory {'alone ' * bool(self._journal)}and are lost"
+                    if cause == "shutdown"
+                    else "are dropped"
+                )
+                yield f"{label}: {points} points {how}, cause {cause}"
 
     def forget(self) -> None:
         """In a forked child: threads, sockets, locks, files and what waits are the parent's."""
@@ -171,8 +195,15 @@ class Couriers:
         """Let those that are destinations no more deliver what waits; drop the rest; yield how each ended."""
         while self._leaving:
             courier = self._leaving[0]
+            before = sum(courier.spool.holdings().dropped.values())
             courier.stop(deadline.left())
             courier.spool.abandon("shutdown")
+            if points := sum(courier.spool.holdings().dropped.values()) - before:
+                log.warning(
+                    "%s is no destination any more: %d points were not delivered in time and are dropped",
+                    courier.destination.label,
+                    points,
+                )
             if self._journal:
                 self._journal.drop(_spool(courier))
             self._leaving.pop(0)

@@ -1,0 +1,122 @@
+"""What stop() and the end of a program say of what was not delivered, and how long they wait for a disk."""
+
+import re
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from metricslib import Flusher, Registry
+from metricslib.delivery import Deadline
+from metricslib.delivery.desk import Desk
+from metricslib.naming import Naming
+from tests.peers import FOREVER, PATIENCE, GraphitePeer, eventually, free_port
+from tests.test_flusher import run
+
+
+@pytest.fixture
+def peer() -> Iterator[GraphitePeer]:
+    peer = GraphitePeer()
+    yield peer
+    peer.close()
+
+
+def last_words(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message for record in caplog.records if "it is tried again" not in record.message]
+
+
+def test_a_stop_in_an_outage_says_how_many_points_are_lost(peer, caplog):
+    """In one line for all destinations; those that have everything are not in it."""
+    registry, away = Registry(), f"graphite://127.0.0.1:{free_port()}"
+    other = f"graphite://127.0.0.1:{free_port()}"
+    flusher = Flusher(registry, [away, peer.url, other], interval=FOREVER, own="")
+    flusher.start()
+    registry.counter("a").inc()
+    registry.gauge("g").set(1)
+    assert not flusher.stop(0.5)
+    lost = "3 points were in memory and are lost, cause shutdown"
+    assert last_words(caplog) == [f"not everything was delivered in time: {away}: {lost}; {other}: {lost}"]
+
+
+def test_a_stop_in_an_outage_says_how_many_points_are_kept(caplog, tmp_path):
+    """And where. What was dropped earlier is not said again."""
+    registry, away = Registry(), f"graphite://127.0.0.1:{free_port()}"
+    flusher = Flusher(registry, away, interval=FOREVER, own="", spool=tmp_path)
+    flusher.start()
+    registry.counter("a").inc()
+    flusher._couriers._couriers[0].spool.refuse(5, "unsupported")
+    assert flusher.stop(0.5)
+    kept = f"not everything was delivered in time: {away}: 2 points are kept in {tmp_path} for the next start"
+    assert last_words(caplog) == [kept]
+
+
+def test_a_stop_says_what_the_disk_did_not_take(caplog, tmp_path, monkeypatch):
+    """It is lost, although there is a spool directory."""
+    registry, away = Registry(), f"graphite://127.0.0.1:{free_port()}"
+    spool = tmp_path / "file"
+    spool.write_text("")
+    flusher = Flusher(registry, away, interval=FOREVER, own="", spool=spool)
+    flusher.start()
+    registry.counter("a").inc()
+    assert not flusher.stop(0.5)
+    lost = f"not everything was delivered in time: {away}: 2 points were in memory alone and are lost, cause shutdown"
+    assert last_words(caplog)[-1] == lost
+
+
+def test_a_stop_that_delivers_everything_says_nothing(peer, caplog):
+    """Also where something had been dropped earlier."""
+    registry = Registry()
+    flusher = Flusher(registry, peer.url, interval=FOREVER, own="")
+    flusher.start()
+    flusher._couriers._couriers[0].spool.refuse(5, "unsupported")
+    registry.counter("a").inc()
+    assert flusher.stop(PATIENCE)
+    assert caplog.records == []
+
+
+def test_a_program_that_ends_in_an_outage_says_what_is_lost():
+    """On stderr, where nobody has set up logging."""
+    away = f"graphite://127.0.0.1:{free_port()}"
+    done = run("import sys, metricslib as m; m.start(sys.argv[1], own=''); m.counter('a').inc()", away)
+    last = done.stderr.splitlines()[-1]
+    assert last == (
+        f"not everything was delivered in time: {away}: 2 points were in memory and are lost, cause shutdown"
+    )
+
+
+def test_a_destination_that_leaves_in_an_outage_says_what_is_dropped(caplog, peer):
+    """As a reload of the forwarder may have it."""
+    registry, away = Registry(), f"graphite://127.0.0.1:{free_port()}"
+    flusher = Flusher(registry, away, interval=FOREVER, own="")
+    flusher.start()
+    registry.counter("a").inc()
+    flusher.flush(0.01)
+    eventually(lambda: flusher.status().destinations[0].waiting_points == 2)
+    flusher.change(peer.url, interval=FOREVER, naming=Naming(), timeout=0.1)
+    dropped = "2 points were not delivered in time and are dropped"
+    assert last_words(caplog) == [f"{away} is no destination any more: {dropped}"]
+    assert flusher.stop(PATIENCE)
+
+
+@pytest.mark.parametrize("hangs", ["work", "close"])
+def test_a_stop_does_not_wait_for_a_disk_that_does_not_answer(hangs, tmp_path, monkeypatch, caplog):
+    """For two seconds at most, as is promised, however many things there are to write."""
+    registry, answers = Registry(), threading.Event()
+    flusher = Flusher(registry, [f"graphite://127.0.0.1:{free_port()}"] * 3, interval=FOREVER, own="", spool=tmp_path)
+    flusher.start()
+    registry.counter("a").inc()
+    assert not flusher.flush(0.1)
+    eventually(lambda: flusher.status().destinations[0].waiting_points == 2)
+    real = getattr(Desk, hangs)
+
+    def hanging(*arguments, **options):
+        assert answers.wait(PATIENCE)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(Desk, hangs, hanging)
+    registry.counter("a").inc()
+    deadline = Deadline(10.0)
+    flusher.stop(0.1)
+    assert deadline.left() > 6
+    assert re.search("not everything was delivered in time|could not be closed in time", caplog.text)
+    answers.set()
