@@ -320,7 +320,7 @@ int add_block_methods(PyTypeObject *span_type) {
    The decorated function is a Python function. Its body, `return call(function, args, kwargs)`, does everything by a
    call of cell_call. From Python 3.12 on an interpreter calls a Python function by its vectorcall field, if that was
    set; timed_vectorcall does the same as the body without a frame for it. It is built only where METRICSLIB_VECTORCALL is
-   defined: it is to be in use only once it has been tested with that version of Python. */
+   defined, as it is in CI: it is to be in use only with versions of Python that it has been tested with. */
 
 #if PY_VERSION_HEX < 0x030C0000
 static PyObject *PyErr_GetRaisedException(void) {
@@ -369,6 +369,8 @@ PyObject *cell_call(Cell *timer, PyObject *const *args, Py_ssize_t nargs) {
 
 #ifdef METRICSLIB_VECTORCALL
 
+static vectorcallfunc usual_vectorcall; /* that of every Python function, which has no public name */
+
 static PyObject *timed_vectorcall(PyObject *object, PyObject *const *args, size_t nargsf, PyObject *kwnames) {
     PyFunctionObject *wrapper = (PyFunctionObject *)object;
     PyObject *call, *function, *result = NULL;
@@ -377,13 +379,13 @@ static PyObject *timed_vectorcall(PyObject *object, PyObject *const *args, size_
     /* The cells of `call` and `function`, in the order of the alphabet. Anybody may change a closure or a code object:
        then the body counts. */
     if (!wrapper->func_closure || PyTuple_GET_SIZE(wrapper->func_closure) != 2)
-        return _PyFunction_Vectorcall(object, args, nargsf, kwnames);
+        return usual_vectorcall(object, args, nargsf, kwnames);
     call = PyCell_GET(PyTuple_GET_ITEM(wrapper->func_closure, 0));
     function = PyCell_GET(PyTuple_GET_ITEM(wrapper->func_closure, 1));
     if (!call || !function || !PyCFunction_CheckExact(call) ||
         PyCFunction_GET_FUNCTION(call) != (PyCFunction)(void (*)(void))cell_call ||
         wrapper->func_code != ((Cell *)PyCFunction_GET_SELF(call))->state->timed_code)
-        return _PyFunction_Vectorcall(object, args, nargsf, kwnames);
+        return usual_vectorcall(object, args, nargsf, kwnames);
     timer = (Cell *)Py_NewRef(PyCFunction_GET_SELF(call));
     Py_INCREF(function);
     if (read_clock(timer, &start) == 0)
@@ -398,6 +400,8 @@ PyObject *call_directly(PyObject *module, PyObject *wrapper) {
     module_state *state = PyModule_GetState(module);
     if (!PyFunction_Check(wrapper))
         return PyErr_Format(PyExc_TypeError, "call_directly() takes a function");
+    if (!usual_vectorcall)
+        usual_vectorcall = ((PyFunctionObject *)wrapper)->vectorcall;
     if (!state->timed_code)
         state->timed_code = Py_NewRef(PyFunction_GET_CODE(wrapper));
     PyFunction_SetVectorcall((PyFunctionObject *)wrapper, timed_vectorcall);
