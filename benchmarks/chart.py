@@ -56,7 +56,7 @@ PANELS = (
             "Counter.inc()": _call("Counter.inc()", "Counter.inc()"),
             "Gauge.set(x)": _call("Gauge.set(x)", "Gauge.set(x)"),
             "Timer.observe(x)": _call("Timer.observe(x)", "Histogram.observe(x)"),
-            "@timed, a call more": _call("@timed minus the bare call", "@Histogram.time() minus the bare call"),
+            "@timed": _call("@timed, the bare call included", "@Histogram.time(), the bare call included"),
             "OpenTelemetry add(1)": (Bar("", "other", "C: OpenTelemetry Counter.add(1)"),),
             "datadog increment()": (Bar("", "other", "C: datadog increment(), aggregated"),),
         },

@@ -17,6 +17,10 @@
 #include <Python.h>
 #include <structmember.h>
 
+#if PY_VERSION_HEX < 0x030C0000
+#undef METRICSLIB_VECTORCALL /* before, no interpreter honours it; see span.c */
+#endif
+
 #ifdef Py_GIL_DISABLED
 #define CELL_ATOMIC
 #endif
