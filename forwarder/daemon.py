@@ -116,22 +116,24 @@ class Daemon:
     # -- start
 
     def start(self) -> None:
-        """Bind every address, then begin. Raises :class:`CannotListen`, and then nothing is left bound."""
+        """Bind every address, then begin.
+
+        Raises :class:`CannotListen`, or RuntimeError where no thread can be begun, and leaves nothing bound or running.
+        """
         try:
             self._entrance.open()
             self._open_console()
             self._serve(self.wire(self._entrance.doors))
-        except BaseException:
+            self.flusher.start()
+            if self._repeater:
+                self._repeater.start()
+            if self._keys:
+                self._keys.start()
             for listener in (*self._entrance.listeners, *self._consoles()):
-                listener.stop(0)
+                listener.start()
+        except BaseException:
+            self._end(0)
             raise
-        self.flusher.start()
-        if self._repeater:
-            self._repeater.start()
-        if self._keys:
-            self._keys.start()
-        for listener in (*self._entrance.listeners, *self._consoles()):
-            listener.start()
         if not self.config.to:
             log.info("no destination: what is measured is shown on the page, and sent nowhere")
 
@@ -235,7 +237,15 @@ class Daemon:
 
         ``timeout`` is in seconds, by default as configured. What could not be delivered in time is logged and counted.
         """
-        timeout = self.config.stop_timeout if timeout is None else timeout
+        stopped, repeated, delivered = self._end(self.config.stop_timeout if timeout is None else timeout)
+        if not stopped:
+            log.warning("not everything that had come could be read in time")
+        if not repeated:
+            log.warning("not everything could be repeated in time")
+        return stopped and repeated and delivered
+
+    def _end(self, timeout: float) -> tuple[bool, bool, bool]:
+        """End whatever has begun; return whether all was read, repeated and delivered."""
         deadline = time.monotonic() + timeout
         reading_ends = time.monotonic() + timeout / 3
         stopped = [listener.hush(max(0.0, reading_ends - time.monotonic())) for listener in self._entrance.listeners]
@@ -247,11 +257,7 @@ class Daemon:
             listener.stop(0)
         if self._page:
             self._page.close()
-        if not all(stopped):
-            log.warning("not everything that had come could be read in time")
-        if not repeated:
-            log.warning("not everything could be repeated in time")
-        return all(stopped) and repeated and delivered
+        return all(stopped), repeated, delivered
 
     # -- as a process
 

@@ -40,8 +40,9 @@ class KeyFlush:
 
     def start(self) -> None:
         """Begin the first interval."""
-        self._thread = threading.Thread(target=self._run, name="forwarder key flush", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, name="forwarder key flush", daemon=True)
+        thread.start()
+        self._thread = thread
 
     def stop(self) -> None:
         """Tell nothing more. A file on a disk that hangs is not waited for."""

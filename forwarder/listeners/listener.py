@@ -85,8 +85,14 @@ class Listener:
     def start(self) -> None:
         """Begin to read."""
         self._waker, self._woken = socket.socketpair()
-        self._thread = threading.Thread(target=self._main, name=f"forwarder {self._address}", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._main, name=f"forwarder {self._address}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            self._waker.close()
+            self._woken.close()
+            raise
+        self._thread = thread
 
     def hush(self, deadline: float) -> bool:
         """Take nothing new and hand over what the kernel already holds; return whether that was done in time.

@@ -97,7 +97,10 @@ class Courier:
         if self._bell.empty():
             self._bell.put(None)
         if self._thread is not None and not self._stop:
-            self.start()  # nothing should have ended the thread; if something has, it begins again
+            try:
+                self.start()  # nothing should have ended the thread; if something has, it begins again
+            except RuntimeError as error:
+                self._survived("RuntimeError", str(error))
 
     def redirect(self, destination: Destination) -> None:
         """Deliver to ``destination`` from now on: the same place, with other options or names.
@@ -187,17 +190,21 @@ class Courier:
 
         Raises RuntimeError when no thread can be begun.
         """
-        if self._thread is None or not self._thread.is_alive():
+        if not self._alive:
             self._stop = None
             bell = self._bell = queue.SimpleQueue()  # the one before is for a thread that hung, to wake and end it
             name = f"metricslib-{self.destination.label}"
             thread = threading.Thread(target=self._run, args=(bell,), name=name, daemon=True)
-            self._thread = thread
+            self._thread, before = thread, self._thread
             try:
                 thread.start()
             except RuntimeError:
-                self._thread = None
+                self._thread = before
                 raise
+
+    @property
+    def _alive(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
 
     def _run(self, bell: "queue.SimpleQueue[None]") -> None:
         me = threading.current_thread()
@@ -222,10 +229,10 @@ class Courier:
         ``here``: where there is no thread, deliver in this one.
         """
         deadline = Deadline(seconds)
-        if here and self._thread is None:
+        if here and not self._alive:
             self._deliver_here(deadline)
         while self.spool.holdings().waiting_batches:
-            if not deadline.left() or self._thread is None or not self._thread.is_alive():
+            if not deadline.left() or not self._alive:
                 return False
             if attempt := self._attempt:
                 attempt.urgent = True
@@ -248,7 +255,7 @@ class Courier:
         stop = Deadline(seconds)
         dropped = sum(self.spool.holdings().dropped.values())
         self.hurry()
-        if self._thread is None and self.spool.holdings().waiting_batches:
+        if not self._alive and self.spool.holdings().waiting_batches:
             try:
                 self.start()
             except RuntimeError:  # the interpreter is ending, and begins no more threads

@@ -85,7 +85,11 @@ class Server:
         self._http.set_app(app)
         self.host, self.port = self._http.server_name, self._http.server_port
         self._thread = threading.Thread(target=self._serve, name="metricslib-page", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:  # no more threads
+            self._http.server_close()
+            raise
         _servers.add(self)
 
     @property

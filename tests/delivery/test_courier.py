@@ -437,6 +437,32 @@ def test_a_thread_that_was_ended_begins_again(couriers):
     assert destination.delivered == [b"1\n", b"2\n"]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_cannot_begin_again_is_tried_with_each_batch(couriers, monkeypatch: pytest.MonkeyPatch):
+    """A batch that is offered meanwhile waits: whoever offers it is not disturbed."""
+
+    def kill(payload, deadline):
+        raise SystemExit  # ends a thread without a word
+
+    def no_thread(_thread):
+        raise RuntimeError("can't start new thread")
+
+    destination = Fake(kill)
+    courier = couriers(destination)
+    courier.start()
+    thread = courier._thread
+    courier.offer(batch(b"1\n"))
+    thread.join(20)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_thread)
+        courier.offer(batch(b"2\n"))
+        courier.offer(batch(b"3\n"))
+    assert courier.status().errors_by_type == {"RuntimeError": 2}
+    courier.offer(batch(b"4\n"))
+    assert courier.wait_idle(20)
+    assert destination.delivered == [b"1\n", b"2\n", b"3\n", b"4\n"]
+
+
 def test_stop_delivers_what_waits(couriers):
     """Also when no thread was ever begun."""
     for begun in (True, False):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import os
 import re
 import socket
 import threading
@@ -214,6 +215,29 @@ def test_stop_delivers_what_has_come(start, peer):
     assert peer.at("stats.counters.u.count") == [1000]
     assert peer.at("stats.counters.t.count") == [10_005]
     assert peer.at("p") == [7]
+
+
+@pytest.mark.parametrize("number", range(9))
+def test_a_start_without_threads_leaves_nothing_bound_or_running(number, peer, tmp_path, monkeypatch):
+    """At whichever of its threads that happens: page, destination, flusher, repeater, report, listeners, console."""
+    listen = ["udp://127.0.0.1:0", "tcp://127.0.0.1:0", f"unix://{tmp_path}/s"]
+    flags = {"listen": listen, "to": [peer.url], "repeat": ["udp://127.0.0.1:9"], "interval": "1000"}
+    toml = of_file("[key_flush]\ninterval = 1000", "test")
+    daemon = Daemon(settle(of_flags({**flags, "http": "127.0.0.1:0", "console": "127.0.0.1:0"}), toml))
+    numbers, begin = iter(range(100)), threading.Thread.start
+    before = threading.enumerate(), len(os.listdir("/proc/self/fd"))
+
+    def start(thread):
+        if next(numbers) == number:
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            daemon.start()
+    eventually(lambda: (threading.enumerate(), len(os.listdir("/proc/self/fd"))) == before, 20)
+    assert not list(tmp_path.iterdir())
 
 
 def test_stop_ends_in_time_and_says_what_was_lost(start, caplog):
