@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from metricslib.clock import Clock
 
+from .foreign import redacted
+
 __all__ = ["BadLine", "BadLines", "Counts"]
 
 log = logging.getLogger("forwarder")
@@ -57,7 +59,7 @@ class BadLine(NamedTuple):
     time: float
     """Wall-clock seconds at which it was read."""
     text: str
-    """Its beginning, in ASCII: everything else is escaped."""
+    """Its beginning, in ASCII: everything else is escaped. Of what looks like HTTP only the first word is there."""
     reason: str
 
 
@@ -73,7 +75,7 @@ class BadLines:
 
     def add(self, line: str, reason: str, times: int) -> None:
         """Note ``line``, which came ``times`` times, for the next report."""
-        text = line.rstrip("\r")[:SHOWN]
+        text = redacted(line.rstrip("\r")[:SHOWN])
         first_reason, before = self._found.get(text, (reason, 0))
         self._found[text] = first_reason, before + times
 

@@ -248,6 +248,8 @@ class Daemon:
         """End whatever has begun; return whether all was read, repeated and delivered."""
         deadline = time.monotonic() + timeout
         reading_ends = time.monotonic() + timeout / 3
+        for listener in self._entrance.listeners:
+            listener.start_hush(timeout / 3)
         stopped = [listener.hush(max(0.0, reading_ends - time.monotonic())) for listener in self._entrance.listeners]
         if self._keys:
             self._keys.stop()

@@ -10,6 +10,7 @@ from metricslib.flusher import Flusher
 from .addresses import Address, parse
 from .busiest import Busiest
 from .config import Config
+from .descriptors import connections_each
 from .inherited import Inherited, InvalidSocket
 from .intake import Intake
 from .listeners import (
@@ -24,6 +25,7 @@ from .listeners import (
     UnixDatagramListener,
     UnixStreamListener,
 )
+from .listeners.streams import CONNECTIONS
 from .own import Door
 from .relay import Relay
 from .repeater import Repeater
@@ -67,6 +69,7 @@ class Entrance:
         self._busiest = busiest
         self._inherited = inherited or Inherited()
         self._clock = clock
+        self._connections = CONNECTIONS
         self.listeners: list[Listener] = []
         self.doors: list[Door] = []
         self.senders: Senders | None = None
@@ -74,9 +77,20 @@ class Entrance:
 
     def open(self) -> None:
         """Bind every address. Raises :class:`CannotListen`, or :class:`~.inherited.InvalidSocket` for one left over."""
+        self._connections = self._bound_connections()
         for url in self._config.listen:
             self.doors += self._doors_at(url)
         self._leave_no_socket()
+
+    def _bound_connections(self) -> int:
+        """Return how many connections each listener may have, such that delivery and page have descriptors left."""
+        config = self._config
+        streams = sum(parse(url).scheme not in ("udp", "unixgram") for url in config.listen)
+        hosts = sum(url.count(",") + 1 for url in (*config.to, *config.repeat))
+        bound = connections_each(streams, len(config.listen) + config.udp_threads + hosts, CONNECTIONS)
+        if bound < CONNECTIONS:
+            log.warning("the limit of open files (ulimit -n) allows %d connections for each listener", bound)
+        return bound
 
     def _doors_at(self, url: str) -> list[Door]:
         """Open an address: of UDP, as many sockets as there are to be threads. One that was handed in is one."""
@@ -125,7 +139,7 @@ class Entrance:
             raise InvalidSocket(left[0], f"was handed in, and no listener has that address; listeners: {known}")
 
     def _listener(self, address: Address, feed: Sink) -> Listener:
-        mode, group = self._config.socket_mode, self._config.socket_group
+        mode, group, connections = self._config.socket_mode, self._config.socket_group, self._connections
         match address.scheme:
             case "udp":
                 return UdpListener(
@@ -137,10 +151,14 @@ class Entrance:
                     clock=self._clock,
                 )
             case "unix":
-                return UnixStreamListener(address.path, feed, mode=mode, group=group, clock=self._clock)
+                return UnixStreamListener(
+                    address.path, feed, mode=mode, group=group, connections=connections, clock=self._clock
+                )
             case "unixgram":
                 return UnixDatagramListener(address.path, feed, mode=mode, group=group, clock=self._clock)
-        return TcpListener(address.host, address.port, feed, scheme=address.scheme, clock=self._clock)
+        return TcpListener(
+            address.host, address.port, feed, scheme=address.scheme, connections=connections, clock=self._clock
+        )
 
     def _numbered(self, address: Address, intake: Intake, sink: Sink) -> Listener:
         if self.senders is None:
@@ -156,6 +174,7 @@ class Entrance:
                 sync=sync,
                 mode=self._config.socket_mode,
                 group=self._config.socket_group,
+                connections=self._connections,
                 clock=clock,
             )
         return NumberedTcpListener(
@@ -165,6 +184,7 @@ class Entrance:
             self.senders,
             interval=lambda: self._flusher.interval,
             sync=sync,
+            connections=self._connections,
             clock=clock,
         )
 

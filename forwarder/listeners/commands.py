@@ -43,7 +43,7 @@ class _Talk(Connection):
     __slots__ = ("answer", "commands", "due", "ended", "line_due", "unsent")
 
     def __init__(self, opened: socket.socket, now: float) -> None:
-        super().__init__(opened, Lines(LONGEST))
+        super().__init__(opened, Lines(LONGEST), checked=True)
         self.commands: deque[str] = deque()
         self.answer: Iterator[str] | None = None
         self.unsent = b""
@@ -111,6 +111,10 @@ class CommandListener(TcpListener):
         for talk in self._talks():
             if talk.line_due is not None and now >= talk.line_due:
                 talk.line_due = None
+                if talk.is_foreign(b"", ended=True):
+                    self._refuse(talk)
+                    self._end(talk, selector)
+                    continue
                 self._hear(talk, talk.lines.close())
                 self._attend(talk, selector, read=False)
             elif now >= talk.due:
@@ -120,11 +124,14 @@ class CommandListener(TcpListener):
     # -- reading and writing
 
     def _serve(self, sock: socket.socket, selector: selectors.BaseSelector, timeout: float | None) -> bool:
+        waiting = False
         for key, events in selector.select(timeout):
             if key.fileobj is sock:
-                self._accept(sock, selector)
+                waiting = True
             elif key.data is not None:
                 self._attend(key.data, selector, read=bool(events & selectors.EVENT_READ))
+        if waiting:
+            self._accept(sock, selector)
         return bool(self._connections)
 
     def _attend(self, talk: _Talk, selector: selectors.BaseSelector, *, read: bool) -> None:
@@ -144,6 +151,10 @@ class CommandListener(TcpListener):
     def _read_once(self, talk: _Talk) -> None:
         chunk = talk.socket.recv(_CHUNK)
         talk.ended = not chunk
+        if talk.is_foreign(chunk, ended=talk.ended):
+            self._refuse(talk)
+            talk.ended = True
+            return
         block, too_long = talk.lines.feed(chunk)
         if talk.ended:
             block = talk.lines.close()
@@ -160,6 +171,8 @@ class CommandListener(TcpListener):
 
     def _go_on(self, talk: _Talk, selector: selectors.BaseSelector) -> None:
         """Say what there is to say, as far as the peer takes it at once; then wait for the peer."""
+        talk.heard = self._clock.monotonic()
+        self._connections.move_to_end(talk.socket.fileno())
         while talk.busy and not talk.unsent:
             if talk.answer is None:
                 answer = self._answer(talk.commands.popleft())
@@ -173,7 +186,7 @@ class CommandListener(TcpListener):
         if talk.ended and not talk.busy:
             self._end(talk, selector)
             return
-        talk.due = self._clock.monotonic() + (STALL if talk.busy else IDLE)
+        talk.due = talk.heard + (STALL if talk.busy else IDLE)
         selector.modify(talk.socket, selectors.EVENT_WRITE if talk.busy else selectors.EVENT_READ, talk)
 
     def _some(self, talk: _Talk) -> bytes:
@@ -189,6 +202,9 @@ class CommandListener(TcpListener):
         else:
             talk.answer = None
         return b"".join(pieces)
+
+    def _cut(self, connection: Connection, selector: selectors.BaseSelector) -> None:
+        self._end(cast(_Talk, connection), selector)
 
     def _end(self, talk: _Talk, selector: selectors.BaseSelector) -> None:
         self._forget(talk, selector)

@@ -49,6 +49,8 @@ class DatagramListener(Listener):
         poll = select.poll()
         poll.register(sock, select.POLLIN)
         poll.register(self._woken, select.POLLIN)
+        woken = select.poll()
+        woken.register(self._woken, select.POLLIN)
         while self._deadline is None:
             if self._receive is None:
                 poll.poll()
@@ -58,7 +60,7 @@ class DatagramListener(Listener):
             else:
                 received = self._received(sock, self._woken.fileno())
             if received is None:
-                select.select([self._woken], [], [], _PAUSE)
+                woken.poll(_PAUSE * 1000)
         if not self._shared:
             self._hang_up(sock)
         if self._receive is None:

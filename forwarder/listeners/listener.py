@@ -94,6 +94,12 @@ class Listener:
             raise
         self._thread = thread
 
+    def start_hush(self, deadline: float) -> None:
+        """Begin what :meth:`hush` waits for, so that several listeners do it at the same time."""
+        if self.alive:
+            self._deadline = self._clock.monotonic() + deadline
+            self._waker.send(b"\0")
+
     def hush(self, deadline: float) -> bool:
         """Take nothing new and hand over what the kernel already holds; return whether that was done in time.
 

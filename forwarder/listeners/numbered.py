@@ -76,9 +76,12 @@ class NumberedListener(StreamListener):
     def hush(self, deadline: float) -> bool:
         if not self.alive:
             return self.stop(deadline)
+        self.start_hush(deadline)
+        return self._hushed.wait(deadline)
+
+    def start_hush(self, deadline: float) -> None:
         self._hushing = True
         self._rouse()
-        return self._hushed.wait(deadline)
 
     # -- from the flusher's thread
 

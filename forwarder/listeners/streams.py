@@ -3,20 +3,31 @@
 Closing is an answer. A sender that half-closes and then reads the end of the stream knows that everything was read, so
 what was read is handed over before a connection is closed, and only a connection that its peer has ended is closed in
 that way. Every other one, refused or cut off at shutdown, is aborted, which the peer sees as an error.
+
+Connections are kept in the order in which they were last heard. When as many are open as may be, a new one takes the
+place of the one that was silent for longest, if that was for a second at least: senders that are at work stay, and what
+they just sent is read.
 """
 
 import selectors
 import socket
+from collections import OrderedDict
 
 from metricslib.clock import SYSTEM_CLOCK, Clock
 
-from .lines import Lines
+from ..foreign import is_foreign
+from .lines import LONGEST, Lines
 from .listener import Listener, Sink
 
 __all__ = ["CHUNK", "CONNECTIONS", "Connection", "StreamListener"]
 
 CONNECTIONS = 1024
-"""How many connections may be open; what comes then is aborted and counted, cause ``connections_refused``."""
+"""How many connections may be open. Beyond, one that is silent is aborted for a new one, cause ``connections_evicted``;
+where none is, the new one is aborted, cause ``connections_refused``."""
+ACCEPTS = 64
+"""How many connections are accepted before the open ones are read again."""
+_BACKLOG = 1024  # connections that the kernel accepts for us
+_SILENT = 1.0  # seconds after which a connection may have to go for a new one
 CHUNK = 1 << 16
 """How many bytes are read at once from a connection."""
 _BATCH = 1 << 20  # bytes that are handed over at once, and kept in memory
@@ -29,23 +40,43 @@ _SILENCE = 0.05  # unless none of them sends for so many
 class Connection:
     """An open connection, and what was read of it but is no whole line yet."""
 
-    __slots__ = ("lines", "socket")
+    __slots__ = ("head", "heard", "lines", "socket")
 
-    def __init__(self, opened: socket.socket, lines: Lines) -> None:
+    def __init__(self, opened: socket.socket, lines: Lines, *, checked: bool = False) -> None:
         self.socket = opened
         self.lines = lines
+        self.heard = 0.0
+        """When something was read, or it was accepted; on the monotonic clock."""
+        self.head: bytes | None = b"" if checked else None
+        """What has come of the first line while that is still to be checked; None when it was, or need not be."""
+
+    def is_foreign(self, chunk: bytes, *, ended: bool = False) -> bool:
+        """Return whether the first line, in which ``chunk`` comes next, is of another protocol, as far as can be told.
+
+        ``ended`` says that nothing more comes. Once it is True, it remains so.
+        """
+        if self.head is None:
+            return False
+        line, feed, _ = (self.head + chunk).partition(b"\n")
+        whole = bool(feed) or ended or len(line) > LONGEST
+        if is_foreign(line[: LONGEST + 1], whole=whole):
+            self.head = line[: LONGEST + 1] + feed
+            return True
+        self.head = None if whole else line
+        return False
 
 
 class StreamListener(Listener):
     """Accepts connections and reads lines. The last line of a stream needs no line feed.
 
-    Lines over the bound are dropped, cause ``line_too_long``, and so is one that a reset cuts, cause ``cut_off``.
+    Lines over the bound are dropped, cause ``line_too_long``, and so is one that a reset cuts, cause ``cut_off``. A
+    connection that speaks another protocol is aborted before a line of it counts, cause ``foreign_protocol``.
     """
 
     def __init__(self, sink: Sink, *, connections: int = CONNECTIONS, clock: Clock = SYSTEM_CLOCK) -> None:
         super().__init__(sink, clock)
         self._limit = connections
-        self._connections: dict[int, Connection] = {}
+        self._connections: OrderedDict[int, Connection] = OrderedDict()  # the one that is silent for longest first
         self._blocks: list[bytes] = []
         self._size = 0
         self._ended: list[Connection] = []
@@ -61,9 +92,16 @@ class StreamListener(Listener):
         """Return the connection whose socket was just accepted."""
         return Connection(accepted, Lines())
 
+    def _prepare(self, accepted: socket.socket) -> None:
+        """Set what the socket of a connection needs."""
+
     def _abort(self, connection: socket.socket) -> None:
         """Close so that the peer sees an error."""
+        self._abort_on_close(connection)
         connection.close()
+
+    def _abort_on_close(self, connection: socket.socket) -> None:
+        """Make closing this connection an error for the peer, where that can be done."""
 
     def _wake(self) -> None:
         """The thread was woken, because it is to stop or for a reason of its listener's own."""
@@ -97,33 +135,39 @@ class StreamListener(Listener):
 
     def _serve(self, sock: socket.socket, selector: selectors.BaseSelector, timeout: float | None) -> bool:
         """Wait, accept, read once from each connection that has something; return whether any had."""
-        served = False
+        served = waiting = False
         for key, _ in selector.select(timeout):
             if key.fileobj is sock:
-                self._accept(sock, selector)
+                waiting = True
             elif key.data is not None:
                 served = True
                 self._receive(key.data)
             else:
                 self._wake()
         self._hand_over(selector)
+        if waiting:  # last: one of those that were read may have to go for a new one
+            self._accept(sock, selector)
         return served
 
-    def _accept(self, sock: socket.socket, selector: selectors.BaseSelector) -> None:
+    def _accept(self, sock: socket.socket, selector: selectors.BaseSelector) -> bool:
+        """Accept some of those who wait; return whether there may be more."""
+        now = self._clock.monotonic()
         try:
-            while True:
+            for _ in range(ACCEPTS):
                 accepted, _ = sock.accept()
-                if len(self._connections) >= self._limit:
+                if len(self._connections) >= self._limit and not self._evict(now, selector):
                     self._account.add("connections_refused")
                     self._aborted(accepted)
                     continue
                 self._account.add("connections")
                 accepted.setblocking(False)
+                self._prepare(accepted)
                 connection = self._opened(accepted)
+                connection.heard = now
                 self._connections[accepted.fileno()] = connection
                 selector.register(accepted, selectors.EVENT_READ, connection)
         except BlockingIOError:
-            pass
+            return False
         except ConnectionError:  # gone before it was accepted
             self._account.add("connection_errors")
         except OSError:
@@ -131,6 +175,17 @@ class StreamListener(Listener):
             if self._deadline is None:
                 selector.unregister(sock)
                 self._accept_at = self._clock.monotonic() + _REST
+            return False
+        return True
+
+    def _evict(self, now: float, selector: selectors.BaseSelector) -> bool:
+        """Make room for a new connection; return whether a connection was silent for long enough to go for it."""
+        silent = next(iter(self._connections.values()))
+        if now - silent.heard < _SILENT:
+            return False
+        self._account.add("connections_evicted")
+        self._cut(silent, selector)
+        return True
 
     def _receive(self, connection: Connection) -> None:
         """Read once."""
@@ -144,16 +199,34 @@ class StreamListener(Listener):
             self._ended.append(connection)
             return
         if chunk:
+            connection.heard = self._clock.monotonic()
+            self._connections.move_to_end(connection.socket.fileno())
             self._take(connection, chunk)
+            return
+        if connection.is_foreign(b"", ended=True):
+            self._refuse(connection)
         else:
             self._keep(connection.lines.close())
-            self._ended.append(connection)
+        self._ended.append(connection)
 
     def _take(self, connection: Connection, chunk: bytes) -> None:
+        if connection.is_foreign(chunk):
+            self._refuse(connection)
+            self._ended.append(connection)
+            return
         block, too_long = connection.lines.feed(chunk)
         if too_long:
             self._sink.drop("line_too_long", too_long)
         self._keep(block)
+
+    def _refuse(self, connection: Connection) -> None:
+        """What a connection says is for somebody else: let it end with an error."""
+        self._account.add("foreign_protocol")
+        connection.lines.close()
+        try:
+            self._abort_on_close(connection.socket)
+        except OSError:
+            self._account.add("connection_errors")
 
     def _keep(self, block: bytes) -> None:
         if block:
@@ -191,7 +264,9 @@ class StreamListener(Listener):
     # -- the end
 
     def _finish(self, sock: socket.socket, selector: selectors.BaseSelector) -> None:
-        self._accept(sock, selector)
+        for _ in range(_BACKLOG // ACCEPTS + 1):  # a storm of connects would have no end
+            if self._late or not self._accept(sock, selector):
+                break
         if self._accept_at is None:
             selector.unregister(sock)
         selector.unregister(self._woken)
@@ -208,7 +283,7 @@ class StreamListener(Listener):
         """End a connection whose peer has not ended it, so that its last line may be only the half of one."""
         try:
             self._hang_up(connection.socket)
-            while not self._late and (chunk := connection.socket.recv(CHUNK)):
+            while not self._late and connection not in self._ended and (chunk := connection.socket.recv(CHUNK)):
                 self._take(connection, chunk)
         except BlockingIOError:
             pass
@@ -218,6 +293,7 @@ class StreamListener(Listener):
         self._feed_blocks()
         self._forget(connection, selector)
         self._aborted(connection.socket)
+        self._ended = [ended for ended in self._ended if ended is not connection]
 
     def _aborted(self, connection: socket.socket) -> None:
         try:

@@ -6,10 +6,14 @@ from typing import Any
 
 from metricslib.clock import SYSTEM_CLOCK, Clock
 
+from .lines import Lines
 from .listener import Sink
-from .streams import CONNECTIONS, StreamListener
+from .streams import CONNECTIONS, Connection, StreamListener
 
 __all__ = ["TcpListener", "new_socket", "resolve", "url"]
+
+_KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
+"""A peer that is gone without a word is found out after two minutes: 60 seconds of silence, four questions."""
 
 
 def resolve(host: str, port: int, kind: socket.SocketKind) -> tuple[socket.AddressFamily, Any]:
@@ -30,6 +34,12 @@ def url(scheme: str, sock: socket.socket) -> str:
     """Return the address to which ``sock`` is bound."""
     host, port, *_ = sock.getsockname()
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _KEEPALIVE:
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 class TcpListener(StreamListener):
@@ -55,6 +65,7 @@ class TcpListener(StreamListener):
         sock = new_socket(family, socket.SOCK_STREAM)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            _keep_alive(sock)  # what it accepts has the same options
             sock.bind(address)
             sock.listen(1024)
         except BaseException:
@@ -65,9 +76,14 @@ class TcpListener(StreamListener):
     def _url(self, sock: socket.socket) -> str:
         return url(self._scheme, sock)
 
-    def _abort(self, connection: socket.socket) -> None:
+    def _prepare(self, accepted: socket.socket) -> None:
+        if self._shared:
+            _keep_alive(accepted)
+
+    def _opened(self, accepted: socket.socket) -> Connection:
+        # A browser can be led to any address that the machine it runs on can reach.
+        return Connection(accepted, Lines(), checked=True)
+
+    def _abort_on_close(self, connection: socket.socket) -> None:
         # With a linger time of 0, close() resets the connection.
-        try:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        finally:
-            connection.close()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -143,6 +143,17 @@ class _HTTP(ThreadingMixIn, WSGIServer):
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
         self.setup_environ()
 
+    def get_request(self) -> tuple[Any, Any]:
+        try:
+            return super().get_request()
+        except ConnectionError:  # gone before it was accepted
+            raise
+        except OSError:  # no descriptor is left: the connection stays in the queue, and would be found there at once
+            self._rest(_POLL)
+            raise
+
+    _rest = staticmethod(time.sleep)
+
     def process_request(self, request: Any, client_address: Any) -> None:
         if len(self._since) >= _MOST_REQUESTS:
             request.setblocking(False)

@@ -15,6 +15,7 @@ import requests
 
 from forwarder.config import Config, of_file, of_flags, settle
 from forwarder.daemon import CannotListen, Daemon
+from forwarder.listeners import Listener
 from metricslib.errors import InvalidDestination
 from metricslib.testing import ManualClock
 from tests.peers import FOREVER, GraphitePeer, eventually, free_port
@@ -74,6 +75,17 @@ def received(daemon):
 
 
 # -- through it
+
+
+def test_all_listeners_stop_at_once(start, monkeypatch):
+    """Each takes up to half a second for senders to come to their end: nine of them take no longer than one."""
+    order = []
+    begin, wait = Listener.start_hush, Listener.hush
+    monkeypatch.setattr(Listener, "start_hush", lambda *given: (order.append("begin"), begin(*given)))
+    monkeypatch.setattr(Listener, "hush", lambda *given: (order.append("wait"), wait(*given))[1])
+    daemon = start(["tcp://127.0.0.1:0"] * 3 + ["udp://127.0.0.1:0"])
+    assert daemon.stop()
+    assert order == ["begin"] * 4 + ["wait"] * 4
 
 
 def test_what_programs_send_at_the_end_of_an_interval_is_of_that_interval(peer):

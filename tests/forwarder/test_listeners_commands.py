@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from forwarder.listeners import commands as module
 from forwarder.listeners.commands import LONGEST, CommandListener
+from metricslib.testing import ManualClock
 from tests.peers import eventually
 
 LONG = 5_000_000
@@ -191,6 +192,43 @@ def test_a_reset_in_the_middle_of_an_answer_is_counted(listen):
         other.say("a\n").hear("[a]\n")
 
 
+CLIENT_HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
+
+
+@pytest.mark.parametrize(
+    "first",
+    [b"POST / HTTP/1.0\r\n", b"GET /?a HTTP/1.1\r\n", CLIENT_HELLO, b"POST /" + b"x" * 5000 + b" HTTP/1.0\r\n"],
+)
+@pytest.mark.parametrize("apart", [False, True])
+def test_another_protocol_is_hung_up_on(listen, first, apart):
+    """No command behind it is obeyed, whether it comes with the first line or later."""
+    listener = listen()
+    with closing(Client(listener)) as client:
+        try:
+            if apart:
+                client.say(first)
+            client.say(b"\na\n" if apart else first + b"\na\n")
+            assert client.rest() == ""
+        except ConnectionError:
+            pass
+    with closing(Client(listener)) as other:  # the thread is behind the first one then
+        other.say("a\n").hear("[a]\n")
+    assert listener.counts() == {"connections": 2, "foreign_protocol": 1}
+
+
+def test_a_silent_connection_goes_for_a_new_one(listen):
+    """Whoever holds all connections and says nothing locks nobody out."""
+    clock = ManualClock()
+    listener = listen(connections=1, clock=clock)
+    with closing(Client(listener)) as silent:
+        silent.say("a\n").hear("[a]\n")
+        clock.advance(1.0)
+        with closing(Client(listener)) as other:
+            other.say("a\n").hear("[a]\n")
+            assert silent.rest() == ""
+    assert listener.counts()["connections_evicted"] == 1
+
+
 def test_stop_closes_everything(listen):
     """Also connections in the middle of an answer, and the address is free."""
     listener = listen()
@@ -219,16 +257,17 @@ def shared():
     assert listener.stop(5)
 
 
-@given(st.lists(st.binary(max_size=300), max_size=5))
+@pytest.mark.parametrize("before", [b"", b"a\n"])
+@given(chunks=st.lists(st.binary(max_size=300), max_size=5))
 @settings(max_examples=50)
-def test_any_bytes_are_taken(shared, chunks):
+def test_any_bytes_are_taken(shared, before, chunks):
     """Whatever comes, in whatever pieces, the next one is answered."""
     with closing(Client(shared)) as client:
         try:
-            for chunk in chunks:
+            for chunk in (before, *chunks):
                 client.say(chunk)
             client.end().rest()
-        except ConnectionError:  # hung up on in the middle
+        except OSError:  # hung up on in the middle
             pass
     with closing(Client(shared)) as other:
         other.say("a\n").hear("[a]\n")

@@ -1,6 +1,7 @@
 """Connections over real sockets, on loopback."""
 
 import errno
+import selectors
 import socket
 import struct
 
@@ -9,8 +10,11 @@ import pytest
 from forwarder.intake import Intake
 from forwarder.listeners import TcpListener
 from forwarder.listeners.lines import LONGEST
+from forwarder.listeners.streams import ACCEPTS
 from forwarder.relay import Relay
+from metricslib.testing import ManualClock
 from tests.forwarder.heard import WAIT, Broken, Heard
+from tests.peers import eventually
 
 
 @pytest.fixture
@@ -111,6 +115,117 @@ def test_too_many_connections_are_refused(listen, heard):
         assert confirmed(third)
     assert heard.lines == [b"a:1|c", b"c:1|c"]
     assert listener.counts() == {"connections": 2, "connections_refused": 1}
+
+
+def test_the_connection_that_is_silent_for_longest_goes_for_a_new_one(listen, heard):
+    """What it sent is kept, and it is reset; those that are at work stay."""
+    clock = ManualClock()
+    listener = listen(heard, connections=2, clock=clock)
+    with connect(listener) as first, connect(listener) as second:
+        first.sendall(b"a:1|c\nhalf")
+        heard.wait(lines=1)
+        second.sendall(b"b:1|c\n")
+        heard.wait(lines=2)
+        clock.advance(1.0)
+        first.sendall(b":1|c\n")  # the first is not the silent one any more
+        heard.wait(lines=3)
+        with connect(listener) as third:
+            third.sendall(b"c:1|c\n")
+            assert confirmed(third)
+        with pytest.raises(ConnectionResetError):
+            second.recv(1)
+        assert confirmed(first)
+    assert heard.lines == [b"a:1|c", b"b:1|c", b"half:1|c", b"c:1|c"]
+    assert listener.counts() == {"connections": 3, "connections_evicted": 1}
+
+
+def test_what_an_evicted_connection_had_sent_is_read(heard):
+    """Also what came in the same moment as the connection that takes its place."""
+    clock = ManualClock()
+    listener = TcpListener("127.0.0.1", 0, heard, connections=1, clock=clock)
+    listener.bind()
+    with selectors.DefaultSelector() as selector, connect(listener) as first, connect(listener):
+        selector.register(listener._socket, selectors.EVENT_READ)
+        listener._accept(listener._socket, selector)
+        assert listener.connections == 1
+        assert listener.counts() == {"connections": 1, "connections_refused": 1}
+        first.sendall(b"a:1|c\nhalf")
+        clock.advance(1.0)
+        with connect(listener):
+            listener._accept(listener._socket, selector)
+        listener.stop(0)
+        for connection in listener._connections.values():
+            connection.socket.close()
+    assert heard.lines == [b"a:1|c"]
+    assert heard.dropped == {"cut_off": 1}
+    assert listener.counts() == {"connections": 2, "connections_refused": 1, "connections_evicted": 1}
+
+
+def test_so_many_are_accepted_at_once_and_no_more(heard):
+    """In a storm of connects the open connections are still read."""
+    listener = TcpListener("127.0.0.1", 0, heard)
+    listener.bind()
+    with selectors.DefaultSelector() as selector:
+        selector.register(listener._socket, selectors.EVENT_READ)
+        storm = [connect(listener) for _ in range(ACCEPTS + 1)]
+        assert listener._accept(listener._socket, selector)
+        assert listener.connections == ACCEPTS
+        assert not listener._accept(listener._socket, selector)
+        assert listener.connections == ACCEPTS + 1
+        listener.stop(0)
+        for connection in (*storm, *(accepted.socket for accepted in listener._connections.values())):
+            connection.close()
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_dead_peers_are_found_out(heard, given):
+    """Also on a socket that was handed in, whose options are somebody else's."""
+    listener = TcpListener("127.0.0.1", 0, heard)
+    handed_in = socket.create_server(("127.0.0.1", 0)) if given else None
+    listener.bind(handed_in)
+    listener.start()
+    with connect(listener) as sock:
+        sock.sendall(b"a:1|c\n")
+        heard.wait(lines=1)
+        (connection,) = listener._connections.values()
+        assert connection.socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert connection.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
+    assert listener.stop(1.0)
+
+
+BODY = b"evil:31337|c\r\n"
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        b"POST / HTTP/1.1\r\n",
+        b"POST /" + b"x" * 10_000 + b" HTTP/1.1\r\n",
+        b"\x16\x03\x01\x02\x00",
+        b"\x80\x02]q\x00\n",
+        b"a:1|c\x00\n",
+    ],
+)
+@pytest.mark.parametrize("apart", [False, True])
+def test_another_protocol_is_reset_and_no_line_of_it_counts(listen, heard, first, apart):
+    """However it is cut into chunks; lines, the first of which is unusual but text, are taken."""
+    listener = listen(heard)
+
+    def post(sock):
+        sock.sendall(first[:2] if apart else first + BODY)
+        if apart:
+            eventually(lambda: listener.connections == 1 or "foreign_protocol" in listener.counts())
+            sock.sendall(first[2:] + BODY)
+        return confirmed(sock)
+
+    with connect(listener) as sock, pytest.raises(OSError, match=r"reset|not connected|Broken pipe"):
+        post(sock)
+    assert listener.counts() == {"connections": 1, "foreign_protocol": 1}
+    with connect(listener) as sock:
+        sock.sendall(b"GET /x:1|c\r\nb\t:1|c\r\nPOST / HTTP/1.1\n\x01")
+        assert confirmed(sock)
+    assert heard.lines == [b"GET /x:1|c\r", b"b\t:1|c\r", b"POST / HTTP/1.1", b"\x01"]
+    assert not heard.dropped
 
 
 def test_a_reset_cuts_the_last_line(listen, heard):

@@ -1,6 +1,7 @@
 """The page on a port of its own, over real HTTP."""
 
 import contextlib
+import errno
 import os
 import select
 import socket
@@ -47,6 +48,22 @@ def test_it_serves_page_and_json(served, registry):
     assert "web.hits" in page.text
     found = requests.get(served.url, params={"format": "json", "match": "web.*"}, timeout=60).json()
     assert found["series"][0]["open"] == {"count": 3}
+
+
+def test_want_of_descriptors_does_not_turn_in_circles(served, monkeypatch):
+    """A connection that cannot be accepted would be found again at once, so there is a rest first."""
+    rests = []
+    accept = socket.socket.accept
+
+    def exhausted(sock):
+        if sock is served._http.socket and len(rests) < 3:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return accept(sock)
+
+    monkeypatch.setattr(type(served._http), "_rest", rests.append)
+    monkeypatch.setattr(server_module.socket.socket, "accept", exhausted)
+    assert requests.get(served.url, timeout=60).status_code == 200
+    assert rests == [server_module._POLL] * 3
 
 
 def test_head_other_methods_and_other_paths(served):
