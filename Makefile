@@ -16,13 +16,15 @@ SANITIZED_TESTS := tests/test_twins.py tests/test_instrument.py tests/test_count
 	tests/test_timer.py tests/test_histogram.py tests/test_unique.py tests/test_distribution.py tests/test_decorators.py \
 	tests/test_calls.py tests/test_exactness.py tests/test_fork.py tests/test_hostile.py tests/forwarder/test_intake.py \
 	tests/forwarder/test_intake_twins.py tests/forwarder/test_listeners_udp.py
+WITH_SANITIZERS = METRICSLIB_PURE=0 PYTHONMALLOC=malloc PYTHONHASHSEED=0 ASAN_OPTIONS=detect_leaks=0 \
+	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)"
 C_SOURCES := $(wildcard metricslib/native/*.[ch] forwarder/*.[ch])
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-pure faults sanitize fuzz lint format docs bench clean npm-packages
+.PHONY: help setup run test test-pure faults sanitized sanitize fuzz fuzz-types lint format docs bench clean npm-packages
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: $(INSTALLED)  ## make .venv and install the project and its tools in it
 
@@ -43,12 +45,12 @@ faults: $(INSTALLED)  ## run the fault suite, with the runs that take minutes
 
 # A copy of the packages, built for the sanitizers, is what the tests find first. Python itself leaks at its end, and
 # greenlets copy stacks, which the sanitizer cannot know to be right.
-sanitize: $(INSTALLED)  ## run the C twins under the address, undefined-behaviour and thread sanitizers
+sanitized: $(INSTALLED)
 	METRICSLIB_BUILD=require METRICSLIB_CFLAGS="-Werror -O1 -g -fsanitize=address,undefined -fno-sanitize-recover" \
 		$(BIN)/python setup.py --quiet build --build-base $(SANITIZED)/objects --build-lib $(SANITIZED)/lib
-	METRICSLIB_PURE=0 PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
-		LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
-		$(BIN)/pytest -o pythonpath="$(SANITIZED)/lib ." -p no:cacheprovider -k "not greenlet and not gevent" \
+
+sanitize: sanitized  ## run the C twins under the address, undefined-behaviour and thread sanitizers
+	$(WITH_SANITIZERS) $(BIN)/pytest -o pythonpath="$(SANITIZED)/lib ." -p no:cacheprovider -k "not greenlet and not gevent" \
 		$(SANITIZED_TESTS) $(ARGS)
 	for part in cell table; do \
 		$(CC) -std=c11 -O1 -g -Wall -Wextra -Werror -fsanitize=thread -pthread -DCELL_ATOMIC -Imetricslib/native -Iforwarder \
@@ -57,6 +59,9 @@ sanitize: $(INSTALLED)  ## run the C twins under the address, undefined-behaviou
 
 fuzz: $(INSTALLED)  ## feed both twins of the intake the same for SECONDS=60, from chance or SEED=1 on, and compare
 	$(BIN)/python -m tests.fuzz.intake $(SECONDS) $(SEED)
+
+fuzz-types: sanitized  ## call all that the C types have, under the sanitizers, for SECONDS=60, from chance or SEED=1 on
+	$(WITH_SANITIZERS) PYTHONPATH="$(SANITIZED)/lib:." $(BIN)/python -P -m tests.fuzz.types $(SECONDS) $(SEED)
 
 lint: $(INSTALLED)  ## check format, style and types
 	$(BIN)/ruff format --check .
