@@ -79,6 +79,8 @@ class Config:
     """With prefix and percentiles; series under ``own_prefix`` are left without the prefix."""
     own_prefix: str = "statsd"
     http: str = "127.0.0.1:8127"
+    http_hosts: tuple[str, ...] = ()
+    """Names by which the page may be asked for where it is on loopback, beside ``localhost``."""
     console: str = "127.0.0.1:8126"
     console_admin: bool = False
     """Whether the console obeys commands that change something although it is not on loopback."""
@@ -171,6 +173,7 @@ OPTIONS: Mapping[str, Option] = {
     "prefix": Option(options.TEXT, "stands in front of every name; may hold {host} and {pid}", "P"),
     "percentiles": Option(options.PERCENTS, "percentiles of timers and histograms", "90,99"),
     "http": Option(options.ADDRESS, "where the page is served, or off", "HOST:PORT"),
+    "http_hosts": Option(options.WORDS, "names by which the page answers on loopback, beside localhost"),
     "console": Option(options.ADDRESS, "where the management console listens, or off", "HOST:PORT"),
     "console_admin": Option(options.SWITCH, "obey commands that change something also where it is not on loopback"),
     "health": Option(options.HEALTH, "what health is at the start: up or down"),

@@ -47,6 +47,7 @@ two slots of Graphite an interval of theirs goes, and one may get two and the ne
 _FIXED = (
     "listen",
     "http",
+    "http_hosts",
     "console",
     "health",
     "spool",
@@ -197,7 +198,7 @@ class Daemon:
         host, port = self.config.page
         app = application(self.flusher, title="forwarder", extra=lambda: self._sections(own))
         try:
-            self._page = Server(self.health.beside(app), port, host)
+            self._page = Server(self.health.beside(app), port, host, hosts=self.config.http_hosts)
         except (OSError, UnicodeError) as error:
             raise CannotListen(f"http://{self.config.http}", error) from error
 

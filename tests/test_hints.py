@@ -111,7 +111,7 @@ SLIPS = [
     ("start", {"perfix": "shop"}, "start() has no option 'perfix'; did you mean 'prefix'?"),
     ("start", {"percentile": 90}, "start() has no option 'percentile'; did you mean 'percentiles'?"),
     ("serve", {"prot": 1}, "serve() has no option 'prot'; did you mean 'port'?"),
-    ("serve", {"x": 1}, "serve() has no option 'x'; it has port, host, registry, flusher"),
+    ("serve", {"x": 1}, "serve() has no option 'x'; it has port, host, registry, flusher, hosts"),
     ("Registry", {"max_serie": 1}, "Registry() has no option 'max_serie'; did you mean 'max_series'?"),
     ("timed", {"slo": 1}, "timed() has no option 'slo'; did you mean 'slow'?"),
     ("counted", {"tag": {}}, "counted() has no option 'tag'; did you mean 'tags'?"),

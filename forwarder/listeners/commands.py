@@ -6,7 +6,6 @@ arrives together for a command, with a line feed or without; so here a line that
 ended.
 """
 
-import ipaddress
 import selectors
 import socket
 from collections import deque
@@ -14,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import cast
 
 from metricslib.clock import SYSTEM_CLOCK, Clock
+from metricslib.view.hosts import is_loopback
 
 from .lines import Lines
 from .streams import Connection
@@ -87,8 +87,7 @@ class CommandListener(TcpListener):
         """Whether only this machine can reach it."""
         if self._socket is None:
             return False
-        address = ipaddress.ip_address(self._socket.getsockname()[0].partition("%")[0])
-        return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+        return is_loopback(self._socket.getsockname()[0])
 
     def _opened(self, accepted: socket.socket) -> Connection:
         return _Talk(accepted, self._clock.monotonic())

@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 import weakref
+from collections.abc import Iterable
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any, Never
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
@@ -23,6 +24,7 @@ from ..hints import unknown_option
 from ..registry import Registry
 from ..shipping import ensure_flusher
 from .answer import View
+from .hosts import is_loopback, only_for
 from .wsgi import application_of
 
 if TYPE_CHECKING:
@@ -44,28 +46,30 @@ def serve(
     host: str = "127.0.0.1",
     registry: Registry | None = None,
     flusher: Flusher | None = None,
+    hosts: Iterable[str] = (),
     **unknown: Never,
 ) -> "Server":
     """Serve the page of ``flusher``, of ``registry``, or else of the default registry; returns at once.
 
     A registry of your own that no flusher ships gets one that ends its intervals, until the server is closed. Port 0
-    takes any free one; ``url`` tells which. Raises :class:`OSError` where the port is taken, and
-    :class:`~.errors.AlreadyStarted` where a registry is given without the flusher that already ends its intervals.
+    takes any free one; ``url`` tells which. On loopback requests to other names than ``localhost`` and ``hosts`` are
+    refused; see :class:`Server`. Raises :class:`OSError` where the port is taken, and :class:`~.errors.AlreadyStarted`
+    where a registry is given without the flusher that already ends its intervals.
     """
     if unknown:
         raise unknown_option(serve, unknown)
     if flusher is not None:
         if registry is not None and registry is not flusher.registry:
             raise InvalidOption("registry", registry, "is not the one of the flusher that was given with it")
-        return Server(application_of(View.of(flusher)), port, host)
+        return Server(application_of(View.of(flusher)), port, host, hosts=hosts)
     if registry is None or registry is default_registry:
-        server = Server(application_of(View(ensure_flusher)), port, host)
+        server = Server(application_of(View(ensure_flusher)), port, host, hosts=hosts)
         ensure_flusher()
         return server
     own = Flusher(registry)
     own.start()
     try:
-        return Server(application_of(View.of(own)), port, host, then=own.stop)
+        return Server(application_of(View.of(own)), port, host, hosts=hosts, then=own.stop)
     except BaseException:
         own.stop()
         raise
@@ -74,16 +78,29 @@ def serve(
 class Server:
     """A WSGI application served on a thread of its own, from the moment this is made until it is closed.
 
-    ``then`` is called after closing. A forked child lets go of the port at once.
+    On loopback it answers only requests whose ``Host`` is an IP address, ``localhost`` or one of ``hosts``: every page
+    on the web can give its own name the address 127.0.0.1, and read what it finds there. ``then`` is called
+    after closing. A forked child lets go of the port at once.
     """
 
-    def __init__(self, app: "WSGIApplication", port: int = 0, host: str = "127.0.0.1", *, then: Any = None) -> None:
+    def __init__(
+        self,
+        app: "WSGIApplication",
+        port: int = 0,
+        host: str = "127.0.0.1",
+        *,
+        hosts: Iterable[str] = (),
+        then: Any = None,
+    ) -> None:
+        names = () if isinstance(hosts, str) else tuple(hosts)
+        if isinstance(hosts, str) or not all(isinstance(name, str) for name in names):
+            raise InvalidOption("hosts", hosts, "must be names of hosts, each a text")
         if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
             raise InvalidOption("port", port, "must be a port number, 0 to 65535")
         self._then = then
         self._http = (_HTTP6 if ":" in host else _HTTP)((host, port), _Handler)
-        self._http.set_app(app)
         self.host, self.port = self._http.server_name, self._http.server_port
+        self._http.set_app(only_for(names, app) if is_loopback(self.host) else app)
         self._thread = threading.Thread(target=self._serve, name="metricslib-page", daemon=True)
         try:
             self._thread.start()

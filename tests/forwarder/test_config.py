@@ -57,6 +57,7 @@ def test_every_option_can_be_given_in_each_way_it_has():
         "prefix": ("shop.{host}", "shop.{host}"),
         "percentiles": ("90, 99.9,-10", (90, 99.9, -10)),
         "http": ("[::1]:0", "[::1]:0"),
+        "http_hosts": ("m.lan, metrics.example", ("m.lan", "metrics.example")),
         "console": ("[::1]:0", "[::1]:0"),
         "console_admin": ("on", True),
         "health": ("DOWN", "down"),
