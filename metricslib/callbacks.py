@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import NamedTuple, Protocol
 
@@ -62,8 +63,7 @@ class CallbackReader:
         self._jobs: _Jobs | None = None  # of the thread that takes the next job
         self._pending: dict[Gauge, _Call] = {}  # those that have not returned
         self._logged: set[str] = set()  # keys of gauges
-        self.unbounded = False
-        """Whether callbacks are called in the thread that asked for them."""
+        self._here: tuple[_Job, float] | None = None  # what is called in the thread that asked, and since when
 
     def read(self, gauges: Sequence[Gauge], deadline: TimeLeft) -> Mapping[Gauge, GaugeChange]:
         """Return what the callbacks of ``gauges`` say; those that do not return before ``deadline`` are not in it.
@@ -91,11 +91,30 @@ class CallbackReader:
                     waited = 0.0
         if missing:
             self.end()  # the thread hangs: the next tick has another
+        return self._outcome(job, gauges, began)
+
+    @property
+    def unbounded(self) -> bool:
+        """Whether callbacks are called in the thread that asked for them, and no deadline holds."""
+        return self._here is not None
+
+    def interrupt(self, gauges: Sequence[Gauge]) -> Mapping[Gauge, GaugeChange]:
+        """While :attr:`unbounded`, return from another thread what was read so far; nothing more is called then."""
+        if self._here is None:
+            return {}
+        (job, began), self._here = self._here, None
+        return self._outcome(job, gauges, began)
+
+    def _outcome(self, job: _Job, gauges: Sequence[Gauge], began: float) -> Mapping[Gauge, GaugeChange]:
+        """Return what was read in time. What was not even called is called at the next tick; what hangs is named."""
         changes = job.changes.copy()
-        while job.waiting:
-            self._returned(job.waiting.pop())  # it was not even called
-        if len(changes) < len(gauges):
-            self._name([gauge for gauge in gauges if gauge not in changes], time.monotonic() - began)
+        with suppress(IndexError):
+            while True:
+                self._returned(job.waiting.pop())
+        text = "gauge %s: its callback has not returned within %.1f s; the gauge is left out until it does"
+        for gauge in gauges:
+            if gauge not in changes and self._hangs(gauge):
+                self._log(gauge.key, text, gauge.key, time.monotonic() - began)
         return changes
 
     def end(self) -> None:
@@ -115,11 +134,12 @@ class CallbackReader:
             try:
                 thread.start()
             except RuntimeError:  # no more threads, or the interpreter is ending
-                self.unbounded = True
+                self._here = here = job, time.monotonic()
                 try:
-                    self._call(job, lambda: True)
+                    self._call(job, lambda: self._here is here)
                 finally:
-                    self.unbounded = False
+                    if self._here is here:
+                        self._here = None
                 return
             self._jobs = jobs
         self._jobs.put(job)
@@ -143,12 +163,6 @@ class CallbackReader:
     def _returned(self, call: _Call) -> None:
         if self._pending.get(call.gauge) is call:
             del self._pending[call.gauge]
-
-    def _name(self, gauges: Iterable[Gauge], seconds: float) -> None:
-        text = "gauge %s: its callback has not returned within %.1f s; the gauge is left out until it does"
-        for gauge in gauges:
-            if self._hangs(gauge):
-                self._log(gauge.key, text, gauge.key, seconds)
 
     def _log(self, about: str, text: str, *arguments: object) -> None:
         if about not in self._logged:

@@ -282,7 +282,8 @@ class Flusher:
             thread.join(deadline.left() * _TAKEOVER)
             if self._callbacks.unbounded:
                 self._abandoned.add(thread)
-                self._safely("final flush", partial(self._flush_last, {}))
+                readings = self.registry.readings(self._callbacks.interrupt)
+                self._safely("final flush", partial(self._flush_last, readings))
             else:
                 thread.join(patience.left())
             if thread.is_alive():

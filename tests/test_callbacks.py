@@ -203,12 +203,14 @@ def test_a_stop_keeps_its_deadline_whatever_a_callback_does(peer, hanging, caplo
     assert peer.at("stats.gauges.g") == [5]
 
 
-def test_a_stop_closes_the_interval_itself_where_no_thread_reads_callbacks(peer, hanging, monkeypatch):
+def test_a_stop_closes_the_interval_itself_where_no_thread_reads_callbacks(peer, hanging, monkeypatch, caplog):
     """As at the end of newer interpreters: the flusher's own thread hangs, and is left behind."""
     registry, hung = Registry(), hanging()
     flusher = Flusher(registry, peer.url, interval=FOREVER, own="")
     flusher.start()
+    registry.gauge("before", read=lambda: 1)
     registry.gauge("g", read=hung)
+    registry.gauge("behind", read=lambda: 2)
     registry.counter("a").inc(3)
     start = threading.Thread.start
 
@@ -223,6 +225,10 @@ def test_a_stop_closes_the_interval_itself_where_no_thread_reads_callbacks(peer,
     (left,) = [thread for thread in threading.enumerate() if thread.name == "metricslib-flusher"]
     assert flusher.stop(2.0)
     assert peer.at("stats.counters.a.count") == [3]
+    assert peer.at("stats.gauges.before") == [1]
+    assert peer.at("stats.gauges.behind") == peer.at("stats.gauges.g") == []
+    assert [record.message.partition(":")[0] for record in caplog.records] == ["gauge g"]
+    assert registry.account.totals() == {"late_callback": 2}
     flusher.start()
     registry.counter("a").inc(4)
     hung.returns.set()
