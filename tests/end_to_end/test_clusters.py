@@ -16,7 +16,7 @@ from metricslib import Flusher, Registry
 from metricslib.delivery.hashing import HASHES, Node, Ring
 from metricslib.testing import ManualClock
 from tests.end_to_end.conftest import Carbon
-from tests.peers import eventually, free_port, send
+from tests.peers import FOREVER, eventually, free_port, send
 
 NAMES = 3000
 
@@ -140,7 +140,7 @@ def test_nodes_get_what_carbon_c_relay_would_send_them(
     need("carbon-c-relay")
     nodes, receivers = start_receivers(hash, instances)
     registry = Registry()
-    flusher = Flusher(registry, url(nodes, hash, replicas, tags), prefix="shop", own="")
+    flusher = Flusher(registry, url(nodes, hash, replicas, tags), interval=FOREVER, prefix="shop", own="")
     flusher.start()
     for number in range(NAMES):
         registry.gauge(f"depth.{number}", tags={"host": f"web{number}", "dc": "n"} if number % 3 == 0 else {}).set(

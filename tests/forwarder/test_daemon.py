@@ -509,9 +509,11 @@ def test_packets_are_repeated(start):
 def test_the_busiest_keys_are_on_the_page(start, tmp_path):
     """If they are asked for; and in their file after the interval."""
     file = tmp_path / "keys.log"
-    daemon = start(toml=f'[key_flush]\ninterval = 0.2\npercent = 50\nlog = "{file}"')
-    send(daemon.addresses[0], "a:1|c\na:2|c\nb:1|c")
-    eventually(lambda: page(daemon)["sections"]["Busiest keys"][:1] == [ROW])
+    for interval in (FOREVER, 0.2):
+        daemon = start(toml=f'[key_flush]\ninterval = {interval}\npercent = 50\nlog = "{file}"')
+        send(daemon.addresses[0], "a:1|c\na:2|c\nb:1|c")
+        if interval == FOREVER:
+            eventually(lambda daemon=daemon: page(daemon)["sections"]["Busiest keys"][:1] == [ROW])
     eventually(lambda: file.exists() and file.read_text().endswith("count=2 key=a\n"))
     assert "Busiest keys" not in page(start())["sections"]
 

@@ -4,6 +4,7 @@ The routes: the program ships to Graphite itself; through statsd's lines and a f
 forwarder; and, for other programs, DogStatsD's lines written by hand.
 """
 
+import signal
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from metricslib.twins import load
-from tests.peers import Forwarder, GraphitePeer, eventually
+from tests.peers import FOREVER, Forwarder, GraphitePeer
 from tests.twins import twin
 
 STAMP = 1_700_000_000
@@ -101,7 +102,7 @@ def test_every_route_ends_in_the_same_paths_of_a_real_forwarder(modules, forward
     """Over UDP, TCP, a Unix socket and numbered batches, and in tags written by hand."""
     graphite = GraphitePeer()
     try:
-        flags = ("--to", graphite.url, "--interval", "1")
+        flags = ("--to", graphite.url, "--interval", str(FOREVER))
         listens = ("udp://127.0.0.1:0", "tcp://127.0.0.1:0", f"unixgram://{tmp_path}/u", "forwarder+tcp://127.0.0.1:0")
         process = forwarder(*flags, *[flag for url in listens for flag in ("--listen", url)])
         addresses = process.ready()
@@ -126,6 +127,7 @@ def test_every_route_ends_in_the_same_paths_of_a_real_forwarder(modules, forward
                 f"stats.counters.{route}.x.count;empty=_;p=cde_fghi__;q=a=b": 3,
                 f"stats.sets.{route}.x.count;empty=_;p=cde_fghi__;q=a=b": len(members),
             }
-        eventually(lambda: all(value in graphite.at(path) for path, value in expected.items()), or_else=str(expected))
+        assert process.end(signal.SIGTERM) == 0
+        assert {path: graphite.at(path)[-1:] for path in expected} == {path: [v] for path, v in expected.items()}
     finally:
         graphite.close()
