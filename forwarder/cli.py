@@ -11,11 +11,11 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
-from pathlib import Path
 
 from metricslib.delivery.claims import cannot_write
 from metricslib.errors import InvalidOption, MetricsError
 
+from . import config_file
 from .config import CONFIG, OPTIONS, Config, ConfigError, masked, of_environment, of_file, of_flags, settle
 from .daemon import CannotListen, Daemon
 from .from_statsd import convert
@@ -81,9 +81,11 @@ def _show_conversion(file: str) -> int:
 
 def _read(file: str) -> str:
     try:
-        return Path(file).read_text("utf-8")
+        return config_file.read(file).decode("utf-8").replace("\r\n", "\n")
     except OSError as error:
         raise ConfigError(file, "", f"cannot be read: {error.strerror}") from error
+    except config_file.TooMuch as error:
+        raise ConfigError(file, "", str(error)) from error
     except UnicodeDecodeError as error:
         raise ConfigError(file, "", "is not in UTF-8") from error
 

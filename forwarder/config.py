@@ -9,7 +9,6 @@ environment variable ``FORWARDER_STOP_TIMEOUT`` and the key ``stop_timeout`` in 
 
 import difflib
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -18,7 +17,7 @@ from metricslib.errors import MetricsError
 from metricslib.naming import Naming, expanded
 from metricslib.series import Kind as SeriesKind
 
-from . import addresses, options
+from . import addresses, config_file, options
 from .addresses import host_and_port
 from .options import Kind, toml
 
@@ -37,6 +36,8 @@ __all__ = [
 ]
 
 ENVIRONMENT = "FORWARDER_"
+_SHOWN = 200
+"""Characters of a wrong value that a message has."""
 CONFIG = "FORWARDER_CONFIG"
 """Names the configuration file; the one variable that is no option."""
 
@@ -189,8 +190,8 @@ OPTIONS: Mapping[str, Option] = {
     "socket_mode": Option(options.MODE, "file mode of Unix sockets"),
     "socket_group": Option(options.GROUP, "group of Unix sockets, by name or number; none: the process's own"),
     "receive_buffer": Option(options.SIZE, "bytes that the kernel may keep for a UDP socket"),
-    "udp_threads": Option(options.COUNT, "threads, each with a socket, that hear each UDP address"),
-    "stop_timeout": Option(options.DURATION, "seconds that the end may take, to deliver what is left", "S"),
+    "udp_threads": Option(options.THREADS, "threads, each with a socket, that hear each UDP address"),
+    "stop_timeout": Option(options.STOP, "seconds that the end may take, to deliver what is left", "S"),
     "log_level": Option(options.LEVEL, "how much is logged", "LEVEL"),
     "naming.legacy": Option(options.SWITCH, "statsd's legacy namespace: stats.K, stats_counts.K, stats.timers.K.x"),
     "naming.namespace": Option(options.NAME, "the first part of every path"),
@@ -256,9 +257,11 @@ def of_environment(environ: Mapping[str, str]) -> Settings:
 def of_file(text: str, file: str) -> Settings:
     """Return the settings in TOML ``text``; ``file`` names it in errors."""
     try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(file, "", f"is no TOML: {error}") from error
+        document = config_file.parse(text)
+    except config_file.TooMuch as error:
+        raise ConfigError(file, "", str(error)) from error
+    except ValueError as error:
+        raise ConfigError(file, "", f"is no TOML: {_short(str(error))}") from error
     given = {}
     for name in _TABLES:
         table = document.pop(name, {})
@@ -269,7 +272,7 @@ def of_file(text: str, file: str) -> Settings:
     for name in given:
         if name not in OPTIONS:
             where, _, key = name.rpartition(".")
-            raise ConfigError(file, name, f"unknown key {name}{_nearest(key, _hints(where))}")
+            raise ConfigError(file, name, f"unknown key {_short(name)}{_nearest(key, _hints(where))}")
     return {name: _setting(name, f"{file}: {name}", value, None) for name, value in given.items()}
 
 
@@ -303,8 +306,7 @@ def _setting(name: str, origin: str, given: object, of_text: Any) -> Setting:
     try:
         value = kind.check(of_text(given) if of_text else given)
     except (ValueError, OverflowError):
-        shown = repr(masked(given)) if isinstance(given, str) else toml(given)
-        raise ConfigError(origin, name, f"{shown} is not {kind.expected}") from None
+        raise ConfigError(origin, name, f"{_shown(given)} is not {kind.expected}") from None
     if name == "own_prefix" and not value:
         raise ConfigError(origin, name, "must not be empty")
     return Setting(value, origin)
@@ -335,9 +337,23 @@ def _check_repeat(values: Mapping[str, Any], settings: Mapping[str, Setting]) ->
                 raise ConfigError(settings["repeat"].origin, "repeat", f"{url!r} is where it listens itself")
 
 
+def _shown(value: object) -> str:
+    """Return a value that was refused for a message: without secrets, and no longer than one can read."""
+    try:
+        return _short(repr(masked(value)) if isinstance(value, str) else toml(value))
+    except ValueError:  # more digits than Python writes
+        return "a number of thousands of digits"
+
+
+def _short(text: str) -> str:
+    """Return ``text`` for a message of one line."""
+    text = text if text.isprintable() else repr(text)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
 def _nearest(word: str, hints: Mapping[str, str]) -> str:
     """Return the hint that belongs to the word most like ``word``, as the end of a message; nothing when none is."""
-    near = difflib.get_close_matches(word, hints, 1)
+    near = difflib.get_close_matches(word[:_SHOWN], hints, 1)
     return f"; did you mean {hints[near[0]]}?" if near else ""
 
 

@@ -302,6 +302,8 @@ class Daemon:
             self.change(load())
         except (MetricsError, OSError) as error:
             log.error("reload refused, everything stays as it was: %s", masked(str(error)))
+        except Exception as error:  # a defect; a daemon that works is worth more than a new configuration
+            log.exception("reload refused, everything stays as it was: unexpected %s", type(error).__name__)
 
 
 def _next(signals: "SimpleQueue[int]") -> int:

@@ -33,7 +33,7 @@ class Notifier:
         address = environ.pop("NOTIFY_SOCKET", "")
         micros, owner = environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", "")
         wanted = micros.isascii() and micros.isdecimal() and owner in ("", str(pid))
-        return cls(address, int(micros) / 1e6 if wanted else 0.0)
+        return cls(address, min(int(micros[:16]), 10**15) / 1e6 if wanted else 0.0)
 
     def ready(self, status: str) -> None:
         """We work, for the first time or after a reload; ``status`` is a line for ``systemctl status``."""

@@ -34,8 +34,10 @@ __all__ += [
     "SERIES",
     "SERIES_KINDS",
     "SIZE",
+    "STOP",
     "SWITCH",
     "TEXT",
+    "THREADS",
     "URLS",
     "WORDS",
 ]
@@ -52,7 +54,13 @@ SERIES: Mapping[str, SeriesKind] = {
 }
 """Kinds of series by the names they have in configurations."""
 
+LONGEST = 1_000_000_000
+"""Seconds that a duration may have, 31 years: far from what clocks, timers and Graphite's stamps can hold."""
 _LARGEST = 1 << 30
+_LONGEST_STOP = 86_400
+_MOST_THREADS = 256
+_MOST = 1_000
+"""How many values a list may have."""
 _SWITCHES = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
@@ -93,8 +101,10 @@ def _text(value: object) -> str:
 
 def _texts(value: object) -> tuple[str, ...]:
     values = [value] if isinstance(value, str) else value
-    _must(isinstance(values, Sequence) and all(isinstance(item, str) and item for item in values))
-    return tuple(values)  # type: ignore[arg-type]
+    if not isinstance(values, Sequence) or len(values) > _MOST:
+        raise ValueError
+    _must(all(isinstance(item, str) and item for item in values))
+    return tuple(values)
 
 
 def _name(value: object) -> str:
@@ -108,18 +118,18 @@ def _is_number(value: object) -> bool:
 
 
 def _count(value: Any) -> int:
-    _must(_is_number(value) and value >= 1 and math.isfinite(value) and value == int(value))
+    _must(_is_number(value) and 1 <= value <= _LARGEST and value == int(value))
     return int(value)
 
 
-def _size(value: Any) -> int:
-    size = _count(value)
-    _must(size <= _LARGEST)
-    return size
+def _threads(value: Any) -> int:
+    threads = _count(value)
+    _must(threads <= _MOST_THREADS)
+    return threads
 
 
 def _duration(value: Any) -> float:
-    _must(_is_number(value) and 0 <= value < math.inf)
+    _must(_is_number(value) and 0 <= value <= LONGEST)
     return int(value) if value == int(value) else float(value)
 
 
@@ -128,9 +138,15 @@ def _spelled(value: Any) -> Any:
     return Spelled(value) if isinstance(value, str) else value
 
 
+def _stop(value: Any) -> float:
+    seconds = _duration(value)
+    _must(seconds <= _LONGEST_STOP)
+    return seconds
+
+
 def _percents(value: Any) -> tuple[float, ...]:
     values = [value] if _is_number(value) else value
-    _must(isinstance(values, Sequence) and not isinstance(values, str))
+    _must(isinstance(values, Sequence) and not isinstance(values, str) and len(values) <= _MOST)
     percents = tuple(map(_spelled, values))
     _must(all(_is_number(item) and 0 < abs(item) <= 100 for item in percents))
     return percents
@@ -180,11 +196,13 @@ def _health(value: object) -> str:
 def _bins(value: Any) -> tuple[tuple[str, tuple[float, ...]], ...]:
     _must(
         isinstance(value, list)
+        and len(value) <= _MOST
         and all(isinstance(entry, dict) and entry.keys() == {"match", "bounds"} for entry in value)
     )
     bins = []
     for entry in value:
         _must(isinstance(entry["match"], str) and isinstance(entry["bounds"], list))
+        _must(len(entry["bounds"]) <= _MOST)
         bounds = tuple(map(_spelled, entry["bounds"]))
         _must(all(map(_is_number, bounds)) and list(bounds) == sorted(set(bounds)))
         bins.append((entry["match"], bounds))
@@ -222,9 +240,11 @@ URLS = Kind(
     _texts,
     split_urls,
 )
-COUNT = Kind("a whole number of at least 1", _count, _number)
-SIZE = Kind("a number of bytes from 1 to 1 GiB", _size, _number)
-DURATION = Kind("a number of seconds, 0 or more", _duration, _number)
+COUNT = Kind("a whole number from 1 to 2^30", _count, _number)
+SIZE = Kind("a number of bytes from 1 to 1 GiB", _count, _number)
+THREADS = Kind("a whole number from 1 to 256", _threads, _number)
+DURATION = Kind("a number of seconds from 0 to a billion", _duration, _number)
+STOP = Kind("a number of seconds from 0 to 86400, a day", _stop, _number)
 PERCENT = Kind("a percentage above 0, at most 100", _percent, _number)
 PERCENTS = Kind(
     "percents from -100 to 100, and not 0", _percents, lambda text: [_number(word) for word in _words(text)]

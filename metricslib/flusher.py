@@ -21,7 +21,7 @@ from typing import Never
 
 from .callbacks import CallbackReader
 from .delivery import Couriers, Deadline, Status, several
-from .errors import InvalidType
+from .errors import InvalidOption, InvalidType
 from .hints import unknown_option
 from .history import History
 from .keepers import Keeper, Keepers
@@ -40,6 +40,7 @@ __all__ = ["Flusher", "FlusherStatus"]
 log = logging.getLogger("metricslib")
 
 _PAUSE = 0.5  # seconds after a tick that failed: whatever is wrong, do not spin
+_LONGEST_GRACE = 86_400  # seconds
 EXIT_DEADLINE = 2.0
 """Seconds that the last flush may take when the program ends, whether or not the destinations answer."""
 _CALLBACKS = 0.5
@@ -108,6 +109,8 @@ class Flusher:
         self.history = history or History()
         self._naming = naming or Naming(prefix=prefix, percentiles=tuple(percentiles))
         self._own = text_of(own)
+        if not 0 <= grace <= _LONGEST_GRACE:
+            raise InvalidOption("grace", grace, f"must be a number of seconds from 0 to {_LONGEST_GRACE}")
         self._grace = grace
         self.spool = os.fspath(spool) if spool else None
         """The spool directory; None: what is not delivered waits in memory."""
@@ -231,7 +234,7 @@ class Flusher:
         if self.running and threading.current_thread() is not self._thread:
             done = threading.Event()
             self._bell.put(done)
-            if not done.wait(timeout):
+            if not done.wait(deadline.left()):
                 return False
         else:
             self._safely("flush", self._flush)
@@ -261,7 +264,7 @@ class Flusher:
             return True
         self._threadless = False
         not_at_exit(self.stop)
-        patience = Deadline(max(timeout, EXIT_DEADLINE))
+        patience = Deadline(max(deadline.left(), EXIT_DEADLINE))
         self._close(thread, deadline, patience)
         kept = self._couriers.stop(deadline, patience)
         self._callbacks.end()
@@ -297,9 +300,10 @@ class Flusher:
         """Go on with other destinations, another interval or other names, in the middle of an interval.
 
         The open interval is sent whole under the new names, and nothing of it under the old ones. A destination that
-        stays, its options aside, still gets what waits for it. One that goes has ``timeout`` seconds for that;
-        what is not delivered then is counted as dropped, cause ``shutdown``. Raises what the constructor raises, and
-        then nothing has changed.
+        stays, its options aside, still gets what waits for it. One that goes has ``timeout`` seconds for that; what is
+        not delivered then is kept until it is a destination again, in the spool directory or in memory, within the
+        bounds of its spool, and the log says so. Of more than 16 such places, what waits in memory for the one that
+        went first is dropped, cause ``shutdown``. Raises what the constructor raises, and then nothing has changed.
         """
         to = several(to)
         filled = replace(naming, prefix=expanded(naming.prefix))

@@ -8,19 +8,25 @@ back, intervals run on into one window for at most ten intervals, and then follo
 
 from .errors import InvalidOption
 
-__all__ = ["Schedule"]
+__all__ = ["LONGEST", "Schedule"]
 
 PATIENCE = 10
 """For how many intervals a clock that was set back is waited for."""
+
+
+LONGEST = 1 << 30
+"""Seconds that an interval may have, 34 years: its stamps are below 2^32, as Graphite's files need them."""
 
 
 class Schedule:
     """Boundaries at multiples of ``interval`` whole seconds, from the wall-clock time ``now`` on."""
 
     def __init__(self, interval: float, now: float) -> None:
-        whole = isinstance(interval, int | float) and float(interval).is_integer() and not isinstance(interval, bool)
-        if not whole or interval < 1:
+        whole = isinstance(interval, int) or (isinstance(interval, float) and interval.is_integer())
+        if not whole or interval < 1 or isinstance(interval, bool):
             raise InvalidOption("interval", interval, "must be a whole number of seconds, for Graphite's stamps are")
+        if interval > LONGEST:
+            raise InvalidOption("interval", interval, f"must be at most {LONGEST} seconds")
         self.interval = int(interval)
         self.steps_back = 0
         """How often the clock was followed back to stamps that had been used."""

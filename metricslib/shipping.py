@@ -122,7 +122,7 @@ def stop(timeout: float = EXIT_DEADLINE) -> bool:
     """
     global _flusher, _arguments
     deadline = Deadline(timeout)
-    if not _lock.acquire(timeout=max(0.0, timeout)):  # another thread is in start(), and that does not end
+    if not _lock.acquire(timeout=deadline.left()):  # another thread is in start(), and that does not end
         return False
     try:
         flusher, _flusher, _arguments = _flusher, None, None

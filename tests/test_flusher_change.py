@@ -94,8 +94,84 @@ def test_a_destination_that_goes_gets_what_waits_for_it(start, registry, clock, 
     other.close()
 
 
-def test_what_a_destination_that_goes_cannot_take_is_counted(start, registry, clock, peer):
-    """It has its time; then its points are dropped, cause ``shutdown``, which the next window says."""
+@pytest.mark.parametrize("spool", [False, True])
+def test_what_waits_for_a_destination_that_goes_waits_until_it_comes_back(
+    start, registry, clock, peer, caplog, tmp_path, spool
+):
+    """An empty file, say, that was read during an outage: no slot is lost, and none is sent there meanwhile."""
+    port = free_port()
+    gone = f"graphite://127.0.0.1:{port}"
+    flusher = start(gone, own="", spool=tmp_path if spool else None)
+    registry.counter("a").inc(1)
+    clock.advance(10)
+    flusher.tick()
+    for to in ([], [peer.url]):
+        flusher.change(to, interval=10, naming=Naming(), timeout=0.1)
+        registry.counter("a").inc(2)
+        clock.advance(10)
+        flusher.tick()
+    where = f"in {tmp_path} until it is one again" if spool else "in memory until it is one again, or the program ends"
+    assert [record.message for record in caplog.records if "no destination" in record.message] == [
+        f"{gone} is no destination any more; 2 points wait {where}"
+    ]
+    (kept,) = [status for status in flusher.status().destinations if status.label == gone]
+    assert (kept.waiting_points, kept.dropped, kept.on_disk) == (2, {}, spool)
+    back = GraphitePeer(port)
+    flusher.change([gone, peer.url], interval=10, naming=Naming())
+    registry.counter("a").inc(4)
+    assert flusher.flush(20)
+    assert back.at("stats.counters.a.count") == [1, 4]
+    assert peer.at("stats.counters.a.count") == [2, 4]
+    assert flusher.stop()
+    assert [status.label for status in flusher.status().destinations] == [gone, peer.url]
+    back.close()
+
+
+def test_what_waits_on_disk_for_a_destination_that_went_is_there_after_a_restart(start, registry, clock, tmp_path):
+    """Also if others went after it, and it is no longer known to the process."""
+    port = free_port()
+    gone = f"graphite://127.0.0.1:{port}"
+    flusher = start(gone, own="", spool=tmp_path)
+    registry.counter("a").inc(1)
+    clock.advance(10)
+    flusher.tick()
+    flusher.change([], interval=10, naming=Naming(), timeout=0.1)
+    assert flusher.stop()  # nothing was dropped
+    back = GraphitePeer(port)
+    second = Flusher(Registry(clock=clock), gone, own="", spool=tmp_path)
+    second.start()
+    assert second.flush(20)
+    assert back.at("stats.counters.a.count") == [1, 0]
+    assert second.stop()
+    back.close()
+
+
+@pytest.mark.parametrize("spool", [False, True])
+def test_of_many_destinations_that_went_the_first_is_forgotten(
+    start, registry, clock, peer, monkeypatch, tmp_path, spool
+):
+    """What waits for it in memory is dropped, which is counted; what waits on disk is found when it comes back."""
+    monkeypatch.setattr("metricslib.delivery.couriers.PARKED", 1)
+    port = free_port()
+    first, second = f"graphite://127.0.0.1:{port}", f"graphite://127.0.0.1:{free_port()}"
+    flusher = start(first, own="", spool=tmp_path if spool else None)
+    registry.counter("a").inc(1)
+    for to in (second, peer.url):
+        clock.advance(10)
+        flusher.tick()
+        flusher.change(to, interval=10, naming=Naming(), timeout=0.1)
+    assert [status.label for status in flusher.status().destinations] == [peer.url, second]
+    back = GraphitePeer(port)
+    flusher.change(first, interval=10, naming=Naming(), timeout=0.1)
+    assert flusher.flush(20)
+    assert back.at("stats.counters.a.count") == ([1, 0] if spool else [0])
+    assert flusher.stop() == spool
+    back.close()
+
+
+def test_what_a_destination_that_goes_cannot_take_is_counted(start, registry, clock, peer, monkeypatch):
+    """Where it is not kept, its points are dropped, cause ``shutdown``, which the next window says."""
+    monkeypatch.setattr("metricslib.delivery.couriers.PARKED", 0)
     gone = f"graphite://127.0.0.1:{free_port()}"
     flusher = start(gone)
     registry.counter("a").inc(1)

@@ -84,8 +84,8 @@ def test_a_program_that_ends_in_an_outage_says_what_is_lost():
     )
 
 
-def test_a_destination_that_leaves_in_an_outage_says_what_is_dropped(caplog, peer):
-    """As a reload of the forwarder may have it."""
+def test_a_destination_that_leaves_in_an_outage_says_what_is_kept_and_then_dropped(caplog, peer):
+    """As a reload of the forwarder may have it: without a spool directory the end of the program is the end of it."""
     registry, away = Registry(), f"graphite://127.0.0.1:{free_port()}"
     flusher = Flusher(registry, away, interval=FOREVER, own="")
     flusher.start()
@@ -93,9 +93,12 @@ def test_a_destination_that_leaves_in_an_outage_says_what_is_dropped(caplog, pee
     flusher.flush(0.01)
     eventually(lambda: flusher.status().destinations[0].waiting_points == 2)
     flusher.change(peer.url, interval=FOREVER, naming=Naming(), timeout=0.1)
-    dropped = "2 points were not delivered in time and are dropped"
-    assert last_words(caplog) == [f"{away} is no destination any more: {dropped}"]
-    assert flusher.stop(PATIENCE)
+    kept = "2 points wait in memory until it is one again, or the program ends"
+    assert last_words(caplog) == [f"{away} is no destination any more; {kept}"]
+    caplog.clear()
+    assert not flusher.stop(PATIENCE)
+    lost = "2 points were in memory and are lost, cause shutdown"
+    assert last_words(caplog) == [f"not everything was delivered in time: {away}: {lost}"]
 
 
 @pytest.mark.parametrize("hangs", ["work", "close"])

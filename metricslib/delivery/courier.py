@@ -260,11 +260,23 @@ class Courier:
                 self.start()
             except RuntimeError:  # the interpreter is ending, and begins no more threads
                 self._deliver_here(stop)
-        ended = self._end_thread(stop)
-        self.spool.end("shutdown")
-        if ended:
+        if self._end_thread(stop):
             self.destination.close()
+        self.end()
         return sum(self.spool.holdings().dropped.values()) == dropped
+
+    def end(self) -> bool:
+        """Without a thread: drop what waits, as :meth:`stop` does when its time is over."""
+        dropped = sum(self.spool.holdings().dropped.values())
+        self.spool.end("shutdown")
+        return sum(self.spool.holdings().dropped.values()) == dropped
+
+    def park(self, seconds: float) -> bool:
+        """Go on trying for at most ``seconds``, then end, and keep what waits; return whether nothing does."""
+        self.hurry()
+        if self._end_thread(Deadline(seconds)):
+            self.destination.close()
+        return not self.spool.holdings().waiting_batches
 
     def halt(self) -> None:
         """End the thread, and keep everything else as it is."""

@@ -25,9 +25,12 @@ if TYPE_CHECKING:
     from .journal import Journal
     from .journal_spool import JournalSpool
 
-__all__ = ["Couriers", "Put"]
+__all__ = ["PARKED", "Couriers", "Put"]
 
 log = logging.getLogger("metricslib")
+
+PARKED = 16
+"""For how many places that are no destination any more what waits is kept, each within the bounds of its spool."""
 
 Put = tuple[Courier, Batch]
 Attempt = Callable[[str, Callable[[], object]], bool]
@@ -45,6 +48,7 @@ class Couriers:
         self._journal = _journal(directory) if directory else None
         self._couriers = [self._courier(destination) for destination in self._opened(to, naming)]
         self._leaving: list[Courier] = []
+        self._parked: list[Courier] = []  # of places that are no destination now, and that something waits for
 
     def __iter__(self) -> Iterator[Courier]:
         return iter(self._couriers)
@@ -101,17 +105,17 @@ class Couriers:
         ``disk`` is how long a disk that does not answer is waited for. What was not delivered is logged in one line:
         how many points, for which destination, and what became of them.
         """
-        dropped = [courier.spool.holdings().dropped for courier in self._couriers]
+        couriers = (*self._couriers, *self._parked)
+        dropped = [courier.spool.holdings().dropped for courier in couriers]
         if self._journal:
             self._journal.answer_by(disk)
         for courier in self._couriers:
             courier.hurry()  # all of them now, for one that hangs may take all the time there is
         kept = [courier.stop(deadline.left()) for courier in self._couriers]
+        kept += [courier.end() for courier in self._parked]
         if self._journal:
             self._journal.close(disk.left())
-        fates = [
-            fate for courier, past in zip(self._couriers, dropped, strict=True) for fate in self._fates(courier, past)
-        ]
+        fates = [fate for courier, past in zip(couriers, dropped, strict=True) for fate in self._fates(courier, past)]
         if fates:
             log.warning("not everything was delivered in time: %s", "; ".join(fates))
         return all(kept)
@@ -132,7 +136,7 @@ class Couriers:
 
     def forget(self) -> None:
         """In a forked child: threads, sockets, locks, files and what waits are the parent's."""
-        for courier in (*self._couriers, *self._leaving):
+        for courier in (*self._couriers, *self._leaving, *self._parked):
             courier.forget()
         if self._journal:
             self._journal.forget()
@@ -172,46 +176,59 @@ class Couriers:
     def prepare(self, to: Sequence[str], naming: Naming) -> Callable[[bool], None]:
         """Return what makes the change to other URLs, or other options, once it is called: whether to start new ones.
 
-        A destination that stays keeps its courier, and what waits. Raises :class:`~..errors.InvalidDestination` here.
+        A destination that stays, or comes back, keeps its courier, and what waits. Raises
+        :class:`~..errors.InvalidDestination` here.
         """
         destinations = self._opened(to, naming)
 
         def change(running: bool) -> None:
-            leaving, couriers = [*self._couriers], list[Courier]()
+            leaving, parked, couriers = [*self._couriers], [*self._parked], list[Courier]()
             for destination in destinations:
                 label = destination.label
-                found = next((courier for courier in leaving if courier.destination.label == label), None)
+                found = next((courier for courier in (*leaving, *parked) if courier.destination.label == label), None)
                 if found:
-                    leaving.remove(found)
+                    (leaving if found in leaving else parked).remove(found)
                     found.redirect(destination)
                 couriers.append(found or self._courier(destination))
-                if not found and running:
+                if running:
                     couriers[-1].start()
-            self._leaving, self._couriers = leaving, couriers
+            self._leaving, self._parked, self._couriers = leaving, parked, couriers
 
         return change
 
     def see_off(self, deadline: Deadline) -> Iterable[Status]:
-        """Let those that are destinations no more deliver what waits; drop the rest; yield how each ended."""
+        """Let those that are destinations no more deliver what waits, park those for which something still does, and
+        yield how the others ended. Of more than :data:`PARKED`, the one that was parked first ends.
+        """
+        until = "until it is one again, or the program ends"
+        where = f"in {self._journal.directory} until it is one again" if self._journal else f"in memory {until}"
         while self._leaving:
-            courier = self._leaving[0]
-            before = sum(courier.spool.holdings().dropped.values())
-            courier.stop(deadline.left())
-            courier.spool.abandon("shutdown")
-            if points := sum(courier.spool.holdings().dropped.values()) - before:
-                log.warning(
-                    "%s is no destination any more: %d points were not delivered in time and are dropped",
-                    courier.destination.label,
-                    points,
-                )
-            if self._journal:
-                self._journal.drop(_spool(courier))
-            self._leaving.pop(0)
-            yield courier.status()
+            courier, *leaving = self._leaving
+            parked = [] if courier.park(deadline.left()) else [courier]
+            self._leaving, self._parked = leaving, self._parked + parked
+            if not parked:
+                yield self._ended(courier)
+            else:
+                status = courier.status()
+                message = "%s is no destination any more; %d points wait %s"
+                log.warning(message, status.label, status.waiting_points, where)
+            if len(self._parked) > PARKED:
+                first, *self._parked = self._parked
+                yield self._ended(first)
+
+    def _ended(self, courier: Courier) -> Status:
+        """Give up what waits in memory, leave what waits on disk, and return how it ended."""
+        past = courier.spool.holdings().dropped
+        courier.end()
+        if fates := list(self._fates(courier, past)):
+            log.warning("more than %d destinations went with something left: %s", PARKED, "; ".join(fates))
+        if self._journal:
+            self._journal.drop(_spool(courier))
+        return courier.status()
 
     def statuses(self) -> list[Status]:
-        """Return how delivery goes, to those that leave as well."""
-        return [courier.status() for courier in (*self._couriers, *self._leaving)]
+        """Return how delivery goes, to those that leave and to those that something is kept for as well."""
+        return [courier.status() for courier in (*self._couriers, *self._leaving, *self._parked)]
 
 
 def _journal(directory: str | Path) -> "Journal":

@@ -4,11 +4,20 @@ import math
 import time
 from collections.abc import Callable
 
-__all__ = ["Deadline"]
+__all__ = ["LONGEST", "Deadline"]
+
+
+LONGEST = 1e9
+"""Seconds, 31 years. A caller's infinity is this: no wait of the operating system takes more than 292 years."""
+
+
+def bounded(seconds: float) -> float:
+    """Return a number of seconds that can be waited: 0 for a negative one and for NaN, :data:`LONGEST` at most."""
+    return max(0.0, min(seconds, LONGEST))
 
 
 class Deadline:
-    """Ends ``seconds`` from now. Any thread may ask it, or :meth:`cut` it short.
+    """Ends ``seconds`` from now, :data:`LONGEST` at most. Any thread may ask it, or :meth:`cut` it short.
 
     It runs by the machine's own monotonic clock, taken once at import, for sockets do not live in a test's time.
     """
@@ -17,7 +26,7 @@ class Deadline:
 
     def __init__(self, seconds: float, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        self._end = now() + seconds
+        self._end = now() + bounded(seconds)
         self._bound = math.inf
         self.urgent = False
         """Whether somebody waits for the end of what this is the deadline of, so that it should come soon."""
@@ -32,7 +41,7 @@ class Deadline:
 
     def extend(self, seconds: float) -> None:
         """End ``seconds`` from now, unless it was cut to be earlier."""
-        self._end = self._now() + seconds
+        self._end = self._now() + bounded(seconds)
 
     def part(self, share: float) -> "Deadline":
         """Return one that ends when ``share`` of what is left has passed, and never after this one."""

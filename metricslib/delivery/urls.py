@@ -18,6 +18,8 @@ __all__ = ["host", "options", "path", "query", "several", "split_urls", "without
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _SEPARATOR = re.compile(r",(?=[\s,]*(?:$|[a-z][a-z+]*:(?!\d+\s*(?:[:,/?]|$))))", re.IGNORECASE)
 """A comma before a scheme, or before nothing but commas and white space. A host with its port is no scheme."""
+_LONGEST = 1_000_000_000  # seconds, 31 years
+_LONGEST_ATTEMPT = 86_400  # seconds; a socket's own limit is 24 days
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhdw]?)")
 
 
@@ -115,8 +117,15 @@ def options(texts: Mapping[str, str]) -> Options:
 def _seconds(name: str, text: str) -> float:
     match = _DURATION.fullmatch(text)
     seconds = float(match[1]) * _UNITS[match[2]] if match else 0
-    if not 0 < seconds < 1e9:
+    if not 0 < seconds <= _LONGEST:
         raise ValueError(f"{name} must be a time above 0, such as 5s or 1d")
+    return seconds
+
+
+def _attempt(name: str, text: str) -> float:
+    seconds = _seconds(name, text)
+    if seconds > _LONGEST_ATTEMPT:
+        raise ValueError(f"{name} must be at most 1d")
     return seconds
 
 
@@ -133,7 +142,7 @@ def _switch(name: str, text: str) -> bool:
 
 
 _OPTIONS: dict[str, Callable[[str, str], Any]] = {
-    "timeout": _seconds,
+    "timeout": _attempt,
     "spool_bytes": _whole,
     "max_age": _seconds,
     "revise": _switch,

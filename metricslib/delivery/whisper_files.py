@@ -27,6 +27,8 @@ RETENTIONS = "10s:1d,1m:30d,10m:1y"
 _LONGEST = 255
 """Bytes in a file's name on every usual file system."""
 _LATEST = 2**32
+_MOST_POINTS = 100_000_000
+"""Points in a file: 1.2 GB, which is filled with zeros when the file is made."""
 _THIS_PATH = (EEXIST, EISDIR, ELOOP, ENAMETOOLONG, ENOTDIR)
 """Errors that concern one path and will not pass."""
 _TAG = re.compile(r"([^;!^=]+)=([^;~][^;]*)\Z")
@@ -141,6 +143,8 @@ def parse_retentions(text: str) -> list[tuple[int, int]]:
     import whisper
 
     archives = [whisper.parseRetentionDef(part.strip()) for part in text.split(",")]
+    if any(seconds * points >= _LATEST for seconds, points in archives) or sum(n for _, n in archives) > _MOST_POINTS:
+        raise ValueError(f"at most {_MOST_POINTS:,} points, over less than 2^32 seconds")
     try:
         whisper.validateArchiveList(archives)
     except whisper.InvalidConfiguration as error:

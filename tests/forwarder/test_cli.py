@@ -61,7 +61,7 @@ def test_without_anything_the_defaults_are_shown(capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--interval", "0"], "--interval: '0' is not a whole number of at least 1"),
+        (["--interval", "0"], "--interval: '0' is not a whole number from 1 to 2^30"),
         (["--listen", "upd://h"], "--listen: 'upd://h' has an unknown scheme; did you mean udp?"),
         (["--http", "8127"], "--http: '8127' is not HOST:PORT, with an IPv6 address in brackets, or off"),
         (["--percentiles", "200"], "--percentiles: '200' is not percents from -100 to 100, and not 0"),

@@ -130,14 +130,38 @@ def test_variables_of_kubernetes_are_none_of_ours():
         ("[naming]\ninterval = 5", "f.toml: unknown key naming.interval; did you mean interval, outside [naming]?"),
         ("naming = 5", "f.toml: naming must be a table: [naming]"),
         ("interval = ", "f.toml: is no TOML: Invalid value (at end of document)"),
-        ('interval = "5"', "f.toml: interval: '5' is not a whole number of at least 1"),
-        ("interval = 0", "f.toml: interval: 0 is not a whole number of at least 1"),
-        ("interval = 1.5", "f.toml: interval: 1.5 is not a whole number of at least 1"),
-        ("interval = true", "f.toml: interval: true is not a whole number of at least 1"),
-        ("interval = nan", "f.toml: interval: nan is not a whole number of at least 1"),
-        ("interval = inf", "f.toml: interval: inf is not a whole number of at least 1"),
-        ("expire = -1", "f.toml: expire: -1 is not a number of seconds, 0 or more"),
-        ("stop_timeout = inf", "f.toml: stop_timeout: inf is not a number of seconds, 0 or more"),
+        ('interval = "5"', "f.toml: interval: '5' is not a whole number from 1 to 2^30"),
+        ("interval = 0", "f.toml: interval: 0 is not a whole number from 1 to 2^30"),
+        ("interval = 1.5", "f.toml: interval: 1.5 is not a whole number from 1 to 2^30"),
+        ("interval = true", "f.toml: interval: true is not a whole number from 1 to 2^30"),
+        ("interval = nan", "f.toml: interval: nan is not a whole number from 1 to 2^30"),
+        ("interval = inf", "f.toml: interval: inf is not a whole number from 1 to 2^30"),
+        ("expire = -1", "f.toml: expire: -1 is not a number of seconds from 0 to a billion"),
+        ("interval = 1e10", "f.toml: interval: 10000000000.0 is not a whole number from 1 to 2^30"),
+        ("max_series = 3000000000", "f.toml: max_series: 3000000000 is not a whole number from 1 to 2^30"),
+        ("udp_threads = 257", "f.toml: udp_threads: 257 is not a whole number from 1 to 256"),
+        ("expire = 1e10", "f.toml: expire: 10000000000.0 is not a number of seconds from 0 to a billion"),
+        ("expire = nan", "f.toml: expire: nan is not a number of seconds from 0 to a billion"),
+        (
+            "stop_timeout = 1e12",
+            "f.toml: stop_timeout: 1000000000000.0 is not a number of seconds from 0 to 86400, a day",
+        ),
+        (
+            "[key_flush]\ninterval = -inf",
+            "f.toml: key_flush.interval: -inf is not a number of seconds from 0 to a billion",
+        ),
+        ("interval = " + "9" * 5000, "f.toml: has a number of thousands of digits"),
+        (
+            "interval = 0x" + "f" * 5000,
+            "f.toml: interval: a number of thousands of digits is not a whole number from 1 to 2^30",
+        ),
+        ("x = " + "[" * 3000, "f.toml: has more than 16 levels of nesting"),
+        ("x = " + "{x=" * 3000, "f.toml: has more than 16 levels of nesting"),
+        ("a" + ".a" * 50_000 + " = 1", "f.toml: has more than 16 levels of nesting"),
+        ("[a" + '."a"' * 50_000 + "]", "f.toml: has more than 16 levels of nesting"),
+        ("#" * 300_000, "f.toml: has more than 262144 bytes"),
+        ("k" * 200_000 + " = 1", f"f.toml: unknown key {'k' * 200}…"),
+        ("stop_timeout = inf", "f.toml: stop_timeout: inf is not a number of seconds from 0 to 86400, a day"),
         ("prefix = 5", "f.toml: prefix: 5 is not text"),
         ('prefix = "a.{user}"', "f.toml: prefix: 'a.{user}' {user} is unknown; known are {host}, {pid}"),
         ("percentiles = [90, 0]", "f.toml: percentiles: [90, 0] is not percents from -100 to 100, and not 0"),
@@ -204,8 +228,8 @@ def test_what_is_wrong_in_a_file_is_named(toml, message):
             "environment: unknown variable FORWARDER_LEGACY; did you mean FORWARDER_NAMING_LEGACY?",
         ),
         ("FORWARDER_Q", "", "environment: unknown variable FORWARDER_Q"),
-        ("FORWARDER_INTERVAL", "ten", "FORWARDER_INTERVAL: 'ten' is not a whole number of at least 1"),
-        ("FORWARDER_INTERVAL", "1e999", "FORWARDER_INTERVAL: '1e999' is not a whole number of at least 1"),
+        ("FORWARDER_INTERVAL", "ten", "FORWARDER_INTERVAL: 'ten' is not a whole number from 1 to 2^30"),
+        ("FORWARDER_INTERVAL", "1e999", "FORWARDER_INTERVAL: '1e999' is not a whole number from 1 to 2^30"),
         ("FORWARDER_NAMING_LEGACY", "maybe", "FORWARDER_NAMING_LEGACY: 'maybe' is not true or false"),
         (
             "FORWARDER_PERCENTILES",
@@ -222,7 +246,10 @@ def test_what_is_wrong_in_the_environment_is_named(variable, text, message):
 
 def test_what_is_wrong_in_a_flag_is_named():
     """The flag is named as it is written."""
-    assert refusal(of_flags, {"stop_timeout": "x"}) == "--stop-timeout: 'x' is not a number of seconds, 0 or more"
+    assert (
+        refusal(of_flags, {"stop_timeout": "x"})
+        == "--stop-timeout: 'x' is not a number of seconds from 0 to 86400, a day"
+    )
 
 
 def test_an_error_carries_what_was_wrong():

@@ -87,15 +87,21 @@ def test_a_reload_of_a_wrong_file_changes_nothing(forwarder, peer, tmp_path):
     file.write_text('prefix = "old"\n')
     process = forwarder("--config", str(file), "--listen", "tcp://127.0.0.1:0", "--to", peer.url, *ENDLESS)
     ready = process.ready()
-    for wrong, told in (
+    wrongs = (
         ('prefix = "new"\nintervall = 5\n', "unknown key intervall; did you mean interval?"),
         ("prefix = ", "is no TOML"),
+        ("x = " + "[" * 3000, "has more than 16 levels of nesting"),
+        ("interval = " + "9" * 5000, "has a number of thousands of digits"),
+        ("a" + ".a" * 50_000 + " = 1", "f.toml: has more than 16 levels of nesting\n"),
+        ("#" * 300_000, "has more than 262144 bytes"),
+        ("stop_timeout = 1e12", "stop_timeout: 1000000000000.0 is not a number of seconds from 0 to 86400, a day"),
         (None, "cannot be read: No such file or directory"),
-    ):
+    )
+    for number, (wrong, told) in enumerate(wrongs, 1):
         file.unlink() if wrong is None else file.write_text(wrong)
         process.process.send_signal(signal.SIGHUP)
-        eventually(lambda told=told: told in process.log)
-    assert process.log.count("reload refused, everything stays as it was: ") == 3
+        eventually(lambda n=number: process.log.count("reload refused, everything stays as it was: ") == n)
+        assert told in process.log
     send(ready["tcp"], "a:1|c\n")
     eventually(lambda: process.page()["sections"]["Pieces"]["Received"] == 1)
     assert process.end(signal.SIGTERM) == 0
@@ -137,7 +143,7 @@ def test_a_wrong_flag_ends_with_2_and_one_line(forwarder):
     """As ``--check-config`` would have told."""
     process = forwarder("--interval", "x")
     assert process.end() == 2
-    assert process.log == "forwarder: --interval: 'x' is not a whole number of at least 1\n"
+    assert process.log == "forwarder: --interval: 'x' is not a whole number from 1 to 2^30\n"
 
 
 def test_dead_series_leave(forwarder, peer, tmp_path):

@@ -1,0 +1,70 @@
+"""A configuration file read and parsed within bounds of size, time and nesting, whatever it holds.
+
+A running daemon reads its file again, so no file may stop it: neither a FIFO without a writer, nor a device without an
+end, nor a text that takes a parser minutes or all of the stack. ``tomllib`` recurses once a level of nesting and copies
+each dotted key once a part, so both are counted before it sees the text.
+"""
+
+import os
+import re
+import select
+import time
+import tomllib
+from typing import Any
+
+__all__ = ["LARGEST", "NESTING", "PATIENCE", "TooMuch", "parse", "read"]
+
+LARGEST = 256 << 10
+"""Bytes that a file may have."""
+NESTING = 16
+"""Levels of brackets, and parts of a dotted key, that a file may have. No option needs more than three."""
+PATIENCE = 5.0
+"""Seconds that reading may take."""
+
+# Whatever is never closed reaches to the end of its line or of the text, so that each character is looked at once.
+_TEXT_OR_COMMENT = re.compile(
+    r'"""(?:\\.|[^\\])*?(?:"""|\Z)|' + r"'''.*?(?:'''|\Z)|" + r'"(?:\\.|[^"\\\n])*"?|' + r"'[^'\n]*'?|" + r"#[^\n]*",
+    re.DOTALL,
+)
+_BRACKET_OR_KEY = re.compile(r"[\[{]|[]}]|[^][{}=,\n]+")
+
+
+class TooMuch(ValueError):
+    """A file beyond one of the bounds."""
+
+
+def read(file: str, patience: float = PATIENCE) -> bytes:
+    """Return what is in ``file``. Raises OSError, and :class:`TooMuch` for a file that is too large or too slow."""
+    deadline = time.monotonic() + patience
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        found = b""
+        while len(found) <= LARGEST:
+            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                raise TooMuch(f"cannot be read within {patience:g} seconds")
+            chunk = os.read(descriptor, LARGEST + 1 - len(found))
+            if not chunk:
+                return found
+            found += chunk
+    finally:
+        os.close(descriptor)
+    raise TooMuch(f"has more than {LARGEST} bytes")
+
+
+def parse(text: str) -> dict[str, Any]:
+    """Return TOML ``text`` as a dictionary. Raises ValueError for what is no TOML, and :class:`TooMuch`."""
+    if len(text) > LARGEST:
+        raise TooMuch(f"has more than {LARGEST} bytes")
+    depth = 0
+    for part in _BRACKET_OR_KEY.findall(_TEXT_OR_COMMENT.sub('""', text)):
+        depth += (part in "[{") - (part in "]}")
+        if depth > NESTING or part.count(".") >= NESTING:
+            raise TooMuch(f"has more than {NESTING} levels of nesting")
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        raise
+    except ValueError as error:
+        raise TooMuch("has a number of thousands of digits") from error
