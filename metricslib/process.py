@@ -6,7 +6,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 __all__ = ["Forked", "at_exit", "exiting", "not_at_exit", "tell_of_forks"]
 
@@ -19,6 +19,9 @@ class Forked(Protocol):
         ...
 
 
+_finalizers: dict[Callable[[], object], Any] = {}
+
+
 def at_exit(stop: Callable[[], object]) -> None:
     """Call ``stop`` when this process ends.
 
@@ -27,7 +30,7 @@ def at_exit(stop: Callable[[], object]) -> None:
     atexit.register(stop)
     multiprocessing = sys.modules.get("multiprocessing.util")
     if multiprocessing and sys.modules["multiprocessing.process"].parent_process() is not None:
-        multiprocessing.Finalize(None, stop, exitpriority=10)
+        _finalizers[stop] = multiprocessing.Finalize(None, stop, exitpriority=10)
 
 
 def exiting() -> bool:
@@ -42,6 +45,8 @@ def exiting() -> bool:
 def not_at_exit(stop: Callable[[], object]) -> None:
     """Take back :func:`at_exit`."""
     atexit.unregister(stop)
+    if (finalizer := _finalizers.pop(stop, None)) is not None:
+        finalizer.cancel()
 
 
 _told: weakref.WeakSet[Forked] = weakref.WeakSet()

@@ -1,6 +1,8 @@
 """A start that fails gives back all that it took; one that comes while the program ends says what it can do."""
 
 import atexit
+import multiprocessing.process
+import multiprocessing.util
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -214,3 +216,15 @@ def test_without_threads_a_destination_that_is_away_takes_no_longer_than_the_dea
     program = AT_EXIT.replace("metrics.flush()", "metrics.flush(.2)").replace("metrics.stop()", "metrics.stop(.3)")
     done = run(program, "graphite://127.0.0.1:1", "without threads", "flush", timeout=20)
     assert done.stdout == "False\nFalse\n", done.stderr
+
+
+def test_a_flusher_that_ended_is_not_called_at_the_end_of_a_child_of_multiprocessing(monkeypatch):
+    """Such a child has finalizers in the place of atexit; each start takes one, and gives it back."""
+    monkeypatch.setattr(multiprocessing.process, "parent_process", lambda: object())
+    before = dict(multiprocessing.util._finalizer_registry)
+    flusher = Flusher(Registry())
+    for _ in range(3):
+        flusher.start()
+        assert len(multiprocessing.util._finalizer_registry) == len(before) + 1
+        flusher.stop()
+    assert multiprocessing.util._finalizer_registry == before

@@ -330,6 +330,8 @@ def timed_blocks(registry, slow):
     assert span.elapsed == 0
     with timer.time() as span:
         span.tag(a=1)
+    span = timer.time().start()
+    span.stop()
     timed(lambda: None)()
     hooked(lambda: None)()
     list(timed(lambda: (yield))())
@@ -337,7 +339,7 @@ def timed_blocks(registry, slow):
     asyncio.run(drained())
     with pytest.raises(ZeroDivisionError):
         timed(lambda: 1 / 0)()
-    return 8
+    return 9
 
 
 @pytest.mark.parametrize("pure", [True, False], ids=["Python", "C"])
