@@ -2,9 +2,13 @@
 
 Each is optional: where there is no compiler, or it fails, the Python twin does the work. ``METRICSLIB_BUILD=require``
 makes a failure one of the whole build, and ``METRICSLIB_CFLAGS`` adds flags for the compiler.
+
+Where Python has no interpreter lock (3.13t, 3.14t) none is tried: they rely on it, and have not been run without.
 """
 
 import os
+import sys
+import sysconfig
 from glob import glob
 
 from setuptools import Extension, setup
@@ -24,9 +28,19 @@ def extension(name: str, *sources: str) -> Extension:
     )
 
 
-setup(
-    ext_modules=[
+def extensions() -> list[Extension]:
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        reason = (
+            "this Python has no interpreter lock: the C extensions are not built for it, and Python does their work"
+        )
+        if os.environ.get("METRICSLIB_BUILD") == "require":
+            raise SystemExit(reason)
+        print(reason, file=sys.stderr)
+        return []
+    return [
         extension("metricslib._speedups", *glob("metricslib/native/*.c")),
         extension("forwarder._intake", "forwarder/_intake.c"),
     ]
-)
+
+
+setup(ext_modules=extensions())

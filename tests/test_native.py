@@ -1,7 +1,9 @@
-"""The C sources: every header compiles alone, so that a test, a fuzzer or another extension can include it first."""
+"""The C sources and what is built of them. Every header compiles alone, so that anything can include it first."""
 
+import os
 import shlex
 import subprocess
+import sys
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
@@ -24,3 +26,34 @@ def test_a_header_compiles_alone(header: str, flags: list[str], need: Callable[.
     command += ["-Imetricslib/native", "-Iforwarder/native", "-I" + sysconfig.get_path("include")]
     done = subprocess.run(command, input=f'#include "{header}"\n', cwd=ROOT, text=True, capture_output=True, timeout=60)
     assert not done.returncode, f"{shlex.join(command)}\n{done.stderr}"
+
+
+BUILD = """
+import runpy, setuptools, sysconfig
+real = sysconfig.get_config_var
+sysconfig.get_config_var = lambda name: {disabled} if name == "Py_GIL_DISABLED" else real(name)
+setuptools.setup = lambda ext_modules: print(sorted(each.name for each in ext_modules))
+runpy.run_path("setup.py")
+"""
+
+
+@pytest.mark.parametrize(
+    ("disabled", "wanted", "out", "said"),
+    [
+        (0, "", "['forwarder._intake', 'metricslib._speedups']", ""),
+        (1, "", "[]", "no interpreter lock"),
+        (1, "require", "", "no interpreter lock"),
+    ],
+)
+def test_no_extension_is_built_where_there_is_no_interpreter_lock(disabled: int, wanted: str, out: str, said: str):
+    """It is said, and an error where the extensions are required."""
+    done = subprocess.run(
+        [sys.executable, "-c", BUILD.format(disabled=disabled)],
+        env={**os.environ, "METRICSLIB_BUILD": wanted},
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        timeout=60,
+    )
+    assert (done.stdout.strip(), bool(done.returncode)) == (out, not out)
+    assert said in done.stderr

@@ -53,7 +53,7 @@ static PyObject *only_argument(const char *call, const char *name, PyObject *oth
 
 /* -- the long way: values wait in a list */
 
-/* The list, made when it is first needed. A borrowed reference. */
+/* The list, made when it is first needed. The caller's reference, for the cell may get another list. */
 static PyObject *waiting_of(Cell *self) {
     if (!self->waiting) {
         PyObject *made = PyList_New(0); /* where Python code may run, which may have made it meanwhile */
@@ -67,7 +67,7 @@ static PyObject *waiting_of(Cell *self) {
         cell_unlock(&self->cell);
         Py_XDECREF(made);
     }
-    return self->waiting;
+    return Py_XNewRef(self->waiting);
 }
 
 static Py_ssize_t waiting_size(Cell *self) { return self->waiting ? PyList_GET_SIZE(self->waiting) : 0; }
@@ -75,6 +75,8 @@ static Py_ssize_t waiting_size(Cell *self) { return self->waiting ? PyList_GET_S
 /* Let a value wait; whoever finds the list full folds it. */
 static int put(Cell *self, PyObject *value) {
     PyObject *done, *waiting;
+    Py_ssize_t size;
+    int failed;
     if (self->cell.shut & CELL_VOID)
         return 0;
     if (self->cell.shut & CELL_ASLEEP) {
@@ -85,10 +87,11 @@ static int put(Cell *self, PyObject *value) {
     if (!(waiting = waiting_of(self)))
         return -1;
     cell_close(&self->cell, CELL_WAITING);
-    if (PyList_Append(waiting, value) < 0)
-        return -1;
-    if (PyList_GET_SIZE(waiting) <= FULL)
-        return 0;
+    failed = PyList_Append(waiting, value);
+    size = PyList_GET_SIZE(waiting);
+    Py_DECREF(waiting);
+    if (failed || size <= FULL)
+        return failed;
     if (!(done = PyObject_CallMethodNoArgs((PyObject *)self, self->state->str_fold)))
         return -1;
     Py_DECREF(done);

@@ -21,7 +21,7 @@
 #undef METRICSLIB_VECTORCALL /* before, no interpreter honours it; see span.c */
 #endif
 
-#ifdef Py_GIL_DISABLED
+#ifdef Py_GIL_DISABLED /* for trials: setup.py builds nothing there */
 #define CELL_ATOMIC
 #endif
 #include "cell.h"
