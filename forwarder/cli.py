@@ -16,7 +16,7 @@ from metricslib.delivery.claims import cannot_write
 from metricslib.errors import InvalidOption, MetricsError
 
 from . import config_file
-from .config import CONFIG, OPTIONS, Config, ConfigError, masked, of_environment, of_file, of_flags, settle
+from .config import CONFIG, OPTIONS, Config, ConfigError, masked_text, of_environment, of_file, of_flags, settle
 from .daemon import CannotListen, Daemon
 from .from_statsd import convert
 from .inherited import Inherited, InvalidSocket
@@ -61,7 +61,7 @@ def _check(config: Config) -> int:
 
 
 def _failed(error: Exception, code: int) -> int:
-    print(f"forwarder: {masked(str(error))}", file=sys.stderr)
+    print(f"forwarder: {masked_text(str(error))}", file=sys.stderr)
     return code
 
 

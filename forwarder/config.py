@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from metricslib.delivery.urls import without_bad_port
 from metricslib.errors import MetricsError
 from metricslib.naming import Naming, expanded
 from metricslib.series import Kind as SeriesKind
@@ -29,6 +30,7 @@ __all__ = [
     "Option",
     "Setting",
     "masked",
+    "masked_text",
     "of_environment",
     "of_file",
     "of_flags",
@@ -44,7 +46,8 @@ CONFIG = "FORWARDER_CONFIG"
 # Kubernetes gives every container such variables for a Service that is called "forwarder".
 _KUBERNETES = re.compile(r"FORWARDER_(SERVICE_(HOST|PORT\w*)|PORT(_\d+_(TCP|UDP)\w*)?)")
 _SECRET = re.compile(r"([?&](?:[^=&]*(?:token|secret|password|key)[^=&]*)=)[^&#]*", re.IGNORECASE)
-_USER = re.compile(r"(?<=://)[^/?#]*@")
+_USER = re.compile(r"(?<=://)[^\s'\"]*@")
+_NO_HOST = ("file", "whisper", "console")
 
 
 class ConfigError(MetricsError, ValueError):
@@ -297,8 +300,24 @@ def settle(*sources: Settings) -> Config:
 
 
 def masked(url: str) -> str:
-    """Return ``url`` without what nobody should read in a log: user, password, tokens."""
-    return _SECRET.sub(r"\1***", _USER.sub("***@", url))
+    """Return ``url``, or ``HOST:PORT``, without what nobody should read in a log: user, password, tokens.
+
+    What stands in the place of a port, and is no number, may be a password.
+    """
+    scheme, slashes, rest = url.partition("://")
+    if not slashes:
+        scheme, rest = "", url
+    if rest.startswith("/") or url.partition(":")[0].lower() in _NO_HOST:
+        return _SECRET.sub(r"\1***", url)
+    _, at, rest = rest.rpartition("@")
+    hosts, question, query = rest.partition("?")
+    query = _SECRET.sub(r"\1***", question + query)
+    return f"{scheme}{slashes}{'***@' if at else ''}{without_bad_port(hosts, '***')}{query}"
+
+
+def masked_text(text: str) -> str:
+    """Return ``text`` with all URLs in it without users, passwords and tokens."""
+    return _SECRET.sub(r"\1***", _USER.sub("***@", text))
 
 
 def _setting(name: str, origin: str, given: object, of_text: Any) -> Setting:
@@ -306,7 +325,7 @@ def _setting(name: str, origin: str, given: object, of_text: Any) -> Setting:
     try:
         value = kind.check(of_text(given) if of_text else given)
     except (ValueError, OverflowError):
-        raise ConfigError(origin, name, f"{_shown(given)} is not {kind.expected}") from None
+        raise ConfigError(origin, name, f"{_shown(kind, given)} is not {kind.expected}") from None
     if name == "own_prefix" and not value:
         raise ConfigError(origin, name, "must not be empty")
     return Setting(value, origin)
@@ -325,7 +344,9 @@ def _check(name: str, setting: Setting) -> None:
         try:
             _CHECKS[name](value)
         except ValueError as error:
-            raise ConfigError(setting.origin, name, f"{value!r} {getattr(error, 'reason', error)}") from None
+            raise ConfigError(
+                setting.origin, name, f"{_shown(OPTIONS[name].kind, value)} {getattr(error, 'reason', error)}"
+            ) from None
 
 
 def _check_repeat(values: Mapping[str, Any], settings: Mapping[str, Setting]) -> None:
@@ -334,13 +355,18 @@ def _check_repeat(values: Mapping[str, Any], settings: Mapping[str, Setting]) ->
         target = addresses.parse_target(url)
         for listener in map(addresses.parse, values.get("listen", Config().listen)):
             if target.reaches(listener):
-                raise ConfigError(settings["repeat"].origin, "repeat", f"{url!r} is where it listens itself")
+                raise ConfigError(settings["repeat"].origin, "repeat", f"{masked(url)!r} is where it listens itself")
 
 
-def _shown(value: object) -> str:
+def _shown(kind: Kind, value: object) -> str:
     """Return a value that was refused for a message: without secrets, and no longer than one can read."""
+    mask = masked if kind in (options.URLS, options.ADDRESS) else masked_text
+    if isinstance(value, str):
+        return _short(repr(mask(value)))
+    if isinstance(value, list | tuple):
+        value = [mask(item) if isinstance(item, str) else item for item in value]
     try:
-        return _short(repr(masked(value)) if isinstance(value, str) else toml(value))
+        return _short(masked_text(toml(value)))
     except ValueError:  # more digits than Python writes
         return "a number of thousands of digits"
 

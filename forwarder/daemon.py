@@ -22,7 +22,7 @@ from metricslib.registry import Registry
 from metricslib.view import Server, application
 
 from .busiest import Busiest
-from .config import Config, masked
+from .config import Config, masked_text
 from .console import Console
 from .entrance import CannotListen, Entrance
 from .health import Health
@@ -301,7 +301,7 @@ class Daemon:
         try:
             self.change(load())
         except (MetricsError, OSError) as error:
-            log.error("reload refused, everything stays as it was: %s", masked(str(error)))
+            log.error("reload refused, everything stays as it was: %s", masked_text(str(error)))
         except Exception as error:  # a defect; a daemon that works is worth more than a new configuration
             log.exception("reload refused, everything stays as it was: unexpected %s", type(error).__name__)
 

@@ -12,6 +12,7 @@ from typing import Any, Never
 
 from .default import default_registry
 from .delivery import Deadline, several
+from .delivery.urls import without_secrets
 from .errors import AlreadyStarted, InvalidOption
 from .flusher import EXIT_DEADLINE, Flusher
 from .hints import unknown_option
@@ -32,6 +33,10 @@ def _forget_parent() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_parent)
+
+
+def _without_secrets(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {**arguments, "to": tuple(map(without_secrets, arguments["to"]))}
 
 
 def start(
@@ -78,7 +83,7 @@ def start(
             _flusher.start()
             return _flusher
         if _flusher is not None and _arguments is not None and not _flusher.left_behind:
-            raise AlreadyStarted(_arguments, arguments)
+            raise AlreadyStarted(_without_secrets(_arguments), _without_secrets(arguments))
         history = _flusher.history if _flusher else None
         new = Flusher(default_registry, **_enabled(arguments), history=history)
         if _flusher is not None:  # it only ended intervals for the page, or it is the parent's

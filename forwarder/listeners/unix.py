@@ -1,11 +1,13 @@
 """statsd lines over Unix sockets, stream and datagram, with the care that their files need.
 
 A file left by somebody who died is replaced, but only if it is a socket and nobody answers there. At the end the file
-is removed, but only if it is still the one that was made here.
+is removed, but only if it is still the one that was made here. Mode and group are never changed by path: others who can
+write to the directory could put a link to any file there.
 """
 
 import errno
 import grp
+import logging
 import os
 import socket
 import stat
@@ -18,6 +20,8 @@ from .packets import LinesOrPackets
 from .streams import CONNECTIONS, Connection, StreamListener
 
 __all__ = ["MODE", "UnixDatagramListener", "UnixStreamListener"]
+
+log = logging.getLogger("forwarder")
 
 MODE = 0o600
 """Permissions of the socket's file: who may write to it may send."""
@@ -46,16 +50,33 @@ class _SocketFile:
         group = _number_of(self._group) if self._group else None
         # The file gets the socket's own mode, so that nobody finds it open for a moment, nor the wrong group. The umask
         # may still take away.
-        os.fchmod(sock.fileno(), self._mode if group is None else self._mode & ~0o070)
+        first = self._mode if group is None else self._mode & ~0o070
+        os.fchmod(sock.fileno(), first)
+        self._warn_of_others()
         sock.bind(self.path)
-        self._identity = self._found()
+        file = os.open(self.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
+            status = os.fstat(file)
+            if not _is_new_socket(status, first):
+                raise OSError(errno.EPERM, "its file was replaced by another while it was made")
+            self._identity = status.st_dev, status.st_ino
+            itself = f"/proc/self/fd/{file}"  # the file that was looked at, whatever the path is now
             if group is not None:  # services without privileges may not even ask for no change
-                os.chown(self.path, -1, group)
-            os.chmod(self.path, self._mode)
+                os.chown(itself, -1, group)
+            if stat.S_IMODE(os.fstat(file).st_mode) != self._mode:
+                os.chmod(itself, self._mode)
         except OSError:  # most likely we are not in that group
             self.unlink()
             raise
+        finally:
+            os.close(file)
+
+    def _warn_of_others(self) -> None:
+        """Say it where others could put a socket of theirs in the place of ours, and hear what is sent."""
+        directory = os.path.dirname(os.path.abspath(self.path))
+        status = os.stat(directory)
+        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or status.st_uid not in (0, os.geteuid()):
+            log.warning("%s: others can write to the directory %s, and replace the socket there", self.path, directory)
 
     def _is_dead(self, kind: int) -> bool:
         if not stat.S_ISSOCK(os.lstat(self.path).st_mode):
@@ -84,6 +105,16 @@ class _SocketFile:
         except OSError:
             return None
         return status.st_dev, status.st_ino
+
+
+def _is_new_socket(status: os.stat_result, mode: int) -> bool:
+    """Return whether a file can be the one that binding has just made: ours, of one name, with ``mode`` at most."""
+    return (
+        stat.S_ISSOCK(status.st_mode)
+        and status.st_uid == os.geteuid()
+        and status.st_nlink == 1
+        and not stat.S_IMODE(status.st_mode) & ~mode
+    )
 
 
 def _number_of(group: str) -> int:

@@ -13,13 +13,14 @@ from ..errors import InvalidOption, InvalidType
 from .destination import Options
 from .transport import Endpoint
 
-__all__ = ["host", "options", "path", "query", "several", "split_urls", "without_secrets"]
+__all__ = ["host", "options", "path", "query", "several", "split_urls", "without_bad_port", "without_secrets"]
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _SEPARATOR = re.compile(r",(?=[\s,]*(?:$|[a-z][a-z+]*:(?!\d+\s*(?:[:,/?]|$))))", re.IGNORECASE)
 """A comma before a scheme, or before nothing but commas and white space. A host with its port is no scheme."""
 _LONGEST = 1_000_000_000  # seconds, 31 years
 _LONGEST_ATTEMPT = 86_400  # seconds; a socket's own limit is 24 days
+_BAD_PORT = re.compile(r"((?:^|,)(?:\[[^\]]*\]|[^:,/\[\]]*)):(?!\d{0,5}(?:[:,/]|$)).*", re.DOTALL)
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhdw]?)")
 
 
@@ -60,11 +61,22 @@ def several(to: str | Iterable[str], argument: str = "to") -> tuple[str, ...]:
 def without_secrets(url: str) -> str:
     """Return ``url`` without what may be a password or a key.
 
-    >>> without_secrets("graphite://me:secret@host:2003?key=secret")
-    'graphite://host:2003?…'
+    >>> without_secrets("graphite://me:secret@host:2003?key=secret"), without_secrets("graphite://host:secret")
+    ('graphite://host:2003?…', 'graphite://host:…')
     """
-    place, question, _ = url.partition("?")
-    return re.sub(r"(?<=:)(//)?.*@", r"\1", place, flags=re.DOTALL) + question + ("…" if question else "")
+    place, question, query = url.partition("?")
+    if "@" in query:  # most likely the password has a question mark
+        place, question = url, ""
+    place = re.sub(r"(?<=:)(//)?.*@", r"\1", place, flags=re.DOTALL)
+    scheme, slashes, rest = place.partition("://")
+    if slashes:
+        place = scheme + slashes + without_bad_port(rest, "…")
+    return place + question + ("…" if question else "")
+
+
+def without_bad_port(hosts: str, mark: str) -> str:
+    """Return ``HOST:PORT,…`` with ``mark`` for all from the first port on that is no number: it may be a password."""
+    return _BAD_PORT.sub(lambda found: f"{found[1]}:{mark}", hosts, count=1)
 
 
 def host(parts: SplitResult, scheme: str, port: int | None) -> Endpoint:

@@ -143,6 +143,14 @@ def test_what_is_no_text_is_refused(url):
         "graphite://host:2003?timeout=hunter2",
         "whisper:///dir?retentions=hunter2@",
         "graphite://me:hunter2@[::1",
+        "graphite://host:hunter2",
+        "graphite://host:2003hunter2",
+        "graphite://host:x/hunter2",
+        "graphite://host:x,hunter2",
+        "graphite://me:x?hunter2@host",
+        "graphite://east:2003:a,west:hunter2:b?hash=carbon_ch",
+        "statsd://[::1]:hunter2",
+        "graphite://host:123456",
     ],
 )
 def test_no_secret_is_in_an_error(url: str):
@@ -151,6 +159,7 @@ def test_no_secret_is_in_an_error(url: str):
         open_destination(url, NAMING)
     shown = without_secrets(url)
     assert "hunter2" not in shown
+    assert "123456" not in shown
     assert refusal.value.url == shown
     if "retentions" not in url:
         assert "hunter2" not in str(refusal.value)

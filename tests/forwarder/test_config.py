@@ -291,6 +291,34 @@ def test_any_value_can_be_read_again(prefix, percentiles, interval, expire):
     assert (document["interval"], document["expire"]) == (interval, expire)
 
 
+@pytest.mark.parametrize("option", ["listen", "repeat", "http", "console", "to"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "x://me:s3cret@h:1",
+        "udp://me:s3/s3cret@h:1",
+        "udp://h:s3cret",
+        "h:s3cret",
+        "me:s3cret@h:1",
+        "udp://h?token=s3cret",
+    ],
+)
+@pytest.mark.parametrize("source", ["flag", "environment", "file", "file, in a list"])
+def test_no_secret_is_in_an_error(option, value, source):
+    """Wherever it was given, and whatever is wrong with it."""
+    text = f'{option} = ["{value}", 5]' if source.endswith("list") else f'{option} = "{value}"'
+    try:
+        if source == "flag":
+            shown = settle(of_flags({option: value if option in ("http", "console") else [value]})).as_toml()
+        elif source == "environment":
+            shown = settle(of_environment({f"FORWARDER_{option.upper()}": value})).as_toml()
+        else:
+            shown = settle(of_file(text, "f")).as_toml()
+    except ConfigError as error:
+        shown = str(error)
+    assert "s3cret" not in shown
+
+
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
@@ -299,10 +327,18 @@ def test_any_value_can_be_read_again(prefix, percentiles, interval, expire):
         ("graphite://me:p@w@db", "graphite://***@db"),
         ("graphite://db?timeout=5&token=abc&x=1", "graphite://db?timeout=5&token=***&x=1"),
         ("x://db?API_KEY=abc", "x://db?API_KEY=***"),
+        ("graphite://me:p/w@db", "graphite://***@db"),
+        ("graphite://me:p?w@db", "graphite://***@db"),
+        ("graphite://db:s3cret", "graphite://db:***"),
+        ("graphite://db:s3/cr,et?timeout=5", "graphite://db:***?timeout=5"),
+        ("graphite://a:2003:x,b:2003:y?hash=carbon_ch", "graphite://a:2003:x,b:2003:y?hash=carbon_ch"),
+        ("graphite://[::1]:2003", "graphite://[::1]:2003"),
         ("file:///var/a@b.jsonl", "file:///var/a@b.jsonl"),
+        ("file:a@b:c.jsonl", "file:a@b:c.jsonl"),
+        ("console:", "console:"),
     ],
 )
-def test_secrets_are_masked(url, shown):
+def test_secrets_are_masked(url: str, shown: str):
     """Users, passwords and tokens never reach a terminal or a log."""
     assert masked(url) == shown
     assert settle(of_flags({"to": [url]})).as_toml().count(f'"{shown}"') == 1

@@ -131,6 +131,54 @@ def test_the_group_is_not_let_in_before_it_is_the_right_one(listen, kind, path, 
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o660
 
 
+@pytest.mark.parametrize("group", ["", str(os.getgid())])
+@pytest.mark.parametrize("planted", [os.symlink, os.link])
+def test_no_other_file_is_changed(heard, kind, path, monkeypatch, group, planted):
+    """Whoever can write to the directory may put another file at the path: it keeps its mode, and stays."""
+    with open("secret", "w"):
+        pass
+    os.chmod("secret", 0o600)
+
+    class Socket(socket.socket):
+        def bind(self, name):
+            super().bind(name)
+            os.unlink(name)
+            planted("secret", name)
+
+    monkeypatch.setattr("forwarder.listeners.unix.socket.socket", Socket)
+    listener = kind(path, heard, mode=0o666, group=group)
+    with pytest.raises(PermissionError, match="replaced"):
+        listener.bind()
+    assert stat.S_IMODE(os.stat("secret").st_mode) == 0o600
+    assert os.path.lexists(path)
+
+
+def test_between_look_and_change_the_path_does_not_matter(listen, kind, path, monkeypatch):
+    """Group and mode go to the file that was looked at, even if the path leads elsewhere meanwhile."""
+    chown = os.chown
+    with open("secret", "w"):
+        pass
+    os.chmod("secret", 0o600)
+
+    def swapped(name, user, group):
+        os.rename(path, "moved")
+        os.symlink("secret", path)
+        chown(name, user, group)
+
+    monkeypatch.setattr("os.chown", swapped)
+    listen(kind, mode=0o666, group=str(os.getgid()))
+    assert stat.S_IMODE(os.stat("secret").st_mode) == 0o600
+    assert stat.S_IMODE(os.stat("moved").st_mode) == 0o666
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o755, False), (0o775, True), (0o777, True), (0o1777, True)])
+def test_a_directory_that_others_can_write_is_told(listen, kind, path, tmp_path, caplog, mode, warned):
+    """There they could put a socket of theirs in the place of ours."""
+    tmp_path.chmod(mode)
+    listen(kind)
+    assert ("others can write to the directory" in caplog.text) == warned
+
+
 def test_a_group_that_is_none_is_refused(kind, path, heard):
     """The error names it, and no file is left."""
     listener = kind(path, heard, group="no-such-group")
