@@ -5,6 +5,7 @@ from typing import TypeVar, assert_type, overload
 
 from metricslib.decorators import SlowCall
 from metricslib.registry import Registry
+from metricslib.timer import Span
 
 metrics = Registry()
 
@@ -76,6 +77,18 @@ class Thing:
     @metrics.in_progress
     def below(x: int) -> bytes:
         return b""
+
+
+def spans() -> None:
+    timer = metrics.timer("x")
+    with timer.time() as span:
+        span.tag(status=200)
+    assert_type(span, Span)
+    assert_type(timer.time().start(), Span)
+    assert_type(span.stop(), None)
+    assert_type(span.elapsed, float)
+    span.start(1)  # type: ignore[call-arg]
+    span.tag("x")  # type: ignore[call-arg]
 
 
 async def awaited() -> None:
