@@ -1,4 +1,4 @@
-"""Calls of code that is not ours: of a value's own ``__float__``, ``__str__`` or ``__neg__``.
+"""Calls that may raise: of a value's own ``__float__``, ``__str__`` or ``__neg__``, which is code that is not ours.
 
 An exception of such code means a bad value, which is counted and skipped. An exception of a signal handler (a time
 limit, say) must reach the program. The interpreter runs signal handlers when a call written in Python has returned,

@@ -13,6 +13,7 @@ from typing import Any, Never
 
 from .account import Account
 from .admission import Admission, stands_in
+from .attempt import attempt
 from .clock import SYSTEM_CLOCK, Clock
 from .counter import Counter
 from .distribution import EXACT
@@ -145,9 +146,8 @@ class Registry(Instruments):
 
     def _used(self) -> None:
         if self._first_use:
-            try:
-                first_use = self._first_use.pop()
-            except IndexError:  # another thread was faster
+            first_use = attempt(list.pop, self._first_use)
+            if first_use is None:  # another thread was faster
                 return
             try:
                 first_use()
