@@ -34,8 +34,8 @@ def test_a_stop_in_an_outage_says_how_many_points_are_lost(peer, caplog):
     registry.counter("a").inc()
     registry.gauge("g").set(1)
     assert not flusher.stop(0.5)
-    lost = "3 points were in memory and are lost, cause shutdown"
-    assert last_words(caplog) == [f"not everything was delivered in time: {away}: {lost}; {other}: {lost}"]
+    first, second = (f"3 points for {url} were in memory and are lost, cause shutdown" for url in (away, other))
+    assert last_words(caplog) == [f"not everything was delivered in time: {first}; {second}"]
 
 
 def test_a_stop_in_an_outage_says_how_many_points_are_kept(caplog, tmp_path):
@@ -46,7 +46,7 @@ def test_a_stop_in_an_outage_says_how_many_points_are_kept(caplog, tmp_path):
     registry.counter("a").inc()
     flusher._couriers._couriers[0].spool.refuse(5, "unsupported")
     assert flusher.stop(0.5)
-    kept = f"not everything was delivered in time: {away}: 2 points are kept in {tmp_path} for the next start"
+    kept = f"not everything was delivered in time: 2 points for {away} are kept in {tmp_path} for the next start"
     assert last_words(caplog) == [kept]
 
 
@@ -59,7 +59,9 @@ def test_a_stop_says_what_the_disk_did_not_take(caplog, tmp_path, monkeypatch):
     flusher.start()
     registry.counter("a").inc()
     assert not flusher.stop(0.5)
-    lost = f"not everything was delivered in time: {away}: 2 points were in memory alone and are lost, cause shutdown"
+    lost = (
+        f"not everything was delivered in time: 2 points for {away} were in memory alone and are lost, cause shutdown"
+    )
     assert last_words(caplog)[-1] == lost
 
 
@@ -80,7 +82,7 @@ def test_a_program_that_ends_in_an_outage_says_what_is_lost():
     done = run("import sys, metricslib as m; m.start(sys.argv[1], own=''); m.counter('a').inc()", away)
     last = done.stderr.splitlines()[-1]
     assert last == (
-        f"not everything was delivered in time: {away}: 2 points were in memory and are lost, cause shutdown"
+        f"not everything was delivered in time: 2 points for {away} were in memory and are lost, cause shutdown"
     )
 
 
@@ -97,8 +99,8 @@ def test_a_destination_that_leaves_in_an_outage_says_what_is_kept_and_then_dropp
     assert last_words(caplog) == [f"{away} is no destination any more; {kept}"]
     caplog.clear()
     assert not flusher.stop(PATIENCE)
-    lost = "2 points were in memory and are lost, cause shutdown"
-    assert last_words(caplog) == [f"not everything was delivered in time: {away}: {lost}"]
+    lost = f"2 points for {away} were in memory and are lost, cause shutdown"
+    assert last_words(caplog) == [f"not everything was delivered in time: {lost}"]
 
 
 @pytest.mark.parametrize("hangs", ["work", "close"])

@@ -124,15 +124,11 @@ class Couriers:
         """Say what became of what ``courier`` did not deliver, beyond what had been dropped before."""
         held, label = courier.spool.holdings(), courier.destination.label
         if held.waiting_points and self._journal:
-            yield f"{label}: {held.waiting_points} points are kept in {self._journal.directory} for the next start"
+            yield f"{held.waiting_points} points for {label} are kept in {self._journal.directory} for the next start"
         for cause, points in held.dropped.items():
             if points := points - past.get(cause, 0):
-                how = (
-                    f"were in memory {'alone ' * bool(self._journal)}and are lost"
-                    if cause == "shutdown"
-                    else "are dropped"
-                )
-                yield f"{label}: {points} points {how}, cause {cause}"
+                where = f"were in memory {'alone ' * bool(self._journal)}and are lost"
+                yield f"{points} points for {label} {where if cause == 'shutdown' else 'are dropped'}, cause {cause}"
 
     def forget(self) -> None:
         """In a forked child: threads, sockets, locks, files and what waits are the parent's."""

@@ -257,7 +257,7 @@ def test_stop_ends_in_time_and_says_what_was_lost(start, caplog):
     daemon = start(to=f"graphite://127.0.0.1:{free_port()}")
     assert not daemon.stop(0.5)
     (record,) = [record for record in caplog.records if "not everything was delivered in time" in record.message]
-    assert re.search(r"graphite://\S+: \d+ points were in memory and are lost, cause shutdown$", record.message)
+    assert re.search(r"\d+ points for graphite://\S+ were in memory and are lost, cause shutdown$", record.message)
 
 
 def test_after_stop_every_address_is_free(start, tmp_path):

@@ -30,7 +30,7 @@ def test_what_came_in_an_outage_arrives_after_a_restart(tmp_path: Path, end: sig
     assert status["lag"] > 0
     code = forwarder.end(end)
     assert code == (0 if end is signal.SIGTERM else -9)
-    told = rf"graphite://127.0.0.1:{port}: [0-9]+ points are kept in {re.escape(flags[5])} for the next start"
+    told = rf"[0-9]+ points for graphite://127.0.0.1:{port} are kept in {re.escape(flags[5])} for the next start"
     assert bool(re.search(told, forwarder.log)) == (end is signal.SIGTERM)
     peer = GraphitePeer(port)
     second = Forwarder(*flags)
