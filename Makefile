@@ -15,10 +15,10 @@ PURE_TESTS := $(filter-out tests/test_benchmarks.py tests/test_packaging.py test
 SANITIZED_TESTS := tests/test_twins.py tests/test_instrument.py tests/test_counter.py tests/test_gauge.py \
 	tests/test_timer.py tests/test_histogram.py tests/test_unique.py tests/test_distribution.py tests/test_decorators.py \
 	tests/test_calls.py tests/test_exactness.py tests/test_fork.py tests/test_hostile.py tests/forwarder/test_intake.py \
-	tests/forwarder/test_intake_twins.py tests/forwarder/test_listeners_udp.py
+	tests/forwarder/test_intake_twins.py tests/forwarder/test_hostile_intake.py tests/forwarder/test_listeners_udp.py
 WITH_SANITIZERS = METRICSLIB_PURE=0 PYTHONMALLOC=malloc PYTHONHASHSEED=0 ASAN_OPTIONS=detect_leaks=0 \
 	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)"
-C_SOURCES := $(wildcard metricslib/native/*.[ch] forwarder/*.[ch])
+C_SOURCES := $(wildcard metricslib/native/*.[ch] forwarder/native/*.[ch])
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-pure faults sanitized sanitize fuzz fuzz-types lint format docs bench clean npm-packages
@@ -52,10 +52,11 @@ sanitized: $(INSTALLED)
 sanitize: sanitized  ## run the C twins under the address, undefined-behaviour and thread sanitizers
 	$(WITH_SANITIZERS) $(BIN)/pytest -o pythonpath="$(SANITIZED)/lib ." -p no:cacheprovider -k "not greenlet and not gevent" \
 		$(SANITIZED_TESTS) $(ARGS)
-	for part in cell table; do \
-		$(CC) -std=c11 -O1 -g -Wall -Wextra -Werror -fsanitize=thread -pthread -DCELL_ATOMIC -Imetricslib/native -Iforwarder \
-			tests/c/stress_$$part.c -lm -o $(SANITIZED)/stress_$$part && $(SANITIZED)/stress_$$part || exit 1; \
-	done
+	for part in cell table; do for sanitizer in thread address,undefined; do \
+		$(CC) -std=c11 -O1 -g -Wall -Wextra -Werror -Wno-maybe-uninitialized -fsanitize=$$sanitizer -fno-sanitize-recover \
+			-pthread -DCELL_ATOMIC -Imetricslib/native -Iforwarder/native tests/c/stress_$$part.c -lm \
+			-o $(SANITIZED)/stress_$$part && $(SANITIZED)/stress_$$part || exit 1; \
+	done; done
 
 fuzz: $(INSTALLED)  ## feed both twins of the intake the same for SECONDS=60, from chance or SEED=1 on, and compare
 	$(BIN)/python -m tests.fuzz.intake $(SECONDS) $(SEED)

@@ -21,7 +21,7 @@ def extension(name: str, *sources: str) -> Extension:
     return Extension(
         name,
         sorted(sources),
-        depends=glob("metricslib/native/*.h") + glob("forwarder/*.h"),
+        depends=glob("metricslib/native/*.h") + glob("forwarder/native/*.h"),
         include_dirs=["metricslib/native"],
         extra_compile_args=[*FLAGS, *os.environ.get("METRICSLIB_CFLAGS", "").split()],
         optional=os.environ.get("METRICSLIB_BUILD") != "require",
@@ -39,7 +39,7 @@ def extensions() -> list[Extension]:
         return []
     return [
         extension("metricslib._speedups", *glob("metricslib/native/*.c")),
-        extension("forwarder._intake", "forwarder/_intake.c"),
+        extension("forwarder._intake", *glob("forwarder/native/*.c")),
     ]
 
 

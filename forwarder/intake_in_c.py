@@ -1,12 +1,12 @@
 """From lines to aggregates, in C: the same account and the same aggregates of the same bytes, many times faster.
 
-In Python is what C asks for: which series a key means that it sees for the first time, and what a line does that C does
-not read. It reads sockets itself, too. One thread feeds it at a time.
+In Python is what C asks for, once a batch: which series a key means that it sees for the first time, and what a line
+does that C does not read. It reads sockets itself, too. One thread feeds it at a time.
 """
 
 import os
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 
 from metricslib.clock import SYSTEM_CLOCK, Clock
@@ -18,7 +18,7 @@ from metricslib.window import Aggregates, GaugeChange
 from . import _intake
 from .counts import BadLine, BadLines, Counts
 from .keys import Keys, Registry, is_overflow
-from .parser import parse
+from .parser import parse, with_tags
 
 __all__ = ["IntakeInC"]
 
@@ -29,10 +29,14 @@ _REFUSED = -2
 _UNKNOWN = -1
 _REFUSALS = ("filtered", "overflow_dropped")
 _CAUSES = ("event", "service_check", *_REFUSALS, "unique_full", "out_of_memory")
-"""Why pieces are dropped, in the order of C's account."""
+"""Why samples are dropped, in the order of C's account."""
 
+RawKey = tuple[int, bytes, bytes]
+"""A key as it stands in a line: kind, key, tags."""
 Effect = tuple[int, int, int, float, float, bytes]
-"""What a piece does: series, kind, whether a gauge is changed, value, weight, a set's member."""
+"""What a sample does: series, kind, whether a gauge is changed, value, weight, a set's member."""
+Answer = tuple[list[Effect], int]
+"""What a line does: the effects of its good samples, and how many are bad."""
 
 
 class IntakeInC:
@@ -49,7 +53,7 @@ class IntakeInC:
         self._feeding = threading.Lock()
         self._dropping = threading.Lock()
         self._dropped: Counter[str] = Counter()
-        self._forgotten: list[tuple[int, str]] = []
+        self._forgotten: deque[tuple[int, str]] = deque()
         self._collected = Counts()
         seed = int.from_bytes(os.urandom(8), "little")
         self._c = _intake.Intake(self, registry.exact, members, keys, seed, Distribution, GaugeChange)
@@ -77,7 +81,7 @@ class IntakeInC:
             return self._c.receive(socket, wake, gather)
 
     def drop(self, cause: str, count: int = 1) -> None:
-        """Account for pieces that the listener itself could not hand over."""
+        """Account for samples that the listener itself could not hand over."""
         with self._dropping:
             self._dropped[cause] += count
 
@@ -106,7 +110,7 @@ class IntakeInC:
         return self._counts(self._c.account())
 
     def collected(self) -> Counts:
-        """Return the account as it was at the last collection: of exactly the pieces that have been collected."""
+        """Return the account as it was at the last collection: of exactly the samples that have been collected."""
         return self._collected
 
     def bad_lines(self) -> list[BadLine]:
@@ -124,15 +128,25 @@ class IntakeInC:
 
     def _before_batch(self) -> None:
         """Something was forgotten since the last batch."""
-        forgotten, self._forgotten = self._forgotten, []
-        self._c.sweep(forgotten)
+        forgotten = []
+        while self._forgotten:  # others may append meanwhile
+            forgotten.append(self._forgotten.popleft())
+        self._c.expire(forgotten)
 
-    def _find(self, kind: int, line: bytes) -> int:
-        """Return the number of the series that the line's key means, or why it has none."""
-        return self._series(kind, parse(line.decode("utf-8", "replace")).key)
+    def _answer(self, questions: Sequence[RawKey | bytes]) -> list[int | Answer]:
+        """Answer all that is unknown in a batch, in the order of its lines.
 
-    def _read(self, line: bytes) -> tuple[list[Effect], int]:
-        """Return what a line does, piece by piece, and how many bad pieces it has."""
+        For a raw key: the number of the series that it means, or why it has none. For a whole line: what it does.
+        """
+        answers = [self._read(asked) if isinstance(asked, bytes) else self._find(*asked) for asked in questions]
+        if not self._fed:
+            self._bad_lines.report()
+        return answers
+
+    def _find(self, kind: int, key: bytes, tags: bytes) -> int:
+        return self._series(kind, with_tags(key.decode("utf-8", "replace"), tags.decode("utf-8", "replace")))
+
+    def _read(self, line: bytes) -> Answer:
         text = line.decode("utf-8", "replace")
         parsed = parse(text)
         if parsed.bad:
@@ -143,11 +157,6 @@ class IntakeInC:
             kept = bounded_member(member).encode("utf-8", "surrogatepass")
             effects.append((self._series(number, parsed.key), number, int(relative), value, weight, kept))
         return effects, len(parsed.bad)
-
-    def _after_questions(self) -> None:
-        """All that was asked in this batch was answered."""
-        if not self._fed:
-            self._bad_lines.report()
 
     def _series(self, kind: int, written: str) -> int:
         """Ask the registry once for each key as it is written, tags and all. C remembers other ways of writing it."""

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from metricslib.series import Kind
 
-__all__ = ["KINDS", "LONGEST_KEY", "Line", "Point", "Sample", "number", "parse", "parse_point"]
+__all__ = ["KINDS", "LONGEST_KEY", "Line", "Point", "Sample", "number", "parse", "parse_point", "with_tags"]
 
 LONGEST_KEY = 4096
 """How many characters a key may have, its tags included. What is longer is bad."""
@@ -115,14 +115,18 @@ def parse(line: str) -> Line:
     metric, _, rest = line.partition("|#")
     tags, _, after = rest.partition("|")
     key, *pieces = metric.split(":")
-    if tags:
-        key += ";" + ";".join([_tag(tag) for tag in tags.split(",")])
+    key = with_tags(key, tags)
     samples, bad = _read(_fields(pieces), after.split("|"))
     if not samples and not bad:
         bad = ["no value"]
     if len(key) > LONGEST_KEY:
         samples, bad = [], ["key too long"] * (len(samples) + len(bad))
     return Line(key, tuple(samples), tuple(bad))
+
+
+def with_tags(key: str, tags: str) -> str:
+    """Return ``key``, a line's text before the first colon, with the line's ``tags`` in Graphite's form."""
+    return key + ";" + ";".join([_tag(tag) for tag in tags.split(",")]) if tags else key
 
 
 def _tag(tag: str) -> str:

@@ -1,12 +1,15 @@
 /* What a line says, for the lines that nearly all are: bytes in, measurements out. No state, no memory, no interpreter.
 
    parser.py is the specification. What is here reads the same in the same way or not at all: whatever is unusual in a
-   line (white space, exponents, other bases, a bad piece, bytes beyond ASCII where a value or a type should be) makes it
-   an odd one, which is read there. */
+   line (white space, exponents, other bases, a bad sample, bytes beyond ASCII where a value or a type should be) makes it
+   a slow line, which is read there. */
 
-#ifndef FORWARDER_PARSE_H
-#define FORWARDER_PARSE_H
+#ifndef FORWARDER_NATIVE_PARSE_H
+#define FORWARDER_NATIVE_PARSE_H
 
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* strtod_l */
+#endif
 #include <locale.h>
 #include <math.h>
 #include <stdint.h>
@@ -15,7 +18,7 @@
 
 enum kind { COUNTER, TIMER, HISTOGRAM, GAUGE, UNIQUE, KINDS };
 
-enum { LONGEST_KEY = 4096, LONGEST_MEMBER = 256, MOST_PIECES = 64 };
+enum { LONGEST_KEY = 4096, LONGEST_MEMBER = 256, MOST_SAMPLES = 64 };
 
 typedef struct {
     uint8_t kind;     /* of enum kind */
@@ -26,16 +29,16 @@ typedef struct {
         const char *member;
     };
     double weight; /* 1 / rate */
-} piece;
+} sample;
 
 typedef struct {
     const char *key, *tags; /* as written; no tags: an empty text */
     uint32_t key_length, tags_length;
-    int count;     /* how many pieces there are */
-    piece *pieces; /* room for MOST_PIECES, given by the caller */
+    int count;     /* how many samples there are */
+    sample *samples; /* room for MOST_SAMPLES, given by the caller */
 } line;
 
-enum line_is { PLAIN, ODD, EMPTY, EVENT, SERVICE_CHECK };
+enum line_is { PLAIN, SLOW, EMPTY, EVENT, SERVICE_CHECK };
 
 static const double powers_of_ten[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
                                        1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
@@ -156,7 +159,7 @@ static inline const char *read_field(const char *at, const char *end, locale_t c
     return stop;
 }
 
-/* Read what stands behind "|#": tags, and fields that belong to the last piece. */
+/* Read what stands behind "|#": tags, and fields that belong to the last sample. */
 static inline int read_tags(const char *at, const char *end, locale_t c_locale, line *into, double *weight) {
     const char *stop = memchr(at, '|', (size_t)(end - at));
     into->tags = at;
@@ -170,10 +173,10 @@ static inline int read_tags(const char *at, const char *end, locale_t c_locale, 
     return 1;
 }
 
-/* Make pieces of values with their type. Several values of a set are one member, colons and all. */
-static inline int make_pieces(line *into, const value *values, int count, int kind, double weight) {
-    piece *one = into->pieces + into->count;
-    if (into->count + count > MOST_PIECES)
+/* Make samples of values with their type. Several values of a set are one member, colons and all. */
+static inline int make_samples(line *into, const value *values, int count, int kind, double weight) {
+    sample *one = into->samples + into->count;
+    if (into->count + count > MOST_SAMPLES)
         return 0;
     if (kind == UNIQUE) {
         one->kind = UNIQUE;
@@ -206,7 +209,7 @@ static inline enum line_is special(const char *at, const char *end) {
 
 /* Read the line from `at` to `end`, which has no line feed, into `into`. */
 static inline enum line_is read_line(const char *at, const char *end, locale_t c_locale, line *into) {
-    value values[MOST_PIECES];
+    value values[MOST_SAMPLES];
     int waiting = 0; /* values that have no type yet */
     while (end > at && end[-1] == '\r')
         end--;
@@ -220,38 +223,38 @@ static inline enum line_is read_line(const char *at, const char *end, locale_t c
     into->count = 0;
     at = find_either(at, end, ':', '|');
     if (at == end || *at == '|')
-        return ODD;
+        return SLOW;
     into->key_length = (uint32_t)(at - into->key);
     while (at < end) { /* at a colon: a value begins behind it */
         double weight = 1;
         int kind, rated = 0;
-        if (waiting == MOST_PIECES)
-            return ODD;
+        if (waiting == MOST_SAMPLES)
+            return SLOW;
         at = read_value(at + 1, end, c_locale, &values[waiting++]);
         if (at == end)
-            return ODD; /* a value without a type */
+            return SLOW; /* a value without a type */
         if (*at == ':')
             continue;
         if (!(at = read_type(at + 1, end, &kind)))
-            return ODD;
+            return SLOW;
         if (at < end && *at == '|' && at + 1 < end && at[1] != '#') {
             rated = at[1] == '@';
             if (!(at = read_field(at + 1, end, c_locale, &weight)))
-                return ODD;
+                return SLOW;
         }
         if (at < end && *at == '|') {
             double last = 0;
             if (at + 1 == end || at[1] != '#' || !read_tags(at + 2, end, c_locale, into, &last))
-                return ODD;
+                return SLOW;
             if (last && !rated)
                 weight = last;
             at = end;
         }
-        if (!make_pieces(into, values, waiting, kind, weight))
-            return ODD;
+        if (!make_samples(into, values, waiting, kind, weight))
+            return SLOW;
         waiting = 0;
     }
-    return into->key_length + into->tags_length > LONGEST_KEY ? ODD : PLAIN;
+    return into->key_length + into->tags_length > LONGEST_KEY ? SLOW : PLAIN;
 }
 
 #endif

@@ -1,0 +1,194 @@
+/* A batch of lines on its way into the table: read, looked up, applied. No interpreter.
+
+   Reading makes of each line which series it means and what it does to it, as groups of samples. Looking up finds the
+   series by their raw keys, all of a batch one after the other, so that the memory of the next can be asked for while
+   one is waited for. What is left are questions: raw keys never seen, and slow lines, which only parser.py understands.
+   `ask` answers them, once a batch and only if there are any; it is where the caller takes the lock that table.h speaks
+   of. Applying holds the table's mutex, for which only a collector competes, and that only moves values aside.
+
+   A batch belongs to one thread, the owner. Its size is that of the processor's caches. */
+
+#ifndef FORWARDER_NATIVE_BATCH_H
+#define FORWARDER_NATIVE_BATCH_H
+
+#include "table.h"
+
+enum {
+    GROUPS = 512,
+    SAMPLES = GROUPS + MOST_SAMPLES,
+    AHEAD = 8,           /* how far ahead memory is asked for */
+    SLOW_LINE = -1000,   /* the series of a group that stands for a whole line, */
+    UNANSWERED = -1001,  /* or for samples whose series could not be asked for */
+};
+
+/* Samples of one line and one kind, so of one series. */
+typedef struct {
+    written written;
+    int32_t series;
+    uint32_t first, count; /* samples */
+    uint64_t hash;
+    uint32_t place; /* where the look-up goes on */
+    uint32_t length;
+    const char *line;
+} group;
+
+/* What a sample that parser.py read does to which series, or why it has none. */
+typedef struct {
+    int32_t series;
+    sample sample;
+} effect;
+
+/* What parser.py says of a slow line. */
+typedef struct {
+    uint32_t count, bad, lost; /* lost: the line as a whole, which nobody could read */
+    effect *effects; /* to be freed, with the members of sets behind them */
+} answer;
+
+typedef struct batch {
+    table *table;
+    /* Answer the questions: see to it that the table knows the raw key of each group whose series is NOT_FOUND, or set
+       its series; fill the answer of each group whose series is SLOW_LINE. */
+    void (*ask)(struct batch *);
+    group groups[GROUPS];
+    sample samples[SAMPLES];
+    answer answers[GROUPS]; /* of the group of the same number, if it is a slow line */
+    uint32_t group_count, sample_count, questions;
+    uint64_t packets, lines, events, service_checks;
+} batch;
+
+/* -- looking up */
+
+/* Each step asks for the memory of the next: the place of a raw key, its bytes, the series, and what the series holds. */
+static inline void look_up(batch *b) {
+    table *t = b->table;
+    for (uint32_t i = 0; i < b->group_count; i++) {
+        group *g = &b->groups[i];
+        if (g->series == SLOW_LINE)
+            continue;
+        g->place = next_place(t, (uint32_t)g->hash, g->hash);
+        if (t->raw_keys[g->place].series != NOT_FOUND)
+            __builtin_prefetch(t->bytes + t->raw_keys[g->place].at);
+    }
+    for (uint32_t i = 0; i < b->group_count; i++) {
+        group *g = &b->groups[i];
+        if (g->series == SLOW_LINE)
+            continue;
+        g->series = find_series_from(t, &g->written, g->hash, g->place);
+        if (g->series >= 0)
+            __builtin_prefetch(&t->series[g->series], 1);
+        else if (g->series == NOT_FOUND)
+            b->questions++;
+    }
+}
+
+/* -- applying; the mutex is held */
+
+static inline void apply(table *t, int32_t series, const sample *p) {
+    if (series >= 0)
+        apply_sample(t, (uint32_t)series, p);
+    else if (series <= REFUSED && series > REFUSED - CAUSES)
+        t->account.refused[REFUSED - series]++;
+    else
+        t->account.no_memory++;
+}
+
+static inline void apply_all(batch *b) {
+    table *t = b->table;
+    for (uint32_t i = 0; i < b->group_count; i++) {
+        const group *g = &b->groups[i], *next = g + AHEAD;
+        if (i + AHEAD < b->group_count && next->series >= 0 && next->written.kind != COUNTER)
+            __builtin_prefetch(t->series[next->series].sketch, 1);
+        if (g->series == SLOW_LINE) {
+            const answer *found = &b->answers[i];
+            t->account.bad += found->bad;
+            t->account.no_memory += found->lost;
+            for (uint32_t each = 0; each < found->count; each++)
+                apply(t, found->effects[each].series, &found->effects[each].sample);
+        } else
+            for (uint32_t each = 0; each < g->count; each++)
+                apply(t, g->series, &b->samples[g->first + each]);
+    }
+}
+
+/* Aggregate everything that was read, and be empty. */
+static inline void finish(batch *b) {
+    table *t = b->table;
+    look_up(b);
+    if (b->questions)
+        b->ask(b);
+    pthread_mutex_lock(&t->mutex);
+    apply_all(b);
+    t->account.packets += b->packets;
+    t->account.lines += b->lines;
+    t->account.events += b->events;
+    t->account.service_checks += b->service_checks;
+    pthread_mutex_unlock(&t->mutex);
+    for (uint32_t i = 0; b->questions && i < b->group_count; i++)
+        if (b->groups[i].series == SLOW_LINE)
+            free(b->answers[i].effects);
+    b->group_count = b->sample_count = b->questions = 0;
+    b->packets = b->lines = b->events = b->service_checks = 0;
+}
+
+/* -- reading */
+
+static inline group *next_group(batch *b, const char *at, const char *end) {
+    group *g = &b->groups[b->group_count++];
+    g->line = at;
+    g->length = (uint32_t)(end - at);
+    return g;
+}
+
+/* Cut a line's samples into groups of one kind. */
+static inline void add_groups(batch *b, const line *l, const char *at, const char *end) {
+    for (int i = 0; i < l->count;) {
+        group *g = next_group(b, at, end);
+        uint8_t kind = l->samples[i].kind;
+        g->written = (written){l->key, l->tags, l->key_length, l->tags_length, kind};
+        g->first = b->sample_count + (uint32_t)i;
+        for (g->count = 0; i < l->count && l->samples[i].kind == kind; i++)
+            g->count++;
+        g->hash = raw_key_hash(b->table, &g->written);
+        g->series = NOT_FOUND;
+        __builtin_prefetch(&b->table->raw_keys[(uint32_t)g->hash & b->table->mask]);
+    }
+    b->sample_count += (uint32_t)l->count;
+}
+
+static inline void add_slow_line(batch *b, const char *at, const char *end) {
+    next_group(b, at, end)->series = SLOW_LINE;
+    b->answers[b->group_count - 1] = (answer){0};
+    b->questions++;
+}
+
+/* Read whole lines; the bytes must stay until finish(). */
+static inline void read_lines(batch *b, const char *at, const char *end) {
+    line l;
+    for (; at < end; at++) {
+        const char *feed = memchr(at, '\n', (size_t)(end - at)), *stop = feed ? feed : end;
+        if (b->group_count + MOST_SAMPLES > GROUPS || b->sample_count + MOST_SAMPLES > SAMPLES)
+            finish(b);
+        l.samples = b->samples + b->sample_count;
+        switch (read_line(at, stop, b->table->c_locale, &l)) {
+        case PLAIN:
+            add_groups(b, &l, at, stop);
+            break;
+        case SLOW:
+            add_slow_line(b, at, stop);
+            break;
+        case EVENT:
+            b->events++;
+            break;
+        case SERVICE_CHECK:
+            b->service_checks++;
+            break;
+        case EMPTY:
+            b->lines--;
+            break;
+        }
+        b->lines++;
+        at = stop;
+    }
+}
+
+#endif

@@ -1,0 +1,813 @@
+/* The C implementation of the intake: bytes of datagrams and streams in, aggregates out, without an object a line.
+
+   batch.h reads, looks up and applies; table.h holds what was added up. Both work without the interpreter lock, which is
+   the `lock` that table.h speaks of. This file is what needs the interpreter: the type `Intake`, the questions of a batch,
+   the receiving of datagrams and the objects that a collection makes.
+
+   Nobody waits for the interpreter lock while holding the table's mutex.
+
+   A thread that feeds moves through the phases below, which change under the interpreter lock only. They say what others
+   may do meanwhile: raw keys may change only where the feeding thread does not read them, and series may expire only
+   where no batch holds their numbers. Calls at the wrong moment raise RuntimeError. */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "batch.h"
+#include "sketch_api.h"
+#include <errno.h>
+#include <poll.h>
+#include <stddef.h>
+#include <sys/socket.h>
+#include <time.h>
+
+enum {
+    MESSAGES = 128,           /* datagrams that are received at once, */
+    USUAL = 2048,             /* of so many bytes, or */
+    LONGEST_DATAGRAM = 65536, /* at most so many */
+};
+
+enum phase {
+    IDLE,
+    BEFORE_BATCH, /* the owner is called, and no batch holds a series */
+    ASKING,       /* the owner is called in mid-batch */
+    READING,      /* without the interpreter lock */
+};
+
+/* Where datagrams are received; a datagram lies in two parts, so that the usual ones lie close together. */
+typedef struct {
+    struct mmsghdr messages[MESSAGES];
+    struct iovec parts[MESSAGES][2];
+    char usual[MESSAGES][USUAL], rest[MESSAGES][LONGEST_DATAGRAM - USUAL];
+    char whole[LONGEST_DATAGRAM];
+} receive_buffer;
+
+/* What one collection has moved aside, and the objects it made of the first `done` of it. */
+typedef struct {
+    taken *all;
+    uint32_t count, done;
+    account account;
+    PyObject *dicts[KINDS];
+} collection;
+
+typedef struct {
+    PyObject_HEAD
+    table table;
+    batch batch;
+    enum phase phase;
+    PyObject *owner; /* the Python side, which is asked */
+    int interrupted; /* the owner wants to be called before the next batch */
+    PyTypeObject *distribution, *gauge_change;
+    const sketch_api *sketches;
+    collection *unfinished; /* one that ran out of memory; the next one goes on with it */
+    receive_buffer *received;
+    double seen;
+    PyThreadState *released;
+} Intake;
+
+/* -- phases; with the interpreter lock */
+
+static int wrong_phase(const char *call) {
+    PyErr_Format(PyExc_RuntimeError, "%s() is not possible while a batch is fed", call);
+    return -1;
+}
+
+/* Let go of the interpreter lock to read, and take it again. */
+static void start_reading(Intake *self) {
+    self->phase = READING;
+    self->released = PyEval_SaveThread();
+}
+
+static void stop_reading(Intake *self, enum phase phase) {
+    PyEval_RestoreThread(self->released);
+    self->phase = phase;
+}
+
+/* -- arguments */
+
+static int kind_from(long kind) {
+    if (kind >= 0 && kind < KINDS)
+        return 0;
+    PyErr_Format(PyExc_ValueError, "not the number of a kind: %ld", kind);
+    return -1;
+}
+
+/* A count that has to fit; what is larger is as good as endless. */
+static int count_from(PyObject *number, uint32_t most, uint32_t *count) {
+    int overflow;
+    long long value = PyLong_AsLongLongAndOverflow(number, &overflow);
+    if (value == -1 && !overflow && PyErr_Occurred())
+        return -1;
+    if (overflow < 0 || (!overflow && value < 0)) {
+        PyErr_Format(PyExc_ValueError, "must not be negative: %S", number);
+        return -1;
+    }
+    *count = overflow || value > most ? most : (uint32_t)value;
+    return 0;
+}
+
+/* The hash of a key of a series; it is an exact str, so no Python code runs. */
+static uint64_t key_hash(PyObject *key) { return (uint64_t)PyObject_Hash(key); }
+
+static int same_key(const void *one, const void *other) {
+    return !PyUnicode_Compare((PyObject *)one, (PyObject *)other);
+}
+
+static int key_from(PyObject *key) {
+    if (PyUnicode_CheckExact(key))
+        return 0;
+    PyErr_Format(PyExc_TypeError, "the key of a series must be a str, not %R", key);
+    return -1;
+}
+
+/* -- the owner's calls */
+
+PyDoc_STRVAR(series_doc, "series($self, kind, key, overflow, /)\n--\n\nReturn the number of a series, made at first use.");
+
+static PyObject *intake_series(Intake *self, PyObject *args) {
+    int kind, overflow;
+    int32_t number;
+    PyObject *key;
+    if (!PyArg_ParseTuple(args, "iOp", &kind, &key, &overflow) || kind_from(kind) < 0 || key_from(key) < 0)
+        return NULL;
+    if (self->phase == READING && wrong_phase("series") < 0)
+        return NULL;
+    number = series_of_key(&self->table, kind, key, key_hash(key));
+    if (number == NOT_FOUND) {
+        number = add_series(&self->table, kind, Py_NewRef(key), key_hash(key), overflow);
+        if (number < 0) {
+            Py_DECREF(key);
+            return PyErr_NoMemory();
+        }
+    }
+    return PyLong_FromLong(number);
+}
+
+static int written_from(const char *key, Py_ssize_t length, int kind, written *w) {
+    if (kind_from(kind) < 0)
+        return -1;
+    if (length > LONGEST_RAW_KEY) {
+        PyErr_Format(PyExc_ValueError, "a key of %zd bytes is too long", length);
+        return -1;
+    }
+    *w = (written){key, key, (uint32_t)length, 0, (uint8_t)kind};
+    return 0;
+}
+
+/* Whether samples of this kind may go to `series`, which is a number or says why there is none. */
+static int may_mean(const table *t, long series, int kind) {
+    if (series < 0)
+        return series <= REFUSED && series > REFUSED - CAUSES;
+    return is_series(t, series) && t->series[series].kind == kind && !t->series[series].expired;
+}
+
+PyDoc_STRVAR(look_up_doc, "look_up($self, kind, key, /)\n--\n\nReturn the number that is remembered for a key with its "
+                          "tags in it, or -1.");
+
+static PyObject *intake_look_up(Intake *self, PyObject *args) {
+    written w;
+    int kind;
+    const char *key;
+    Py_ssize_t length;
+    if (!PyArg_ParseTuple(args, "iy#", &kind, &key, &length) || written_from(key, length, kind, &w) < 0)
+        return NULL;
+    if (self->phase == READING && wrong_phase("look_up") < 0)
+        return NULL;
+    return PyLong_FromLong(find_series(&self->table, &w, raw_key_hash(&self->table, &w)));
+}
+
+PyDoc_STRVAR(remember_doc, "remember($self, kind, key, series, /)\n--\n\nRemember the number for a key, if there is none.");
+
+static PyObject *intake_remember(Intake *self, PyObject *args) {
+    written w;
+    int kind;
+    long series;
+    const char *key;
+    Py_ssize_t length;
+    if (!PyArg_ParseTuple(args, "iy#l", &kind, &key, &length, &series) || written_from(key, length, kind, &w) < 0)
+        return NULL;
+    if (self->phase == READING && wrong_phase("remember") < 0)
+        return NULL;
+    if (!may_mean(&self->table, series, kind))
+        return PyErr_Format(PyExc_ValueError, "no series of kind %d: %ld", kind, series);
+    uint64_t hash = raw_key_hash(&self->table, &w);
+    if (find_series(&self->table, &w, hash) == NOT_FOUND)
+        add_raw_key(&self->table, &w, hash, (int32_t)series); /* without memory it is asked for again */
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(expire_doc, "expire($self, expired, /)\n--\n\nMark the series (kind, key), and forget all raw keys of them, "
+                         "those that were refused, and those of the overflow series.");
+
+static PyObject *intake_expire(Intake *self, PyObject *expired) {
+    PyObject *all = PySequence_Tuple(expired); /* of our own: nothing can change it */
+    if (!all)
+        return NULL;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(all); i++) {
+        int kind;
+        PyObject *key, *pair = PyTuple_GET_ITEM(all, i);
+        if (!PyTuple_Check(pair)) {
+            PyErr_Format(PyExc_TypeError, "not a pair of kind and key: %R", pair);
+            goto fail;
+        }
+        if (!PyArg_ParseTuple(pair, "iO", &kind, &key) || kind_from(kind) < 0 || key_from(key) < 0)
+            goto fail;
+        if (self->phase != IDLE && self->phase != BEFORE_BATCH && wrong_phase("expire") < 0)
+            goto fail;
+        expire(&self->table, kind, key, key_hash(key));
+    }
+    if (self->phase != IDLE && self->phase != BEFORE_BATCH && wrong_phase("expire") < 0)
+        goto fail;
+    forget_raw_keys(&self->table);
+    Py_DECREF(all);
+    Py_RETURN_NONE;
+fail:
+    if (self->phase == IDLE || self->phase == BEFORE_BATCH)
+        forget_raw_keys(&self->table); /* of those that were marked */
+    Py_DECREF(all);
+    return NULL;
+}
+
+PyDoc_STRVAR(interrupt_doc, "interrupt($self)\n--\n\nCall the owner before the next batch.");
+
+static PyObject *intake_interrupt(Intake *self, PyObject *Py_UNUSED(ignored)) {
+    __atomic_store_n(&self->interrupted, 1, __ATOMIC_RELEASE);
+    Py_RETURN_NONE;
+}
+
+/* -- questions; with the interpreter lock */
+
+/* Call a method of the owner; without an answer, NULL, and the error was reported. */
+static PyObject *call_owner(Intake *self, const char *method, PyObject *argument) {
+    PyObject *answer, *owner = Py_XNewRef(self->owner); /* NULL once the garbage collector has cleared this */
+    if (!owner)
+        return NULL;
+    answer = argument ? PyObject_CallMethod(owner, method, "O", argument) : PyObject_CallMethod(owner, method, NULL);
+    if (!answer)
+        PyErr_WriteUnraisable(owner);
+    Py_DECREF(owner);
+    return answer;
+}
+
+/* Read what one sample of a slow line does; return -1, with or without an exception, if that makes no sense. */
+static int effect_from(const table *t, PyObject *tuple, effect *into, char **members) {
+    const char *text;
+    Py_ssize_t length;
+    int kind, relative;
+    long series;
+    double value, weight;
+    if (!PyArg_ParseTuple(tuple, "lipddy#", &series, &kind, &relative, &value, &weight, &text, &length))
+        return -1;
+    if (kind_from(kind) < 0 || !may_mean(t, series, kind) || !isfinite(value) || !isfinite(weight) || !(weight > 0))
+        return -1;
+    *into = (effect){(int32_t)series, {.kind = (uint8_t)kind, .relative = (uint8_t)relative, .weight = weight}};
+    if (kind == UNIQUE) {
+        memcpy(*members, text, (size_t)length);
+        into->sample.member = *members;
+        into->sample.length = (uint32_t)length;
+        *members += length;
+    } else
+        into->sample.value = value;
+    return 0;
+}
+
+/* Read the answer for a slow line: a list of what each good sample does, and how many were bad. */
+static int answer_from(Intake *self, PyObject *found, answer *into) {
+    PyObject *list, *all;
+    Py_ssize_t count;
+    size_t members_length = 0;
+    Py_ssize_t bad;
+    char *members;
+    if (!PyTuple_Check(found) || !PyArg_ParseTuple(found, "O!n", &PyList_Type, &list, &bad) || bad < 0 || bad > UINT32_MAX)
+        return -1;
+    if (!(all = PyList_AsTuple(list))) /* of our own: nothing can change it */
+        return -1;
+    count = PyTuple_GET_SIZE(all);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *each = PyTuple_GET_ITEM(all, i);
+        if (!PyTuple_Check(each) || PyTuple_GET_SIZE(each) != 6 || !PyBytes_Check(PyTuple_GET_ITEM(each, 5)))
+            goto fail;
+        members_length += (size_t)PyBytes_GET_SIZE(PyTuple_GET_ITEM(each, 5));
+    }
+    if (!(into->effects = malloc((size_t)count * sizeof *into->effects + members_length + 1)))
+        goto fail;
+    members = (char *)(into->effects + count);
+    for (; into->count < count; into->count++)
+        if (effect_from(&self->table, PyTuple_GET_ITEM(all, into->count), &into->effects[into->count], &members) < 0)
+            goto fail;
+    into->bad = (uint32_t)bad;
+    Py_DECREF(all);
+    return 0;
+fail:
+    Py_DECREF(all);
+    return -1;
+}
+
+/* What `group` asks as an object: kind, key and tags of a raw key, or the whole of a slow line. */
+static PyObject *question_object(const group *g) {
+    if (g->series == SLOW_LINE)
+        return PyBytes_FromStringAndSize(g->line, g->length);
+    return Py_BuildValue("iy#y#", (int)g->written.kind, g->written.key, (Py_ssize_t)g->written.key_length,
+                         g->written.tags, (Py_ssize_t)g->written.tags_length);
+}
+
+static int same_raw_key(const group *one, const group *other) {
+    const written *w = &one->written, *v = &other->written;
+    return one->hash == other->hash && w->kind == v->kind && w->key_length == v->key_length &&
+           w->tags_length == v->tags_length && !memcmp(w->key, v->key, w->key_length) &&
+           !memcmp(w->tags, v->tags, w->tags_length);
+}
+
+/* Write to `asked` of each group that asks which question is its own, counted in order; each raw key asks once. */
+static PyObject *questions_of(batch *b, uint16_t *asked) {
+    enum { PLACES = 2 * GROUPS };
+    uint16_t first[PLACES], none = GROUPS; /* by hash: the first group that asks for this raw key */
+    PyObject *questions = PyList_New(0), *question;
+    for (uint32_t i = 0; i < PLACES; i++)
+        first[i] = none;
+    for (uint32_t i = 0; questions && i < b->group_count; i++) {
+        const group *g = &b->groups[i];
+        if (g->series == NOT_FOUND) {
+            uint32_t at = (uint32_t)g->hash % PLACES;
+            while (first[at] != none && !same_raw_key(&b->groups[first[at]], g))
+                at = (at + 1) % PLACES;
+            if (first[at] != none) {
+                asked[i] = asked[first[at]];
+                continue;
+            }
+            first[at] = (uint16_t)i;
+        } else if (g->series != SLOW_LINE)
+            continue;
+        asked[i] = (uint16_t)PyList_GET_SIZE(questions);
+        question = question_object(g);
+        if (!question || PyList_Append(questions, question) < 0)
+            Py_CLEAR(questions);
+        Py_XDECREF(question);
+    }
+    return questions;
+}
+
+/* Give a group its answer. If that is NULL or nonsense, what the group holds is counted as dropped. */
+static void take_answer(Intake *self, uint32_t number, PyObject *found) {
+    batch *b = &self->batch;
+    group *g = &b->groups[number];
+    if (g->series == SLOW_LINE) {
+        answer *into = &b->answers[number];
+        if (!found || answer_from(self, found, into) < 0) {
+            free(into->effects);
+            *into = (answer){.lost = 1};
+        }
+        if (PyErr_Occurred())
+            PyErr_WriteUnraisable((PyObject *)self);
+        return;
+    }
+    long series = found && PyLong_Check(found) ? PyLong_AsLong(found) : UNANSWERED;
+    if (PyErr_Occurred())
+        PyErr_WriteUnraisable((PyObject *)self);
+    if (!may_mean(&self->table, series, g->written.kind)) {
+        g->series = UNANSWERED;
+        return;
+    }
+    g->series = (int32_t)series;
+    if (find_series(&self->table, &g->written, g->hash) == NOT_FOUND)
+        add_raw_key(&self->table, &g->written, g->hash, g->series); /* without memory it is asked for again */
+}
+
+static void ask(batch *b) {
+    Intake *self = (Intake *)((char *)b - offsetof(Intake, batch));
+    uint16_t asked[GROUPS];
+    PyObject *questions, *answers = NULL;
+    Py_ssize_t count = 0;
+    stop_reading(self, ASKING);
+    if ((questions = questions_of(b, asked)))
+        answers = call_owner(self, "_answer", questions);
+    else
+        PyErr_WriteUnraisable((PyObject *)self);
+    if (answers && !PyList_CheckExact(answers))
+        Py_CLEAR(answers);
+    if (answers) /* of our own: nothing can change it */
+        Py_SETREF(answers, PyList_AsTuple(answers));
+    if (answers)
+        count = PyTuple_GET_SIZE(answers);
+    for (uint32_t i = 0; i < b->group_count; i++)
+        if (b->groups[i].series == NOT_FOUND || b->groups[i].series == SLOW_LINE)
+            take_answer(self, i, questions && asked[i] < count ? PyTuple_GET_ITEM(answers, asked[i]) : NULL);
+    Py_XDECREF(questions);
+    Py_XDECREF(answers);
+    start_reading(self);
+}
+
+/* -- feeding */
+
+/* Let the owner do what it wants to do before a batch. */
+static void before_batch(Intake *self) {
+    if (__atomic_exchange_n(&self->interrupted, 0, __ATOMIC_ACQ_REL)) {
+        stop_reading(self, BEFORE_BATCH);
+        Py_XDECREF(call_owner(self, "_before_batch", NULL));
+        start_reading(self);
+    }
+}
+
+PyDoc_STRVAR(feed_doc, "feed($self, chunks, /)\n--\n\nAggregate datagrams, or blocks of whole lines.");
+
+static PyObject *intake_feed(Intake *self, PyObject *chunks) {
+    PyObject *held = PySequence_Tuple(chunks);
+    Py_ssize_t count;
+    if (!held)
+        return NULL;
+    count = PyTuple_GET_SIZE(held);
+    for (Py_ssize_t i = 0; i < count; i++)
+        if (!PyBytes_Check(PyTuple_GET_ITEM(held, i))) {
+            PyErr_Format(PyExc_TypeError, "a chunk must be bytes, not %R", PyTuple_GET_ITEM(held, i));
+            Py_DECREF(held);
+            return NULL;
+        }
+    if (self->phase != IDLE) {
+        Py_DECREF(held);
+        wrong_phase("feed");
+        return NULL;
+    }
+    start_reading(self);
+    before_batch(self);
+    self->batch.packets += (uint64_t)count;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *chunk = PyTuple_GET_ITEM(held, i);
+        read_lines(&self->batch, PyBytes_AS_STRING(chunk), PyBytes_AS_STRING(chunk) + PyBytes_GET_SIZE(chunk));
+    }
+    finish(&self->batch);
+    stop_reading(self, IDLE);
+    Py_DECREF(held);
+    Py_RETURN_NONE;
+}
+
+/* -- a socket */
+
+static int prepare_to_receive(Intake *self) {
+    receive_buffer *made;
+    if (self->received)
+        return 0;
+    if (!(made = malloc(sizeof *made)))
+        return -1;
+    memset(made->messages, 0, sizeof made->messages);
+    for (int i = 0; i < MESSAGES; i++) {
+        made->parts[i][0] = (struct iovec){made->usual[i], USUAL};
+        made->parts[i][1] = (struct iovec){made->rest[i], LONGEST_DATAGRAM - USUAL};
+        made->messages[i].msg_hdr.msg_iov = made->parts[i];
+        made->messages[i].msg_hdr.msg_iovlen = 2;
+    }
+    self->received = made;
+    return 0;
+}
+
+static void read_datagram(Intake *self, int number) {
+    receive_buffer *from = self->received;
+    uint32_t size = from->messages[number].msg_len;
+    if (size <= USUAL) {
+        read_lines(&self->batch, from->usual[number], from->usual[number] + size);
+        return;
+    }
+    finish(&self->batch);
+    memcpy(from->whole, from->usual[number], USUAL);
+    memcpy(from->whole + USUAL, from->rest[number], size - USUAL);
+    read_lines(&self->batch, from->whole, from->whole + size);
+    finish(&self->batch);
+}
+
+/* Receive what is there, up to a batch; return how many datagrams, and -1 with errno. */
+static int receive_batch(Intake *self, int socket) {
+    struct timespec now;
+    int count = recvmmsg(socket, self->received->messages, MESSAGES, MSG_DONTWAIT, NULL);
+    if (count <= 0)
+        return count;
+    before_batch(self);
+    clock_gettime(CLOCK_REALTIME, &now);
+    self->seen = (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+    self->batch.packets += (uint64_t)count;
+    for (int i = 0; i < count; i++)
+        read_datagram(self, i);
+    finish(&self->batch);
+    return count;
+}
+
+PyDoc_STRVAR(receive_doc, "receive($self, socket, wake, gather=0.0, /)\n--\n\n"
+                          "Read datagrams of up to 64 KiB until wake, a file descriptor, is readable; with wake = -1 once, "
+                          "and return how many. Whenever there was nothing left, wait gather seconds, less than one, for "
+                          "more to come. Raises OSError.");
+
+static PyObject *intake_receive(Intake *self, PyObject *args) {
+    int socket, wake, count, error = 0;
+    double gather = 0;
+    if (!PyArg_ParseTuple(args, "ii|d", &socket, &wake, &gather))
+        return NULL;
+    if (!(gather >= 0 && gather < 1))
+        return PyErr_Format(PyExc_ValueError, "gather must be at least 0 and less than 1 second");
+    struct timespec pause = {0, (long)(gather * 1e9)};
+    if (self->phase != IDLE) {
+        wrong_phase("receive");
+        return NULL;
+    }
+    if (prepare_to_receive(self) < 0)
+        return PyErr_NoMemory();
+    start_reading(self);
+    for (;;) {
+        struct pollfd polled[2] = {{socket, POLLIN, 0}, {wake, POLLIN, 0}};
+        for (int batch = 0; (count = receive_batch(self, socket)) > 0 && wake >= 0 && batch < 16; batch++)
+            ;
+        error = count < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR ? errno : 0;
+        if (wake < 0 || error)
+            break;
+        if (poll(polled, 2, count > 0 ? 0 : -1) < 0 && errno != EINTR) {
+            error = errno;
+            break;
+        }
+        if (polled[1].revents)
+            break;
+        if (count <= 0 && pause.tv_nsec) /* to be woken for each datagram costs more than to read it */
+            nanosleep(&pause, NULL);
+    }
+    stop_reading(self, IDLE);
+    if (error) {
+        errno = error;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    return PyLong_FromLong(count > 0 ? count : 0);
+}
+
+/* -- collecting */
+
+static PyObject *whole_object(whole_number whole) {
+    PyObject *high, *low, *bits, *shifted, *number = NULL;
+    if (whole == (int64_t)whole)
+        return PyLong_FromLongLong((int64_t)whole);
+    high = PyLong_FromLongLong((int64_t)(whole >> 64));
+    low = PyLong_FromUnsignedLongLong((uint64_t)whole);
+    bits = PyLong_FromLong(64);
+    shifted = high && bits ? PyNumber_Lshift(high, bits) : NULL;
+    if (shifted && low)
+        number = PyNumber_Or(shifted, low);
+    Py_XDECREF(high);
+    Py_XDECREF(low);
+    Py_XDECREF(bits);
+    Py_XDECREF(shifted);
+    return number;
+}
+
+static PyObject *gauge_object(Intake *self, const series *s) {
+    PyObject *change, *args, *pair = s->real_kind ? Py_BuildValue("(di)", s->gauge.base, 0)
+                                                  : Py_BuildValue("(Od)", Py_None, s->gauge.delta);
+    if (!pair)
+        return NULL;
+    args = PyTuple_Pack(1, pair);
+    Py_DECREF(pair);
+    change = args ? PyTuple_Type.tp_new(self->gauge_change, args, NULL) : NULL;
+    Py_XDECREF(args);
+    return change;
+}
+
+static PyObject *set_object(const member_set *set) {
+    PyObject *found = PyFrozenSet_New(NULL);
+    for (uint32_t i = 0; found && set && set->members && i <= set->mask; i++) {
+        PyObject *text;
+        if (set->members[i].length == UINT32_MAX)
+            continue;
+        text = PyUnicode_DecodeUTF8(set->bytes + set->members[i].at, set->members[i].length, "surrogatepass");
+        if (!text || PySet_Add(found, text) < 0)
+            Py_CLEAR(found);
+        Py_XDECREF(text);
+    }
+    return found;
+}
+
+static PyObject *value_object(Intake *self, series *s) {
+    sketch none;
+    switch (s->kind) {
+    case COUNTER: return s->real_kind ? PyFloat_FromDouble(s->real) : whole_object(s->whole);
+    case GAUGE: return gauge_object(self, s);
+    case UNIQUE: return set_object(s->set);
+    }
+    sketch_init(&none, self->table.exact);
+    return self->sketches->distribution(self->distribution, s->sketch ? s->sketch : &none);
+}
+
+static PyObject *account_object(const account *a) {
+    return Py_BuildValue("KKKKKKKKKK", (unsigned long long)a->packets, (unsigned long long)a->lines,
+                         (unsigned long long)a->aggregated, (unsigned long long)a->bad, (unsigned long long)a->events,
+                         (unsigned long long)a->service_checks, (unsigned long long)a->refused[0],
+                         (unsigned long long)a->refused[1], (unsigned long long)a->unique_full,
+                         (unsigned long long)a->no_memory);
+}
+
+PyDoc_STRVAR(account_doc, "account($self)\n--\n\nReturn the account.");
+
+static PyObject *intake_account(Intake *self, PyObject *Py_UNUSED(ignored)) {
+    account copy;
+    Py_BEGIN_ALLOW_THREADS;
+    pthread_mutex_lock(&self->table.mutex);
+    copy = self->table.account;
+    pthread_mutex_unlock(&self->table.mutex);
+    Py_END_ALLOW_THREADS;
+    return account_object(&copy);
+}
+
+static void collection_free(Intake *self, collection *c) {
+    let_go(&self->table, c->all, c->count);
+    free(c->all);
+    for (int kind = 0; kind < KINDS; kind++)
+        Py_XDECREF(c->dicts[kind]);
+    free(c);
+}
+
+/* Move aside what is new; NULL without memory, and then nothing was moved. */
+static collection *collection_start(Intake *self) {
+    collection *c = calloc(1, sizeof *c);
+    for (int kind = 0; c && kind < KINDS; kind++)
+        if (!(c->dicts[kind] = PyDict_New()))
+            goto fail;
+    if (!c)
+        goto fail;
+    Py_BEGIN_ALLOW_THREADS;
+    c->count = take_touched(&self->table, &c->all, &c->account);
+    Py_END_ALLOW_THREADS;
+    if (c->all)
+        return c;
+fail:
+    if (c)
+        collection_free(self, c);
+    PyErr_NoMemory();
+    return NULL;
+}
+
+static int collection_go_on(Intake *self, collection *c) {
+    for (; c->done < c->count; c->done++) {
+        taken *one = &c->all[c->done];
+        PyObject *value = value_object(self, &one->was);
+        int failed = !value || PyDict_SetItem(c->dicts[one->was.kind], self->table.keys[one->number].key, value) < 0;
+        Py_XDECREF(value);
+        if (failed)
+            return -1;
+    }
+    return 0;
+}
+
+PyDoc_STRVAR(collect_doc, "collect($self)\n--\n\nReturn what is new since the last time, as a dict for each kind, and the "
+                          "account at this moment. After a MemoryError the next call goes on with the same.");
+
+static PyObject *intake_collect(Intake *self, PyObject *Py_UNUSED(ignored)) {
+    PyObject *account, *result = NULL;
+    collection *c;
+    uint32_t at = 0;
+    void *key;
+    if (!self->distribution)
+        return PyErr_Format(PyExc_RuntimeError, "the garbage collector has cleared this");
+    c = self->unfinished;
+    self->unfinished = NULL;
+    if (!c && !(c = collection_start(self)))
+        return NULL;
+    account = collection_go_on(self, c) < 0 ? NULL : account_object(&c->account);
+    if (account)
+        result = Py_BuildValue("OOOOOO", c->dicts[COUNTER], c->dicts[TIMER], c->dicts[HISTOGRAM], c->dicts[GAUGE],
+                               c->dicts[UNIQUE], account);
+    Py_XDECREF(account);
+    if (!result && !self->unfinished) {
+        self->unfinished = c;
+        return NULL;
+    }
+    collection_free(self, c);
+    while ((key = release(&self->table, &at)))
+        Py_DECREF((PyObject *)key);
+    return result;
+}
+
+/* -- the type and the module */
+
+static PyObject *intake_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    Intake *self;
+    uint32_t exact, members, keys;
+    unsigned long long seed;
+    PyObject *owner, *given[3];
+    PyTypeObject *distribution, *gauge_change;
+    const sketch_api *sketches;
+    if (kwargs && PyDict_GET_SIZE(kwargs))
+        return PyErr_Format(PyExc_TypeError, "Intake() takes no keyword arguments");
+    if (!PyArg_ParseTuple(args, "OOOOKO!O!", &owner, &given[0], &given[1], &given[2], &seed, &PyType_Type, &distribution,
+                          &PyType_Type, &gauge_change))
+        return NULL;
+    if (count_from(given[0], INT32_MAX, &exact) < 0 || count_from(given[1], UINT32_MAX, &members) < 0 ||
+        count_from(given[2], UINT32_MAX, &keys) < 0)
+        return NULL;
+    if (!(sketches = PyCapsule_Import(SKETCH_API, 0)))
+        return NULL;
+    if (!PyType_IsSubtype(gauge_change, &PyTuple_Type)) /* the other one is checked where it is used */
+        return PyErr_Format(PyExc_TypeError, "not a type of named tuples: %R", gauge_change);
+    if (!(self = (Intake *)type->tp_alloc(type, 0)))
+        return NULL;
+    self->sketches = sketches;
+    self->owner = Py_NewRef(owner);
+    self->distribution = (PyTypeObject *)Py_NewRef(distribution);
+    self->gauge_change = (PyTypeObject *)Py_NewRef(gauge_change);
+    self->table.exact = exact;
+    self->table.most_members = members;
+    self->table.most_raw_keys = keys;
+    self->table.seed = seed;
+    self->table.same_key = same_key;
+    self->batch.table = &self->table;
+    self->batch.ask = ask;
+    if (table_init(&self->table) < 0) {
+        Py_DECREF(self);
+        return PyErr_NoMemory();
+    }
+    return (PyObject *)self;
+}
+
+static int intake_traverse(Intake *self, visitproc visit, void *arg) {
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->owner);
+    Py_VISIT(self->distribution);
+    Py_VISIT(self->gauge_change);
+    for (int kind = 0; self->unfinished && kind < KINDS; kind++)
+        Py_VISIT(self->unfinished->dicts[kind]);
+    return 0;
+}
+
+static int intake_clear(Intake *self) {
+    Py_CLEAR(self->owner);
+    Py_CLEAR(self->distribution);
+    Py_CLEAR(self->gauge_change);
+    return 0;
+}
+
+static void intake_dealloc(Intake *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    intake_clear(self);
+    if (self->unfinished)
+        collection_free(self, self->unfinished);
+    for (uint32_t i = 0; i < self->table.count; i++)
+        Py_XDECREF((PyObject *)self->table.keys[i].key);
+    table_free(&self->table);
+    free(self->received);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyObject *get_seen(Intake *self, void *Py_UNUSED(closure)) { return PyFloat_FromDouble(self->seen); }
+
+static PyMethodDef intake_methods[] = {
+    {"feed", (PyCFunction)intake_feed, METH_O, feed_doc},
+    {"receive", (PyCFunction)intake_receive, METH_VARARGS, receive_doc},
+    {"series", (PyCFunction)intake_series, METH_VARARGS, series_doc},
+    {"collect", (PyCFunction)intake_collect, METH_NOARGS, collect_doc},
+    {"account", (PyCFunction)intake_account, METH_NOARGS, account_doc},
+    {"interrupt", (PyCFunction)intake_interrupt, METH_NOARGS, interrupt_doc},
+    {"look_up", (PyCFunction)intake_look_up, METH_VARARGS, look_up_doc},
+    {"remember", (PyCFunction)intake_remember, METH_VARARGS, remember_doc},
+    {"expire", (PyCFunction)intake_expire, METH_O, expire_doc},
+    {0},
+};
+
+static PyGetSetDef intake_getset[] = {
+    {"seen", (getter)get_seen, NULL, "When datagrams were last received, in seconds since the epoch.", NULL},
+    {0},
+};
+
+static PyType_Slot intake_slots[] = {
+    {Py_tp_doc, "Lines to aggregates; see forwarder.intake."},
+    {Py_tp_new, intake_new},
+    {Py_tp_dealloc, intake_dealloc},
+    {Py_tp_traverse, intake_traverse},
+    {Py_tp_clear, intake_clear},
+    {Py_tp_methods, intake_methods},
+    {Py_tp_getset, intake_getset},
+    {0, NULL},
+};
+
+static PyType_Spec intake_spec = {
+    .name = "forwarder._intake.Intake",
+    .basicsize = sizeof(Intake),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .slots = intake_slots,
+};
+
+static int exec(PyObject *module) {
+    PyObject *type = PyType_FromModuleAndSpec(module, &intake_spec, NULL);
+    int failed = type ? PyModule_AddObjectRef(module, "Intake", type) : -1;
+    Py_XDECREF(type);
+    return failed;
+}
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, exec},
+#ifdef Py_mod_multiple_interpreters /* nobody has tried */
+    {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef intake_module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "forwarder._intake",
+    .m_doc = "The C implementation of the forwarder's intake.",
+    .m_slots = slots,
+};
+
+PyMODINIT_FUNC PyInit__intake(void) { return PyModuleDef_Init(&intake_module); }
