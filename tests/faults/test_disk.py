@@ -65,12 +65,14 @@ class Outage:
     def end(self) -> int:
         """Tell the forwarder to end; return how many points it says that it dropped, all of them for that reason."""
         assert self.process.end(signal.SIGTERM) == 0
-        if "dropped: " not in self.process.log:
+        assert "are dropped" not in self.process.log
+        if "are lost" not in self.process.log:
             return 0
-        found = re.search(r"dropped: \{'graphite://127\.0\.0\.1:(\d+)': \{'shutdown': (\d+)\}\}\n", self.process.log)
+        lost = r"(\d+) points for (\S+) were in memory alone and are lost, cause shutdown\n"
+        found = re.search(lost, self.process.log)
         assert found, self.process.log
-        assert int(found[1]) == self._port
-        return int(found[2])
+        assert found[2] == f"graphite://127.0.0.1:{self._port}"
+        return int(found[1])
 
     def missing(self) -> set[Slot]:
         """What was sent, and is not in the Graphite that was away. The counts in it are as they were sent."""
