@@ -2,7 +2,7 @@
 
 A line of the file is ``2026-01-31T12:00:00Z count=105 key=web.hits``, with ``error=3`` behind it where the count may be
 too high by so much. In statsd's line the moment is as JavaScript shows dates. The file is opened for each report, so
-that it can be rotated.
+that it can be rotated. As a destination's it is not for everybody to read, and no link is followed.
 """
 
 import logging
@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 
 from metricslib.clock import SYSTEM_CLOCK, Clock
+from metricslib.delivery.rotation import open_to_append
 
 from .busiest import Busiest
 from .space_saving import Counted
@@ -74,7 +75,7 @@ class KeyFlush:
     def _append(self, top: Sequence[Counted]) -> None:
         moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._clock.time()))
         try:
-            with open(self._file, "a", encoding="utf-8") as file:
+            with open(open_to_append(self._file), "a", encoding="utf-8") as file:
                 file.writelines(f"{moment} {_told(entry)}\n" for entry in top)
             self._failed = False
         except OSError as error:

@@ -2,13 +2,18 @@
 
 The kernel lets go of such a lock when the process ends, however it ends. So a file that can be locked is a dead
 process', and whoever locks it has it.
+
+SQLite reads and writes what it finds beside a file, and follows links. So the directory must be ours or root's, and not
+writable for everybody; a file in it that is another user's, or has a second name elsewhere, is left alone.
 """
 
+import errno
 import fcntl
 import os
 import secrets
+import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..process import tell_of_forks
@@ -69,16 +74,24 @@ class Claim:
 def claim_new(directory: Path) -> Claim:
     """Return a claim on a file that does not exist yet. Makes the directory. Raises OSError."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _check_directory(directory)
     while True:
         path = directory / _NAME.replace("*", secrets.token_hex(6))
         if (claim := _claim(path)) and not path.exists():
             return claim
 
 
-def claim_dead(directory: Path) -> Iterator[Claim]:
-    """Yield a claim on each file of this user whose process is gone, the last one written to first."""
+def claim_dead(directory: Path, refused: Callable[[Path, str], object] = lambda path, why: None) -> Iterator[Claim]:
+    """Yield a claim on each file of this user whose process is gone, the last one written to first.
+
+    ``refused`` hears of each file that is left alone because it is not safe to open, and why. Raises OSError.
+    """
+    if directory.exists():
+        _check_directory(directory)
     for path in sorted(directory.glob(_NAME), key=_written, reverse=True):
-        if claim := _claim_ours(path):
+        if why := _not_ours(path):
+            refused(path, why)
+        elif claim := _claim_if_there(path):
             if path.exists():
                 yield claim
             else:  # somebody else had it meanwhile, and is done with it
@@ -92,13 +105,40 @@ def cannot_write(directory: str | Path) -> str | None:
         path = path.parent
     if not path.is_dir():
         return f"{path} is no directory"
+    if path == Path(directory).absolute() and (reason := _unsafe(path)):
+        return f"{path} {reason}"
     return None if os.access(path, os.W_OK | os.X_OK) else f"{path} cannot be written"
 
 
-def _claim_ours(path: Path) -> Claim | None:
-    """Claim a file if it is this user's: another's may hold anything."""
+def _unsafe(directory: Path) -> str | None:
+    """Return why others could put files of theirs in the directory; None if they cannot."""
+    status = directory.stat()
+    if status.st_uid not in (0, os.geteuid()):
+        return "belongs to another user"
+    return "can be written by everybody" if status.st_mode & stat.S_IWOTH else None
+
+
+def _check_directory(directory: Path) -> None:
+    if reason := _unsafe(directory):
+        raise OSError(errno.EPERM, f"the directory {reason}, who could put files there")
+
+
+def _not_ours(path: Path) -> str | None:
+    """Return why a file is not safe to open: it may hold anything, or be another file of ours. None if it is."""
     try:
-        return _claim(path) if path.lstat().st_uid == os.geteuid() else None
+        status = path.lstat()
+    except OSError:  # it has just gone
+        return None
+    if status.st_uid != os.geteuid():
+        return "it belongs to another user"
+    if not stat.S_ISREG(status.st_mode):
+        return "it is no regular file"
+    return "it has a second name" if status.st_nlink > 1 else None
+
+
+def _claim_if_there(path: Path) -> Claim | None:
+    try:
+        return _claim(path)
     except OSError:  # it has just gone, or is none that can be locked; the others may
         return None
 

@@ -35,6 +35,7 @@ class Desk:
         self._spools = spools
         self._open: tuple[Claim, JournalFile] | None = None
         self._passed: set[tuple[Path, float]] = set()
+        self._refused: set[Path] = set()
 
     @property
     def closed(self) -> bool:
@@ -42,7 +43,7 @@ class Desk:
 
     def open(self, *, own: bool) -> Mapping[str, bytes]:
         """Take over the last dead process' file if it is to be our ``own``, or make one; return the notes in it."""
-        for claim in claim_dead(self._directory) if own else ():
+        for claim in claim_dead(self._directory, self._refuse) if own else ():
             self._open = self._opened(claim)
             break
         else:
@@ -96,7 +97,7 @@ class Desk:
 
     def adopt(self) -> None:
         """Move what waits in the files of dead processes into ours, as far as there are spools for it."""
-        for claim in claim_dead(self._directory):
+        for claim in claim_dead(self._directory, self._refuse):
             if (claim.path, claim.written()) in self._passed:
                 claim.release()
                 continue
@@ -138,6 +139,11 @@ class Desk:
     def _find(self, place: str, records: Iterable[Record]) -> None:
         if lost := self._spools[place].find(records):
             self.work(partial(JournalFile.write, deleted=lost))
+
+    def _refuse(self, path: Path, why: str) -> None:
+        if path not in self._refused:
+            self._refused.add(path)
+            log.warning("spool %s: %s is left alone: %s", self._directory, path.name, why)
 
     # -- files
 

@@ -4,6 +4,8 @@ Several processes may append to one file, and anything else may move it away at 
 line, a lock on it makes one process at a time look at its size and move it, and whoever waited for the lock of a file
 that was moved meanwhile opens the new one. Every step is one renaming, so a crash between two of them leaves a number
 without a file, which the next rotation fills, and no line is lost or there twice.
+
+Links are not followed: others who can write to the directory could lead us to any file of ours.
 """
 
 import errno
@@ -18,12 +20,14 @@ from dataclasses import dataclass
 
 from .deadline import Deadline
 
-__all__ = ["KEEP", "Rotation", "append"]
+__all__ = ["KEEP", "Rotation", "append", "open_to_append"]
 
 KEEP = 5
 """How many files that were moved aside are kept, unless said otherwise."""
 _MODE = 0o640
 _WAIT = 0.005
+_STREAM = re.compile(r"/dev/(?:stdout|stderr|fd/\d+)|/proc/self/fd/\d+")
+"""Links that the system made, to what this process has open already: followed, and never moved."""
 _SIZE = re.compile(r"(\d{1,15})(?:([kmg])(i?)b|b)?", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3}
 
@@ -57,20 +61,49 @@ def append(path: str, line: bytes, rotation: Rotation | None, deadline: Deadline
     For a process that died after it had written a line, but before that was noted, is followed by one that writes it
     again.
     """
+    stream = bool(_STREAM.fullmatch(path))
     while True:
-        opened = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, _MODE)
+        opened = open_to_append(path, follow=stream)
         try:
-            if rotation is None:
+            if rotation is None or stream:
                 return _append(opened, line)
             with _locked(opened, deadline):
                 if _is_at(opened, path):
                     if _has_room(opened, line, rotation.size):
                         return _append(opened, line)
-                    _move_aside(os.path.realpath(path), rotation.keep)
+                    _move_aside(path, rotation.keep)
                 elif not deadline.left():
                     raise TimeoutError(errno.ETIMEDOUT, "moved away again and again")
         finally:
             os.close(opened)
+
+
+def open_to_append(path: str, *, follow: bool = False) -> int:
+    """Return a descriptor to append to ``path``; OSError for a link, unless they are followed, and for a pipe that has
+    no reader: what is written there would be lost.
+    """
+    flags = os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
+    while True:
+        pipe = _is_pipe(path)
+        try:
+            # Who opens a pipe to read as well is its reader.
+            opened = os.open(path, flags | (os.O_WRONLY if pipe else os.O_RDWR), _MODE)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise OSError(errno.ELOOP, "is a symbolic link, which is not followed") from error
+            if error.errno == errno.ENXIO and pipe:
+                raise OSError(errno.ENXIO, "is a pipe that nobody reads") from error
+            raise
+        if pipe or not stat.S_ISFIFO(os.fstat(opened).st_mode):
+            return opened
+        os.close(opened)  # it was put there just now
+
+
+def _is_pipe(path: str) -> bool:
+    try:
+        return stat.S_ISFIFO(os.stat(path).st_mode)
+    except OSError:
+        return False
 
 
 @contextmanager
@@ -91,7 +124,7 @@ def _locked(opened: int, deadline: Deadline) -> Iterator[None]:
 
 def _is_at(opened: int, path: str) -> bool:
     try:
-        return os.path.samestat(os.fstat(opened), os.stat(path))
+        return os.path.samestat(os.fstat(opened), os.lstat(path))
     except FileNotFoundError:
         return False
 

@@ -7,6 +7,7 @@ what they are, by the path's last part. One process should write to a directory.
 
 import os
 import re
+import tempfile
 from collections.abc import Iterable, Mapping
 from errno import EEXIST, EISDIR, ELOOP, ENAMETOOLONG, ENOTDIR
 from hashlib import sha256
@@ -63,6 +64,7 @@ class WhisperDestination:
         self._retentions = retentions
         self._longest = max(step * points for step, points in retentions)
         self._clock = clock
+        self._templates: dict[str, tuple[bytes, int]] = {}  # by method: how a file begins, and its size
 
     def encode(self, cut: Cut) -> list[Batch]:
         stamp = cut.whole.end
@@ -125,14 +127,34 @@ class WhisperDestination:
         return None
 
     def _create(self, file: str, method: str) -> None:
-        """Make the file under another name first, so that nobody ever sees half of one."""
+        """Make the file under another name first, so that nobody ever sees half of one. A link at either name is
+        replaced, and not followed.
+        """
         folder = os.path.dirname(file)
         os.makedirs(folder, exist_ok=True)
+        header, size = self._template(method)
         new = os.path.join(folder, f".{os.getpid()}.new")
-        if os.path.exists(new):
+        if os.path.lexists(new):
             os.unlink(new)
-        self._whisper.create(new, list(self._retentions), xFilesFactor=0, aggregationMethod=method, sparse=True)
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), "wb") as made:
+            made.write(header)
+            made.truncate(size)
         os.replace(new, file)
+
+    def _template(self, method: str) -> tuple[bytes, int]:
+        """Return how a file begins that is rolled up by ``method``, and its size; the rest is zeros.
+
+        whisper makes files by name only, and follows links: it makes one, where nobody else can have put any.
+        """
+        if method not in self._templates:
+            with tempfile.TemporaryDirectory(prefix=".new-", dir=self._directory) as private:
+                made = os.path.join(private, "template")
+                self._whisper.create(
+                    made, list(self._retentions), xFilesFactor=0, aggregationMethod=method, sparse=True
+                )
+                with open(made, "rb") as file:
+                    self._templates[method] = file.read().rstrip(b"\0"), os.path.getsize(made)
+        return self._templates[method]
 
 
 def parse_retentions(text: str) -> list[tuple[int, int]]:

@@ -125,6 +125,22 @@ def test_a_pipe_that_nobody_reads_does_not_hang(path: Path, query: str):
         os.close(reader)
 
 
+@pytest.mark.parametrize("query", ["", "?rotate=1MB"])
+def test_a_pipe_without_a_reader_is_not_delivered_to(path: Path, query: str):
+    """What is written there would be gone with the next who opens and closes it; the line waits for a reader."""
+    os.mkfifo(path)
+    destination = open_destination(f"file://{path}{query}", NAMING)
+    with pytest.raises(Undelivered, match="is a pipe that nobody reads") as failure:
+        destination.deliver(b"line\n", Deadline(5))
+    assert failure.value.remaining == b"line\n"
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert destination.deliver(b"line\n", Deadline(5)) == {}
+        assert os.read(reader, 100) == b"line\n"
+    finally:
+        os.close(reader)
+
+
 # -- the console
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from metricslib.delivery import Batch
+from metricslib.delivery.claims import cannot_write
 from metricslib.delivery.journal import Journal
 from metricslib.delivery.journal_spool import JournalSpool
 from metricslib.delivery.lanes import Lanes
@@ -690,3 +691,53 @@ def test_few_damaged_files_are_left_to_look_at(opened: Open, tmp_path: Path):
         overwritten(path)
     opened()
     assert len(list(tmp_path.glob("*.corrupt-*[0-9]"))) == 3
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o707])
+def test_a_directory_that_everybody_can_write_is_refused(
+    opened: Open, tmp_path: Path, mode: int, caplog: pytest.LogCaptureFixture
+):
+    """Others could put files there that SQLite would read, or links that it would write through."""
+    directory = tmp_path / "spool"
+    directory.mkdir()
+    directory.chmod(mode)
+    journal, spool = opened(directory=directory)
+    spool.put(batch(1))
+    assert not journal.on_disk
+    assert "can be written by everybody" in caplog.text
+    assert list(directory.iterdir()) == []
+    assert str(cannot_write(directory)).endswith("can be written by everybody")
+    assert drain(spool) == [1]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_a_directory_of_another_user_is_refused(opened: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """Root's is fine, and our own."""
+    directory = tmp_path / "spool"
+    directory.mkdir(mode=0o755)
+    os.chown(directory, 65534, -1)
+    journal, _ = opened(directory=directory)
+    assert not journal.on_disk
+    assert "belongs to another user" in caplog.text
+    assert str(cannot_write(directory)).endswith("belongs to another user")
+
+
+@pytest.mark.parametrize("plant", [os.link, os.symlink])
+def test_a_file_with_a_second_name_is_left_alone(
+    opened: Open, tmp_path: Path, plant: Callable[[Path, Path], None], caplog: pytest.LogCaptureFixture
+):
+    """It may be another database of ours, which would be changed, and deleted when it is empty."""
+    journal, spool = opened()
+    spool.put(batch(1))
+    journal.close()
+    (left,) = tmp_path.glob("spool-*.sqlite")
+    left.rename(tmp_path / "elsewhere")
+    before = (tmp_path / "elsewhere").read_bytes()
+    plant(tmp_path / "elsewhere", left)
+    for _ in range(2):
+        journal, spool = opened()
+        assert drain(spool) == []
+        journal.close()
+    assert (tmp_path / "elsewhere").read_bytes() == before
+    assert left.exists()
+    assert f"{left.name} is left alone: it " in caplog.text

@@ -14,7 +14,7 @@ from typing import IO
 import pytest
 
 from metricslib.delivery import Deadline, Undelivered, open_destination, rotation
-from metricslib.delivery.rotation import Rotation
+from metricslib.delivery.rotation import _STREAM, Rotation
 from metricslib.errors import InvalidDestination
 from metricslib.naming import Naming
 from tests.peers import ROOT
@@ -116,15 +116,34 @@ def test_a_file_that_was_moved_away_is_made_anew(path: Path, append, tmp_path: P
     assert files(path) == {"": b"05\n", ".1": b"03\n04\n", ".2": b"01\n02\n"}
 
 
-def test_a_link_stays_and_its_file_is_moved(path: Path, tmp_path: Path):
-    """As whoever made the link expects."""
-    (tmp_path / "link").symlink_to(path)
-    destination = open_destination(f"file://{tmp_path}/link?rotate=4", NAMING)
-    for line in (b"01\n", b"02\n"):
-        destination.deliver(line, Deadline(20))
-    assert (tmp_path / "link").readlink() == path
-    assert path.read_bytes() == b"02\n"
-    assert (tmp_path / "m.jsonl.1").read_bytes() == b"01\n"
+@pytest.mark.parametrize("target", ["there", "absent"])
+@pytest.mark.parametrize("query", ["", "?rotate=4"])
+def test_a_link_is_not_followed(path: Path, tmp_path: Path, target: str, query: str):
+    """Others could have put it there, and lead to any file that this process may write; the line waits."""
+    (tmp_path / "there").write_bytes(b"precious\n")
+    path.symlink_to(tmp_path / target)
+    with pytest.raises(Undelivered, match="is a symbolic link, which is not followed") as failure:
+        open_destination(f"file://{path}{query}", NAMING).deliver(b"01\n", Deadline(20))
+    assert failure.value.remaining == b"01\n"
+    assert (tmp_path / "there").read_bytes() == b"precious\n"
+    assert sorted(file.name for file in tmp_path.iterdir()) == [path.name, "there"]
+
+
+@pytest.mark.parametrize("name", ["/dev/fd/{}", "/proc/self/fd/{}"])
+@pytest.mark.parametrize("query", ["", "?rotate=4"])
+def test_what_is_open_already_is_appended_to_and_never_moved(path: Path, name: str, query: str):
+    """As ``/dev/stdout`` in a container: where it leads is another's file."""
+    with path.open("wb") as stream:
+        destination = open_destination("file://" + name.format(stream.fileno()) + query, NAMING)
+        for line in (b"01\n", b"02\n", b"03\n"):
+            destination.deliver(line, Deadline(20))
+    assert files(path) == {"": b"01\n02\n03\n"}
+
+
+@pytest.mark.parametrize("name", ["/dev/shm/m.jsonl", "/dev/../tmp/m.jsonl", "/proc/self/fd/../x"])
+def test_only_the_systems_own_links_are_followed(name: str):
+    """Everybody can write to ``/dev/shm``."""
+    assert not _STREAM.fullmatch(name)
 
 
 def test_where_nothing_can_be_moved_the_line_waits(path: Path, append, tmp_path: Path):

@@ -275,6 +275,32 @@ def test_a_file_that_could_not_be_made_leaves_nothing_behind(tmp_path: Path, des
     assert files(tmp_path) == ["a.wsp"]
 
 
+@pytest.mark.parametrize("name", ["a.wsp", f".{os.getpid()}.new"])
+def test_a_planted_link_is_not_written_through(tmp_path: Path, destination: Destination, name: str):
+    """Whoever can write to the directory could have files made, or overwritten, where we may and they may not."""
+    folder = tmp_path / "tree"
+    folder.mkdir()
+    (folder / name).symlink_to(tmp_path / "planted")
+    assert deliver(destination, f"a 1 {NOW}") == {}
+    assert not (tmp_path / "planted").exists()
+    assert not (folder / "a.wsp").is_symlink()
+    assert values(tmp_path, "a.wsp", NOW - 10, NOW) == [None]
+    assert values(tmp_path, "a.wsp", NOW, NOW + 10) == [1]
+
+
+@pytest.mark.parametrize("path", ["a.count", "a.upper", "a.lower", "a.mean", "stats.gauges.a"])
+def test_a_file_is_as_whisper_makes_it(tmp_path: Path, destination: Destination, path: str):
+    """To the last byte, but for the points."""
+    assert deliver(destination, f"{path} 1 {NOW}") == {}
+    made, ours = tmp_path / "made", tmp_path / "tree" / str(relative_path(path))
+    whisper.create(
+        str(made), [(10, 360), (60, 1440)], xFilesFactor=0, aggregationMethod=aggregation(path, NAMING), sparse=True
+    )
+    whisper.update_many(str(made), [(NOW, 1)], now=NOW)
+    assert ours.read_bytes() == made.read_bytes()
+    assert [file.name for file in (tmp_path / "tree").iterdir() if file.name.startswith(".")] == []
+
+
 def test_writing_ends_at_the_deadline(destination: Destination):
     """What was not written by then remains."""
     with pytest.raises(Undelivered) as failure:

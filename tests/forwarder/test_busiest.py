@@ -1,6 +1,8 @@
 """The busiest keys: counted by series, in intervals, told in a file, in the log and on the page."""
 
 import logging
+import os
+import stat
 import threading
 
 import pytest
@@ -151,6 +153,22 @@ def test_nothing_is_told_of_nothing(tmp_path):
     """An interval without lines leaves no file behind."""
     KeyFlush(Busiest(), 60, 100, str(tmp_path / "f")).report()
     assert not (tmp_path / "f").exists()
+
+
+def test_the_file_is_not_for_everybody_and_no_link_is_followed(tmp_path, caplog):
+    """Keys may tell much, and others could have a link lead to any file of ours."""
+    busiest = Busiest()
+    (tmp_path / "link").symlink_to(tmp_path / "planted")
+    before = os.umask(0)
+    try:
+        for name in ("keys.log", "link"):
+            busiest.feed([b"a:1|c"])
+            KeyFlush(busiest, 10, 100, str(tmp_path / name)).report()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "keys.log").stat().st_mode) == 0o640
+    assert not (tmp_path / "planted").exists()
+    assert "is a symbolic link, which is not followed" in caplog.text
 
 
 def test_reports_come_at_the_interval(tmp_path, caplog):
