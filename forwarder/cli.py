@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 
 from metricslib.delivery.claims import cannot_write
-from metricslib.errors import InvalidOption, MetricsError
+from metricslib.errors import CannotListen, InvalidOption, MetricsError
 
 from . import config_file
 from .config import CONFIG, OPTIONS, Config, ConfigError, masked_text, of_environment, of_file, of_flags, settle
-from .daemon import CannotListen, Daemon
+from .daemon import Daemon
 from .from_statsd import convert
 from .inherited import Inherited, InvalidSocket
 from .notify import Notifier

@@ -15,7 +15,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from metricslib.clock import SYSTEM_CLOCK, Clock
-from metricslib.errors import MetricsError
+from metricslib.errors import CannotListen, MetricsError
 from metricslib.flusher import Flusher
 from metricslib.ledger import Idle
 from metricslib.registry import Registry
@@ -24,7 +24,7 @@ from metricslib.view import Server, application
 from .busiest import Busiest
 from .config import Config, masked_text
 from .console import Console
-from .entrance import CannotListen, Entrance
+from .entrance import Entrance
 from .health import Health
 from .inherited import Inherited
 from .intake import Intake
@@ -36,7 +36,7 @@ from .repeater import Repeater
 from .vitals import Vitals, vitals
 from .watchdog import Watchdog
 
-__all__ = ["CannotListen", "Daemon"]
+__all__ = ["Daemon"]
 
 log = logging.getLogger("forwarder")
 

@@ -4,7 +4,7 @@ import logging
 import socket
 
 from metricslib.clock import SYSTEM_CLOCK, Clock
-from metricslib.errors import MetricsError
+from metricslib.errors import CannotListen
 from metricslib.flusher import Flusher
 
 from .addresses import Address, parse
@@ -31,20 +31,12 @@ from .relay import Relay
 from .repeater import Repeater
 from .senders import Senders
 
-__all__ = ["CannotListen", "Entrance"]
+__all__ = ["Entrance"]
 
 log = logging.getLogger("forwarder")
 
 _SMALL = 4 << 20
 """Bytes of receive buffer below which a burst of datagrams is soon too much."""
-
-
-class CannotListen(MetricsError, OSError):
-    """An address that cannot be had; ``address`` is its URL, and the cause the system's error."""
-
-    def __init__(self, address: str, error: OSError | UnicodeError) -> None:
-        super().__init__(f"cannot listen on {address}: {getattr(error, 'strerror', None) or error}")
-        self.address = address
 
 
 class Entrance:

@@ -35,7 +35,7 @@ from .default import (
     timer,
     unique,
 )
-from .errors import AlreadyStarted, InvalidDestination, InvalidOption, InvalidType, MetricsError
+from .errors import AlreadyStarted, CannotListen, InvalidDestination, InvalidOption, InvalidType, MetricsError
 from .gauge import Gauge
 from .hints import NAMES, missing
 from .histogram import Histogram
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AlreadyStarted",
+    "CannotListen",
     "Counter",
     "Flusher",
     "Gauge",

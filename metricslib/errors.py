@@ -4,7 +4,7 @@ Errors are raised while a program sets its metrics up, early and with the bad va
 never raises: what is wrong there is counted.
 """
 
-__all__ = ["AlreadyStarted", "InvalidDestination", "InvalidOption", "InvalidType", "MetricsError"]
+__all__ = ["AlreadyStarted", "CannotListen", "InvalidDestination", "InvalidOption", "InvalidType", "MetricsError"]
 
 
 class MetricsError(Exception):
@@ -47,3 +47,16 @@ class AlreadyStarted(MetricsError, RuntimeError):
         super().__init__(f"already started with {running!r}, asked again with {asked!r}; call stop() first")
         self.running = running
         self.asked = asked
+
+
+class CannotListen(MetricsError, OSError):
+    """An address cannot be had. ``address`` is its URL; ``errno`` and ``strerror`` are the system's."""
+
+    def __init__(self, address: str, error: OSError | UnicodeError, advice: str = "") -> None:
+        reason = getattr(error, "strerror", None) or str(error)
+        super().__init__(f"cannot listen on {address}: {reason}{advice}")
+        self.address = address
+        self.errno, self.strerror = getattr(error, "errno", None), reason
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # without the number that OSError puts in front

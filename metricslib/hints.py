@@ -166,7 +166,7 @@ ATTRIBUTES: Mapping[str, Mapping[str, str]] = {
         **dict.fromkeys(("record", "update", "add", "timing", "send"), "timer.observe(seconds)"),
         **dict.fromkeys(("inc", "count", "mark"), "metrics.counter(name).inc()  # a timer counts its observations"),
         "set": _SET,
-        **dict.fromkeys(("start", "stop"), "with timer.time() as span: ...  # span.elapsed"),
+        **dict.fromkeys(("start", "stop"), "span = timer.time().start(); span.stop()"),
         **dict.fromkeys(("timeit", "timed", "decorate", "__call__"), "@metrics.timed(name)"),
         **_block("with timer.time(): ..."),
     },

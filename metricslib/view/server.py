@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Never
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from ..default import default_registry
-from ..errors import InvalidOption
+from ..errors import CannotListen, InvalidOption
 from ..flusher import Flusher
 from ..hints import unknown_option
 from ..registry import Registry
@@ -53,8 +53,8 @@ def serve(
 
     A registry of your own that no flusher ships gets one that ends its intervals, until the server is closed. Port 0
     takes any free one; ``url`` tells which. On loopback requests to other names than ``localhost`` and ``hosts`` are
-    refused; see :class:`Server`. Raises :class:`OSError` where the port is taken, and :class:`~.errors.AlreadyStarted`
-    where a registry is given without the flusher that already ends its intervals.
+    refused; see :class:`Server`. Raises :class:`~.errors.CannotListen`, an OSError, where the port is taken, and
+    :class:`~.errors.AlreadyStarted` where a registry is given without the flusher that already ends its intervals.
     """
     if unknown:
         raise unknown_option(serve, unknown)
@@ -98,7 +98,11 @@ class Server:
         if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
             raise InvalidOption("port", port, "must be a port number, 0 to 65535")
         self._then = then
-        self._http = (_HTTP6 if ":" in host else _HTTP)((host, port), _Handler)
+        try:
+            self._http = (_HTTP6 if ":" in host else _HTTP)((host, port), _Handler)
+        except (OSError, UnicodeError) as error:  # the latter for a host name that can be none
+            advice = "; give another port, 0 takes a free one" if port else ""
+            raise CannotListen(_url(host, port), error, advice) from None
         self.host, self.port = self._http.server_name, self._http.server_port
         self._http.set_app(only_for(names, app) if is_loopback(self.host) else app)
         self._thread = threading.Thread(target=self._serve, name="metricslib-page", daemon=True)
@@ -112,8 +116,7 @@ class Server:
     @property
     def url(self) -> str:
         """Where the page is: ``http://127.0.0.1:8128/``."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}/"
+        return _url(self.host, self.port)
 
     def close(self) -> None:
         """Stop listening; requests that are under way are answered. Closing twice does nothing."""
@@ -139,6 +142,10 @@ class Server:
 
     def _left_in_parent(self) -> None:
         self._http.socket.close()
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
 class _HTTP(ThreadingMixIn, WSGIServer):

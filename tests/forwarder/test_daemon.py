@@ -14,9 +14,9 @@ import pytest
 import requests
 
 from forwarder.config import Config, of_file, of_flags, settle
-from forwarder.daemon import CannotListen, Daemon
+from forwarder.daemon import Daemon
 from forwarder.listeners import Listener
-from metricslib.errors import InvalidDestination
+from metricslib.errors import CannotListen, InvalidDestination
 from metricslib.testing import ManualClock
 from tests.peers import FOREVER, GraphitePeer, eventually, free_port
 

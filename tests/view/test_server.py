@@ -10,7 +10,7 @@ import threading
 import pytest
 import requests
 
-from metricslib.errors import AlreadyStarted, InvalidOption
+from metricslib.errors import AlreadyStarted, CannotListen, InvalidOption
 from metricslib.flusher import Flusher
 from metricslib.registry import Registry
 from metricslib.view import server as server_module
@@ -90,9 +90,20 @@ def test_closing_frees_the_port(flusher):
 
 
 def test_a_taken_port_is_told_at_once(served, flusher):
-    """Not in a log, later."""
-    with pytest.raises(OSError, match="in use"):
+    """Not in a log, later, but in one line that says where, and what to do; the traceback ends in this library."""
+    with pytest.raises(CannotListen) as caught:
         serve(port=served.port, flusher=flusher)
+    told = f"cannot listen on {served.url}: Address already in use; give another port, 0 takes a free one"
+    assert str(caught.value) == told
+    assert (caught.value.errno, caught.value.address) == (errno.EADDRINUSE, served.url)
+    assert caught.value.__suppress_context__
+
+
+def test_a_host_that_is_none_is_told(flusher):
+    """A name that nobody has, one that can be none, and an address of another machine."""
+    for host in ("no.such.host.invalid", "x" * 70 + ".example", "192.0.2.1"):
+        with pytest.raises(CannotListen, match=f"^cannot listen on http://{host}:0/: "):
+            serve(port=0, host=host, flusher=flusher)
 
 
 @pytest.mark.parametrize("port", [-1, 65536, "8128", True, None])
