@@ -2,11 +2,13 @@
 
 Starts the forwarder (its page; Graphite's own whisper files under ``./data``), the shop under a real WSGI server, which
 ships to the forwarder over a Unix socket, and steady traffic. Ctrl-C ends it in order: traffic, shop, forwarder; each
-hands on what it has, so that the last interval is in the files too.
+hands on what it has, so that the last interval is in the files too. In the place of a port that is taken it takes a
+free one.
 """
 
 import argparse
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,7 +18,28 @@ from typing import IO
 
 from .traffic import Traffic
 
-SHOP_PORT = 8000
+PORTS = {"shop": 8000, "statsd lines": 8125, "console": 8126, "forwarder's page": 8127}
+"""What listens where, by default."""
+
+
+def free(what: str, port: int) -> int:
+    """Return ``port`` if it can be had over TCP and UDP; otherwise say so, and return 0, which takes any free one."""
+    try:
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+            with socket.socket(socket.AF_INET, kind) as trial:
+                if kind is socket.SOCK_STREAM:  # as servers do, for connections that have just ended are no obstacle
+                    trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                trial.bind(("127.0.0.1", port))
+    except OSError as error:
+        print(f"port {port} for the {what}: {error.strerror}; taking a free one", file=sys.stderr)
+        return 0
+    return port
+
+
+def is_served(path: Path) -> bool:
+    """Whether a process listens on a Unix socket."""
+    with socket.socket(socket.AF_UNIX) as trial:
+        return trial.connect_ex(str(path)) == 0
 
 
 def forwarder(data: Path, ports: tuple[str, str, str]) -> tuple[subprocess.Popen[str], dict[str, str]]:
@@ -77,18 +100,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make run", description="Run the example shop, a forwarder and traffic.")
     parser.add_argument("--data", type=Path, default=Path("data"), help="directory of the whisper files (./data)")
     parser.add_argument("--seconds", type=float, help="end by itself after so many seconds")
-    parser.add_argument("--free-ports", action="store_true", help="take any free ports, not 8000, 8125, 8126 and 8127")
+    parser.add_argument("--free-ports", action="store_true", help="do not try 8000, 8125, 8126 and 8127 first")
     options = parser.parse_args()
     done = told_to_end()
     data = options.data.resolve()
     data.mkdir(parents=True, exist_ok=True)
-    statsd, console, page = (0, 0, 0) if options.free_ports else (8125, 8126, 8127)
+    if is_served(data / "statsd.sock"):
+        raise SystemExit(f"another run uses {data}: end it, or take another directory: make run ARGS='--data other'")
+    found = {what: 0 if options.free_ports else free(what, port) for what, port in PORTS.items()}
+    selling_port, statsd, console, page = found.values()
     ports = (f"127.0.0.1:{statsd}", f"127.0.0.1:{console}", f"127.0.0.1:{page}")
 
     with ExitStack() as running:  # whatever happens, what has begun is ended, in this order: traffic, shop, forwarder
         forwarding, addresses = forwarder(data, ports)
         running.callback(end, forwarding)
-        selling, address = shop(data, 0 if options.free_ports else SHOP_PORT)
+        selling, address = shop(data, selling_port)
         running.callback(end, selling)
         traffic = Traffic(address)
         traffic.start()

@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,39 @@ def test_what_cannot_begin_is_told_in_one_line(tmp_path: Path):
     command = [sys.executable, "-W", "error", "-m", "examples.shop", "--free-ports", "--data", str(tmp_path)]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     told = f"forwarder: cannot listen on unix://{taken}: Address already in use\n"
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", told)
+
+
+def test_taken_ports_are_replaced_by_free_ones(tmp_path: Path):
+    """It says so, one line each, and runs to its end."""
+    ports = {}
+    with ExitStack() as stack:
+        for name in ("shop", "statsd lines", "console", "forwarder's page"):
+            kind = socket.SOCK_DGRAM if name == "statsd lines" else socket.SOCK_STREAM  # over UDP alone is taken, too
+            taken = stack.enter_context(socket.socket(socket.AF_INET, kind))
+            taken.bind(("127.0.0.1", 0))
+            if kind == socket.SOCK_STREAM:
+                taken.listen()
+            ports[name] = taken.getsockname()[1]
+        script = f"import examples.shop.__main__ as shop; shop.PORTS = {ports!r}; shop.main()"
+        command = [sys.executable, "-W", "error", "-c", script, "--data", str(tmp_path), "--seconds", "1"]
+        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr
+    told = [f"port {port} for the {name}: Address already in use; taking a free one" for name, port in ports.items()]
+    assert ended.stderr.splitlines()[:4] == told
+    addresses = re.findall(r"//127\.0\.0\.1:(\d+)", ended.stdout)
+    assert len(addresses) == 5
+    assert not {*map(int, addresses)} & {*ports.values()}
+
+
+def test_a_second_run_over_the_same_files_is_refused(tmp_path: Path):
+    """In one line that says what to do: two forwarders would overwrite each other's files."""
+    with socket.socket(socket.AF_UNIX) as first:
+        first.bind(str(tmp_path / "statsd.sock"))
+        first.listen()
+        command = [sys.executable, "-W", "error", "-m", "examples.shop", "--free-ports", "--data", str(tmp_path)]
+        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    told = f"another run uses {tmp_path}: end it, or take another directory: make run ARGS='--data other'\n"
     assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", told)
 
 
