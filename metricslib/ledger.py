@@ -80,6 +80,40 @@ class Ledger:
         values.update(active)
         return values
 
+    def part(
+        self, only: Mapping[Kind, Iterable[str]], open_: Aggregates, start: float, end: int, interval: float
+    ) -> tuple[Window, dict[Kind, dict[str, Total]]]:
+        """Return what :meth:`window` has of the series in ``only``, and copies of their totals; changes nothing."""
+        totals: dict[Kind, dict[str, Total]] = {kind: {} for kind in KINDS}
+        for kind in KINDS:
+            for key in only.get(kind, ()):
+                if known := self._totals[kind].get(key):
+                    totals[kind][key] = known.copy()
+                elif key in open_[kind]:
+                    totals[kind][key] = TOTALS[kind](end)
+
+        def filled(kind: Kind, idle: Any) -> dict[str, Any]:
+            active = open_[kind]
+            keys = [key for key in totals[kind] if key in active or not self._has_left(kind, key)]
+            return {key: active.get(key, idle) for key in keys}
+
+        changes = open_.gauges
+        gauges = {
+            key: changes[key].applied_to(total.gauge) if key in changes else total.gauge
+            for key, total in totals["gauge"].items()
+        }
+        window = Window(
+            start,
+            end,
+            interval,
+            counters=filled("counter", 0),
+            timers=filled("timer", NO_SAMPLES),
+            histograms=filled("histogram", NO_SAMPLES),
+            gauges={key: value for key, value in gauges.items() if value is not None},
+            uniques=filled("unique", frozenset[str]()),
+        )
+        return window, totals
+
     def close(self, open_: Aggregates, end: float) -> None:
         """Add a whole interval to the totals, and let what is idle grow older. :meth:`window` was called with it."""
         self.add(open_, end)

@@ -6,7 +6,7 @@ any order, whether they come from threads, from sockets or from other processes.
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple, Protocol
 
 from .distribution import Distribution, merged
@@ -93,6 +93,14 @@ class Aggregates:
                     self.add(kind, key, value)
         for sender, number in later.received.items():
             self.received[sender] = max(number, self.received.get(sender, 0))
+
+    def of(self, only: Mapping[Kind, Iterable[str]]) -> "Aggregates":
+        """Return what happened to the series in ``only``."""
+        part = Aggregates()
+        for kind, keys in only.items():
+            values = self[kind]
+            part[kind].update((key, values[key]) for key in keys if key in values)
+        return part
 
     def window(self, whole: "Window") -> "Window":
         """Return what is in this as a part of ``whole``, where gauges have their values. Nothing may be added then."""

@@ -1,22 +1,29 @@
-"""One request answered, through whatever framework or server it came: method and query string in, a whole answer out.
+"""One request answered, through whatever framework or server it came: method and query string in, an answer out.
 
 Reading changes nothing: the registry is asked for a snapshot, and only its flusher ends intervals.
+
+However many ask, and for however much, they cost the program little. One report is made at a time, from at most 10,000
+series, which are chosen in two seconds of processor time; the registry's lock is held while their keys are listed and
+their values copied, and by nothing that grows with the time a client takes. What a report says is written as the client
+reads it, 64 KiB at a time, and no further when the client is gone.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import InvalidOption
 from ..flusher import Flusher
-from .as_json import as_json
-from .page import page
+from ..process import tell_of_forks
+from . import as_json, page
 from .query import Query
-from .report import Report, Section, report
+from .report import Report, Section, TooSlow, report, select
 from .style import POLICY
 
-__all__ = ["METHODS", "Answer", "Extra", "View"]
+__all__ = ["BUDGET", "METHODS", "PATIENCE", "Answer", "Extra", "View", "busy"]
 
 log = logging.getLogger("metricslib")
 
@@ -25,14 +32,26 @@ METHODS = ("GET", "HEAD")
 Extra = Callable[[], Mapping[str, Section]]
 """Asked at each request for what else the page is to say: sections by title."""
 
+PATIENCE = 5.0
+"""Seconds for which a request waits for the report of another."""
+BUDGET = 2.0
+"""Seconds of processor time that choosing a request's series may take."""
+_CHUNK = 64 << 10
+"""Bytes that are written at once; what is shorter is answered whole, with its length."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A status, headers and a body; for HEAD the body is left out by whoever sends it."""
+    """A status, headers and the parts of a body, to be read once; for HEAD the sender leaves them out."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
-    body: bytes
+    parts: Iterable[bytes]
+
+    @property
+    def body(self) -> bytes:
+        """All parts in one."""
+        return b"".join(self.parts)
 
 
 class View:
@@ -45,12 +64,20 @@ class View:
         title: str = "metricslib",
         extra: Extra | None = None,
         clock: Clock = SYSTEM_CLOCK,
+        spent: Callable[[], float] = time.thread_time,
     ) -> None:
+        self._spent = spent
         self.find = find
         self.title = title
         self._extra = extra
         self._clock = clock
         self._since = clock.monotonic()
+        self._making = threading.Lock()
+        tell_of_forks(self)
+
+    def left_in_parent(self) -> None:
+        """In a forked child: a report that was being made is the parent's."""
+        self._making = threading.Lock()
 
     @classmethod
     def of(cls, flusher: Flusher, *, title: str = "metricslib", extra: Extra | None = None) -> "View":
@@ -65,26 +92,38 @@ class View:
             query = Query.parse(query_string)
         except InvalidOption as error:
             return _text(400, f"{error}.")
+        making = self._making
+        if not making.acquire(timeout=PATIENCE):
+            return busy("Others ask for this page; it is made for one at a time.")
         try:
             found = self.report(query)
-            if query.format == "json":
-                return _answer(200, "application/json", as_json(found))
-            return _answer(200, "text/html; charset=utf-8", page(found, query))
+        except TooSlow:
+            return busy("There are too many series to look for that; a word, or a pattern like web.*, is found faster.")
         except Exception:
-            log.exception("the metrics page could not be made")
-            return _text(500, "The page could not be made; the program's log says why.")
+            return _failed()
+        finally:
+            making.release()
+        try:
+            if query.format == "json":
+                return _streamed("application/json", as_json.parts(found))
+            return _streamed("text/html; charset=utf-8", page.parts(found, query))
+        except Exception:
+            return _failed()
 
     def report(self, query: Query) -> Report:
-        """Return the report that answers ``query``, as of now."""
+        """Return the report that answers ``query``, as of now. Raises :class:`~.report.TooSlow`."""
         flusher = self.find()
         registry, interval = flusher.registry, flusher.interval
+        until = self._spent() + BUDGET
+        in_time = lambda: self._spent() <= until  # noqa: E731
+        selection = select(registry.series(), query.match, query.limit, query.after, in_time)
         end = (int(registry.clock.time() // interval) + 1) * interval
         return report(
-            registry.snapshot(end, interval),
+            registry.snapshot(end, interval, selection.keys()),
             flusher.status(),
+            selection,
             percentiles=flusher.naming.percentiles,
             match=query.match,
-            limit=query.limit,
             title=self.title,
             uptime=self._clock.monotonic() - self._since,
             sections=self._extra() if self._extra else None,
@@ -92,16 +131,54 @@ class View:
 
 
 def _text(status: int, text: str, *headers: tuple[str, str]) -> Answer:
-    return _answer(status, "text/plain; charset=utf-8", text + "\n", *headers)
+    body = f"{text}\n".encode("utf-8", "replace")
+    return _answer(status, "text/plain; charset=utf-8", [body], ("Content-Length", str(len(body))), *headers)
 
 
-def _answer(status: int, content_type: str, text: str, *headers: tuple[str, str]) -> Answer:
-    body = text.encode("utf-8", "replace")
+def busy(text: str) -> Answer:
+    """Return the answer to a request that comes at a bad time."""
+    return _text(503, text, ("Retry-After", "5"))
+
+
+def _failed() -> Answer:
+    log.exception("the metrics page could not be made")
+    return _text(500, "The page could not be made; the program's log says why.")
+
+
+def _streamed(content_type: str, texts: Iterator[str]) -> Answer:
+    """Return an answer that is made as it is read; whole, and with its length, if it is short."""
+    chunks = _chunks(texts)
+    first = next(chunks)
+    if len(first) < _CHUNK:
+        return _answer(200, content_type, [first], ("Content-Length", str(len(first))))
+    return _answer(200, content_type, _begun(first, chunks))
+
+
+def _begun(first: bytes, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    yield first
+    try:
+        yield from chunks
+    except Exception:
+        log.exception("the metrics page breaks off")
+        raise
+
+
+def _chunks(texts: Iterable[str]) -> Iterator[bytes]:
+    """Yield the texts in blocks; the last one alone is shorter than others, and may be empty."""
+    block = bytearray()
+    for text in texts:
+        block += text.encode("utf-8", "replace")
+        if len(block) >= _CHUNK:
+            yield bytes(block)
+            block.clear()
+    yield bytes(block)
+
+
+def _answer(status: int, content_type: str, parts: Iterable[bytes], *headers: tuple[str, str]) -> Answer:
     common = (
         ("Content-Type", content_type),
-        ("Content-Length", str(len(body))),
         ("Content-Security-Policy", POLICY),
         ("X-Content-Type-Options", "nosniff"),
         ("Cache-Control", "no-store"),
     )
-    return Answer(status, (*common, *headers), body)
+    return Answer(status, (*common, *headers), parts)

@@ -15,6 +15,7 @@ NaN and no Infinity.
 ``percentiles``   percents; in ``last`` they are called ``p90``, or ``top10`` for a negative one
 ``count``         ``{"total", "matched", "shown"}``: how many series there are, match the filter, and are in ``series``
 ``match``         the filter; empty for all
+``next``          what ``after=`` of the next page is; null on the last one
 ``series``        a list by path: ``{"kind", "key", "name", "tags", "unit", "last", "open", "total"}``
 ``dropped``       what the registry refused or dropped, by cause
 ``flusher``       ``{"running", "ticks", "steps_back", "skipped", "lag", "errors"}``; errors by cause
@@ -32,22 +33,35 @@ all whole intervals. Each is null when there is nothing to say. ``unit`` is ``"m
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from ..delivery import Status
 from .report import Report, Row
 
-__all__ = ["as_json", "as_values"]
+__all__ = ["as_json", "as_values", "parts"]
+
+
+_write = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
 
 def as_json(report: Report) -> str:
     """Return the report as one JSON object, in ASCII."""
-    return json.dumps(as_values(report), allow_nan=False, separators=(",", ":")) + "\n"
+    return "".join(parts(report))
 
 
-def as_values(report: Report) -> dict[str, Any]:
+def parts(report: Report) -> Iterator[str]:
+    """Yield what :func:`as_json` returns, series by series."""
+    series = '"series":['  # in no text before it: there, its quotes are escaped
+    before, _, behind = _write(as_values(report, with_series=False)).partition(series)
+    yield before + series
+    for place, row in enumerate(report.rows):
+        yield "," * bool(place) + _write(_series(row))
+    yield behind + "\n"
+
+
+def as_values(report: Report, *, with_series: bool = True) -> dict[str, Any]:
     """Return what :func:`as_json` writes, as dictionaries, lists, texts and numbers."""
     flusher = report.flusher
     return {
@@ -62,7 +76,8 @@ def as_values(report: Report) -> dict[str, Any]:
         "percentiles": list(report.percentiles),
         "count": {"total": report.total, "matched": report.matched, "shown": len(report.rows)},
         "match": report.match,
-        "series": [_series(row) for row in report.rows],
+        "next": report.next or None,
+        "series": [_series(row) for row in report.rows] if with_series else [],
         "dropped": dict(report.dropped),
         "flusher": {
             "running": flusher.running,

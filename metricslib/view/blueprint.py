@@ -45,7 +45,7 @@ def blueprint(
     def metrics() -> flask.Response:
         request = flask.request
         answer = view.answer(request.method, request.query_string.decode("latin-1"))
-        return flask.Response(answer.body, answer.status, list(answer.headers))
+        return flask.Response(answer.parts, answer.status, list(answer.headers))
 
     def begin(_: object) -> None:
         view.find()

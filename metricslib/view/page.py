@@ -15,17 +15,18 @@ from .report import Report, Section
 from .style import STYLE
 from .table import series_table
 
-__all__ = ["page"]
+__all__ = ["page", "parts"]
 
 _NONE = "–"
 
 
 def page(report: Report, query: Query | None = None) -> str:
     """Return the page. ``query`` is what it was asked for with: links keep to it."""
-    return "".join(_parts(report, query or Query(match=report.match)))
+    return "".join(parts(report, query or Query(match=report.match)))
 
 
-def _parts(report: Report, query: Query) -> Iterator[str]:
+def parts(report: Report, query: Query) -> Iterator[str]:
+    """Yield what :func:`page` returns, piece by piece."""
     title = escape(report.title)
     yield '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">\n'

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from urllib.parse import parse_qs
 
 from ..errors import InvalidOption
+from ..series import KINDS
 
 __all__ = ["FORMATS", "Query"]
 
 FORMATS = ("html", "json")
 _ROWS = {"html": 2_000, "json": 10_000}
-_MOST_ROWS = 1_000_000
+_MOST_ROWS = 10_000
 _LONGEST_REFRESH = 3600
-_LONGEST_MATCH = 500
+_LONGEST_MATCH = 100
+_LONGEST_AFTER = 10_000
 _MOST_FIELDS = 50
 
 
@@ -30,6 +32,8 @@ class Query:
     """At most so many series; 2,000 on a page and 10,000 as JSON if nothing was asked."""
     refresh: int = 0
     """Load the page again after so many seconds; 0: do not."""
+    after: str = ""
+    """Only series behind this one, as in ``counter:web.hits``: :attr:`~.report.Report.next` of the page before."""
 
     @classmethod
     def parse(cls, text: str) -> "Query":
@@ -44,11 +48,15 @@ class Query:
         match = fields.get("match", "")
         if len(match) > _LONGEST_MATCH:
             raise InvalidOption("match", f"{match[:50]}…", f"must have at most {_LONGEST_MATCH} characters")
+        after = fields.get("after", "")
+        if after and (len(after) > _LONGEST_AFTER or after.partition(":")[0] not in KINDS):
+            raise InvalidOption("after", f"{after[:50]}…", "must be what a page says is the last of its series")
         return cls(
             form,
             match,
             _whole("limit", fields, _MOST_ROWS) or _ROWS[form],
             _whole("refresh", fields, _LONGEST_REFRESH) or 0,
+            after,
         )
 
 
@@ -57,5 +65,6 @@ def _whole(name: str, fields: dict[str, str], most: int) -> int | None:
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= most):
-        raise InvalidOption(name, text[:50], f"must be a whole number from 1 to {most}")
+        more = "; pages of more follow with after=" if name == "limit" else ""
+        raise InvalidOption(name, text[:50], f"must be a whole number from 1 to {most}{more}")
     return int(text)

@@ -1,16 +1,18 @@
 """What the page says, as a value: a snapshot of the registry and the state of the flusher in, one frozen report out.
 
-Nothing here reads a clock, a socket or a registry, and nothing is formatted: page and JSON are made from the same
-report. Statistics are computed for the series that are shown and for no others, so that a page of a million series
-stays cheap.
+Nothing here reads a socket or a registry, and nothing is formatted: page and JSON are made from the same report. The
+series to show are chosen by their keys alone, :func:`select`, and the snapshot need hold no others. So a page of a
+million series stays cheap, and choosing them has a limit of time.
 """
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
 from heapq import nsmallest
+from itertools import islice
+from typing import cast
 
 from ..delivery import Status
 from ..distribution import Readable
@@ -22,7 +24,21 @@ from ..totals import Total
 from ..window import Window
 from ..wire.graphite import number
 
-__all__ = ["Report", "Row", "Section", "Values", "matcher", "percentile_name", "report"]
+__all__ = [
+    "Report",
+    "Row",
+    "Section",
+    "Selection",
+    "TooSlow",
+    "Values",
+    "matcher",
+    "percentile_name",
+    "report",
+    "select",
+]
+
+_BLOCK = 100
+"""Keys that are looked at between two looks at the time."""
 
 Values = Mapping[str, float | None]
 """Statistics by name; None where there is no finite number."""
@@ -66,6 +82,8 @@ class Report:
     """How many series there are."""
     matched: int
     """How many of them the filter lets through; ``rows`` are the first of these by path."""
+    next: str
+    """What the next page is to come after: the last of ``rows``, as ``counter:web.hits``; empty on the last page."""
     rows: tuple[Row, ...]
     dropped: Mapping[str, int]
     """What the registry refused or dropped since the start, by cause."""
@@ -77,9 +95,59 @@ class Report:
         return self.flusher.destinations
 
 
+class TooSlow(Exception):
+    """Choosing series took longer than a request may."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which series a report shows."""
+
+    total: int
+    matched: int
+    chosen: Sequence[tuple[str, Kind]]
+    """Keys and kinds, by path."""
+    next: str
+
+    def keys(self) -> dict[Kind, list[str]]:
+        """Return the keys by kind."""
+        found: dict[Kind, list[str]] = {kind: [] for kind in KINDS}
+        for key, kind in self.chosen:
+            found[kind].append(key)
+        return found
+
+
+def select(
+    series: Mapping[Kind, Collection[str]],
+    match: str = "",
+    limit: int = 2_000,
+    after: str = "",
+    in_time: Callable[[], bool] = lambda: True,
+) -> Selection:
+    """Return the first ``limit`` series by path that ``match`` lets through (see :class:`matcher`), behind ``after``.
+
+    Raises :class:`TooSlow` as soon as ``in_time()`` is false.
+    """
+    matches = matcher(match)
+    found: list[tuple[str, Kind]] = []
+    for kind in KINDS:
+        keys = iter(series[kind])
+        while block := list(islice(keys, _BLOCK)):
+            found += [(key, kind) for key in block if not match or matches(key)]
+            if not in_time():
+                raise TooSlow
+    after_kind, _, after_key = after.partition(":")
+    start = _place((after_key, cast(Kind, after_kind))) if after else None
+    behind = found if start is None else [each for each in found if _place(each) > start]
+    chosen = nsmallest(limit, behind, _place)
+    last = f"{chosen[-1][1]}:{chosen[-1][0]}" if len(chosen) < len(behind) else ""
+    return Selection(sum(map(len, series.values())), len(found), chosen, last)
+
+
 def report(
     snapshot: Snapshot,
     flusher: FlusherStatus,
+    selection: Selection | None = None,
     *,
     percentiles: Sequence[float] = (),
     match: str = "",
@@ -88,13 +156,14 @@ def report(
     uptime: float = 0.0,
     sections: Mapping[str, Section] | None = None,
 ) -> Report:
-    """Return the report of what ``match`` lets through (see :func:`matcher`), at most ``limit`` rows of it.
+    """Return the report of ``selection``, or of the first ``limit`` series that ``match`` lets through.
 
-    The 90th percentile is always among the percentiles.
+    A series of the selection that the snapshot does not have any more is left out. The 90th percentile is always among
+    the percentiles.
     """
     percents = tuple(dict.fromkeys((90.0, *percentiles)))
-    matches = matcher(match)
-    chosen = [(key, kind) for kind in KINDS for key in snapshot.totals[kind] if matches(key)]
+    selection = selection or select(snapshot.totals, match, limit)
+    chosen = [(key, kind) for key, kind in selection.chosen if key in snapshot.totals[kind]]
     return Report(
         title=title,
         time=snapshot.time,
@@ -103,9 +172,10 @@ def report(
         open=(snapshot.open.start, snapshot.open.end),
         percentiles=percents,
         match=match,
-        total=sum(len(snapshot.totals[kind]) for kind in KINDS),
-        matched=len(chosen),
-        rows=tuple(_row(snapshot, key, kind, percents) for key, kind in nsmallest(limit, chosen, _place)),
+        total=selection.total,
+        matched=selection.matched,
+        next=selection.next,
+        rows=tuple(_row(snapshot, key, kind, percents) for key, kind in chosen),
         dropped=snapshot.dropped,
         flusher=flusher,
         sections=sections or {},
@@ -115,6 +185,10 @@ def report(
 class matcher:
     """Tells whether a series' canonical text is looked for: by a glob over all of it or over its name alone.
 
+    The pieces between asterisks are looked for one after the other, each from where the one before ended. That is right
+    for globs, as a piece matches texts of one length only; and no pattern takes longer than its length times the
+    text's.
+
     A pattern without ``*``, ``?`` and ``[`` looks for itself anywhere in the text; an empty one for everything.
 
     >>> [matcher(pattern)("web.hits;route=u") for pattern in ("web.*", "*.hits", "route=u", "web.h", "db.*")]
@@ -123,11 +197,66 @@ class matcher:
 
     def __init__(self, pattern: str) -> None:
         glob = pattern if any(character in pattern for character in "*?[") else f"*{pattern}*"
-        self._match = re.compile(translate(glob)).match
+        pieces: list[list[str]] = [[]]
+        for token in _TOKEN.findall(glob):
+            if token == "*":
+                pieces.append([])
+            else:
+                pieces[-1].append(token)
         self._all = not pattern
+        self._first, *inner = map(_Piece, pieces)
+        self._last = inner.pop() if inner else None
+        self._inner = [piece for piece in inner if piece.length]
 
     def __call__(self, key: str) -> bool:
-        return self._all or bool(self._match(key)) or (";" in key and bool(self._match(key.partition(";")[0])))
+        return self._all or self._match(key) or (";" in key and self._match(key.partition(";")[0]))
+
+    def _match(self, text: str) -> bool:
+        place = self._first.length
+        if not self._first.is_at(text, 0):
+            return False
+        if self._last is None:
+            return place == len(text)
+        for piece in self._inner:
+            found = piece.find(text, place)
+            if found < 0:
+                return False
+            place = found + piece.length
+        end = len(text) - self._last.length
+        return end >= place and self._last.is_at(text, end)
+
+
+_TOKEN = re.compile(r"\[!?+\]?+[^]]*+\]|.", re.DOTALL)
+"""A character of a glob: ``a``, ``?``, ``*`` or ``[a-z]``."""
+
+
+class _Piece:
+    """What stands between two asterisks: so many characters, each given, any, or one of a set."""
+
+    def __init__(self, tokens: Sequence[str]) -> None:
+        self.length = len(tokens)
+        self._text = "".join(tokens)
+        self._pattern: re.Pattern[str] | None = None
+        if any(token == "?" or len(token) > 1 for token in tokens):
+            self._pattern = re.compile("".join(map(_translated, tokens)), re.DOTALL)
+
+    def is_at(self, text: str, place: int) -> bool:
+        if self._pattern:
+            return self._pattern.match(text, place) is not None
+        return text.startswith(self._text, place)
+
+    def find(self, text: str, place: int) -> int:
+        """Return where it is in ``text`` first, from ``place`` on; -1: nowhere."""
+        if self._pattern is None:
+            return text.find(self._text, place)
+        found = self._pattern.search(text, place)
+        return found.start() if found else -1
+
+
+def _translated(token: str) -> str:
+    """Return a token as a regular expression: what :func:`fnmatch.translate` makes of it, without what it adds."""
+    whole = translate(token)
+    return whole[whole.index(":") + 1 : whole.rindex(")")]
 
 
 def percentile_name(percent: float) -> str:

@@ -25,7 +25,7 @@ from ..registry import Registry
 from ..shipping import ensure_flusher
 from .answer import View
 from .hosts import is_loopback, only_for
-from .wsgi import application_of
+from .wsgi import RESERVED, application_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -37,6 +37,10 @@ log = logging.getLogger("metricslib")
 _MOST_REQUESTS = 16
 _SILENCE = 10.0
 _LONGEST = 30.0
+_RESERVED = 4
+"""Requests beyond those, which are marked as such: for health, see :data:`~.wsgi.RESERVED`."""
+_RESERVED_SILENCE = 1.0
+_RESERVED_LONGEST = 2.0
 _POLL = 0.2  # how long close() may have to wait
 _BUSY = b"HTTP/1.0 503 Service Unavailable\r\nContent-Type: text/plain\r\n\r\nToo many requests at a time.\n"
 
@@ -157,6 +161,7 @@ class _HTTP(ThreadingMixIn, WSGIServer):
 
     def __init__(self, address: tuple[str, int], handler: type[WSGIRequestHandler]) -> None:
         self._since: dict[socket.socket, float] = {}
+        self.reserved: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         super().__init__(address, handler)
 
     def server_bind(self) -> None:
@@ -180,6 +185,8 @@ class _HTTP(ThreadingMixIn, WSGIServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if len(self._since) >= _MOST_REQUESTS:
+            self.reserved.add(request)
+        if len(self._since) >= _MOST_REQUESTS + _RESERVED:
             request.setblocking(False)
             try:
                 request.send(_BUSY)
@@ -196,9 +203,9 @@ class _HTTP(ThreadingMixIn, WSGIServer):
 
     def service_actions(self) -> None:
         """Cut off what lasts too long. Called a few times a second by the thread that accepts."""
-        before = time.monotonic() - _LONGEST
+        now = time.monotonic()
         for request, since in list(self._since.items()):
-            if since < before:
+            if now - since > (_RESERVED_LONGEST if request in self.reserved else _LONGEST):
                 try:
                     request.shutdown(socket.SHUT_RDWR)
                 except OSError:
@@ -215,6 +222,15 @@ class _HTTP6(_HTTP):
 class _Handler(WSGIRequestHandler):
     timeout = _SILENCE
     default_request_version = "HTTP/1.0"  # so that what is no HTTP at all gets a status line too
+
+    def setup(self) -> None:
+        super().setup()
+        self._reserved = self.request in getattr(self.server, "reserved", ())
+        if self._reserved:
+            self.connection.settimeout(_RESERVED_SILENCE)
+
+    def get_environ(self) -> Any:
+        return {**super().get_environ(), RESERVED: self._reserved}
 
     def handle(self) -> None:
         super().handle()

@@ -7,6 +7,7 @@ path can still be searched for and copied whole.
 from collections.abc import Iterator, Sequence
 from html import escape
 from itertools import groupby
+from urllib.parse import urlencode
 
 from .figures import amount
 from .query import Query
@@ -21,7 +22,7 @@ def series_table(report: Report, query: Query) -> Iterator[str]:
     """Yield the filter and the table; columns are the same for all kinds."""
     yield "<h2>Series</h2>\n"
     yield from _filter(query)
-    yield from _note(report)
+    yield from _note(report, query)
     if not report.rows:
         return
     statistics = ["mean", "median", *map(percentile_name, report.percentiles), "max", "std"]
@@ -49,7 +50,7 @@ def series_table(report: Report, query: Query) -> Iterator[str]:
 
 def _filter(query: Query) -> Iterator[str]:
     yield '<form><input name="match" aria-label="Filter" placeholder="Filter: a word, or a pattern like web.*"'
-    yield f' value="{escape(query.match)}" maxlength="500"> <button>Show</button>'
+    yield f' value="{escape(query.match)}" maxlength="100"> <button>Show</button>'
     if query.refresh:
         yield f'<input type="hidden" name="refresh" value="{query.refresh}">'
     if query.match:
@@ -57,16 +58,20 @@ def _filter(query: Query) -> Iterator[str]:
     yield "</form>\n"
 
 
-def _note(report: Report) -> Iterator[str]:
+def _note(report: Report, query: Query) -> Iterator[str]:
     shown = len(report.rows)
     if not report.total:
         yield '<p class="note">Nothing has been measured yet.</p>\n'
     elif not report.matched:
         yield f'<p class="note">None of {amount(report.total)} series matches.</p>\n'
     elif shown < report.matched:
-        yield f'<p class="note">The first {amount(shown)} of {amount(report.matched)} series; '
-        yield f"{amount(report.matched - shown)} more are not shown. Filter for those you look for, "
-        yield "or add <code>limit=</code> to the address.</p>\n"
+        where = "" if query.after else "The first "
+        yield f'<p class="note">{where}{amount(shown)} of {amount(report.matched)} series; '
+        yield f"{amount(report.matched - shown)} more are not shown. Filter for those you look for"
+        if report.next:
+            to = {"match": query.match, "limit": str(query.limit), "after": report.next}
+            yield f', or see <a href="?{escape(urlencode({k: v for k, v in to.items() if v}))}">the next</a>'
+        yield ".</p>\n"
     elif report.matched < report.total:
         yield f'<p class="note">{amount(shown)} of {amount(report.total)} series.</p>\n'
 

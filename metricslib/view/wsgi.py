@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Never
 
 from ..flusher import Flusher
 from ..hints import unknown_option
-from .answer import Answer, Extra, View
+from .answer import Answer, Extra, View, busy
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-__all__ = ["application", "application_of"]
+__all__ = ["RESERVED", "application", "application_of"]
 
+RESERVED = "metricslib.reserved"
+"""True in the environment of a request for which a server has room only because it keeps some for health. The page is
+not made then; an application in front of it may answer for something small."""
 _NOT_FOUND = b"There is nothing here; the metrics are at /.\n"
 
 
@@ -37,7 +40,9 @@ def application_of(view: View) -> "WSGIApplication":
 
     def answer(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         if environ.get("PATH_INFO", "") not in ("", "/"):
-            return _send(Answer(404, (("Content-Type", "text/plain"),), _NOT_FOUND), environ, start_response)
+            return _send(Answer(404, (("Content-Type", "text/plain"),), [_NOT_FOUND]), environ, start_response)
+        if environ.get(RESERVED):
+            return _send(busy("Too many requests at a time."), environ, start_response)
         method, query = environ["REQUEST_METHOD"], environ.get("QUERY_STRING", "")
         return _send(view.answer(method, query), environ, start_response)
 
@@ -48,4 +53,4 @@ def _send(
     answer: Answer, environ: "WSGIEnvironment", start_response: Callable[[str, list[tuple[str, str]]], object]
 ) -> Iterable[bytes]:
     start_response(f"{answer.status} {HTTPStatus(answer.status).phrase}", list(answer.headers))
-    return [] if environ["REQUEST_METHOD"] == "HEAD" else [answer.body]
+    return [] if environ["REQUEST_METHOD"] == "HEAD" else answer.parts

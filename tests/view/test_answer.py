@@ -1,10 +1,16 @@
 """A request answered: status, headers and body, whatever door it came through."""
 
+import itertools
 import json
 import logging
+import re
+from html import unescape
+from urllib.parse import parse_qs, urlencode
 
 import pytest
 
+from metricslib.totals import Total
+from metricslib.view import report as report_module
 from metricslib.view.answer import View
 
 
@@ -96,3 +102,86 @@ def test_a_surrogate_in_an_error_does_not_break_the_bytes(flusher):
     view = View.of(flusher, extra=lambda: {"Last error": {"text": "\ud800"}})
     assert view.answer("GET", "").body.decode().count("?") > 0
     assert view.answer("GET", "format=json").status == 200
+
+
+def test_more_series_than_a_page_has_come_page_by_page(view, registry):
+    """Each page says what the next is to come after; the last one does not."""
+    for number in range(25):
+        registry.counter(f"c.{number}").inc(number)
+    registry.gauge("c.7").set(1)
+    found, after = [], ""
+    while after is not None:
+        page = json.loads(view.answer("GET", f"format=json&limit=10&{urlencode({'after': after})}").body)
+        assert page["count"]["matched"] == 26
+        found += [(row["kind"], row["key"]) for row in page["series"]]
+        after = page["next"]
+    assert found == [(row["kind"], row["key"]) for row in json.loads(view.answer("GET", "format=json").body)["series"]]
+    html = view.answer("GET", "limit=10&match=c.%2A").body.decode()
+    link = unescape(re.search(r'<a href="\?([^"]*)">the next</a>', html)[1])
+    assert parse_qs(link) == {"match": ["c.*"], "limit": ["10"], "after": ["counter:c.17"]}
+    assert "the next</a>" not in view.answer("GET", "limit=10&after=counter:c.8").body.decode()
+
+
+@pytest.mark.parametrize("form", ["html", "json"])
+def test_a_large_answer_is_made_as_it_is_read(view, registry, form):
+    """In blocks, and no further when the reader goes."""
+    for number in range(3000):
+        registry.counter(f"c.{number}").inc()
+    answer = view.answer("GET", f"format={form}&limit=3000")
+    assert "Content-Length" not in dict(answer.headers)
+    parts = iter(answer.parts)
+    assert 64 << 10 <= len(next(parts)) < 80 << 10
+    parts.close()  # as a server does when the client is gone
+    assert list(parts) == []
+    whole = view.answer("GET", f"format={form}&limit=3000").body.decode()
+    assert whole.count("c.2999") >= 1
+    if form == "json":
+        assert len(json.loads(whole)["series"]) == 3000
+
+
+def test_one_report_is_made_at_a_time(view, registry, monkeypatch):
+    """Who asks meanwhile waits for it, for a while; who reads slowly keeps nobody waiting."""
+    for number in range(3000):
+        registry.counter(f"c.{number}").inc()
+    first = view.answer("GET", "limit=3000")  # nobody reads it yet
+    assert view.answer("GET", "").status == 200
+    monkeypatch.setattr("metricslib.view.answer.PATIENCE", 0.01)
+    with view._making:
+        busy = view.answer("GET", "")
+    assert (busy.status, dict(busy.headers)["Retry-After"]) == (503, "5")
+    assert b"c.2999" in first.body
+    view._making.acquire()
+    view.left_in_parent()  # a fork while a report was being made
+    assert view.answer("GET", "").status == 200
+
+
+def test_a_search_that_takes_too_long_is_given_up(flusher, registry):
+    """With a status that says so, and the page goes on for others. A machine that is busy otherwise costs no time."""
+    for number in range(1000):
+        registry.counter(f"c.{number}").inc()
+    spent = itertools.count(step=0.9)
+    view = View(lambda: flusher, spent=lambda: next(spent))
+    answer = view.answer("GET", "match=*x*")
+    assert answer.status == 503
+    assert b"too many series to look for that" in answer.body
+    assert View(lambda: flusher, spent=lambda: 0.0).answer("GET", "match=*x*").status == 200
+
+
+def test_a_page_holds_the_registry_s_lock_for_what_it_shows_alone(view, registry, flusher, monkeypatch):
+    """A tick in the middle of a page does not wait for it, and copies are made of no more than is shown."""
+    for number in range(200):
+        registry.counter(f"c.{number}").inc()
+    flusher.tick()
+    copied = []
+    copy = Total.copy
+    monkeypatch.setattr(Total, "copy", lambda total: copied.append(total) or copy(total))
+    chosen = report_module.select
+
+    def select(*arguments):
+        assert not registry._lock.locked()
+        return chosen(*arguments)
+
+    monkeypatch.setattr("metricslib.view.answer.select", select)
+    found = json.loads(view.answer("GET", "format=json&limit=5").body)
+    assert len(found["series"]) == 5
+    assert len(copied) == 5

@@ -16,8 +16,8 @@ from metricslib.view.report import report
 from metricslib.window import Window
 
 MEMBERS = """
-    schema title time uptime interval prefix window open percentiles count match series dropped flusher destinations
-    sections
+    schema title time uptime interval prefix window open percentiles count match next series dropped flusher
+    destinations sections
 """
 DESTINATION = """
     label up since age windows_sent points_sent bytes_sent errors errors_by_type dropped waiting_batches

@@ -18,7 +18,9 @@ from metricslib.view.query import Query
         ("format=&match=&limit=&refresh=", Query()),
         ("format=html&format=json", Query("json", "", 10_000, 0)),
         ("utm_source=x&match=a", Query("html", "a", 2_000, 0)),
-        ("limit=1000000&refresh=3600", Query("html", "", 1_000_000, 3600)),
+        ("limit=10000&refresh=3600", Query("html", "", 10_000, 3600)),
+        ("after=counter:a;b=c&limit=7", Query("html", "", 7, 0, "counter:a;b=c")),
+        ("match=" + "a" * 100, Query("html", "a" * 100)),
     ],
 )
 def test_queries_are_understood(text, query):
@@ -38,9 +40,12 @@ def test_queries_are_understood(text, query):
         ("refresh=1.5", "refresh"),
         ("refresh=%D9%A3", "refresh"),
         ("limit=0", "limit"),
-        ("limit=1000001", "limit"),
+        ("limit=10001", "limit"),
         ("limit=" + "9" * 5000, "limit"),
-        ("match=" + "a" * 501, "match"),
+        ("match=" + "a" * 101, "match"),
+        ("after=hits", "after"),
+        ("after=counters:hits", "after"),
+        ("after=counter:" + "a" * 10_000, "after"),
         ("&".join(f"a{number}=1" for number in range(60)), "query"),
     ],
 )

@@ -2,16 +2,17 @@
 
 import math
 import time
+from fnmatch import fnmatchcase
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from metricslib.distribution import Distribution
 from metricslib.registry import Registry
 from metricslib.snapshot import Snapshot
 from metricslib.totals import DistributionTotal, SummedTotal, Total
-from metricslib.view.report import matcher, percentile_name, report
+from metricslib.view.report import TooSlow, matcher, percentile_name, report, select
 from metricslib.window import Window
 
 
@@ -274,3 +275,62 @@ def test_ten_thousand_series_take_well_under_a_second(registry, end_interval, lo
     began = time.process_time()
     assert len(look().rows) == 2000
     assert time.process_time() - began < 1
+
+
+GLOB = st.text("ab*?[]!^-\\\n", max_size=8)
+
+
+@given(GLOB, st.text("ab[]!^-\\\n", max_size=8))
+def test_a_filter_matches_what_fnmatch_does(pattern, key):
+    """Whatever the pieces between asterisks are."""
+    assume(any(character in pattern for character in "*?["))
+    assert matcher(pattern)(key) is fnmatchcase(key, pattern)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["*" + "a" * 98 + "b", "*a" * 49 + "b", "*" + "a?" * 48 + "b*", "*[a-b]" * 16 + "c"]
+)
+def test_no_filter_takes_more_than_its_length_times_the_texts(pattern):
+    """300 long keys that nearly match; a second is many times what any takes."""
+    matches, keys = matcher(pattern), ["a" * 4000 + str(number) for number in range(300)]
+    began = time.process_time()
+    assert not any(map(matches, keys))
+    assert time.process_time() - began < 2
+
+
+SERIES = {
+    "counter": [f"c.{n}" for n in range(25)] + ["c.3;a=b"],
+    "timer": ["c.3", "a"],
+    "histogram": [],
+    "gauge": ["z"],
+}
+
+
+@pytest.mark.parametrize("limit", [1, 2, 7, 28, 29, 1000])
+def test_pages_follow_one_another(limit):
+    """Each begins behind the last series of the one before: together they are one long page."""
+    series, after, found = {**SERIES, "unique": []}, "", []
+    while True:
+        page = select(series, "", limit, after)
+        found += page.chosen
+        assert (page.total, page.matched) == (29, 29)
+        assert len(page.chosen) <= limit
+        if not page.next:
+            break
+        after = page.next
+    assert found == list(select(series, "", 1000).chosen)
+    assert len(found) == len(set(found)) == 29
+
+
+def test_a_page_behind_a_series_that_is_gone_begins_where_it_was():
+    """The next is shown, whatever has left and come since."""
+    series = {**SERIES, "unique": []}
+    assert select(series, "", 2, "counter:b").chosen == select(series, "", 3).chosen[1:]
+
+
+def test_choosing_series_has_a_limit_of_time():
+    """It is looked at again and again."""
+    looks = iter([True] * 5 + [False])
+    series = {kind: [f"k{n}" for n in range(1000)] for kind in ("counter", "timer", "histogram", "gauge", "unique")}
+    with pytest.raises(TooSlow):
+        select(series, in_time=lambda: next(looks))

@@ -15,6 +15,7 @@ from metricslib.flusher import Flusher
 from metricslib.registry import Registry
 from metricslib.view import server as server_module
 from metricslib.view.server import Server, serve
+from metricslib.view.wsgi import application
 from tests.peers import eventually
 
 
@@ -166,12 +167,42 @@ def test_a_slow_client_is_cut_off_in_the_end(flusher, monkeypatch):
 def test_too_many_at_a_time_are_turned_away(flusher, monkeypatch):
     """With status 503; when the others have gone it serves again."""
     monkeypatch.setattr(server_module, "_MOST_REQUESTS", 2)
+    monkeypatch.setattr(server_module, "_RESERVED", 1)
     with serve(port=0, flusher=flusher) as server:
         with connect(server), connect(server):
             eventually(lambda: len(server._http._since) == 2)
-            assert ask(server, b"").startswith(b"HTTP/1.0 503 ")
+            assert ask(server, b"GET / HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 503 ")
+            eventually(lambda: len(server._http._since) == 2)
+            with connect(server):
+                eventually(lambda: len(server._http._since) == 3)
+                assert ask(server, b"").startswith(b"HTTP/1.0 503 ")
         eventually(lambda: not server._http._since)
         assert requests.get(server.url, timeout=60).status_code == 200
+
+
+def test_health_has_a_slot_of_its_own(flusher):
+    """However many connections are open, and idle, the small answer in front of the page is given."""
+
+    def health(environ, start_response):
+        if environ["PATH_INFO"] != "/health":
+            return application(flusher)(environ, start_response)
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"well"]
+
+    with Server(health) as server, contextlib.ExitStack() as idle:
+        for _ in range(server_module._MOST_REQUESTS):
+            idle.enter_context(connect(server))
+        eventually(lambda: len(server._http._since) == server_module._MOST_REQUESTS)
+        assert ask(server, b"GET / HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 503 ")
+        assert ask(server, b"GET /health HTTP/1.0\r\n\r\n").endswith(b"well")
+
+
+def test_a_reserved_slot_is_not_held_by_a_silent_client(flusher, monkeypatch):
+    """It is cut off sooner than others are."""
+    monkeypatch.setattr(server_module, "_MOST_REQUESTS", 0)
+    monkeypatch.setattr(server_module, "_RESERVED_SILENCE", 0.05)
+    with serve(port=0, flusher=flusher) as server, connect(server) as silent:
+        assert silent.recv(1) == b""
 
 
 @pytest.mark.parametrize(
