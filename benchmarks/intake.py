@@ -21,7 +21,8 @@ _BATCHES = 400  # a round, at the normal scale
 
 SPLIT = "finding the ends of lines, in Python"
 ONE, TWO = "mixed, one thread", "mixed, two threads"
-WORKLOADS = (SPLIT, "counters, 500 keys", ONE, "timers, all values different", TWO)
+NEW = "new keys, first tick included"
+WORKLOADS = (SPLIT, "counters, 500 keys", ONE, "timers, all values different", TWO, NEW)
 
 
 def _row(twin: str, name: str) -> Row:
@@ -66,6 +67,7 @@ def measure(scale: Scale) -> Samples:
         _feed(lines),
         _feed(timers),
         _in_two_threads(lines),
+        _new_keys,
     )
     return in_turn(
         {name: partial(_a_line, work, count) for name, work in zip(WORKLOADS, works, strict=True)}, scale.rounds
@@ -102,6 +104,22 @@ def _feed(datagrams: list[bytes]) -> Callable[[int], int]:
         return count * LINES * DATAGRAMS
 
     return work
+
+
+def _new_keys(count: int) -> int:
+    """Feed lines of keys that were never seen, end the interval and name all paths: what churn costs a series."""
+    from forwarder.intake import Intake
+    from metricslib import Registry
+    from metricslib.naming import Naming
+
+    registry = Registry(max_series=1_000_000)
+    intake = Intake(registry)
+    registry.add_source(intake)
+    keys = min(count, 20) * LINES * DATAGRAMS // 4
+    blocks = ["\n".join(f"shop.web.{key + line}:1|c" for line in range(LINES)) for key in range(0, keys, LINES)]
+    intake.feed([block.encode() for block in blocks])
+    Naming().pairs(registry.tick(10, 10).whole)
+    return len(blocks) * LINES
 
 
 def _in_two_threads(datagrams: list[bytes]) -> Callable[[int], int]:
