@@ -144,7 +144,10 @@ class IntakeInC:
         return answers
 
     def _find(self, kind: int, key: bytes, tags: bytes) -> int:
-        return self._series(kind, with_tags(key.decode("utf-8", "replace"), tags.decode("utf-8", "replace")))
+        written = key.decode("utf-8", "replace")
+        if not tags:  # C has just looked for it, and remembers the answer
+            return self._ask(kind, written)
+        return self._series(kind, with_tags(written, tags.decode("utf-8", "replace")))
 
     def _read(self, line: bytes) -> Answer:
         text = line.decode("utf-8", "replace")
@@ -163,8 +166,12 @@ class IntakeInC:
         text = written.encode("utf-8", "surrogatepass")
         number = self._c.look_up(kind, text)
         if number == _UNKNOWN:
-            key, cause = self._keys.ask(_KINDS[kind], written)
-            refused = _REFUSED - _REFUSALS.index(cause) if cause else _UNKNOWN
-            number = refused if key is None else self._c.series(kind, key, is_overflow(key))
+            number = self._ask(kind, written)
             self._c.remember(kind, text, number)
         return number
+
+    def _ask(self, kind: int, written: str) -> int:
+        key, cause = self._keys.ask(_KINDS[kind], written)
+        if key is None:
+            return _REFUSED - _REFUSALS.index(cause)
+        return self._c.series(kind, key, is_overflow(key))

@@ -50,7 +50,7 @@ class Admission:
         Over the tag-set cap that is ``name;overflow=true``, over the cap of series the series ``overflow`` of its kind.
         Gauges over a cap are left out, for a gauge that many write says nothing.
         """
-        filtered = self._filter(series)
+        filtered = self._filter(series) if self._filters else series
         if filtered is None:
             self.account.add("filtered")
             return None

@@ -13,7 +13,7 @@ import re
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from itertools import compress
 
 from .distribution import Distribution
@@ -134,7 +134,7 @@ class Naming:
         self._paths["gauge"] = _Paths(self._gauge_path)
         self._paths["unique"] = _Paths(self._set_path)
 
-    @property
+    @cached_property
     def unprefixed(self) -> str:
         """Series whose names start so get no prefix."""
         return f"{self.own}." if self.own else "\0"
@@ -232,34 +232,40 @@ class Naming:
 
     # -- paths
 
-    def _path(self, namespace: str, key: str, statistic: str = "") -> str:
+    def _ends(self, namespace: str, key: str) -> tuple[str, str]:
+        """Return what stands before and after the statistic in the paths of a series."""
         name, semicolon, tags = key.partition(";")
         if not name.startswith(self.unprefixed):
             name = prefixed(self.prefix, name)
-        if statistic:
-            name = f"{name}.{statistic}"
-        return f"{prefixed(namespace, name)}{self._suffix}{semicolon}{tags}"
+        return prefixed(namespace, name), f"{self._suffix}{semicolon}{tags}"
 
-    @property
+    def _path(self, namespace: str, key: str) -> str:
+        return "".join(self._ends(namespace, key))
+
+    @cached_property
     def _suffix(self) -> str:
         return f".{self.suffix}" if self.suffix else ""
 
     def _namespace(self, part: str) -> str:
         return ".".join(filter(None, (self.namespace, part)))
 
+    @cached_property
+    def _counter_namespace(self) -> str:
+        return self._namespace(self.counters)
+
     def _counter_paths(self, key: str) -> tuple[str, ...]:
         if self.legacy:
             paths = self._path("stats", key), self._path("stats_counts", key)
         else:
-            namespace = self._namespace(self.counters)
-            paths = self._path(namespace, key, "rate"), self._path(namespace, key, "count")
+            head, tail = self._ends(self._counter_namespace, key)
+            paths = f"{head}.rate{tail}", f"{head}.count{tail}"
         return paths if self.flush_counts else paths[:1]
 
     def _distribution_paths(self, fixed: str, part: str, key: str) -> tuple[str, ...]:
         """Paths of all statistics, in order; those that are not wanted are empty."""
         namespace = f"stats.{fixed}" if self.legacy else self._namespace(part)
-        names = self._statistic_names(key)
-        return tuple(self._path(namespace, key, name) if self._wants(name) else "" for name in names)
+        head, tail = self._ends(namespace, key)
+        return tuple(f"{head}.{name}{tail}" if self._wants(name) else "" for name in self._statistic_names(key))
 
     def _wants(self, statistic: str) -> bool:
         if not self.calculated or statistic in self.calculated:
@@ -270,4 +276,5 @@ class Naming:
         return (self._path("stats.gauges" if self.legacy else self._namespace(self.gauges), key),)
 
     def _set_path(self, key: str) -> tuple[str, ...]:
-        return (self._path("stats.sets" if self.legacy else self._namespace(self.sets), key, "count"),)
+        head, tail = self._ends("stats.sets" if self.legacy else self._namespace(self.sets), key)
+        return (f"{head}.count{tail}",)
