@@ -57,3 +57,23 @@ def test_no_extension_is_built_where_there_is_no_interpreter_lock(disabled: int,
     )
     assert (done.stdout.strip(), bool(done.returncode)) == (out, not out)
     assert said in done.stderr
+
+
+def test_the_sketch_is_whole_whatever_fails_and_staging_changes_nothing(need: Callable[..., None], tmp_path: Path):
+    """To the last bit, beside adding at once; and where each allocation fails in turn."""
+    need("cc")
+    program = tmp_path / "test_sketch"
+    flags = [
+        "-std=c11",
+        "-O1",
+        "-g",
+        "-ffp-contract=off",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-fsanitize=address,undefined",
+    ]
+    build = ["cc", *flags, "-Imetricslib/native", "tests/c/test_sketch.c", "-lm", "-o", str(program)]
+    subprocess.run(build, cwd=ROOT, check=True, timeout=60)
+    done = subprocess.run([program], text=True, capture_output=True, timeout=60, env={"ASAN_OPTIONS": "detect_leaks=0"})
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -530,7 +530,7 @@ static inline int add_to_sketch(const table *t, series *s, const sample *p) {
             return -1;
         sketch_init(s->sketch, t->exact);
     }
-    return sketch_add(s->sketch, p->value, p->weight);
+    return sketch_stage(s->sketch, p->value, p->weight);
 }
 
 /* Add a member to a set; return 0 if the set is full, and -1 without memory. */

@@ -2,7 +2,21 @@
 
    The twin of samples.py, which is the specification: the same operations in the same order, so that every sum is the
    same to the last bit. Nothing here needs the interpreter. One owner writes. What needs memory and gets none returns
-   -1 and leaves the sketch as it was. */
+   -1 and leaves the sketch as it was.
+
+   Adding to buckets costs little but for one thing: the place of a bucket, in a table of a few KB a series, is seldom in
+   the cache where there are hundreds of series, and the processor waits for memory, each time. So there are two ways to
+   add. sketch_add() adds at once. sketch_stage() puts the sample into a block of 64, which takes a new line of the cache
+   once in eight samples, and a full block is scattered together: all places are computed and fetched first, so that the
+   processor waits for many of them at a time.
+
+       samples  | 12.5 | 3.1 | 12.7 |  ...  |      n of them, all of one weight; once there are buckets, this is the block
+                    \     |      /
+       buckets  |  .  | . | . |  .  |  .  |  .  |  .  |
+
+   The order is kept: the block is scattered before anything else is added, or read, and its sums run sample by sample.
+   When a block begins, room is made in the table for as many buckets as it has samples, so that scattering cannot fail.
+   Whoever uses sketch_stage() calls sketch_settle() or sketch_freeze() before it reads. */
 
 #ifndef METRICSLIB_SKETCH_H
 #define METRICSLIB_SKETCH_H
@@ -17,6 +31,7 @@
 #define SKETCH_MAX_POWER 40
 #define SKETCH_MAX_KEY ((SKETCH_MAX_POWER - SKETCH_MIN_POWER) * SKETCH_SUB_BUCKETS + 1)
 #define SKETCH_NO_KEY INT16_MIN
+#define SKETCH_BLOCK 64 /* staged samples, at most */
 #define SKETCH_MAX_LIMIT INT32_MAX /* samples kept exactly, at most */
 
 /* Buckets by key, in an open-addressing table. */
@@ -28,11 +43,12 @@ typedef struct {
 } sketch_buckets;
 
 typedef struct sketch {
-    double *samples; /* the first n, while exact */
-    double *weights; /* theirs; NULL: all 1 */
-    uint32_t n, room, limit;
-    int unit_known;          /* whether there was a sample since it is a sketch */
+    double *samples;         /* n of them, in room for more: all, while exact; those that are staged, once there are buckets */
     sketch_buckets *buckets; /* NULL while exact */
+    uint32_t n, room, limit;
+    int unit_known;   /* whether there was a sample since it is a sketch */
+    double *weights;  /* of the samples; NULL: all 1 */
+    double in_block;  /* what each sample in the block weighs */
     double count, sum, sum_squares, min, max;
     double unit; /* the weight that all samples of a sketch share; 0: they differ */
 } sketch;
@@ -85,8 +101,12 @@ static inline sketch_buckets *sketch_buckets_new(uint32_t places) {
     return buckets;
 }
 
+static inline uint32_t sketch_first(const sketch_buckets *buckets, int key) {
+    return ((uint32_t)key * 0x9E3779B1u >> 16) & buckets->mask;
+}
+
 static inline uint32_t sketch_place(const sketch_buckets *buckets, int key) {
-    uint32_t at = ((uint32_t)key * 0x9E3779B1u >> 16) & buckets->mask;
+    uint32_t at = sketch_first(buckets, key);
     while (buckets->keys[at] != key && buckets->keys[at] != SKETCH_NO_KEY)
         at = (at + 1) & buckets->mask;
     return at;
@@ -117,12 +137,15 @@ static inline sketch_buckets *sketch_buckets_copy(const sketch_buckets *from, ui
     return copy;
 }
 
-/* Make room for one more; a quarter of the places stays free. */
-static inline int sketch_reserve(sketch *s) {
+/* Make room for some more; a quarter of the places stays free. */
+static inline int sketch_reserve(sketch *s, uint32_t more) {
     sketch_buckets *grown, *buckets = s->buckets;
-    if (4 * (buckets->used + 1) <= 3 * (buckets->mask + 1))
+    uint32_t places = buckets->mask + 1;
+    while (4 * (buckets->used + more) > 3 * places)
+        places *= 2;
+    if (places == buckets->mask + 1)
         return 0;
-    grown = sketch_buckets_copy(buckets, 2 * (buckets->mask + 1));
+    grown = sketch_buckets_copy(buckets, places);
     if (!grown)
         return -1;
     free(buckets);
@@ -132,16 +155,8 @@ static inline int sketch_reserve(sketch *s) {
 
 /* -- writing */
 
-static inline int sketch_add_to_buckets(sketch *s, double value, double weight) {
-    int key = sketch_key(value);
-    uint32_t at = sketch_place(s->buckets, key);
-    if (s->buckets->keys[at] == key)
-        s->buckets->weights[at] += weight;
-    else {
-        if (sketch_reserve(s) < 0)
-            return -1;
-        sketch_count(s->buckets, key, weight);
-    }
+/* What adding to the buckets changes beside them. */
+static inline void sketch_sum(sketch *s, double value, double weight) {
     s->count += weight;
     s->sum += value * weight;
     s->sum_squares += value * value * weight;
@@ -154,6 +169,39 @@ static inline int sketch_add_to_buckets(sketch *s, double value, double weight) 
         s->unit = weight;
     } else if (s->unit != weight)
         s->unit = 0;
+}
+
+static inline void sketch_settle(sketch *s) {
+    sketch_buckets *buckets = s->buckets;
+    int16_t keys[SKETCH_BLOCK];
+    if (!buckets || !s->n)
+        return;
+    for (uint32_t i = 0; i < s->n; i++) {
+        uint32_t at;
+        keys[i] = (int16_t)sketch_key(s->samples[i]);
+        at = sketch_first(buckets, keys[i]);
+        __builtin_prefetch(&buckets->keys[at], 1);
+        __builtin_prefetch(&buckets->weights[at], 1);
+        sketch_sum(s, s->samples[i], s->in_block);
+    }
+    for (uint32_t i = 0; i < s->n; i++)
+        sketch_count(buckets, keys[i], s->in_block);
+    s->n = 0;
+}
+
+static inline int sketch_add_to_buckets(sketch *s, double value, double weight) {
+    int key = sketch_key(value);
+    uint32_t at;
+    sketch_settle(s);
+    at = sketch_place(s->buckets, key);
+    if (s->buckets->keys[at] == key)
+        s->buckets->weights[at] += weight;
+    else {
+        if (sketch_reserve(s, 1) < 0)
+            return -1;
+        sketch_count(s->buckets, key, weight);
+    }
+    sketch_sum(s, value, weight);
     return 0;
 }
 
@@ -219,6 +267,26 @@ static inline int sketch_add(sketch *s, double value, double weight) {
     return 0;
 }
 
+/* As sketch_add, for many series in turn: see above. */
+static inline int sketch_stage(sketch *s, double value, double weight) {
+    if (!s->buckets)
+        return sketch_add(s, value, weight);
+    if (s->n == SKETCH_BLOCK || (s->n && s->in_block != weight))
+        sketch_settle(s);
+    if (!s->n) {
+        if (!s->samples) {
+            if (!(s->samples = malloc(SKETCH_BLOCK * sizeof *s->samples)))
+                return -1;
+            s->room = SKETCH_BLOCK;
+        }
+        if (sketch_reserve(s, SKETCH_BLOCK) < 0)
+            return -1;
+        s->in_block = weight;
+    }
+    s->samples[s->n++] = value;
+    return 0;
+}
+
 /* Write a copy of `from` to `to`; where that fails, `to` is empty. */
 static inline int sketch_copy(sketch *to, const sketch *from) {
     *to = *from;
@@ -242,8 +310,9 @@ fail:
     return -1;
 }
 
-/* Add all of `other`, which is not `s`. Where memory ends, a part may be in it. */
+/* Add all of `other`, which is not `s` and has nothing staged. Where memory ends, a part may be in it. */
 static inline int sketch_merge(sketch *s, const sketch *other) {
+    sketch_settle(s);
     if (!other->buckets) {
         for (uint32_t i = 0; i < other->n; i++)
             if (sketch_add(s, other->samples[i], other->weights ? other->weights[i] : 1) < 0)
@@ -254,7 +323,7 @@ static inline int sketch_merge(sketch *s, const sketch *other) {
         return -1;
     for (uint32_t i = 0; i <= other->buckets->mask; i++)
         if (other->buckets->keys[i] != SKETCH_NO_KEY) {
-            if (sketch_reserve(s) < 0)
+            if (sketch_reserve(s, 1) < 0)
                 return -1;
             sketch_count(s->buckets, other->buckets->keys[i], other->buckets->weights[i]);
         }
@@ -372,7 +441,13 @@ static inline double sketch_common_weight(const sketch *s) {
 
 /* Make the numbers readable: sort what is exact, and sum it up, smallest first. */
 static inline int sketch_freeze(sketch *s) {
-    if (s->buckets || !s->n)
+    sketch_settle(s);
+    if (s->buckets) {
+        free(s->samples);
+        s->samples = NULL;
+        s->room = 0;
+    }
+    if (!s->n)
         return 0;
     if (sketch_sort(s) < 0)
         return -1;

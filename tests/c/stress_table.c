@@ -92,6 +92,7 @@ static unsigned long long count_of(const series *s) {
     case COUNTER: return (unsigned long long)s->whole;
     case UNIQUE: return s->set->used;
     }
+    sketch_settle(s->sketch);
     return s->sketch->buckets ? (unsigned long long)s->sketch->count : s->sketch->n;
 }
 
