@@ -6,6 +6,7 @@ Asked once for each new series, from any thread and from the application's hot p
 from collections.abc import Sequence
 
 from .account import Account
+from .attempt import from_signal_handler
 from .errors import InvalidOption
 from .names import Tags, join
 from .series import KINDS, Filter, Kind, Series, series_of
@@ -117,7 +118,9 @@ class Admission:
                     if kind != series.kind:
                         raise ValueError("a filter cannot change the kind")
                     series = series_of(kind, name, tags)
-            except Exception:  # the filter is the application's
+            except Exception as error:  # the filter is the application's
+                if from_signal_handler(error):
+                    raise
                 self.account.add("filter_error")
         return series
 

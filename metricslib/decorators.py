@@ -12,6 +12,7 @@ from functools import wraps
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple, Never, TypeVar, overload
 
+from .attempt import from_signal_handler
 from .calls import End, Function, around, is_plain
 from .clock import SystemClock
 from .counter import Counter
@@ -228,7 +229,9 @@ def _end_of_timed(timer: Timer, exceptions: bool, slow: float | None, on_slow: O
         if on_slow is not None and seconds >= limit:
             try:
                 on_slow(SlowCall(timer.key, seconds, args, kwargs, error))
-            except Exception:  # the hook is the application's
+            except Exception as failed:  # the hook is the application's
+                if from_signal_handler(failed):
+                    raise
                 timer._home.account.add("bad_hook")
 
     return end

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from threading import current_thread, main_thread
 from typing import Any
 
-from .attempt import attempt
+from .attempt import attempt, from_signal_handler
 from .cell import FULL
 from .instrument import Home, Instrument, all_plain_and_finite, finite
 from .twins import replaced_by
@@ -123,7 +123,7 @@ def change_by_callback(read: Read) -> GaugeChange:
     try:
         value = finite(read())
     except BaseException as error:  # the callback is the application's; what it raises ends nobody's thread
-        if not isinstance(error, Exception) and current_thread() is main_thread():
-            raise  # a signal handler's, perhaps
+        if from_signal_handler(error) or (not isinstance(error, Exception) and current_thread() is main_thread()):
+            raise
         value = None
     return ABSENT if value is None else GaugeChange(value)

@@ -13,7 +13,7 @@ from typing import Any, Never
 
 from .account import Account
 from .admission import Admission, stands_in
-from .attempt import attempt
+from .attempt import attempt, from_signal_handler
 from .clock import SYSTEM_CLOCK, Clock
 from .counter import Counter
 from .distribution import EXACT
@@ -151,7 +151,9 @@ class Registry(Instruments):
                 return
             try:
                 first_use()
-            except Exception:  # such as no thread to be had: measuring goes on
+            except Exception as error:  # such as no thread to be had: measuring goes on
+                if from_signal_handler(error):
+                    raise
                 self.account.add("first_use_error")
 
     # -- who ends the intervals

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 
 from .account import Account
+from .attempt import from_signal_handler
 
 __all__ = ["Survived"]
 
@@ -19,11 +20,16 @@ class Survived:
         self._logged: set[str] = set()
 
     def attempt(self, cause: str, work: Callable[[], object]) -> bool:
-        """Do the work; return whether it raised nothing. What it raises is counted under ``cause``."""
+        """Do the work; return whether it raised nothing. What it raises is counted under ``cause``.
+
+        An exception of a signal handler is raised.
+        """
         try:
             work()
             return True
         except Exception as error:
+            if from_signal_handler(error):
+                raise
             self.account.add(cause)
             if cause not in self._logged:
                 self._logged.add(cause)

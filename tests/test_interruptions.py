@@ -7,13 +7,16 @@ place inside. A short run with real signals stands beside it.
 """
 
 import dis
+import enum
 import gc
 import importlib
 import os
 import signal
 import sys
 import time
+import uuid
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -94,6 +97,8 @@ def small(monkeypatch):
                 monkeypatch.setattr(module, name, value)
 
 
+IDENTIFIER = uuid.uuid4()
+
 USES = {
     "inc": lambda registry: registry.counter("x").inc,
     "inc a foreign number": lambda registry: lambda: registry.counter("x").inc(Decimal(1)),
@@ -108,6 +113,7 @@ USES = {
     "add a text": lambda registry: lambda: registry.unique("x").add("a"),
     "add an int": lambda registry: lambda: registry.unique("x").add(5),
     "add a float": lambda registry: lambda: registry.unique("x").add(1.5),
+    "add an object": lambda registry: lambda: registry.unique("x").add(IDENTIFIER),
     "tag with a text": lambda registry: lambda: registry.counter("x").tagged(a="b").inc(),
     "tag with numbers": lambda registry: lambda: registry.counter("x").tagged(a=1, b=1.5, c=True, d=None).inc(),
     "start and stop": lambda registry: lambda: registry.timer("x").time().start().stop(),
@@ -321,10 +327,115 @@ def test_a_call_longer_than_series_live_is_in_progress_all_the_time(clock):
     assert registry.tick(int(clock.time()), 10).whole.gauges == {"x": 0}
 
 
+# -- a handler that runs inside code of the program's own
+
+
+class Colour(enum.Enum):
+    """Made by code in Python that no signal handler is, though `SIG_DFL` is a member of an Enum too."""
+
+    A = "a"
+
+
+def limit(*_):
+    raise Limit
+
+
+class Limiter:
+    def method(self, *_):
+        limit()
+
+    def __call__(self, *_):
+        limit()
+
+
+HANDLERS = {"function": limit, "method": Limiter().method, "partial": partial(limit, 1), "object": Limiter()}
+
+
+@pytest.fixture
+def strike():
+    """Call to be struck by a signal whose handler raises; `strike.install(handler)` takes another handler."""
+    before = signal.signal(signal.SIGUSR1, limit)
+
+    def strike(*_):
+        signal.raise_signal(signal.SIGUSR1)
+        return 1
+
+    strike.install = lambda handler: signal.signal(signal.SIGUSR1, handler)
+    yield strike
+    signal.signal(signal.SIGUSR1, before)
+
+
+def foreign(does):
+    """A value whose methods are code of the program's own."""
+    methods = dict.fromkeys(("__str__", "__float__", "__neg__"), lambda self: does())
+    return type("Foreign", (), methods)()
+
+
+def on_slow(registry, does):
+    registry.timed("x", slow=0, on_slow=does)(plain)()
+
+
+def first_use(registry, does):
+    registry.on_first_use(does)
+    registry.counter("first").inc()
+
+
+CODE = {
+    "a member": lambda registry, does: registry.unique("x").add(foreign(does)),
+    "a tag": lambda registry, does: registry.counter("x").tagged(a=foreign(does)),
+    "a number": lambda registry, does: (registry.counter("x").inc(foreign(does)), registry.tick(10, 10)),
+    "a negative": lambda registry, does: registry.gauge("x").dec(foreign(does)),
+    "a hook": on_slow,
+    "a callback": lambda registry, does: (registry.gauge("x", read=does), registry.tick(10, 10)),
+    "the first use": first_use,
+}
+
+
+@pytest.mark.parametrize("code", CODE)
+def test_a_handler_that_runs_inside_code_of_the_programs_own_is_heard(registry, strike, code):
+    """It is not taken for a failure of that code."""
+    with pytest.raises(Limit):
+        CODE[code](registry, strike)
+    assert registry.account.totals() == {}
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_a_handler_is_known_whatever_is_called(registry, strike, handler):
+    """A function, a method, a partial function, or an object."""
+    strike.install(HANDLERS[handler])
+    with pytest.raises(Limit):
+        registry.unique("x").add(foreign(strike))
+
+
+@pytest.mark.parametrize("code", CODE)
+@pytest.mark.parametrize("error", [Limit, ValueError, lambda: Colour("b")])
+def test_what_fails_by_itself_is_counted(registry, strike, code, error):
+    """Also while handlers are installed, and where the error is of the class that they raise."""
+
+    def fails(*_):
+        raise error()
+
+    CODE[code](registry, fails)
+    assert sum(registry.account.totals().values()) == 1
+
+
+def test_a_filter_that_is_struck_is_no_failure_of_its_own(strike):
+    """Nor is the series refused: it is made the next time."""
+    strikes = [strike]
+    registry = Registry(filters=[lambda series: (strikes and strikes.pop()(), series)[1]])
+    with pytest.raises(Limit):
+        registry.counter("x")
+    assert registry.counter("x").live
+    assert registry.account.totals() == {}
+
+
 # -- real signals
 
 
-@pytest.mark.parametrize("use", ["inc", "dec", "dec a float", "add a text", "add a float", "tag with numbers"])
+@pytest.mark.parametrize(
+    "use",
+    ["inc", "dec", "dec a foreign number", "add a text", "add a float", "add an object", "tag with numbers"],
+)
 def test_a_time_limit_ends_a_loop_of_calls(use):
     """All of two hundred limits are heard."""
     call, heard = USES[use](Registry()), 0
