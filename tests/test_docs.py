@@ -5,7 +5,7 @@ are one program, in a process and an empty directory of its own. Warnings are er
 so that no interval ends in between. The clock that measures durations goes on by an eighth of a second each time the
 program asks for it, so that every duration is known. A fragment that is not to be run is fenced as ``python no-run``.
 A block that is fenced as ``text`` and directly follows a block of code is what that code prints; ``…`` in it stands for
-anything. Console blocks are not run.
+anything. Console blocks are in test_docs_commands.py.
 """
 
 import configparser
