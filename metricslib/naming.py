@@ -13,8 +13,9 @@ import re
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, partial
-from itertools import compress
+from functools import partial
+from itertools import chain, compress
+from operator import methodcaller
 
 from .distribution import Distribution
 from .errors import InvalidOption, InvalidType
@@ -57,6 +58,8 @@ Bins = tuple[str, tuple[float, ...]]
 A bound that is :class:`Spelled` keeps its spelling."""
 
 _FEW = 1000
+_BLOCK = 4096
+"""Series whose paths are built at once. Between blocks other threads have their turn."""
 _RATE = 4  # where count_ps stands behind the shares; count is the one before it
 _PERCENT = re.compile(r"_(top)?[0-9]+\Z")
 
@@ -72,20 +75,62 @@ def expanded(prefix: str) -> str:
     return sanitise(filled("prefix", text_of(prefix), words)).replace(";", "_").strip(".")
 
 
+_Affixes = tuple[tuple[str, str] | None, ...]
+"""For each statistic of a series, what stands before its name and behind it; None for one that is not wanted."""
+
+
 class _Paths(dict[str, tuple[str, ...]]):
-    """By key, the paths of a series: built when they are first asked for, and kept."""
+    """By key, the paths of a series: built when they are first asked for, and kept. Those not wanted are empty.
 
-    def __init__(self, build: Callable[[str], tuple[str, ...]]) -> None:
+    ``affixes`` says what series have in common whose names start with ``unprefixed``, or do not, and that have the same
+    ``bounds`` of bins.
+    """
+
+    def __init__(
+        self,
+        unprefixed: str,
+        affixes: Callable[[bool, tuple[float, ...]], _Affixes],
+        bounds: Callable[[str], tuple[float, ...]] | None = None,
+    ) -> None:
         super().__init__()
-        self._build = build
+        self._is_unprefixed = methodcaller("startswith", unprefixed)
+        self._affixes = affixes
+        self._bounds = bounds
 
-    def __missing__(self, key: str) -> tuple[str, ...]:
-        built = self[key] = self._build(key)
+    def of(self, keys: Iterable[str]) -> Iterator[tuple[str, ...]]:
+        """Yield the paths of each of these series."""
+        # Written for speed: where series come and go, a tick has many new ones. Between blocks others have their turn.
+        keys = list(keys)
+        for start in range(0, len(keys), _BLOCK):
+            block = keys[start : start + _BLOCK]
+            found = list(map(self.get, block))
+            if all(found):
+                yield from found  # type: ignore[misc]
+            else:
+                built = self._build([key for key, paths in zip(block, found, strict=True) if not paths])
+                self.update(built)
+                yield from [paths or built[key] for key, paths in zip(block, found, strict=True)]
+
+    def _build(self, keys: list[str]) -> dict[str, tuple[str, ...]]:
+        alike: dict[tuple[bool, tuple[float, ...]], list[str]] = {}
+        if self._bounds or any(map(self._is_unprefixed, keys)):
+            for key in keys:
+                bounds = self._bounds(key) if self._bounds else ()
+                alike.setdefault((self._is_unprefixed(key), bounds), []).append(key)
+        else:
+            alike[False, ()] = keys
+        built: dict[str, tuple[str, ...]] = {}
+        for (unprefixed, bounds), same in alike.items():
+            parts = [key.partition(";") for key in same]
+            columns: list[Iterable[str]] = []
+            for affix in self._affixes(unprefixed, bounds):
+                if affix:
+                    before, behind = affix
+                    columns.append([before + name + behind + semicolon + tags for name, semicolon, tags in parts])
+                else:
+                    columns.append([""] * len(parts))
+            built.update(zip(same, zip(*columns, strict=True), strict=True))
         return built
-
-    def of(self, keys: Iterable[str]) -> list[str]:
-        """Return all paths of these series, one after the other."""
-        return [path for key in keys for path in self[key]]  # not chain(): here other threads have their turn
 
 
 @dataclass(frozen=True)
@@ -128,13 +173,15 @@ class Naming:
         for percent in self.percentiles:
             distinct.setdefault(_spelled(percent), percent)
         object.__setattr__(self, "percentiles", tuple(distinct.values()))
-        self._paths["counter"] = _Paths(self._counter_paths)
-        self._paths["timer"] = _Paths(partial(self._distribution_paths, "timers", self.timers))
-        self._paths["histogram"] = _Paths(partial(self._distribution_paths, "histograms", self.histograms))
-        self._paths["gauge"] = _Paths(self._gauge_path)
-        self._paths["unique"] = _Paths(self._set_path)
+        bounds = self._bounds if self.bins else None
+        timers, histograms = (partial(self._distribution_affixes, part) for part in ("timers", "histograms"))
+        self._paths["counter"] = _Paths(self.unprefixed, self._counter_affixes)
+        self._paths["timer"] = _Paths(self.unprefixed, timers, bounds)
+        self._paths["histogram"] = _Paths(self.unprefixed, histograms, bounds)
+        self._paths["gauge"] = _Paths(self.unprefixed, self._gauge_affixes)
+        self._paths["unique"] = _Paths(self.unprefixed, self._set_affixes)
 
-    @cached_property
+    @property
     def unprefixed(self) -> str:
         """Series whose names start so get no prefix."""
         return f"{self.own}." if self.own else "\0"
@@ -156,13 +203,13 @@ class Naming:
                 known.clear()
         # Written for speed, a column at a time: there may be a million pairs, and a tick must be over soon.
         pairs = Pairs()
-        pairs.paths += self._paths["counter"].of(window.counters)
+        pairs.paths += chain.from_iterable(self._paths["counter"].of(window.counters))
         pairs.values += self._counter_values(window.counters, window.interval)
         self._add_distributions(pairs, "timer", window)
         self._add_distributions(pairs, "histogram", window)
-        pairs.paths += self._paths["gauge"].of(window.gauges)
+        pairs.paths += chain.from_iterable(self._paths["gauge"].of(window.gauges))
         pairs.values += window.gauges.values()
-        pairs.paths += self._paths["unique"].of(window.uniques)
+        pairs.paths += chain.from_iterable(self._paths["unique"].of(window.uniques))
         pairs.values += map(len, window.uniques.values())
         return pairs
 
@@ -177,14 +224,13 @@ class Naming:
     # -- statistics of timers and histograms
 
     def _add_distributions(self, pairs: Pairs, kind: Kind, window: Window) -> None:
-        known = self._paths[kind]
         rate = 5 * len(self.percentiles) + _RATE
-        for key, distribution in window[kind].items():
-            paths: Iterable[str] = known[key]
+        for known, (key, distribution) in zip(self._paths[kind].of(window[kind]), window[kind].items(), strict=True):
+            paths: Iterable[str] = known
             if distribution.count:
                 values: Iterable[float] = self._statistics(key, distribution, window.interval)
             else:
-                paths, values = (known[key][rate], known[key][rate - 1]), (0, 0)
+                paths, values = (known[rate], known[rate - 1]), (0, 0)
             if self.calculated or not math.isfinite(sum(values)):  # a sum is not finite if one value is not
                 chosen = [bool(path) and math.isfinite(value) for path, value in zip(paths, values, strict=True)]
                 paths, values = compress(paths, chosen), compress(values, chosen)
@@ -217,64 +263,53 @@ class Naming:
             before = below
         return values
 
-    def _statistic_names(self, key: str) -> Iterator[str]:
+    def _statistic_names(self, bounds: tuple[float, ...]) -> Iterator[str]:
         for percent in self.percentiles:
             text = _spelled(percent).replace(".", "_", 1).replace("-", "top", 1)
             boundary = "upper" if percent > 0 else "lower"
             yield from (f"{part}_{text}" for part in ("count", "mean", boundary, "sum", "sum_squares"))
         yield from ("std", "upper", "lower", "count", "count_ps", "sum", "sum_squares", "mean", "median")
-        for bound in self._bounds(key):
+        for bound in bounds:
             text = _spelled(bound) if bound < math.inf or isinstance(bound, Spelled) else "inf"
             yield "histogram.bin_" + text.replace(".", "_", 1)
 
     def _bounds(self, key: str) -> tuple[float, ...]:
         return next((bounds for part, bounds in self.bins if part in key), ()) if self.bins else ()
 
-    # -- paths
+    # -- paths: what stands before the name and behind it
 
-    def _ends(self, namespace: str, key: str) -> tuple[str, str]:
-        """Return what stands before and after the statistic in the paths of a series."""
-        name, semicolon, tags = key.partition(";")
-        if not name.startswith(self.unprefixed):
-            name = prefixed(self.prefix, name)
-        return prefixed(namespace, name), f"{self._suffix}{semicolon}{tags}"
+    def _affix(self, own: bool, namespace: str, statistic: str = "") -> tuple[str, str]:
+        prefix = "" if own or not self.prefix else f"{self.prefix}."
+        return prefixed(namespace, prefix), (f".{statistic}" if statistic else "") + self._suffix
 
-    def _path(self, namespace: str, key: str) -> str:
-        return "".join(self._ends(namespace, key))
-
-    @cached_property
+    @property
     def _suffix(self) -> str:
         return f".{self.suffix}" if self.suffix else ""
 
     def _namespace(self, part: str) -> str:
         return ".".join(filter(None, (self.namespace, part)))
 
-    @cached_property
-    def _counter_namespace(self) -> str:
-        return self._namespace(self.counters)
-
-    def _counter_paths(self, key: str) -> tuple[str, ...]:
+    def _counter_affixes(self, own: bool, _: tuple[float, ...]) -> _Affixes:
         if self.legacy:
-            paths = self._path("stats", key), self._path("stats_counts", key)
+            affixes = self._affix(own, "stats"), self._affix(own, "stats_counts")
         else:
-            head, tail = self._ends(self._counter_namespace, key)
-            paths = f"{head}.rate{tail}", f"{head}.count{tail}"
-        return paths if self.flush_counts else paths[:1]
+            namespace = self._namespace(self.counters)
+            affixes = self._affix(own, namespace, "rate"), self._affix(own, namespace, "count")
+        return affixes if self.flush_counts else affixes[:1]
 
-    def _distribution_paths(self, fixed: str, part: str, key: str) -> tuple[str, ...]:
-        """Paths of all statistics, in order; those that are not wanted are empty."""
-        namespace = f"stats.{fixed}" if self.legacy else self._namespace(part)
-        head, tail = self._ends(namespace, key)
-        return tuple(f"{head}.{name}{tail}" if self._wants(name) else "" for name in self._statistic_names(key))
+    def _distribution_affixes(self, part: str, own: bool, bounds: tuple[float, ...]) -> _Affixes:
+        """Of all statistics, in order."""
+        namespace = f"stats.{part}" if self.legacy else self._namespace(getattr(self, part))
+        names = self._statistic_names(bounds)
+        return tuple(self._affix(own, namespace, name) if self._wants(name) else None for name in names)
 
     def _wants(self, statistic: str) -> bool:
         if not self.calculated or statistic in self.calculated:
             return True
         return _PERCENT.sub("_percent", statistic.partition(".")[0]) in self.calculated
 
-    def _gauge_path(self, key: str) -> tuple[str, ...]:
-        return (self._path("stats.gauges" if self.legacy else self._namespace(self.gauges), key),)
+    def _gauge_affixes(self, own: bool, _: tuple[float, ...]) -> _Affixes:
+        return (self._affix(own, "stats.gauges" if self.legacy else self._namespace(self.gauges)),)
 
-    def _set_path(self, key: str) -> tuple[str, ...]:
-        head, tail = self._ends("stats.sets" if self.legacy else self._namespace(self.sets), key)
-        return (f"{head}.count{tail}",)
+    def _set_affixes(self, own: bool, _: tuple[float, ...]) -> _Affixes:
+        return (self._affix(own, "stats.sets" if self.legacy else self._namespace(self.sets), "count"),)

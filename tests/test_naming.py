@@ -191,6 +191,22 @@ def test_finite_numbers_are_sent_though_their_sum_is_not():
     assert pairs["stats.timers.t.sum"] == pairs["stats.timers.t.upper_90"] == 1.7e308
 
 
+@pytest.mark.parametrize("options", [{}, {"bins": (("7", (1, math.inf)),), "calculated": ("histogram", "upper_90")}])
+@pytest.mark.parametrize("kind", ["counters", "timers", "histograms", "gauges", "uniques"])
+def test_many_new_series_have_the_paths_that_each_has_alone(kind, options, monkeypatch):
+    """Also more than are built at once, with tags or without, with the prefix or not, and with bins of their own."""
+    monkeypatch.setattr("metricslib.naming._BLOCK", 16)
+    value = {"counters": 1, "gauges": 1, "uniques": frozenset()}.get(kind, TIMER)
+    known = {f"web.{number}{tags}": value for number in range(0, 50, 3) for tags in ("", ";a=b;c=d=e")}
+    new = {f"{name}.{number}{tags}": value for number in range(25) for name in ("web", "own") for tags in ("", ";t=1")}
+    options = {"prefix": "shop", "own": "own", "suffix": "x", **options}
+    naming, expected = Naming(**options), []
+    for key in {**known, **new}:
+        expected += Naming(**options).pairs(window(**{kind: {key: value}}))
+    naming.pairs(window(**{kind: known}))
+    assert list(naming.pairs(window(**{kind: {**known, **new}}))) == expected
+
+
 def test_paths_are_forgotten_with_their_series():
     """A program whose series come and go does not grow."""
     naming = Naming()
