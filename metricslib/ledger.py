@@ -5,6 +5,7 @@ to leave. One owner at a time.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import repeat
 from typing import Any, NamedTuple
 
 from .distribution import NO_SAMPLES
@@ -52,13 +53,15 @@ class Ledger:
     def window(self, open_: Aggregates, start: float, end: int, interval: float) -> Window:
         """Return the interval's window as it would be if nothing more happened in it."""
         for kind in KINDS:
-            totals, active = self._totals[kind], open_[kind]
-            coming: Iterable[str] = active  # in its order, for who comes back stands behind who came before
+            totals, active, made = self._totals[kind], open_[kind], TOTALS[kind]
             if kind not in self.idle.stay:
-                coming = [key for key in active if key not in totals]
-            for key in coming:
+                new = [key for key in active if key not in totals]
+                totals.update(zip(new, map(made, repeat(end)), strict=False))
+                continue
+            for key in active:  # in this order: what comes back stands behind what came before
                 self._bring_back(kind, key)
-                totals.setdefault(key, TOTALS[kind](end))
+                if key not in totals:
+                    totals[key] = made(end)
         changes = open_.gauges
         gauges = {
             key: changes[key].applied_to(total.gauge) if key in changes else total.gauge
