@@ -21,13 +21,15 @@ _LOADS = {
     "distinct timer values, 30 a datagram": Load("timers", 500, 30),
     "mixed, one a datagram": Load("mixed", 500, 1),
     "mixed, 100,000 keys, 30 a datagram": Load("mixed", 100_000, 30),
+    "counters, all keys new, 30 a datagram": Load("new", 1, 30, 100_000),  # all in all fewer than the cap of series
 }
-MIXED, TIMERS, ONE, MANY = _LOADS
+MIXED, TIMERS, ONE, MANY, NEW = _LOADS
 _RECEIVERS = {
     MIXED: (FLOOR, "C", "Python", STATSD),
     TIMERS: (FLOOR, "C", "Python", STATSD),
     ONE: (FLOOR, "C", "Python"),
     MANY: (FLOOR, "C", "Python"),
+    NEW: (FLOOR, "C", "Python", STATSD),
 }
 
 
@@ -58,6 +60,10 @@ ROWS = (
     _row(FLOOR, MANY, _name(FLOOR, MIXED)),
     _row("C", MANY, _name("C", MIXED), 3),
     _row("Python", MANY, _name("Python", MIXED)),
+    _row(FLOOR, NEW),
+    _row("C", NEW, _name(STATSD, NEW), 1, cheaper=True),
+    _row("Python", NEW, _name(STATSD, NEW)),
+    _row(STATSD, NEW, _name(FLOOR, NEW)),
 )
 
 

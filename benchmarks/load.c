@@ -2,8 +2,8 @@
  *
  *     load PORT WORKLOAD KEYS LINES RATE SECONDS
  *
- * WORKLOAD is "mixed" (counters, timers and gauges 6:3:1, whole numbers; each key has one kind) or "timers" (no two
- * values alike). LINES is how many a datagram has, RATE lines a second, 0 for no limit. Keys come in a random order,
+ * WORKLOAD is "mixed" (counters, timers and gauges 6:3:1, whole numbers; each key has one kind), "timers" (no two
+ * values alike) or "new" (counters, no two keys alike, in this process or in another one of a benchmark). LINES is how many a datagram has, RATE lines a second, 0 for no limit. Keys come in a random order,
  * each as often as the others. Datagrams are made beforehand, and sent many at a time. What was sent is printed:
  * datagrams, lines, the sum of what was added to counters, and the seconds that it took. */
 
@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
 enum { AT_ONCE = 32, LONGEST_LINE = 48, LEAST_LINES = 1 << 18 };
 
@@ -53,6 +54,16 @@ static int line(char *to, int timers, uint32_t key, size_t number, uint32_t *cou
         return sprintf(to, "shop.web.%u:1|c", key);
     }
     return sprintf(to, "shop.web.%u:%u|%s", key, (unsigned)chance(1000), key % 10 < 9 ? "ms" : "g");
+}
+
+/* The next datagram of counters whose keys were never sent. */
+static uint32_t new_keys(char *to, size_t lines)
+{
+    static size_t number;
+    char *end = to;
+    for (size_t i = 0; i < lines; i++)
+        end += sprintf(end, "shop.job.%d.%zu:1|c\n", (int)getpid(), number++);
+    return (uint32_t)(end - 1 - to);
 }
 
 static struct pool make_pool(int timers, size_t keys, size_t lines)
@@ -103,6 +114,7 @@ int main(int count, char **arguments)
     size_t keys = strtoul(arguments[3], NULL, 10), lines = strtoul(arguments[4], NULL, 10);
     double rate = strtod(arguments[5], NULL) / (double)lines, lasts = strtod(arguments[6], NULL);
     struct pool pool = make_pool(!strcmp(arguments[2], "timers"), keys, lines);
+    int all_new = !strcmp(arguments[2], "new");
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(arguments[1]))};
     to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     int sock = socket(AF_INET, SOCK_DGRAM, 0);
@@ -121,6 +133,10 @@ int main(int count, char **arguments)
         }
         for (size_t i = 0; i < AT_ONCE; i++) {
             size_t number = (place + i) % pool.count;
+            if (all_new) {
+                pool.sizes[number] = new_keys(pool.bytes + number * pool.longest, lines);
+                pool.counted[number] = (uint32_t)lines;
+            }
             parts[i] = (struct iovec){pool.bytes + number * pool.longest, pool.sizes[number]};
             messages[i].msg_hdr.msg_iov = &parts[i];
             messages[i].msg_hdr.msg_iovlen = 1;
