@@ -1,7 +1,7 @@
 """From lines to aggregates, in C: the same account and the same aggregates of the same bytes, many times faster.
 
-In Python is what C asks for, once a batch: which series a key means that it sees for the first time, and what a line
-does that C does not read. It reads sockets itself, too. One thread feeds it at a time.
+In Python is what C asks for: once a batch for all new keys that are names as they stand, and once for the rest: other
+new keys, and lines that C does not read. It reads sockets itself, too. One thread feeds it at a time.
 """
 
 import os
@@ -30,6 +30,8 @@ _UNKNOWN = -1
 _REFUSALS = ("filtered", "overflow_dropped")
 _CAUSES = ("event", "service_check", *_REFUSALS, "unique_full", "out_of_memory")
 """Why samples are dropped, in the order of C's account."""
+_OTHERS = 512 * len(_KINDS)
+"""How many series the other questions of a batch can be about: at most 512 lines, each with samples of every kind."""
 
 RawKey = tuple[int, bytes, bytes]
 """A key as it stands in a line: kind, key, tags."""
@@ -132,6 +134,10 @@ class IntakeInC:
         while self._forgotten:  # others may append meanwhile
             forgotten.append(self._forgotten.popleft())
         self._c.expire(forgotten)
+
+    def _admit(self, names: Sequence[tuple[Kind, str]]) -> list[str] | None:
+        """Return the keys of series whose names stand in their lines as they are; None to ask for them one by one."""
+        return self._keys.registry.admit_names(names, _OTHERS)
 
     def _answer(self, questions: Sequence[RawKey | bytes]) -> list[int | Answer]:
         """Answer all that is unknown in a batch, in the order of its lines.

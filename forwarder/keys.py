@@ -1,5 +1,6 @@
 """Which series a key on the wire means: asked of the registry once, then remembered, within bounds."""
 
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any, Protocol
 
@@ -20,12 +21,16 @@ class Registry(Protocol):
         """Return the key of that series' aggregates, None to leave it out."""
         ...
 
+    def admit_names(self, names: Sequence[tuple[Kind, str]], others: int = 0) -> list[str] | None:
+        """Return the keys of many series without tags; None if they have to be admitted one by one, in order."""
+        ...
+
 
 class Keys:
     """Maps keys as written to keys of series. Remembers ``limit`` of each kind; the oldest half makes room for more."""
 
     def __init__(self, registry: Registry, limit: int) -> None:
-        self._registry = registry
+        self.registry = registry
         self.limit = limit
         self.known: dict[Kind, dict[str, str]] = {kind: {} for kind in KINDS}
         """For each kind, the series' key by the key as written; of those that were found and not refused."""
@@ -49,7 +54,7 @@ class Keys:
 
     def ask(self, kind: Kind, written: str) -> tuple[str | None, str]:
         """Ask the registry; return the series' key, or None and the cause: ``filtered`` or ``overflow_dropped``."""
-        key = self._registry.admit(kind, *split(written))
+        key = self.registry.admit(kind, *split(written))
         return key, "" if key is not None else self._cause(kind)
 
     def refusal(self, kind: Kind, written: str) -> str:
@@ -59,7 +64,7 @@ class Keys:
     def _cause(self, kind: Kind) -> str:
         """The registry does not say why it refuses, but it counts. Only gauges are refused for want of room."""
         if kind == "gauge":
-            overflowed = self._registry.account.totals().get("overflow_dropped", 0)
+            overflowed = self.registry.account.totals().get("overflow_dropped", 0)
             if overflowed > self._overflowed:
                 self._overflowed = overflowed
                 return "overflow_dropped"

@@ -3,6 +3,7 @@
 Asked once for each new series, from any thread and from the application's hot paths, so nothing here waits or raises.
 """
 
+import threading
 from collections.abc import Sequence
 
 from .account import Account
@@ -39,6 +40,7 @@ class Admission:
         self._admitted: dict[Kind, dict[str, str]] = {kind: {} for kind in KINDS}
         # A byte for each tag set of a name: unlike a number, they grow and shrink in one step of the interpreter.
         self._tag_sets: dict[tuple[Kind, str], bytearray] = {}
+        self._bulk = threading.Lock()
         self._full: dict[str, bool] = {}  # names over a cap, and whether that was reported
 
     def __len__(self) -> int:
@@ -64,6 +66,22 @@ class Admission:
         if len(self) >= self._max_series:
             return self._overflow(filtered, filtered.kind + "s", _OVERFLOW)
         return self._let_in(filtered, key)
+
+    def admit_names(self, names: Sequence[tuple[Kind, str]], others: int) -> list[str] | None:
+        """Return the keys to use for many series without tags, if :meth:`admit` would let in all of them and ``others``
+        more; None if one might be refused, and then nothing has changed.
+
+        Names must be canonical.
+        """
+        if self._filters or not self._bulk.acquire(blocking=False):  # two at once might find the same room
+            return None
+        try:
+            if len(self) + len(names) + others > self._max_series:
+                return None
+            admitted = self._admitted
+            return [admitted[kind].setdefault(name, name) for kind, name in names]
+        finally:
+            self._bulk.release()
 
     def restore(self, series: Series) -> bool:
         """Let in a series of an earlier process, which has the filters behind it; return whether there is room."""

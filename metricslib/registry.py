@@ -181,6 +181,14 @@ class Registry(Instruments):
         """Return the key under which a source must report that series, after filters and caps; None to leave it out."""
         return self._admission.admit(Series(kind, name, tags))
 
+    def admit_names(self, names: Sequence[tuple[Kind, str]], others: int = 0) -> list[str] | None:
+        """Return what :meth:`admit` would for many names without tags, all of which are canonical.
+
+        None, and nothing has changed, if one of them or of ``others`` more series might be refused or renamed: they are
+        to be admitted one by one, in order.
+        """
+        return self._admission.admit_names(names, others)
+
     def add_source(self, source: Source) -> None:
         """Merge what ``source`` collects into every window from now on."""
         with self._locked():

@@ -30,6 +30,45 @@ def measure(instrument):
     getattr(instrument, call)(1)
 
 
+# -- many names at once
+
+NAMES = [("counter", "a"), ("timer", "a"), ("counter", "b"), ("counter", "a")]
+
+
+def test_many_names_are_admitted_as_each_would_be():
+    """Each gets its own key, the same object every time, and counts once."""
+    one, many = admission(), admission()
+    keys = many.admit_names(NAMES, 0)
+    assert keys == [one.admit(series_of(kind, name)) for kind, name in NAMES] == ["a", "a", "b", "a"]
+    assert len(one) == len(many) == 3
+    again = [("counter", "".join("a"))]
+    assert many.admit_names(again, 0)[0] is many.admit(series_of("counter", "a")) is keys[0]
+
+
+@pytest.mark.parametrize(
+    ("filters", "cap", "others"), [((), 3, 0), ((), 6, 3), ((add_tags(host="x"),), 100, 0), ((drop("z"),), 100, 0)]
+)
+def test_names_of_which_one_might_be_refused_or_changed_are_left_to_be_asked_for_one_by_one(filters, cap, others):
+    """Nothing has happened then: neither are some admitted, nor is anything counted."""
+    asked = admission(*filters, max_series=cap)
+    assert asked.admit_names(NAMES, others) is None
+    assert len(asked) == 0
+    assert asked.account.totals() == {}
+    assert asked.newly_full() == []
+
+
+def test_many_threads_that_admit_many_names_do_not_exceed_the_cap():
+    """Two that looked for room at the same time might both find it."""
+    asked = admission(max_series=1000)
+    names = [[("counter", f"{thread}.{number}") for number in range(400)] for thread in range(8)]
+    threads = [threading.Thread(target=asked.admit_names, args=(each, 0)) for each in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(asked) in (400, 800)
+
+
 # -- caps
 
 

@@ -27,6 +27,10 @@ enum {
     LONGEST_DATAGRAM = 65536, /* at most so many */
 };
 
+#define OVERFLOW "overflow" /* the key of the series that take what found no room */
+
+static const char *const KIND_NAMES[KINDS] = {"counter", "timer", "histogram", "gauge", "unique"};
+
 enum phase {
     IDLE,
     BEFORE_BATCH, /* the owner is called, and no batch holds a series */
@@ -56,6 +60,7 @@ typedef struct {
     batch batch;
     enum phase phase;
     PyObject *owner; /* the Python side, which is asked */
+    PyObject *kinds[KINDS]; /* as the registry calls them */
     int interrupted; /* the owner wants to be called before the next batch */
     PyTypeObject *distribution, *gauge_change;
     const sketch_api *sketches;
@@ -122,6 +127,15 @@ static int key_from(PyObject *key) {
 
 /* -- the owner's calls */
 
+/* Return the number of a series, made at first use, or NOT_FOUND without memory. */
+static int32_t number_of(Intake *self, int kind, PyObject *key, int overflow) {
+    uint64_t hash = key_hash(key);
+    int32_t number = series_of_key(&self->table, kind, key, hash);
+    if (number == NOT_FOUND && (number = add_series(&self->table, kind, Py_NewRef(key), hash, overflow)) == NOT_FOUND)
+        Py_DECREF(key);
+    return number;
+}
+
 PyDoc_STRVAR(series_doc, "series($self, kind, key, overflow, /)\n--\n\nReturn the number of a series, made at first use.");
 
 static PyObject *intake_series(Intake *self, PyObject *args) {
@@ -132,15 +146,8 @@ static PyObject *intake_series(Intake *self, PyObject *args) {
         return NULL;
     if (self->phase == READING && wrong_phase("series") < 0)
         return NULL;
-    number = series_of_key(&self->table, kind, key, key_hash(key));
-    if (number == NOT_FOUND) {
-        number = add_series(&self->table, kind, Py_NewRef(key), key_hash(key), overflow);
-        if (number < 0) {
-            Py_DECREF(key);
-            return PyErr_NoMemory();
-        }
-    }
-    return PyLong_FromLong(number);
+    number = number_of(self, kind, key, overflow);
+    return number == NOT_FOUND ? PyErr_NoMemory() : PyLong_FromLong(number);
 }
 
 static int written_from(const char *key, Py_ssize_t length, int kind, written *w) {
@@ -318,33 +325,101 @@ static int same_raw_key(const group *one, const group *other) {
            !memcmp(w->tags, v->tags, w->tags_length);
 }
 
-/* Write to `asked` of each group that asks which question is its own, counted in order; each raw key asks once. */
-static PyObject *questions_of(batch *b, uint16_t *asked) {
+/* Whether a key without tags is the name of its series as it stands: it has only characters that names.py keeps. */
+static int is_name(const written *w) {
+    static const char other[256] = {['-'] = 1, ['.'] = 1, ['='] = 1, ['_'] = 1};
+    for (uint32_t i = 0; i < w->key_length; i++) {
+        unsigned char character = (unsigned char)w->key[i], letter = character | 0x20;
+        if (!other[character] && !is_digit((char)character) && (letter < 'a' || letter > 'z'))
+            return 0;
+    }
+    return w->key_length && !w->tags_length;
+}
+
+static int asks(const group *g, int names) {
+    if (g->series == NOT_FOUND)
+        return !names || is_name(&g->written);
+    return g->series == SLOW_LINE && !names;
+}
+
+/* A name as the registry takes it, with its kind. */
+static PyObject *name_object(Intake *self, const group *g) {
+    PyObject *pair, *name = PyUnicode_New(g->written.key_length, 127);
+    if (!name)
+        return NULL;
+    memcpy(PyUnicode_1BYTE_DATA(name), g->written.key, g->written.key_length);
+    pair = PyTuple_Pack(2, self->kinds[g->written.kind], name);
+    Py_DECREF(name);
+    return pair;
+}
+
+/* Return what a batch asks: its names, or all that is left, in the order of lines. Write to `asked` of each group which
+   question is its own, or GROUPS. Each raw key asks once. NULL without memory; that was reported. */
+static PyObject *questions_of(Intake *self, uint16_t *asked, int names) {
     enum { PLACES = 2 * GROUPS };
-    uint16_t first[PLACES], none = GROUPS; /* by hash: the first group that asks for this raw key */
+    batch *b = &self->batch;
+    uint16_t first[PLACES]; /* by hash: the first group that asks for this raw key */
     PyObject *questions = PyList_New(0), *question;
     for (uint32_t i = 0; i < PLACES; i++)
-        first[i] = none;
+        first[i] = GROUPS;
     for (uint32_t i = 0; questions && i < b->group_count; i++) {
         const group *g = &b->groups[i];
+        asked[i] = GROUPS;
+        if (!asks(g, names))
+            continue;
         if (g->series == NOT_FOUND) {
             uint32_t at = (uint32_t)g->hash % PLACES;
-            while (first[at] != none && !same_raw_key(&b->groups[first[at]], g))
+            while (first[at] != GROUPS && !same_raw_key(&b->groups[first[at]], g))
                 at = (at + 1) % PLACES;
-            if (first[at] != none) {
+            if (first[at] != GROUPS) {
                 asked[i] = asked[first[at]];
                 continue;
             }
             first[at] = (uint16_t)i;
-        } else if (g->series != SLOW_LINE)
-            continue;
+        }
         asked[i] = (uint16_t)PyList_GET_SIZE(questions);
-        question = question_object(g);
+        question = names ? name_object(self, g) : question_object(g);
         if (!question || PyList_Append(questions, question) < 0)
             Py_CLEAR(questions);
         Py_XDECREF(question);
     }
+    if (!questions)
+        PyErr_WriteUnraisable((PyObject *)self);
     return questions;
+}
+
+/* Call a method of the owner with questions. Return its list of answers as a tuple, which nothing can change; NULL if
+   there are no questions or no answers. */
+static PyObject *answers_to(Intake *self, const char *method, PyObject *questions) {
+    PyObject *answers = questions && PyList_GET_SIZE(questions) ? call_owner(self, method, questions) : NULL;
+    if (answers)
+        Py_SETREF(answers, PyList_CheckExact(answers) ? PyList_AsTuple(answers) : NULL);
+    if (PyErr_Occurred())
+        PyErr_WriteUnraisable((PyObject *)self);
+    return answers;
+}
+
+/* Resolve all names in one step, if the registry can admit them without looking at each. What is NOT_FOUND then has to be
+   asked for one by one. */
+static void resolve_names(Intake *self) {
+    batch *b = &self->batch;
+    uint16_t asked[GROUPS];
+    PyObject *names = questions_of(self, asked, 1), *keys = answers_to(self, "_admit", names);
+    if (keys && PyTuple_GET_SIZE(keys) == PyList_GET_SIZE(names))
+        for (uint32_t i = 0; i < b->group_count; i++) {
+            group *g = &b->groups[i];
+            PyObject *key = asked[i] == GROUPS ? NULL : PyTuple_GET_ITEM(keys, asked[i]);
+            if (!key || !PyUnicode_CheckExact(key))
+                continue;
+            g->series = find_series(&self->table, &g->written, g->hash);
+            if (g->series != NOT_FOUND) /* an earlier group asked for it, too */
+                continue;
+            g->series = number_of(self, g->written.kind, key, PyUnicode_CompareWithASCIIString(key, OVERFLOW) == 0);
+            if (g->series != NOT_FOUND)
+                add_raw_key(&self->table, &g->written, g->hash, g->series); /* without memory it is asked for again */
+        }
+    Py_XDECREF(names);
+    Py_XDECREF(keys);
 }
 
 /* Give a group its answer. If that is NULL or nonsense, what the group holds is counted as dropped. */
@@ -376,22 +451,16 @@ static void take_answer(Intake *self, uint32_t number, PyObject *found) {
 static void ask(batch *b) {
     Intake *self = (Intake *)((char *)b - offsetof(Intake, batch));
     uint16_t asked[GROUPS];
-    PyObject *questions, *answers = NULL;
-    Py_ssize_t count = 0;
+    PyObject *questions, *answers;
+    Py_ssize_t count;
     stop_reading(self, ASKING);
-    if ((questions = questions_of(b, asked)))
-        answers = call_owner(self, "_answer", questions);
-    else
-        PyErr_WriteUnraisable((PyObject *)self);
-    if (answers && !PyList_CheckExact(answers))
-        Py_CLEAR(answers);
-    if (answers) /* of our own: nothing can change it */
-        Py_SETREF(answers, PyList_AsTuple(answers));
-    if (answers)
-        count = PyTuple_GET_SIZE(answers);
+    resolve_names(self);
+    questions = questions_of(self, asked, 0);
+    answers = answers_to(self, "_answer", questions);
+    count = answers ? PyTuple_GET_SIZE(answers) : 0;
     for (uint32_t i = 0; i < b->group_count; i++)
         if (b->groups[i].series == NOT_FOUND || b->groups[i].series == SLOW_LINE)
-            take_answer(self, i, questions && asked[i] < count ? PyTuple_GET_ITEM(answers, asked[i]) : NULL);
+            take_answer(self, i, count && asked[i] < count ? PyTuple_GET_ITEM(answers, asked[i]) : NULL);
     Py_XDECREF(questions);
     Py_XDECREF(answers);
     start_reading(self);
@@ -716,6 +785,11 @@ static PyObject *intake_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         Py_DECREF(self);
         return PyErr_NoMemory();
     }
+    for (int kind = 0; kind < KINDS; kind++)
+        if (!(self->kinds[kind] = PyUnicode_InternFromString(KIND_NAMES[kind]))) {
+            Py_DECREF(self);
+            return NULL;
+        }
     return (PyObject *)self;
 }
 
@@ -742,6 +816,8 @@ static void intake_dealloc(Intake *self) {
     intake_clear(self);
     if (self->unfinished)
         collection_free(self, self->unfinished);
+    for (int kind = 0; kind < KINDS; kind++)
+        Py_XDECREF(self->kinds[kind]);
     for (uint32_t i = 0; i < self->table.count; i++)
         Py_XDECREF((PyObject *)self->table.keys[i].key);
     table_free(&self->table);
