@@ -2,9 +2,6 @@
 
 100,000 counters and 10,000 timers of five samples each; CPU time, for one series. Meanwhile another thread feeds the
 intake a datagram at a time, and notes the longest time between two that were taken.
-
-A new key is one of 100,000 counters in their first interval: its line is read, the registry admits it, and the interval
-ends, with its name and its lines for Graphite.
 """
 
 import threading
@@ -25,7 +22,6 @@ _SAMPLES = 5
 
 TICK, NAMING = "collecting and the window, a series", "naming and encoding, a series"
 WHOLE, STALL = "all of it, a series", "longest stall of the intake"
-NEW = "a new key: its line, and all of it at its first interval's end"
 ROWS = tuple(
     row
     for twin in ("C", "Python")
@@ -34,7 +30,6 @@ ROWS = tuple(
         Row(f"{twin}: {NAMING}", "µs"),
         Row(f"{twin}: {WHOLE}", "µs", goal=at_most(3) if twin == "C" else None),
         Row(f"{twin}: {STALL}", "ms", goal=at_most(50) if twin == "C" else None),
-        Row(f"{twin}: {NEW}", "µs", goal=at_most(4) if twin == "C" else None),
     )
 )
 
@@ -47,7 +42,7 @@ def run(scale: Scale) -> tuple[Samples, str]:
 class Interval:
     """A forwarder's registry, intake and destination without the sockets, and an interval's lines."""
 
-    def __init__(self, counters: int, timers: int) -> None:
+    def __init__(self, counters: int) -> None:
         from forwarder.intake import Intake
         from metricslib.delivery import open_destination
         from metricslib.naming import Naming
@@ -57,8 +52,8 @@ class Interval:
         self.intake = Intake(self.registry)
         self.registry.add_source(self.intake)
         self.destination = open_destination("graphite://127.0.0.1:9", Naming())
-        self.series = counters + timers
-        self._batches = list(_batches(counters, timers))
+        self.series = counters + counters // _TIMERS
+        self._batches = list(_batches(counters))
         self._stamp = int(time.time())
 
     def fill(self) -> None:
@@ -77,10 +72,10 @@ class Interval:
         return ticked - begin, time.thread_time() - ticked
 
 
-def _batches(counters: int, timers: int) -> Iterator[list[bytes]]:
+def _batches(counters: int) -> Iterator[list[bytes]]:
     lines = [f"shop.web.page{number}.hits:{number * 7919 % 5000 + 1}|c" for number in range(counters)]
     for sample in range(_SAMPLES):
-        lines += [f"shop.db.query{number}:{number * 31 % 997 / 8 + sample}|ms" for number in range(timers)]
+        lines += [f"shop.db.query{number}:{number * 31 % 997 / 8 + sample}|ms" for number in range(counters // _TIMERS)]
     datagrams = ["\n".join(lines[at : at + LINES]).encode() for at in range(0, len(lines), LINES)]
     for at in range(0, len(datagrams), 256):
         yield datagrams[at : at + 256]
@@ -88,7 +83,7 @@ def _batches(counters: int, timers: int) -> Iterator[list[bytes]]:
 
 def measure(scale: Scale) -> Samples:
     """Return seconds a series, and seconds, with the twin of this process."""
-    interval = Interval(scale.series, scale.series // _TIMERS)
+    interval = Interval(scale.series)
     parts: dict[str, float] = {}
 
     def tick() -> float:
@@ -103,16 +98,9 @@ def measure(scale: Scale) -> Samples:
             interval.end()
         return feeder.longest
 
-    def new() -> float:
-        first = Interval(scale.series, 0)
-        begin = time.thread_time()
-        first.fill()
-        fed = time.thread_time() - begin
-        return (fed + sum(first.end())) / first.series
-
     works: dict[str, Callable[[], float]] = {TICK: tick}
     works |= {name: lambda name=name: parts[name] for name in (NAMING, WHOLE)}  # type: ignore[misc]
-    return in_turn({**works, STALL: stall, NEW: new}, min(scale.rounds, _ROUNDS))
+    return in_turn({**works, STALL: stall}, min(scale.rounds, _ROUNDS))
 
 
 class Feeder:

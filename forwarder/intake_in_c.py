@@ -150,10 +150,7 @@ class IntakeInC:
         return answers
 
     def _find(self, kind: int, key: bytes, tags: bytes) -> int:
-        written = key.decode("utf-8", "replace")
-        if not tags:  # C has just looked for it, and remembers the answer
-            return self._ask(kind, written)
-        return self._series(kind, with_tags(written, tags.decode("utf-8", "replace")))
+        return self._series(kind, with_tags(key.decode("utf-8", "replace"), tags.decode("utf-8", "replace")))
 
     def _read(self, line: bytes) -> Answer:
         text = line.decode("utf-8", "replace")

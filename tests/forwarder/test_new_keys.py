@@ -67,6 +67,14 @@ def test_at_a_cap_the_same_names_find_room(cap, filtered):
         assert sides[1].do(step) == sides[0].do(step)
 
 
+def test_a_key_that_finds_no_room_is_asked_for_once():
+    """Also where a line of the same batch that C does not read has the same key: each time would be counted."""
+    sides = [Side(pure, max_series=1) for pure in (True, False)]
+    for step in ([b"x:1|c\na:0x10|c\na:1|c\na:0x10|g\na:1|g"], "tick"):
+        assert sides[1].do(step) == sides[0].do(step)
+    assert sides[1].registry.account.totals() == {"overflow": 1, "overflow_dropped": 1}
+
+
 def test_a_series_that_expired_is_admitted_anew():
     """At once, too, and it begins at nothing."""
     sides = [Side(pure, max_series=10_000) for pure in (True, False)]

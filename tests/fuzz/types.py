@@ -256,6 +256,9 @@ class World:
         numbers = [-1, -2, -3, 0, 1, 2, 99]
         if self.rng.random() < 0.2:
             return self.value()
+        if name == "_admit" and isinstance(args[0], list):
+            keys = [pair[1] for pair in args[0]]
+            return self.rng.choice([None, keys, keys[1:], [*keys, 1], [self.value() for _ in keys]])
         if name == "_read":
             effect = (self.rng.choice(numbers), self.rng.randrange(5), 0, 1.0, 1.0, b"m")
             return [effect] * self.rng.randrange(3), self.rng.randrange(3)
