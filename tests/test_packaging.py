@@ -1,6 +1,7 @@
 """The files under packaging/ do what their page says: systemd's own tools judge the units, the rest is read here."""
 
 import configparser
+import re
 import shlex
 import subprocess
 import sys
@@ -17,6 +18,7 @@ ROOT = Path(__file__).parent.parent
 SYSTEMD = ROOT / "packaging" / "systemd"
 SERVICE = SYSTEMD / "forwarder.service"
 SOCKET = SYSTEMD / "forwarder.socket"
+WORKFLOWS = ROOT / ".github" / "workflows"
 SUPERVISOR = ROOT / "packaging" / "supervisor" / "forwarder.conf"
 
 
@@ -65,7 +67,36 @@ def test_the_service_has_no_privileges_and_a_read_only_system():
     assert service["ProtectSystem"] == ["strict"]
     for name in ("DynamicUser", "NoNewPrivileges", "PrivateTmp", "PrivateDevices", "ProtectHome", "PrivateUsers"):
         assert service[name] == ["yes"], name
+    assert service["PrivateMounts"] == ["yes"]
     assert service["RestrictAddressFamilies"] == ["AF_INET AF_INET6 AF_UNIX"]
+
+
+def test_memory_and_descriptors_are_limited_and_enough():
+    """Both managers give as many descriptors; memory has a bound in the unit."""
+    service = unit(SERVICE)["Service"]
+    assert service["MemoryMax"] == ["50%"]
+    assert service["LimitNOFILE"] == ["65536"]
+    assert supervised()["command"].startswith("/usr/bin/prlimit --nofile=65536 ")
+
+
+def test_addresses_that_are_allowed_are_ready_to_be_filled_in(need: Callable[..., None], tmp_path: Path):
+    """Without their number signs the two lines are what systemd understands."""
+    need("systemd-analyze")
+    text = SERVICE.read_text().replace("#IPAddress", "IPAddress")
+    assert "\nIPAddressDeny=any\nIPAddressAllow=localhost " in text
+    program = unit(SERVICE)["Service"]["ExecStart"][0].split()[0]
+    copy = tmp_path / SERVICE.name
+    copy.write_text(text.replace(program, sys.executable))
+    done = subprocess.run(["systemd-analyze", "verify", str(copy)], capture_output=True, text=True)
+    assert (done.returncode, [line for line in done.stderr.splitlines() if "forwarder" in line]) == (0, [])
+
+
+def test_actions_of_workflows_are_pinned_by_commit():
+    """A tag can be moved, by whoever takes over the account it is in; the version stands behind it for people."""
+    used = [line for path in WORKFLOWS.glob("*.yml") for line in path.read_text().splitlines() if "uses:" in line]
+    assert used
+    for line in used:
+        assert re.search(r"uses: [\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$", line), line
 
 
 def test_there_is_time_to_deliver_what_is_left():
@@ -94,6 +125,7 @@ def supervised() -> dict[str, str]:
 def test_the_command_starts_a_forwarder(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """The command line in both is one that the forwarder understands."""
     given = unit(SERVICE)["Service"]["ExecStart"][0] if command == "systemd" else supervised()["command"]
+    given = given.removeprefix("/usr/bin/prlimit --nofile=65536 ")
     program, flag, file = shlex.split(given)
     assert (program, flag, file) == ("/opt/forwarder/bin/forwarder", "--config", "/etc/forwarder.toml")
     config = tmp_path / "forwarder.toml"
