@@ -9,6 +9,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from metricslib.distribution import Distribution
+from metricslib.flusher import Flusher
+from metricslib.ledger import Idle
 from metricslib.registry import Registry
 from metricslib.snapshot import Snapshot
 from metricslib.totals import DistributionTotal, SummedTotal, Total
@@ -334,3 +336,36 @@ def test_choosing_series_has_a_limit_of_time():
     series = {kind: [f"k{n}" for n in range(1000)] for kind in ("counter", "timer", "histogram", "gauge", "unique")}
     with pytest.raises(TooSlow):
         select(series, in_time=lambda: next(looks))
+
+
+@pytest.mark.parametrize("stay", [{}, dict.fromkeys(["counter", "timer", "histogram", "gauge", "unique"], 1)])
+def test_a_snapshot_of_some_series_says_of_them_what_the_whole_one_does(clock, stay):
+    """Idle or not, sent or not, new or back in the open interval; and it changes nothing, not even their order."""
+    registry = Registry(clock=clock, idle=Idle(stay))
+    flusher = Flusher(registry, interval=10, own="")
+    makers = (registry.counter, registry.timer, registry.histogram, registry.gauge, registry.unique)
+
+    def use(name):
+        counter, timer, histogram, gauge, unique = (make(name) for make in makers)
+        counter.inc(2), timer.observe(0.5), histogram.observe(3), gauge.inc(4), unique.add(name)
+
+    for names in (["a", "b", "c"], ["b"], []):
+        for name in names:
+            use(name)
+        clock.advance(10)
+        flusher.tick()
+    use("c"), use("d")
+    flusher.flush()
+    use("d"), use("e")
+    series, end = registry.series(), int(clock.time()) + 10
+    chosen = select(series, limit=1000)
+    assert len(chosen.chosen) == 25
+    part = registry.snapshot(end, 10.0, chosen.keys())
+    assert registry.series() == series
+    found = report(part, flusher.status(), chosen)
+    assert found == report(registry.snapshot(end, 10.0), flusher.status(), chosen)
+    few = select(series, "[bd]", limit=3)
+    shown = report(registry.snapshot(end, 10.0, few.keys()), flusher.status(), few).rows
+    assert shown == tuple(row for row in found.rows if row.key in "bd")[:3]
+    unknown = select({kind: ["nothing"] for kind in series})
+    assert report(registry.snapshot(end, 10.0, unknown.keys()), flusher.status(), unknown).rows == ()
