@@ -10,7 +10,7 @@ from functools import partial
 
 from .child import both_twins
 from .measure import Samples, Scale, in_turn, seconds
-from .rows import Row, at_least
+from .rows import Row, at_least, at_most
 
 __all__ = ["ROWS", "TITLE", "batch", "measure", "mixed", "run"]
 
@@ -21,11 +21,17 @@ _BATCHES = 400  # a round, at the normal scale
 
 SPLIT = "finding the ends of lines, in Python"
 ONE, TWO = "mixed, one thread", "mixed, two threads"
+UNUSUAL, VALUES = "unusual: hex, exponents, white space, origins", "a value, 100 a line"
 NEW = "new keys, first tick included"
-WORKLOADS = (SPLIT, "counters, 500 keys", ONE, "timers, all values different", TWO, NEW)
+WORKLOADS = (SPLIT, "counters, 500 keys", ONE, "timers, all values different", UNUSUAL, VALUES, TWO, NEW)
+_VALUES = 100
 
 
 def _row(twin: str, name: str) -> Row:
+    if name in (UNUSUAL, VALUES):
+        return Row(
+            f"{twin}: {name}", "ns", f"{twin}: {ONE}", at_most(3 if name == UNUSUAL else 1) if twin == "C" else None
+        )
     if name == TWO:
         return Row(f"{twin}: {name}", "ns", f"{twin}: {ONE}", at_least(1.7) if twin == "C" else None)
     return Row(f"{twin}: {name}", "ns", f"{twin}: {SPLIT}" if name != SPLIT else "")
@@ -52,6 +58,19 @@ def mixed(mind: random.Random) -> str:
     return f"shop.web.{key}:{value}|{kind}"
 
 
+def unusual(mind: random.Random) -> str:
+    """Return a line that is not written in the plainest way, of one of 500 keys."""
+    number = mind.randrange(1, 1000)
+    forms = (f"{number:#x}|c", f"{number}e-1|ms", f" {number} |ms", f"+{number}|c|@1e-1", f"{number} |c|c:ci-{number}")
+    key = mind.randrange(500)
+    return f"shop.web.{key}:{forms[key % len(forms)]}"
+
+
+def many_values(mind: random.Random) -> str:
+    """Return a line of a timer with 100 values."""
+    return f"shop.web.{mind.randrange(500)}:{':'.join(str(mind.randrange(1000)) for _ in range(_VALUES))}|ms"
+
+
 def measure(scale: Scale) -> Samples:
     """Return seconds a line, with the twin of this process."""
     from metricslib import twins
@@ -66,6 +85,8 @@ def measure(scale: Scale) -> Samples:
         _feed(counters),
         _feed(lines),
         _feed(timers),
+        _feed(batch(unusual)),
+        _feed(batch(many_values)[: DATAGRAMS // _VALUES], _VALUES),
         _in_two_threads(lines),
         _new_keys,
     )
@@ -91,7 +112,7 @@ def _split(datagrams: list[bytes], count: int) -> int:
     return count * LINES * DATAGRAMS
 
 
-def _feed(datagrams: list[bytes]) -> Callable[[int], int]:
+def _feed(datagrams: list[bytes], values: int = 1) -> Callable[[int], int]:
     from forwarder.intake import Intake
     from metricslib import Registry
 
@@ -101,7 +122,7 @@ def _feed(datagrams: list[bytes]) -> Callable[[int], int]:
         for _ in range(count):
             intake.feed(datagrams)
         intake.collect()
-        return count * LINES * DATAGRAMS
+        return count * LINES * len(datagrams) * values
 
     return work
 

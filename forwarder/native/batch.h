@@ -15,7 +15,7 @@
 
 enum {
     GROUPS = 512,
-    SAMPLES = GROUPS + MOST_SAMPLES,
+    SAMPLES = MOST_SAMPLES,
     AHEAD = 8,           /* how far ahead memory is asked for */
     SLOW_LINE = -1000,   /* the series of a group that stands for a whole line, */
     UNANSWERED = -1001,  /* or for samples whose series could not be asked for */
@@ -141,18 +141,18 @@ static inline group *next_group(batch *b, const char *at, const char *end) {
 
 /* Cut a line's samples into groups of one kind. */
 static inline void add_groups(batch *b, const line *l, const char *at, const char *end) {
-    for (int i = 0; i < l->count;) {
+    for (uint32_t i = 0; i < l->count;) {
         group *g = next_group(b, at, end);
         uint8_t kind = l->samples[i].kind;
         g->written = (written){l->key, l->tags, l->key_length, l->tags_length, kind};
-        g->first = b->sample_count + (uint32_t)i;
+        g->first = b->sample_count + i;
         for (g->count = 0; i < l->count && l->samples[i].kind == kind; i++)
             g->count++;
         g->hash = raw_key_hash(b->table, &g->written);
         g->series = NOT_FOUND;
         __builtin_prefetch(&b->table->raw_keys[(uint32_t)g->hash & b->table->mask]);
     }
-    b->sample_count += (uint32_t)l->count;
+    b->sample_count += l->count;
 }
 
 static inline void add_slow_line(batch *b, const char *at, const char *end) {
@@ -161,15 +161,27 @@ static inline void add_slow_line(batch *b, const char *at, const char *end) {
     b->questions++;
 }
 
+/* Read a line into what is left of the batch, or else into an empty one. A line that does not fit there is a slow one. */
+static inline enum line_is read_into_batch(batch *b, const char *at, const char *end, line *l) {
+    for (;; finish(b)) {
+        enum line_is found;
+        l->samples = b->samples + b->sample_count;
+        l->room = SAMPLES - b->sample_count;
+        l->groups_room = GROUPS - b->group_count;
+        found = read_line(at, end, b->table->c_locale, l);
+        if (found == FULL && !b->group_count)
+            return SLOW;
+        if (found != FULL && (found != SLOW || l->groups_room))
+            return found;
+    }
+}
+
 /* Read whole lines; the bytes must stay until finish(). */
 static inline void read_lines(batch *b, const char *at, const char *end) {
     line l;
     for (; at < end; at++) {
         const char *feed = memchr(at, '\n', (size_t)(end - at)), *stop = feed ? feed : end;
-        if (b->group_count + MOST_SAMPLES > GROUPS || b->sample_count + MOST_SAMPLES > SAMPLES)
-            finish(b);
-        l.samples = b->samples + b->sample_count;
-        switch (read_line(at, stop, b->table->c_locale, &l)) {
+        switch (read_into_batch(b, at, stop, &l)) {
         case PLAIN:
             add_groups(b, &l, at, stop);
             break;
@@ -182,6 +194,7 @@ static inline void read_lines(batch *b, const char *at, const char *end) {
         case SERVICE_CHECK:
             b->service_checks++;
             break;
+        case FULL: /* never */
         case EMPTY:
             b->lines--;
             break;

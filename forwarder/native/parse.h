@@ -1,8 +1,15 @@
-/* What a line says, for the lines that nearly all are: bytes in, measurements out. No state, no memory, no interpreter.
+/* What a line says: bytes in, measurements out. No state, no memory, no interpreter.
 
-   parser.py is the specification. What is here reads the same in the same way or not at all: whatever is unusual in a
-   line (white space, exponents, other bases, a bad sample, bytes beyond ASCII where a value or a type should be) makes it
-   a slow line, which is read there. */
+   parser.py is the specification. What is here reads the same in the same way or not at all. Lines are read at one go
+   as long as they are plain; what is unusual in one (white space, exponents, other bases, origins, a rate behind other
+   fields, members beyond ASCII) is read by functions of its own, which are called where the plain reading ends. What is
+   left makes the line a slow line, which is read there:
+
+   - a line with a bad sample, for the reason must be told;
+   - a key of more than 4,096 characters, or nearly;
+   - a member of more than 256 characters, of which a hash is kept, or with bytes that are no UTF-8;
+   - numbers of more than 127 characters, or beyond 64 bits in another base than ten;
+   - more samples than a batch holds, 1,024, or more changes of kind, 512. */
 
 #ifndef FORWARDER_NATIVE_PARSE_H
 #define FORWARDER_NATIVE_PARSE_H
@@ -18,7 +25,7 @@
 
 enum kind { COUNTER, TIMER, HISTOGRAM, GAUGE, UNIQUE, KINDS };
 
-enum { LONGEST_KEY = 4096, LONGEST_MEMBER = 256, MOST_SAMPLES = 64 };
+enum { LONGEST_KEY = 4096, LONGEST_MEMBER = 256, LONGEST_NUMBER = 127, MOST_SAMPLES = 1024 };
 
 typedef struct {
     uint8_t kind;     /* of enum kind */
@@ -34,11 +41,15 @@ typedef struct {
 typedef struct {
     const char *key, *tags; /* as written; no tags: an empty text */
     uint32_t key_length, tags_length;
-    int count;     /* how many samples there are */
-    sample *samples; /* room for MOST_SAMPLES, given by the caller */
+    uint32_t count; /* how many samples there are, */
+    uint32_t groups;  /* and how many groups of one kind among them */
+    /* given by the caller */
+    sample *samples;
+    uint32_t room, groups_room; /* at most MOST_SAMPLES */
 } line;
 
-enum line_is { PLAIN, SLOW, EMPTY, EVENT, SERVICE_CHECK };
+/* FULL: there is not enough room. */
+enum line_is { PLAIN, SLOW, FULL, EMPTY, EVENT, SERVICE_CHECK };
 
 static const double powers_of_ten[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
                                        1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
@@ -89,22 +100,160 @@ static inline const char *unsigned_number(const char *at, const char *end, local
     return at;
 }
 
-static inline int plain_member(const char *at, uint32_t length) {
-    if (length > LONGEST_MEMBER)
+/* -- what is unusual */
+
+/* How many bytes the character of JavaScript's white space has that begins here; 0: none does. */
+static inline int white_at(const char *at, const char *end) {
+    const unsigned char *c = (const unsigned char *)at;
+    if ((c[0] >= 9 && c[0] <= 13) || c[0] == ' ')
+        return 1;
+    if (c[0] < 0x80 || end - at < 2)
         return 0;
-    for (uint32_t i = 0; i < length; i++)
-        if ((signed char)at[i] < 0)
+    if (c[0] == 0xC2)
+        return c[1] == 0xA0 ? 2 : 0;
+    if (end - at < 3)
+        return 0;
+    switch (c[0] << 8 | c[1]) {
+    case 0xE280: return (c[2] >= 0x80 && c[2] <= 0x8A) || c[2] == 0xA8 || c[2] == 0xA9 || c[2] == 0xAF ? 3 : 0;
+    case 0xE19A: return c[2] == 0x80 ? 3 : 0;
+    case 0xE281: return c[2] == 0x9F ? 3 : 0;
+    case 0xE380: return c[2] == 0x80 ? 3 : 0;
+    case 0xEFBB: return c[2] == 0xBF ? 3 : 0;
+    default: return 0;
+    }
+}
+
+/* Return where the text ends without its white space. No byte of one character begins another in UTF-8. */
+static inline const char *without_white_end(const char *at, const char *end) {
+    for (int length = 1; length <= 3 && end - at >= length; length++)
+        if (white_at(end - length, end) == length) {
+            end -= length;
+            length = 0;
+        }
+    return end;
+}
+
+static inline const char *without_white_begin(const char *at, const char *end) {
+    int length;
+    while (at < end && (length = white_at(at, end)))
+        at += length;
+    return at;
+}
+
+/* Read a decimal number with a sign, if it may have one, and an exponent. */
+static inline int decimal(const char *at, const char *end, int may_have_sign, locale_t c_locale, double *number) {
+    const char *digits = at + (may_have_sign && at < end && (*at == '+' || *at == '-')), *stop = digits;
+    char text[LONGEST_NUMBER + 1];
+    long length = end - at, found;
+    while (stop < end && is_digit(*stop))
+        stop++;
+    found = stop - digits;
+    if (stop < end && *stop == '.') {
+        digits = ++stop;
+        while (stop < end && is_digit(*stop))
+            stop++;
+        found += stop - digits;
+    }
+    if (!found || length > LONGEST_NUMBER)
+        return 0;
+    if (stop < end && (*stop == 'e' || *stop == 'E')) {
+        stop += 1 + (end - stop > 1 && (stop[1] == '+' || stop[1] == '-'));
+        for (digits = stop; stop < end && is_digit(*stop);)
+            stop++;
+        if (stop == digits)
             return 0;
+    }
+    if (stop != end)
+        return 0;
+    memcpy(text, at, (size_t)length);
+    text[length] = 0;
+    *number = strtod_l(text, NULL, c_locale) + 0.0; /* no -0 */
     return 1;
 }
 
-/* Read a rate, behind its @, as a weight. */
+/* Read digits of another base, behind its letter. */
+static inline int other_base(const char *at, const char *end, unsigned base, double *number) {
+    uint64_t read = 0;
+    if (at == end)
+        return 0;
+    for (; at < end; at++) {
+        unsigned letter = (unsigned)(*at | 0x20) - 'a', digit = is_digit(*at) ? (unsigned)(*at - '0') : letter + 10;
+        if ((!is_digit(*at) && letter > 5) || digit >= base || read > (UINT64_MAX - digit) / base)
+            return 0;
+        read = read * base + digit;
+    }
+    *number = (double)read;
+    return 1;
+}
+
+/* Read a number in any of JavaScript's forms. White space alone is 0, and nothing is no number. */
+static inline int unusual_number(const char *at, const char *end, locale_t c_locale, double *number) {
+    const char *begin = without_white_begin(at, end), *stop = without_white_end(begin, end);
+    if (begin == stop) {
+        *number = 0;
+        return at < end;
+    }
+    if (stop - begin > 2 && *begin == '0')
+        switch (begin[1]) {
+        case 'x':
+        case 'X': return other_base(begin + 2, stop, 16, number);
+        case 'o':
+        case 'O': return other_base(begin + 2, stop, 8, number);
+        case 'b':
+        case 'B': return other_base(begin + 2, stop, 2, number);
+        }
+    return decimal(begin, stop, 1, c_locale, number);
+}
+
+/* Return whether the text is UTF-8 as Python decodes it, of at most so many characters. */
+static inline int is_utf8(const char *text, uint32_t length, uint32_t characters) {
+    const unsigned char *at = (const unsigned char *)text, *end = at + length;
+    for (; at < end; characters--) {
+        unsigned first = *at++, low = 0x80, high = 0xBF;
+        int more;
+        if (!characters)
+            return 0;
+        if (first < 0x80)
+            continue;
+        if (first < 0xC2 || first > 0xF4)
+            return 0;
+        more = first < 0xE0 ? 1 : first < 0xF0 ? 2 : 3;
+        if (first == 0xE0)
+            low = 0xA0;
+        else if (first == 0xED)
+            high = 0x9F; /* no surrogates */
+        else if (first == 0xF0)
+            low = 0x90;
+        else if (first == 0xF4)
+            high = 0x8F;
+        if (end - at < more)
+            return 0;
+        for (; more; more--, low = 0x80, high = 0xBF)
+            if (*at < low || *at++ > high)
+                return 0;
+    }
+    return 1;
+}
+
+static inline int plain_member(const char *at, uint32_t length) {
+    if (length > LONGEST_MEMBER)
+        return is_utf8(at, length, LONGEST_MEMBER);
+    for (uint32_t i = 0; i < length; i++)
+        if ((signed char)at[i] < 0)
+            return is_utf8(at, length, LONGEST_MEMBER);
+    return 1;
+}
+
+/* -- parts of a sample */
+
+/* Read a rate, behind its @, as a weight. White space may stand behind it. */
 static inline int weight_of(const char *at, const char *end, locale_t c_locale, double *weight) {
-    double rate;
-    if (unsigned_number(at, end, c_locale, &rate) != end || !(rate > 0 && rate <= 1))
+    double rate = 0;
+    if (unsigned_number(at, end, c_locale, &rate) != end &&
+        !decimal(at, without_white_end(at, end), 0, c_locale, &rate))
         return 0;
     *weight = 1 / rate;
-    return 1;
+    return rate > 0 && rate <= 1 && isfinite(*weight);
 }
 
 /* A value as it stands in a line, before its type is known. */
@@ -126,8 +275,7 @@ static inline const char *read_value(const char *at, const char *end, locale_t c
     return into->end;
 }
 
-/* Read a type; return where it ends, or NULL where it is none. */
-static inline const char *read_type(const char *at, const char *end, int *kind) {
+static inline const char *plain_type(const char *at, const char *end, int *kind) {
     if (at == end)
         return NULL;
     switch (*at++) {
@@ -146,25 +294,60 @@ static inline const char *read_type(const char *at, const char *end, int *kind) 
     return at == end || *at == '|' || *at == ':' ? at : NULL;
 }
 
-/* Read the one field behind a type, if it is a rate or a time; return where it ends, or NULL. */
-static inline const char *read_field(const char *at, const char *end, locale_t c_locale, double *weight) {
-    const char *stop = find_either(at, end, '|', ':');
-    if (at < stop && *at == '@')
-        return weight_of(at + 1, stop, c_locale, weight) ? stop : NULL;
-    if (stop - at < 2 || *at++ != 'T')
-        return NULL;
-    while (at < stop)
-        if (!is_digit(*at++))
-            return NULL;
-    return stop;
+/* Read a type; return where it ends, or NULL where it is none. White space may stand around it. */
+static inline const char *read_type(const char *at, const char *end, int *kind) {
+    const char *stop = plain_type(at, end, kind), *begin, *last;
+    if (stop)
+        return stop;
+    stop = find_either(at, end, '|', ':');
+    begin = without_white_begin(at, stop);
+    last = without_white_end(begin, stop);
+    return plain_type(begin, last, kind) == last ? stop : NULL;
 }
 
-/* Read what stands behind "|#": tags, and fields that belong to the last sample. */
+static inline int is_time(const char *at, const char *end) {
+    if (end - at < 2 || *at++ != 'T')
+        return 0;
+    while (at < end && is_digit(*at))
+        at++;
+    return at == end;
+}
+
+static inline int is_origin(const char *at, const char *end) {
+    return end - at == 1 ? *at == 'c' || *at == 'e' : end - at == 4 && !memcmp(at, "card", 4);
+}
+
+/* Read the fields behind a type, up to tags or the next value: `at` is at the bar before the first. Return where they
+   end, or NULL where they are bad: the first must be a rate or a time. The first rate counts, and what else is unknown is
+   skipped, as are origins, whose colon is none between values. */
+static inline const char *read_fields(const char *at, const char *end, locale_t c_locale, double *weight, int *rated) {
+    int first = 1;
+    while (at < end && *at == '|' && !(end - at > 1 && at[1] == '#')) {
+        const char *field = at + 1;
+        at = find_either(field, end, '|', ':');
+        if (is_origin(field, at)) {
+            if (at == end || *at == '|')
+                return NULL; /* only the next sample could tell what it is */
+            at = find_either(at + 1, end, '|', ':');
+            continue;
+        }
+        if (field < end && *field == '@') {
+            if (!*rated && !weight_of(field + 1, at, c_locale, weight))
+                return NULL;
+            *rated = 1;
+        } else if (first && !is_time(field, at))
+            return NULL;
+        first = 0;
+    }
+    return at;
+}
+
+/* Read what stands behind "|#": tags, and fields that belong to the last sample, whose weight is wanted or NULL. */
 static inline int read_tags(const char *at, const char *end, locale_t c_locale, line *into, double *weight) {
     const char *stop = memchr(at, '|', (size_t)(end - at));
     into->tags = at;
     into->tags_length = (uint32_t)((stop ? stop : end) - at);
-    while (stop) { /* the first rate counts */
+    while (weight && stop) { /* the first rate counts */
         at = stop + 1;
         stop = memchr(at, '|', (size_t)(end - at));
         if (at < end && *at == '@')
@@ -174,10 +357,12 @@ static inline int read_tags(const char *at, const char *end, locale_t c_locale, 
 }
 
 /* Make samples of values with their type. Several values of a set are one member, colons and all. */
-static inline int make_samples(line *into, const value *values, int count, int kind, double weight) {
+static inline enum line_is make_samples(line *into, value *values, uint32_t count, int kind, double weight,
+                                       locale_t c_locale) {
     sample *one = into->samples + into->count;
-    if (into->count + count > MOST_SAMPLES)
-        return 0;
+    into->groups += !into->count || one[-1].kind != kind;
+    if (into->groups > into->groups_room || (kind == UNIQUE ? 1 : count) > into->room - into->count)
+        return FULL;
     if (kind == UNIQUE) {
         one->kind = UNIQUE;
         one->member = values[0].start;
@@ -187,18 +372,23 @@ static inline int make_samples(line *into, const value *values, int count, int k
             one->length = 1;
         }
         into->count++;
-        return plain_member(one->member, one->length);
+        return plain_member(one->member, one->length) ? PLAIN : SLOW;
     }
-    for (int i = 0; i < count; i++, one++) {
-        if (!values[i].is_number || (kind == TIMER && values[i].number < 0))
-            return 0;
+    for (uint32_t i = 0; i < count; i++, one++) {
+        value *v = &values[i];
+        double reach;
+        if (!v->is_number && !unusual_number(v->start, v->end, c_locale, &v->number))
+            return SLOW;
+        reach = kind == GAUGE ? v->number : kind == COUNTER ? v->number * weight : v->number * v->number * weight;
+        if (!isfinite(reach) || (kind == TIMER && v->number < 0))
+            return SLOW;
         one->kind = (uint8_t)kind;
-        one->relative = kind == GAUGE && values[i].sign;
-        one->value = values[i].number;
+        one->relative = kind == GAUGE && v->sign;
+        one->value = v->number;
         one->weight = weight;
     }
     into->count += count;
-    return 1;
+    return PLAIN;
 }
 
 static inline enum line_is special(const char *at, const char *end) {
@@ -210,7 +400,7 @@ static inline enum line_is special(const char *at, const char *end) {
 /* Read the line from `at` to `end`, which has no line feed, into `into`. */
 static inline enum line_is read_line(const char *at, const char *end, locale_t c_locale, line *into) {
     value values[MOST_SAMPLES];
-    int waiting = 0; /* values that have no type yet */
+    uint32_t waiting = 0; /* values that have no type yet */
     while (end > at && end[-1] == '\r')
         end--;
     if (at == end)
@@ -220,16 +410,17 @@ static inline enum line_is read_line(const char *at, const char *end, locale_t c
     into->key = at;
     into->tags = end;
     into->tags_length = 0;
-    into->count = 0;
+    into->count = into->groups = 0;
     at = find_either(at, end, ':', '|');
     if (at == end || *at == '|')
         return SLOW;
     into->key_length = (uint32_t)(at - into->key);
     while (at < end) { /* at a colon: a value begins behind it */
         double weight = 1;
-        int kind, rated = 0;
-        if (waiting == MOST_SAMPLES)
-            return SLOW;
+        int kind = COUNTER, rated = 0;
+        enum line_is made;
+        if (waiting == into->room)
+            return FULL;
         at = read_value(at + 1, end, c_locale, &values[waiting++]);
         if (at == end)
             return SLOW; /* a value without a type */
@@ -237,24 +428,20 @@ static inline enum line_is read_line(const char *at, const char *end, locale_t c
             continue;
         if (!(at = read_type(at + 1, end, &kind)))
             return SLOW;
-        if (at < end && *at == '|' && at + 1 < end && at[1] != '#') {
-            rated = at[1] == '@';
-            if (!(at = read_field(at + 1, end, c_locale, &weight)))
-                return SLOW;
-        }
         if (at < end && *at == '|') {
-            double last = 0;
-            if (at + 1 == end || at[1] != '#' || !read_tags(at + 2, end, c_locale, into, &last))
+            if (!(at = read_fields(at, end, c_locale, &weight, &rated)))
                 return SLOW;
-            if (last && !rated)
-                weight = last;
-            at = end;
+            if (at < end && *at == '|') {
+                if (!read_tags(at + 2, end, c_locale, into, rated ? NULL : &weight))
+                    return SLOW;
+                at = end;
+            }
         }
-        if (!make_samples(into, values, waiting, kind, weight))
-            return SLOW;
+        if ((made = make_samples(into, values, waiting, kind, weight, c_locale)) != PLAIN)
+            return made;
         waiting = 0;
     }
-    return into->key_length + into->tags_length > LONGEST_KEY ? SLOW : PLAIN;
+    return into->key_length + into->tags_length >= LONGEST_KEY ? SLOW : PLAIN; /* a semicolon may come between them */
 }
 
 #endif
