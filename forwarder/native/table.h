@@ -263,9 +263,14 @@ static inline void place_raw_key(raw_key *raw_keys, uint32_t mask, uint64_t hash
     raw_keys[place] = (raw_key){(uint32_t)(hash >> 32), series, at};
 }
 
-/* Whether a raw key still means the same: not if its series expired, nor if the series may be admitted by now. */
+/* Whether a raw key still means the same: not if its series expired, nor if the series may be admitted by now. Each is
+   read alone, for a collection in another thread may write what is beside them. */
 static inline int raw_key_stays(const table *t, const raw_key *one) {
-    return one->series >= 0 && !t->series[one->series].expired && !t->series[one->series].overflow;
+    const series *s;
+    if (one->series < 0)
+        return 0;
+    s = &t->series[one->series];
+    return !__atomic_load_n(&s->expired, __ATOMIC_RELAXED) && !__atomic_load_n(&s->overflow, __ATOMIC_RELAXED);
 }
 
 /* Make the table of raw keys anew, with room for one more: of all of them, or only of those that stay. Return -1
