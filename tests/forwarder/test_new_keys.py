@@ -42,7 +42,7 @@ def test_plain_names_are_admitted_at_once():
     asked = one_by_one(side)
     side.do([b"a.b-c_D9:1|c\na.b-c_D9:2|c\nx=y:1|ms\na.b-c_D9:1|g\noverflow:1|c"])
     assert asked == []
-    side.do([b"a.b-c_D9:3|c\na/b:1|c\n\xc3\xa4:1|c\nt:1|c|#a:b\nt;a=b:1|c\na b:1|c\n:1|c\nq:1 |c"])
+    side.do([b"a.b-c_D9:3|c\na/b:1|c\n\xc3\xa4:1|c\nt:1|c|#a:b\nt;a=b:1|c\na b:1|c\n:1|c\nq:1|c:x|c"])
     assert asked == ["a-b", "_", "t", "a_b", "_", "q"]
     window = side.do("tick")[0]
     assert [key for key, *_ in window["counters"]] == ["a.b-c_D9", "overflow", "a-b", "_", "t;a=b", "a_b", "q"]
