@@ -62,7 +62,7 @@ def test_at_a_cap_the_same_names_find_room(cap, filtered):
         kind = ("c", "ms", "g", "s", "h")[number % 5]
         mixed.append(f"web.{number}:1|{kind}" + ("", "", "", f"|#t:{number}", "|@0.5")[number % 7 % 5])
         if number % 11 == 0:
-            mixed.append(f"slow.{number}:0x10|c:1|g:1|q:1e1|ms")
+            mixed.append(f"slow.{number}:1|c:1|g:1|q:1|ms")
     for step in (["\n".join(mixed).encode()], "tick", ["\n".join(mixed[::-1]).encode()], "tick"):
         assert sides[1].do(step) == sides[0].do(step)
 
@@ -70,7 +70,7 @@ def test_at_a_cap_the_same_names_find_room(cap, filtered):
 def test_a_key_that_finds_no_room_is_asked_for_once():
     """Also where a line of the same batch that C does not read has the same key: each time would be counted."""
     sides = [Side(pure, max_series=1) for pure in (True, False)]
-    for step in ([b"x:1|c\na:0x10|c\na:1|c\na:0x10|g\na:1|g"], "tick"):
+    for step in ([b"x:1|c\na:1|c:x|c\na:1|c\na:1|g:x|g\na:1|g"], "tick"):
         assert sides[1].do(step) == sides[0].do(step)
     assert sides[1].registry.account.totals() == {"overflow": 1, "overflow_dropped": 1}
 
