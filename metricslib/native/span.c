@@ -64,7 +64,11 @@ static inline double seconds_between(const moment *start, const moment *end) {
     return seconds > 0 ? seconds : 0;
 }
 
-/* -- a timed block */
+/* -- a timed block
+
+   Three things here are no part of CPython's promised interface. What each of them buys was measured on CPython 3.11 by
+   leaving it out: `with timer.time(): pass` takes 145 ns; without the version of a dictionary in clock_is_original() 167,
+   without the spare span below 161, without the span in the place of its bound methods (`Itself`) 195. */
 
 typedef struct {
     PyObject_HEAD
