@@ -300,7 +300,7 @@ def settle(*sources: Settings) -> Config:
 
 
 def masked(url: str) -> str:
-    """Return ``url``, or ``HOST:PORT``, without what nobody should read in a log: user, password, tokens.
+    """Return ``url``, or ``HOST:PORT``, without what must not be in a log: user, password, tokens.
 
     What stands in the place of a port, and is no number, may be a password.
     """

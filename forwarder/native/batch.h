@@ -40,7 +40,7 @@ typedef struct {
 
 /* What parser.py says of a slow line. */
 typedef struct {
-    uint32_t count, bad, lost; /* lost: the line as a whole, which nobody could read */
+    uint32_t count, bad, lost; /* lost: 1 if the line could not be read at all */
     effect *effects; /* to be freed, with the members of sets behind them */
 } answer;
 

@@ -4,7 +4,7 @@
    the `lock` that table.h speaks of. This file is what needs the interpreter: the type `Intake`, the questions of a batch,
    the receiving of datagrams and the objects that a collection makes.
 
-   Nobody waits for the interpreter lock while holding the table's mutex.
+   No thread waits for the interpreter lock while it holds the table's mutex.
 
    A thread that feeds moves through the phases below, which change under the interpreter lock only. They say what others
    may do meanwhile: raw keys may change only where the feeding thread does not read them, and series may expire only
@@ -873,7 +873,7 @@ static int exec(PyObject *module) {
 
 static PyModuleDef_Slot slots[] = {
     {Py_mod_exec, exec},
-#ifdef Py_mod_multiple_interpreters /* nobody has tried */
+#ifdef Py_mod_multiple_interpreters /* never tried */
     {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
 #endif
     {0, NULL},
