@@ -35,7 +35,7 @@ _CALLS: Sequence[tuple[str, str, float, float | None, float]] = (
     ("Counter.inc()", "counter.inc()", 0.9, 3, 15),
     ("Gauge.set(x)", "gauge.set({x})", 1, None, 12),
     ("Timer.observe(x)", "timer.observe({x})", 1, 4, 35),
-    (f"@timed{_TIMED}", "timed()", 6, 13, 20),
+    (f"@timed{_TIMED}", "timed()", 6, 13, 10),
     ("with timer.time()", "with timer.time():\n pass", 6, None, 9),
     (f"counter.tagged{_TAG}.inc()", f"counter.tagged{_TAG}.inc()", 6, None, 8),
 )

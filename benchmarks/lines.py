@@ -50,7 +50,7 @@ ROWS = (
             _row(FLOOR, load),
             _row("C", load, _name(FLOOR, load), 2.2),
             _row("C", load, _name(STATSD, load), 15, cheaper=True),
-            _row("Python", load, _name(STATSD, load), 3 if load == MIXED else 1, cheaper=True),
+            _row("Python", load, _name(STATSD, load)),
             _row(STATSD, load, _name(FLOOR, load)),
         )
     ),
