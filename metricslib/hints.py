@@ -8,7 +8,7 @@ a descriptor, because ``__getattr__`` would make every lookup of a right name sl
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["ATTRIBUTES", "MADE", "NAMES", "OPTIONS", "VALUES", "Hinted", "missing", "unknown_option"]
+__all__ = ["ATTRIBUTES", "MADE", "NAMES", "OPTIONS", "OPTIONS_OF", "VALUES", "Hinted", "missing", "unknown_option"]
 
 _START = 'metrics.start("graphite://graphite.example:2003", prefix="shop.{host}")'
 _FLUSHER = 'metrics.Flusher(metrics.Registry(), "graphite://graphite.example:2003")'
@@ -141,7 +141,8 @@ ATTRIBUTES: Mapping[str, Mapping[str, str]] = {
         **dict.fromkeys(_MORE, "counter.inc(n)"),
         **_TIME,
         **dict.fromkeys(("dec", "decr", "decrement"), "counter.inc(-n)  # what goes up and down is a gauge"),
-        **dict.fromkeys(("set", "value", "reset", "clear"), f"{_SET}  # a counter only adds up"),
+        **dict.fromkeys(("set", "reset", "clear"), f"{_SET}  # a counter only adds up"),
+        "value": _VALUE["get_value"],
         **dict.fromkeys(("observe", "record", "timing"), f"{_OBSERVE}  # what is not a duration: {_SIZE}"),
         "count_exceptions": "@metrics.count_exceptions(name)",
         "__call__": "@metrics.counted(name)",
@@ -163,7 +164,8 @@ ATTRIBUTES: Mapping[str, Mapping[str, str]] = {
     "Timer": {
         **_labels("timer"),
         **_VALUE,
-        **dict.fromkeys(("record", "update", "add", "timing", "send"), "timer.observe(seconds)"),
+        **dict.fromkeys(("record", "update", "add", "send"), "timer.observe(seconds)"),
+        "timing": "timer.observe(seconds)  # seconds, not milliseconds",
         **dict.fromkeys(("inc", "count", "mark"), "metrics.counter(name).inc()  # a timer counts its observations"),
         "set": _SET,
         **dict.fromkeys(("start", "stop"), "span = timer.time().start(); span.stop()"),
@@ -222,6 +224,15 @@ OPTIONS: Mapping[str, str] = {
 }
 """Keyword arguments that other libraries have. One that is close to an option of the call is a slip of the finger."""
 
+OPTIONS_OF: Mapping[str, Mapping[str, str]] = {
+    "start": dict.fromkeys(
+        ("host", "port", "server", "address", "addr", "hostname"),
+        'metrics.start("statsd://127.0.0.1:8125")  # a URL has both; without a statsd server: graphite://HOST:2003',
+    ),
+    "serve": dict.fromkeys(("addr", "address", "server", "hostname"), 'metrics.serve(port=8128, host="127.0.0.1")'),
+}
+"""By call: keyword arguments that mean something else there than in :data:`OPTIONS`."""
+
 
 def missing(owner: str, name: str, hint: str | None, known: Iterable[str] = ()) -> AttributeError:
     """Return the error for an attribute that ``owner`` does not have: it shows the right line, or the nearest name."""
@@ -233,10 +244,10 @@ def unknown_option(call: Callable[..., Any], wrong: Mapping[str, object]) -> Typ
     code = call.__code__
     known = [each for each in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount] if each != "self"]
     name = next(iter(wrong))
-    advice = _nearest(name, known) or (f"; use {OPTIONS[name]}" if name in OPTIONS else f"; it has {', '.join(known)}")
-    return TypeError(
-        f"{call.__qualname__.removesuffix('.__init__').rpartition('.')[2]}() has no option {name!r}{advice}"
-    )
+    called = call.__qualname__.removesuffix(".__init__").rpartition(".")[2]
+    hint = OPTIONS_OF.get(called, {}).get(name) or OPTIONS.get(name)
+    advice = _nearest(name, known) or (f"; use {hint}" if hint else f"; it has {', '.join(known)}")
+    return TypeError(f"{called}() has no option {name!r}{advice}")
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from itertools import repeat
 from operator import mul
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Never, Self
 
 from .attempt import attempt
 from .cell import FULL
@@ -54,6 +54,10 @@ class Span:
             timer.observe(self.elapsed)
 
     __enter__ = start
+
+    def __call__(self, *_: object) -> Never:
+        """Raise a TypeError: a span is no decorator, as the timers of some other libraries are."""
+        raise TypeError("a Span cannot be called; to time a function, use @metrics.timed(name)")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

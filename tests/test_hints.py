@@ -90,6 +90,22 @@ def test_an_option_that_other_libraries_have(metrics, name):
     assert str(caught.value) == f"counter() has no option {name!r}; use {hints.OPTIONS[name]}"
 
 
+@pytest.mark.parametrize(("call", "name"), [(call, name) for call, rows in hints.OPTIONS_OF.items() for name in rows])
+def test_an_option_that_means_something_else_here(metrics, call, name):
+    """An address is the page's to serve(), and a destination's to start()."""
+    with pytest.raises(TypeError) as caught:
+        getattr(metrics, call)(**{name: 1})
+    assert str(caught.value) == f"{call}() has no option {name!r}; use {hints.OPTIONS_OF[call][name]}"
+
+
+def test_a_span_as_decorator(metrics):
+    """As prometheus_client has it."""
+    span = example(metrics, "Timer").time()
+    with pytest.raises(TypeError) as caught:
+        span(print)
+    assert str(caught.value) == "a Span cannot be called; to time a function, use @metrics.timed(name)"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_value_in_the_place_of_tags(metrics, kind):
     """As in statsd's gauge(name, value)."""
@@ -171,6 +187,7 @@ LINES = sorted(
         *(line for rows in hints.ATTRIBUTES.values() for line in rows.values()),
         *hints.MADE.values(),
         *hints.OPTIONS.values(),
+        *(line for rows in hints.OPTIONS_OF.values() for line in rows.values()),
         *hints.VALUES.values(),
     }
 )
@@ -205,8 +222,9 @@ def checked_start(to=(), **options):
     metricslib.Flusher(Registry(), to, **options)
 
 
-def checked_serve(port=8128, registry=None):
+def checked_serve(port=8128, registry=None, host="127.0.0.1"):
     assert port
+    assert host
     assert registry is None or isinstance(registry, Registry)
 
 

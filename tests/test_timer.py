@@ -123,7 +123,7 @@ def test_a_span_is_a_context_manager_to_whoever_takes_one(registry, clock, tick)
     clock.advance(2)
     assert kind.__exit__(span, None, None, None) is None
     assert tick().whole.timers["x"]._samples == [1000, 2000]
-    with pytest.raises(TypeError, match="'Span' object is not callable"):
+    with pytest.raises(TypeError, match="a Span cannot be called"):
         span(lambda: None)
     with pytest.raises((TypeError, AttributeError)):
         kind.__enter__(5)

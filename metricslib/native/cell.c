@@ -335,7 +335,7 @@ static PyObject *tagged_slowly(Cell *self, PyObject *const *values, PyObject *kw
 static PyObject *cell_tagged(Cell *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
     PyObject *way = NULL, *child = NULL, *children;
     if (nargs)
-        return PyErr_Format(PyExc_TypeError, "tagged() takes tags by keyword only");
+        return PyErr_Format(PyExc_TypeError, "tagged() takes tags by keyword only, as in tagged(route='/search')");
     if (kwnames && !(way = way_of_writing(args, kwnames)) && PyErr_Occurred())
         return NULL;
     if (way && (children = children_of(self))) {

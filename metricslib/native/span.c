@@ -164,7 +164,7 @@ static PyObject *span_elapsed(Span *self, void *Py_UNUSED(closure)) {
 
 static PyObject *span_tag(Span *self, PyObject *args, PyObject *kwargs) {
     if (PyTuple_GET_SIZE(args))
-        return PyErr_Format(PyExc_TypeError, "tag() takes tags by keyword only");
+        return PyErr_Format(PyExc_TypeError, "tag() takes tags by keyword only, as in tag(route='/search')");
     if (!self->tags) {
         PyObject *made = PyDict_New(); /* where Python code may run, which may tag this span */
         if (!made)
@@ -282,7 +282,7 @@ static PyObject *span_call(PyObject *object, PyObject *const *args, size_t nargs
         return span_exit((Span *)object, args, nargs);
     if (nargs == 0 && !kwnames)
         return span_start((Span *)object, NULL);
-    return PyErr_Format(PyExc_TypeError, "'Span' object is not callable");
+    return PyErr_Format(PyExc_TypeError, "a Span cannot be called; to time a function, use @metrics.timed(name)");
 }
 
 static PyObject *itself_get(PyObject *self, PyObject *span, PyObject *type) {
