@@ -96,6 +96,7 @@ $(INSTALLED): setup.cfg setup.py pyproject.toml $(C_SOURCES)
 		"metricslib needs Python 3.11 or later; \"$(PYTHON)\" is %d.%d. Try: make PYTHON=python3.11" % sys.version_info[:2])'
 	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV) || \
 		{ echo "could not make $(VENV); on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@echo "setting up $(VENV): this takes a minute or two"
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[all]'
 	@touch $@
 

@@ -6,17 +6,19 @@ wrong. Each error is one line on stderr.
 """
 
 import argparse
+import difflib
 import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
+from typing import Any
 
 from metricslib.delivery.claims import cannot_write
 from metricslib.errors import CannotListen, InvalidOption, MetricsError
 
 from . import config_file
-from .config import CONFIG, OPTIONS, Config, ConfigError, masked_text, of_environment, of_file, of_flags, settle
+from .config import CONFIG, OPTIONS, Config, ConfigError, masked, masked_text, of_environment, of_file, of_flags, settle
 from .daemon import Daemon
 from .from_statsd import convert
 from .inherited import Inherited, InvalidSocket
@@ -90,8 +92,21 @@ def _read(file: str) -> str:
         raise ConfigError(file, "", "is not in UTF-8") from error
 
 
+class _Parser(argparse.ArgumentParser):
+    """Names the flag that was meant, and repeats no value of an unknown one: it may be a URL with a password."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        arguments, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            flag = masked(unknown[0].partition("=")[0])
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            near = [known for known in flags if known.startswith(flag)] or difflib.get_close_matches(flag, flags, 1)
+            self.error(f"unknown argument: {flag}" + (f"; did you mean {near[0]}?" if near else ""))
+        return arguments
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="forwarder",
         description="Take metrics as a statsd server does, and ship them to Graphite.",
         epilog="A flag wins over its environment variable (FORWARDER_LISTEN, …), that over the configuration file."

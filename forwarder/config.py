@@ -306,7 +306,7 @@ def masked(url: str) -> str:
     """
     scheme, slashes, rest = url.partition("://")
     if not slashes:
-        scheme, rest = "", url
+        scheme, slashes, rest = url.partition(":") if url.partition(":")[0] in addresses.PORTS else ("", "", url)
     if rest.startswith("/") or url.partition(":")[0].lower() in _NO_HOST:
         return _SECRET.sub(r"\1***", url)
     _, at, rest = rest.rpartition("@")

@@ -92,6 +92,6 @@ class BadLines:
             self._found.clear()
         if self._unlogged and (now := self._clock.monotonic()) >= self._next_log:
             last = self.recent()[-1]
-            log.warning('bad line, %s: "%s" (%d since the last such message)', last.reason, last.text, self._unlogged)
+            log.warning('bad line, %s: "%s" (%d bad since the last warning)', last.reason, last.text, self._unlogged)
             self._unlogged = 0
             self._next_log = now + LOG_EVERY

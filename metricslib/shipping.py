@@ -17,6 +17,7 @@ from .errors import AlreadyStarted, InvalidOption
 from .flusher import EXIT_DEADLINE, Flusher
 from .hints import unknown_option
 from .naming import Naming
+from .registry import Registry
 
 __all__ = ["ensure_flusher", "flush", "start", "stop"]
 
@@ -83,6 +84,7 @@ def start(
             _flusher.start()
             return _flusher
         if _flusher is not None and _arguments is not None and not _flusher.left_behind:
+            Flusher(Registry(), **_enabled(arguments))  # what is wrong in itself is told first
             raise AlreadyStarted(_without_secrets(_arguments), _without_secrets(arguments))
         history = _flusher.history if _flusher else None
         new = Flusher(default_registry, **_enabled(arguments), history=history)

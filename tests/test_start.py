@@ -228,3 +228,21 @@ def test_a_flusher_that_ended_is_not_called_at_the_end_of_a_child_of_multiproces
         assert len(multiprocessing.util._finalizer_registry) == len(before) + 1
         flusher.stop()
     assert multiprocessing.util._finalizer_registry == before
+
+
+AGAIN = """
+import metricslib as metrics
+
+metrics.start("file:x.jsonl")
+for url in ("graphit://h", "file:y.jsonl"):
+    try:
+        metrics.start(url)
+    except metrics.MetricsError as error:
+        print(type(error).__name__)
+"""
+
+
+def test_what_is_wrong_with_a_second_start_is_told_before_that_it_is_the_second(tmp_path, monkeypatch):
+    """So a slip in its URL is not hidden."""
+    monkeypatch.chdir(tmp_path)
+    assert run(AGAIN).stdout.split() == ["InvalidDestination", "AlreadyStarted"]

@@ -122,6 +122,7 @@ def main() -> None:
         print(f"the shop            {address}/")
         print(f"its metrics         {address}/metrics/")
         print(f"the forwarder       {addresses['http']}/")
+        print(f"its console         {addresses['console']}")
         print(f"statsd lines to     {addresses['udp']}, {addresses['tcp']}")
         print(f"whisper files in    {data}/whisper")
         print("Ctrl-C ends it.", flush=True)

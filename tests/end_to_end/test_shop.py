@@ -80,7 +80,8 @@ def test_it_ends_by_itself(tmp_path: Path):
     """After ``--seconds`` it ends with 0, and has printed its addresses and how many requests were answered."""
     shop = Shop(tmp_path / "data", "--seconds", "4")
     code, output, errors = shop.end()
-    assert list(shop.addresses) == ["the shop", "its metrics", "the forwarder", "statsd lines to", "whisper files in"]
+    shown = ["the shop", "its metrics", "the forwarder", "its console", "statsd lines to", "whisper files in"]
+    assert list(shop.addresses) == shown
     assert shop.addresses["whisper files in"] == f"{tmp_path}/data/whisper"
     assert answered(output)["200"] > 5
     is_whole(shop, code, output, errors)
@@ -114,7 +115,7 @@ def test_taken_ports_are_replaced_by_free_ones(tmp_path: Path):
     told = [f"port {port} for the {name}: Address already in use; taking a free one" for name, port in ports.items()]
     assert ended.stderr.splitlines()[:4] == told
     addresses = re.findall(r"//127\.0\.0\.1:(\d+)", ended.stdout)
-    assert len(addresses) == 5
+    assert len(addresses) == 6
     assert not {*map(int, addresses)} & {*ports.values()}
 
 

@@ -95,11 +95,21 @@ def test_a_destination_that_cannot_work_ends_with_2_and_tells_no_secret(capsys):
 
 
 def test_an_unknown_flag_ends_with_2(capsys):
-    """As argparse does it; abbreviations are no flags, for they would change their meaning with a new one."""
+    """And names the nearest; abbreviations are no flags, for they would change their meaning with a new one."""
     for flag in ("--intervall", "--int"):
         with pytest.raises(SystemExit, match="2"):
             main([flag, "5"])
-        assert f"unrecognized arguments: {flag} 5" in capsys.readouterr().err
+        assert f"error: unknown argument: {flag}; did you mean --interval?\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", [["--too", "graphite://me:s3cret@h"], ["--too=graphite://h:s3cret"], ["h:s3cret"]])
+def test_an_unknown_argument_is_told_without_secrets(given, capsys):
+    """Whatever it was meant to be."""
+    with pytest.raises(SystemExit, match="2"):
+        main(given)
+    told = capsys.readouterr().err
+    assert "error: unknown argument: " in told
+    assert "s3cret" not in told
 
 
 def test_a_taken_port_ends_with_1_and_one_line(capsys, monkeypatch):

@@ -336,6 +336,9 @@ def test_no_secret_is_in_an_error(option, value, source):
         ("file:///var/a@b.jsonl", "file:///var/a@b.jsonl"),
         ("file:a@b:c.jsonl", "file:a@b:c.jsonl"),
         ("console:", "console:"),
+        ("udp:127.0.0.1:8125", "udp:127.0.0.1:8125"),
+        ("udp:h:s3cret", "udp:h:***"),
+        ("me:s3cret", "me:***"),
     ],
 )
 def test_secrets_are_masked(url: str, shown: str):

@@ -235,8 +235,8 @@ def test_bad_lines_are_kept_and_logged_now_and_then(intake, clock, caplog):
         clock.advance(LOG_EVERY)
         intake.feed([b"z"])
     assert [message.split(" (")[1] for message in caplog.messages] == [
-        "2 since the last such message)",
-        "51 since the last such message)",
+        "2 bad since the last warning)",
+        "51 bad since the last warning)",
     ]
     bad = intake.bad_lines()
     assert len(bad) == 20
