@@ -1,8 +1,21 @@
 """How Graphite's lines travel: as they are over a stream, as frames of pickle over one, or in datagrams.
 
-In: a payload of lines. All of it arrived, or all of it remains, for what is sent twice does no harm.
+In: a payload of lines. Either it arrives, less the lines that no such receiver can read, or all of it remains: writing
+a point twice is harmless. What the receivers of carbon 1.1.10 can read is the default:
+
+============  ==========================================  =======================================================
+TCP           a line of 16,384 bytes (Twisted's           beyond, it closes the connection
+              ``LineOnlyReceiver.MAX_LENGTH``)
+UDP           a datagram of 8,192 bytes (Twisted's        beyond, it reads the first 8,192
+              ``maxPacketSize``)
+pickle        a frame of 1,048,576 bytes                  beyond, it closes the connection
+              (``PICKLE_RECEIVER_MAX_LENGTH``)
+============  ==========================================  =======================================================
+
+carbon-c-relay 3.7.3 reads lines of 32,766 bytes and resets the connection at a longer one.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -10,10 +23,15 @@ from ..wire import graphite, pickle
 from . import lines
 from .deadline import Deadline
 from .destination import Undelivered
+from .lines import LineLimit
 from .transport import Datagrams, Stream
 
-__all__ = ["Carrier", "LineDatagrams", "LineStream", "PickleStream"]
+__all__ = ["DATAGRAM_LINE", "LINE", "Carrier", "LineDatagrams", "LineStream", "PickleStream"]
 
+LINE = 16_384
+"""Bytes of the longest line that carbon reads from a stream, without its line feed,"""
+DATAGRAM_LINE = 8_191
+"""and of one that it reads from a datagram, which has a line feed, too."""
 _DATAGRAM = 1432
 
 
@@ -30,31 +48,45 @@ class Carrier(Protocol):
 
 
 class LineStream:
-    """Lines as they are. Delivered means that the peer read every byte."""
+    """Lines as they are. Delivered means that the peer read every byte. Lost are lines over ``limit``."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, limit: LineLimit) -> None:
         self._stream = stream
+        self._limit = limit
         self.close = stream.close
 
     def send(self, payload: bytes, deadline: Deadline) -> Mapping[str, int]:
-        self._stream.send(payload, deadline, again=True)
-        return {}
+        kept, lost = self._limit.take_out(payload)
+        try:
+            if kept:
+                self._stream.send(kept, deadline, again=True)
+        except Undelivered as failure:
+            raise Undelivered(failure.reason, payload) from failure.__cause__
+        return lost
 
 
 class PickleStream:
     """Points in frames of pickle. Delivered means that the peer read every byte.
 
-    Lost are lines that are no points (``bad_line``) or whose path no frame could hold (``too_long``).
+    Lost are lines that are no points (``bad_line``) or whose path no frame of ``max_frame`` bytes could hold
+    (``too_long``).
     """
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, label: str, max_frame: int = pickle.FRAME) -> None:
         self._stream = stream
+        self._max_frame = max_frame
+        self._limit = LineLimit(label, max_frame, "max_frame")
         self.close = stream.close
 
     def send(self, payload: bytes, deadline: Deadline) -> Mapping[str, int]:
         points = list(graphite.decode(payload))
-        short = [point for point in points if pickle.size(point[0]) <= pickle.FRAME]
-        frames = b"".join(pickle.encode_points(short))
+        short = []
+        for point in points:
+            if pickle.size(point[0]) <= self._max_frame:
+                short.append(point)
+            else:
+                self._limit.report(graphite.encode_points([point]))
+        frames = b"".join(pickle.encode_points(short, self._max_frame))
         try:
             if frames:
                 self._stream.send(frames, deadline, again=True)
@@ -65,14 +97,20 @@ class PickleStream:
 
 
 class LineDatagrams:
-    """Lines in datagrams that fit a frame of Ethernet. Delivered means that the kernel took them."""
+    """Lines in datagrams that fit a frame of Ethernet, or hold one line. Delivered means that the kernel took them.
 
-    def __init__(self, datagrams: Datagrams) -> None:
+    Lost are lines over ``limit``.
+    """
+
+    def __init__(self, datagrams: Datagrams, limit: LineLimit) -> None:
         self._datagrams = datagrams
+        self._limit = limit
         self.close = datagrams.close
 
     def send(self, payload: bytes, deadline: Deadline) -> Mapping[str, int]:
+        kept, lost = self._limit.take_out(payload)
         try:
-            return self._datagrams.send(list(lines.pieces(payload, b"\n", _DATAGRAM)), deadline)
+            lost_by_network = self._datagrams.send(list(lines.pieces(kept, b"\n", _DATAGRAM)), deadline) if kept else {}
         except Undelivered as failure:
             raise Undelivered(failure.reason, payload) from failure.__cause__
+        return Counter(lost) + Counter(lost_by_network)

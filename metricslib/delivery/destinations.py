@@ -12,6 +12,9 @@
 ``console:``                     Graphite's lines to standard output
 ===============================  =============================================================
 
+Those that write lines take ``?max_line=16384``: the longest that the server reads, in bytes; what is longer is never
+sent. ``graphite+pickle`` takes ``?max_frame=262144``.
+
 All take ``?timeout=5s`` (an attempt's), ``?spool_bytes=67108864`` and ``?max_age=1d``, and those that are sent whole
 slots ``?revise=off``: each slot once, when it is complete. Where sending again is harmless, ``?replay=20000`` says how
 many points a second of a backlog go out beside what is new. A time is in seconds, or has a unit: s, m, h, d, w.
@@ -25,14 +28,16 @@ from urllib.parse import urlsplit
 from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import InvalidDestination, InvalidType
 from ..naming import Naming
+from ..wire.pickle import FRAME
 from . import urls
-from .carriers import Carrier, LineDatagrams, LineStream, PickleStream
+from .carriers import DATAGRAM_LINE, LINE, Carrier, LineDatagrams, LineStream, PickleStream
 from .destination import Destination, Options
 from .files import ConsoleDestination, FileDestination
 from .forwarder import ForwarderDestination
 from .graphite import GraphiteDestination
+from .lines import LineLimit
 from .rotation import KEEP, Rotation
-from .statsd import StatsdDestination
+from .statsd import STATSD_LINE, StatsdDestination
 from .transport import Datagrams, Endpoint, Resolve, Stream
 from .whisper_files import RETENTIONS, WhisperDestination, parse_retentions
 
@@ -64,8 +69,21 @@ _PORTS = {
     "forwarder+tcp": 8129,
 }
 """Schemes that take a host, and the port where none is given; None: it must be."""
-_OWN = {"graphite+tls": ("ca", "cert", "key", "name"), "whisper": ("retentions",), "file": ("rotate", "keep")}
-"""Options of one scheme alone."""
+_OWN = {
+    "graphite": ("max_line",),
+    "graphite+tls": ("ca", "cert", "key", "name", "max_line"),
+    "graphite+pickle": ("max_frame",),
+    "graphite+udp": ("max_line",),
+    "statsd": ("max_line",),
+    "statsd+tcp": ("max_line",),
+    "statsd+unix": ("max_line",),
+    "statsd+unixgram": ("max_line",),
+    "forwarder+tcp": ("max_line",),
+    "forwarder+unix": ("max_line",),
+    "whisper": ("retentions",),
+    "file": ("rotate", "keep"),
+}
+"""Options that not all schemes have."""
 
 
 def open_destination(
@@ -107,11 +125,12 @@ def _open(url: str, naming: Naming, clock: Clock, console: TextIO | None, resolv
         endpoint = urls.host(parts, scheme, _PORTS[scheme])
         label = f"{scheme}://{endpoint}"
         if scheme.startswith("graphite"):
-            return GraphiteDestination(label, _carrier(scheme, endpoint, own, resolve), naming, options, clock=clock)
+            carrier = _carrier(scheme, label, endpoint, own, resolve)
+            return GraphiteDestination(label, carrier, naming, options, clock=clock)
         if scheme == "forwarder+tcp":
-            return ForwarderDestination(label, endpoint, naming, options)
+            return ForwarderDestination(label, endpoint, naming, options, _limit(label, own, STATSD_LINE))
         kind = socket.SOCK_STREAM if scheme == "statsd+tcp" else socket.SOCK_DGRAM
-        return StatsdDestination(label, endpoint, naming, options, kind=kind)
+        return StatsdDestination(label, endpoint, naming, options, _limit(label, own, STATSD_LINE), kind=kind)
     if scheme == "console":
         if parts.netloc or parts.path:
             raise ValueError("takes no host and no path: write console:")
@@ -123,9 +142,9 @@ def _open(url: str, naming: Naming, clock: Clock, console: TextIO | None, resolv
     if scheme == "whisper":
         return _whisper(label, path, naming, options, own.get("retentions", RETENTIONS), clock)
     if scheme == "forwarder+unix":
-        return ForwarderDestination(label, Endpoint(path=path), naming, options)
+        return ForwarderDestination(label, Endpoint(path=path), naming, options, _limit(label, own, STATSD_LINE))
     kind = socket.SOCK_STREAM if scheme == "statsd+unix" else socket.SOCK_DGRAM
-    return StatsdDestination(label, Endpoint(path=path), naming, options, kind=kind)
+    return StatsdDestination(label, Endpoint(path=path), naming, options, _limit(label, own, STATSD_LINE), kind=kind)
 
 
 def _known(scheme: str) -> list[str]:
@@ -137,16 +156,24 @@ def _known(scheme: str) -> list[str]:
     return [*known, *_OWN.get(scheme, ())]
 
 
-def _carrier(scheme: str, endpoint: Endpoint, own: dict[str, str], resolve: Resolve | None) -> Carrier:
+def _limit(label: str, own: dict[str, str], default: int) -> LineLimit:
+    text = own.pop("max_line", None)
+    return LineLimit(label, default if text is None else urls.whole("max_line", text))
+
+
+def _carrier(scheme: str, label: str, endpoint: Endpoint, own: dict[str, str], resolve: Resolve | None) -> Carrier:
     if scheme == "graphite+udp":
-        return LineDatagrams(Datagrams(endpoint, resolve=resolve))
+        return LineDatagrams(Datagrams(endpoint, resolve=resolve), _limit(label, own, DATAGRAM_LINE))
     if scheme == "graphite+tls":
         from .tls import Tls  # OpenSSL is loaded where it is asked for
 
+        limit = _limit(label, own, LINE)
         secure = Tls(**{"name": endpoint.host, **own})
-        return LineStream(Stream(endpoint, secure, resolve=resolve))
+        return LineStream(Stream(endpoint, secure, resolve=resolve), limit)
     stream = Stream(endpoint, resolve=resolve)
-    return PickleStream(stream) if scheme == "graphite+pickle" else LineStream(stream)
+    if scheme == "graphite+pickle":
+        return PickleStream(stream, label, urls.whole("max_frame", own.get("max_frame", str(FRAME))))
+    return LineStream(stream, _limit(label, own, LINE))
 
 
 def _rotation(own: dict[str, str]) -> Rotation | None:

@@ -9,8 +9,10 @@ import os
 import secrets
 import select
 import socket
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from itertools import compress
 
 from ..naming import Naming
 from ..window import Cut
@@ -20,6 +22,7 @@ from . import lines
 from .channel import SLICE, wait
 from .deadline import Deadline
 from .destination import Options, Undelivered
+from .lines import LineLimit
 from .spool import Batch
 from .transport import Endpoint, Transport
 
@@ -39,9 +42,10 @@ class ForwarderDestination:
     resend = True
     revise = True
 
-    def __init__(self, label: str, endpoint: Endpoint, naming: Naming, options: Options) -> None:
+    def __init__(self, label: str, endpoint: Endpoint, naming: Naming, options: Options, limit: LineLimit) -> None:
         self.label = label
         self.options = options
+        self._limit = limit
         self._prefix = naming.prefix
         self._talk = _Talk(endpoint, options.timeout)
         self._process = 0
@@ -62,18 +66,33 @@ class ForwarderDestination:
     def deliver(self, payload: bytes, deadline: Deadline) -> Mapping[str, int]:
         batches = Reader(len(payload)).feed(payload)
         acks = Acks(batch.sender for batch in batches)
+        kept, lost = list[bytes](), list[Mapping[str, int]]()
+        for batch in batches:  # one whose lines are all too long goes empty, so that its number is heard
+            text, too_long = self._limit.take_out(batch.lines)
+            kept.append(batch._replace(lines=text).framed)
+            lost.append(too_long)
         try:
-            self._talk.send(payload, {batch.sender: batch.number for batch in batches}, acks, deadline)
+            last = {batch.sender: batch.number for batch in batches}
+            self._talk.send(b"".join(kept), last, acks, deadline)
         except Undelivered as failure:
-            remaining = [batch for batch in batches if batch.number > acks.safe[batch.sender]]
+            unsafe = [batch.number > acks.safe[batch.sender] for batch in batches]
+            remaining = list(compress(batches, unsafe))
+            lost = [each for each, remains in zip(lost, unsafe, strict=True) if not remains]
             points = sum(batch.lines.count(b"\n") for batch in remaining)
             text = b"".join([batch.framed for batch in remaining])
             if remaining:
-                raise Undelivered(failure.reason, text, points=points) from failure.__cause__
-        return {}
+                raise Undelivered(failure.reason, text, _total(lost), points=points) from failure.__cause__
+        return _total(lost)
 
     def close(self) -> None:
         self._talk.close()
+
+
+def _total(lost: Iterable[Mapping[str, int]]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for each in lost:
+        total.update(each)
+    return total
 
 
 class _Talk(Transport):

@@ -4,6 +4,7 @@ It adds up what it is sent, so nothing is sent twice: a payload whose fate is un
 """
 
 import socket
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -12,42 +13,62 @@ from ..window import Cut
 from ..wire import statsd
 from . import lines
 from .deadline import Deadline
-from .destination import Options
+from .destination import Options, Undelivered
+from .lines import LineLimit
 from .spool import Batch
 from .transport import Datagrams, Endpoint, Stream
 
-__all__ = ["StatsdDestination"]
+__all__ = ["STATSD_LINE", "StatsdDestination"]
 
+STATSD_LINE = 8192
+"""Bytes of the longest line that our forwarder reads from a stream, and of the datagrams that other servers read."""
 _UNIX_DATAGRAM = 8192
 
 
 class StatsdDestination:
-    """Sends what is new, and nothing idle, for the server to aggregate and name."""
+    """Sends what is new, and nothing idle, for the server to aggregate and name. Lost are lines over ``limit``."""
 
     deltas = True
     relays = False
     resend = False
     revise = True
 
-    def __init__(self, label: str, endpoint: Endpoint, naming: Naming, options: Options, *, kind: int) -> None:
+    def __init__(
+        self, label: str, endpoint: Endpoint, naming: Naming, options: Options, limit: LineLimit, *, kind: int
+    ) -> None:
         self.label = label
         self.options = options
         self._prefix = naming.prefix
         self._transport = Stream(endpoint) if kind == socket.SOCK_STREAM else Datagrams(endpoint)
-        self._limit = _UNIX_DATAGRAM if endpoint.path else statsd.DATAGRAM
+        self._limit = limit
+        self._datagram = _UNIX_DATAGRAM if endpoint.path else statsd.DATAGRAM
 
     def encode(self, cut: Cut) -> list[Batch]:
-        payload, _ = statsd.encode(cut.fresh, self._prefix, self._limit)
+        payload, _ = statsd.encode(cut.fresh, self._prefix, self._datagram)
         batches = lines.batches(cut.fresh.end, payload, statsd.SEPARATOR)
         if isinstance(self._transport, Datagrams):
             return batches
         return [replace(batch, payload=_stream(batch.payload)) for batch in batches]
 
     def deliver(self, payload: bytes, deadline: Deadline) -> Mapping[str, int]:
-        if isinstance(self._transport, Datagrams):
-            return self._transport.send(payload.split(statsd.SEPARATOR), deadline)
-        self._transport.send(payload, deadline, again=False)
-        return {}
+        too_long: Counter[str] = Counter()
+        try:
+            if isinstance(self._transport, Stream):
+                kept, lost = self._limit.take_out(payload)
+                too_long.update(lost)
+                if kept:
+                    self._transport.send(kept, deadline, again=False)
+                return too_long
+            datagrams = []
+            for datagram in payload.split(statsd.SEPARATOR):
+                kept, lost = self._limit.take_out(datagram)
+                too_long.update(lost)
+                if kept:
+                    datagrams.append(kept.removesuffix(b"\n"))
+            return too_long + Counter(self._transport.send(datagrams, deadline) if datagrams else {})
+        except Undelivered as failure:  # what remains is without the long lines: they are counted now
+            lost = too_long + Counter(failure.lost)
+            raise Undelivered(failure.reason, failure.remaining, lost) from failure.__cause__
 
     def close(self) -> None:
         self._transport.close()

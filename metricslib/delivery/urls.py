@@ -13,7 +13,7 @@ from ..errors import InvalidOption, InvalidType
 from .destination import Options
 from .transport import Endpoint
 
-__all__ = ["host", "options", "path", "query", "several", "split_urls", "without_bad_port", "without_secrets"]
+__all__ = ["host", "options", "path", "query", "several", "split_urls", "whole", "without_bad_port", "without_secrets"]
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _SEPARATOR = re.compile(r",(?=[\s,]*(?:$|[a-z][a-z+]*:(?!\d+\s*(?:[:,/?]|$))))", re.IGNORECASE)
@@ -141,7 +141,8 @@ def _attempt(name: str, text: str) -> float:
     return seconds
 
 
-def _whole(name: str, text: str) -> int:
+def whole(name: str, text: str) -> int:
+    """Return the whole number above 0 that ``text`` is. Raises ValueError."""
     if not re.fullmatch(r"[0-9]{1,15}", text) or not int(text):
         raise ValueError(f"{name} must be a whole number above 0")
     return int(text)
@@ -155,8 +156,8 @@ def _switch(name: str, text: str) -> bool:
 
 _OPTIONS: dict[str, Callable[[str, str], Any]] = {
     "timeout": _attempt,
-    "spool_bytes": _whole,
+    "spool_bytes": whole,
     "max_age": _seconds,
     "revise": _switch,
-    "replay": _whole,
+    "replay": whole,
 }

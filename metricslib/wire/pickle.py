@@ -22,13 +22,13 @@ _OVERHEAD = 64
 _LENGTH = struct.Struct("!I")
 
 
-def encode_points(points: Iterable[Point]) -> Iterator[bytes]:
-    """Yield the frames of points, in order. No path is so long that :func:`size` exceeds a frame."""
+def encode_points(points: Iterable[Point], longest: int = FRAME) -> Iterator[bytes]:
+    """Yield the frames of points, in order, of at most ``longest`` bytes. :func:`size` of no path exceeds that."""
     frame: list[tuple[str, tuple[int, float]]] = []
     filled = 0
     for path, value, stamp in points:
         needed = size(path)
-        if frame and (len(frame) == POINTS or filled + needed > FRAME):
+        if frame and (len(frame) == POINTS or filled + needed > longest):
             yield _framed(frame)
             frame, filled = [], 0
         frame.append((path, (stamp, float(value))))

@@ -114,6 +114,22 @@ def test_what_is_not_safe_remains(forwarder):
     assert forwarder.received[1] == two + three
 
 
+def test_a_line_that_the_forwarder_cannot_read_is_not_sent(forwarder):
+    """Its batch keeps its number, however little is left of it; each batch is counted once, when it is safe."""
+    destination = open_destination(forwarder.url + "?max_line=10", NAMING)
+    windows = [Window(0, 10, 10, counters=dict.fromkeys(names, 1)) for names in (("a", "x" * 10), ("y" * 10,), ("b",))]
+    one, two, three = (destination.encode(Cut(WHOLE, window))[0].payload for window in windows)
+    sender = batches(one)[0].sender
+    forwarder.answers = [ack(sender, 1), b""]
+    with pytest.raises(Undelivered) as failure:
+        destination.deliver(one + two + three, Deadline(20))
+    assert (failure.value.remaining, failure.value.lost) == (two + three, {"too_long": 1})
+    forwarder.answers = [ack(sender, 3)]
+    assert destination.deliver(two + three, Deadline(20)) == {"too_long": 1}
+    heard = [(batch.number, batch.lines) for batch in batches(forwarder.received[1])]
+    assert heard == [(2, b""), (3, b"p.b:1|c\n")]
+
+
 def test_batches_of_two_senders_in_one_payload(forwarder):
     """A process that took over the spool of a dead one speaks for both, and each is answered for itself."""
     destination, dead = (open_destination(forwarder.url, NAMING) for _ in range(2))

@@ -1,5 +1,8 @@
 """Payloads are counted and cut where lines end."""
 
+import logging
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,3 +58,26 @@ def test_datagrams_are_not_torn_between_batches():
 def test_nothing_makes_no_batch():
     """An idle window costs no connection."""
     assert lines.batches(0, b"") == []
+
+
+@given(st.lists(st.binary(max_size=20).map(lambda line: line.replace(b"\n", b"_"))), st.integers(1, 30), st.booleans())
+def test_lines_over_the_limit_are_taken_out(rows: list[bytes], limit: int, terminated: bool):
+    """Those and no others, wherever they stand; the last line may lack its line feed."""
+    payload = b"\n".join(rows) + (b"\n" if terminated and rows else b"")
+    kept, lost = lines.LineLimit("d", limit).take_out(payload)
+    whole = re.findall(rb"[^\n]*\n|[^\n]+", payload)
+    assert kept == b"".join(line for line in whole if len(line.rstrip(b"\n")) <= limit)
+    assert lost.get("too_long", 0) == sum(len(line.rstrip(b"\n")) > limit for line in whole)
+
+
+def test_the_first_long_line_is_logged(caplog: pytest.LogCaptureFixture):
+    """With where it was to go, its length, its beginning, and the option that sets the limit."""
+    limit = lines.LineLimit("graphite://host:2003", 100)
+    with caplog.at_level(logging.WARNING, "metricslib"):
+        for _ in range(2):
+            assert limit.take_out(b"a" * 101 + b"\nb 1 2\n" + b"c" * 200)[1] == {"too_long": 2}
+    (record,) = caplog.records
+    message = record.getMessage()
+    assert message.startswith("graphite://host:2003: a line of 101 bytes is longer than max_line=100 ")
+    assert "a" * 80 + "..." in message
+    assert len(message) < 250

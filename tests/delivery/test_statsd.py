@@ -88,3 +88,42 @@ def test_while_the_server_is_away_everything_waits(refused_port: int, tmp_path: 
         with pytest.raises(Undelivered) as failure:
             destination.deliver(batch.payload, Deadline(5))
         assert (failure.value.remaining, failure.value.lost) == (batch.payload, {})
+
+
+@pytest.mark.parametrize("scheme", ["statsd", "statsd+tcp", "statsd+unix", "statsd+unixgram"])
+@pytest.mark.parametrize(("option", "longest"), [("", 8192), ("?max_line=40", 40)])
+def test_a_line_that_no_server_reads_is_not_sent(peer, tmp_path: Path, scheme: str, option: str, longest: int):
+    """A server drops it, cuts it or closes the connection, and nothing of that is counted here."""
+    fits, long = (length * "x" for length in (longest - len("p.:1|c"), longest - len("p.:1|c") + 1))
+    window = Window(0, 10, 10, counters={long: 1, "a": 1, fits: 1, "b": 1, "y" + long: 1})
+    expected = [f"p.{name}:1|c".encode() for name in ("a", fits, "b")]
+    datagrams = socket.socket(socket.AF_INET if scheme == "statsd" else socket.AF_UNIX, socket.SOCK_DGRAM)
+    with datagrams:
+        datagrams.settimeout(20)
+        if scheme in ("statsd+tcp", "statsd+unix"):
+            one = peer(read_all, None if scheme == "statsd+tcp" else tmp_path / "s")
+            port = one.port
+        else:
+            datagrams.bind(("127.0.0.1", 0) if scheme == "statsd" else str(tmp_path / "s"))
+            port = datagrams.getsockname()[1] if scheme == "statsd" else 0
+        place = f"{scheme}://127.0.0.1:{port}" if port else f"{scheme}://{tmp_path}/s"
+        destination = open_destination(place + option, NAMING)
+        (batch,) = destination.encode(Cut(window, window))
+        assert destination.deliver(batch.payload, Deadline(20)) == {"too_long": 2}
+        received: list[bytes] = []
+        if scheme in ("statsd+tcp", "statsd+unix"):
+            one.close()
+            received = one.received[0].splitlines()
+        else:
+            while len(received) < 3:
+                received += datagrams.recv(65536).splitlines()
+        assert received == expected
+
+
+def test_long_lines_are_counted_when_the_rest_is_lost(peer, over):
+    """What remains is without them."""
+    one = peer(lambda _: over.wait(60))
+    destination = open_destination(f"statsd+tcp://127.0.0.1:{one.port}?max_line=10", NAMING)
+    with pytest.raises(Undelivered) as failure:
+        destination.deliver(b"a:1|c\n" + b"x" * 11 + b"\nb:1|c\n", Deadline(0.2))
+    assert (failure.value.remaining, failure.value.lost) == (b"", {"too_long": 1, "unconfirmed": 2})

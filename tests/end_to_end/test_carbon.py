@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 
 from metricslib import Flusher, Registry
-from metricslib.delivery import Courier, open_destination
+from metricslib.delivery import Courier, Deadline, open_destination
 from metricslib.naming import Naming
 from metricslib.testing import ManualClock
 from tests.peers import eventually
@@ -177,3 +177,18 @@ def test_pickle_brings_what_lines_bring(carbon: Carbon):
     eventually(lambda: None not in read("pickle") + read("lines"))
     assert read("pickle") == read("lines")
     assert read("pickle")[-2:] == [3, 1e300]
+
+
+@pytest.mark.parametrize("scheme", ["graphite", "graphite+pickle"])
+def test_a_line_that_carbon_cannot_read_costs_nothing_else(carbon: Carbon, scheme: str):
+    """carbon reads a line of 16,384 bytes and a frame of a mebibyte, and closes the connection at a longer one."""
+    longest = {"graphite": 16_384, "graphite+pickle": 1 << 20}[scheme]
+    stamp = int(time.time() // 10 * 10 - 100)
+    url, option = (carbon.url, "") if scheme == "graphite" else (carbon.pickle_url, "?max_frame=1048576")
+    destination = open_destination(url + option, Naming())
+    tail = f" 1 {stamp}"
+    fits = "x" * (longest - (len(tail) if scheme == "graphite" else 64)) + tail
+    lines = ["before" + tail, fits, "between" + tail, "x" + fits, "behind" + tail]
+    assert destination.deliver("".join(f"{line}\n" for line in lines).encode(), Deadline(30)) == {"too_long": 1}
+    for path in ("before", "between", "behind"):
+        eventually(lambda path=path: carbon.read(path, [stamp]) == [1], or_else=path)  # type: ignore[misc]

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from metricslib import Flusher, Registry
+from metricslib.delivery import Deadline, open_destination
 from metricslib.delivery.hashing import HASHES, Node, Ring
+from metricslib.naming import Naming
 from metricslib.testing import ManualClock
 from tests.end_to_end.conftest import Carbon
 from tests.peers import FOREVER, eventually, free_port, send
@@ -165,6 +167,21 @@ def test_nodes_get_what_carbon_c_relay_would_send_them(
     finally:
         relay.close()
     assert [receiver.lines for receiver in receivers] == ours
+
+
+def test_the_longest_line_goes_through_carbon_c_relay(start_receivers, tmp_path: Path, need: Callable[..., None]):
+    """It reads longer ones than carbon, before it resets the connection."""
+    need("carbon-c-relay")
+    nodes, (receiver,) = start_receivers("carbon_ch", ("a",))
+    relay = CRelay(tmp_path, nodes, "carbon_ch", 1)
+    try:
+        destination = open_destination(f"graphite://127.0.0.1:{relay.port}", Naming())
+        lines = [f"{name} 1 1700000000" for name in ("a", "x" * 16_371, "y" * 16_372, "z")]
+        assert destination.deliver("".join(f"{line}\n" for line in lines).encode(), Deadline(30)) == {"too_long": 1}
+        eventually(lambda: len(receiver.lines) == 3)
+        assert receiver.lines == [lines[0], lines[1], lines[3]]
+    finally:
+        relay.close()
 
 
 def test_the_daemon_sends_to_a_cluster(forwarder, start_receivers):
