@@ -5,7 +5,7 @@ import math
 import pytest
 
 from metricslib import Flusher, Registry
-from metricslib.delivery.deadline import LONGEST, Deadline
+from metricslib.delivery.batch import LONGEST, Deadline
 from metricslib.errors import InvalidDestination, InvalidOption
 from tests.peers import GraphitePeer
 

@@ -1,13 +1,13 @@
 """Bytes to a place, or kept: destinations, the spool where batches wait, and the courier that brings them."""
 
+from .batch import Batch, Deadline, Undelivered
 from .cluster import open_destinations
 from .courier import Courier
 from .couriers import Couriers
-from .deadline import Deadline
-from .destination import Destination, Options, Undelivered
+from .destination import Destination, Options
 from .destinations import open_destination
 from .memory_spool import MemorySpool
-from .spool import Batch, Holdings, Spool
+from .spool import Holdings, Spool
 from .status import NodeStatus, Status
 from .urls import several, split_urls
 

@@ -21,8 +21,7 @@ from typing import Protocol
 
 from ..wire import graphite, pickle
 from . import lines
-from .deadline import Deadline
-from .destination import Undelivered
+from .batch import Deadline, Undelivered
 from .lines import LineLimit
 from .transport import Datagrams, Stream
 

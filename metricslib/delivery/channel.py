@@ -15,7 +15,7 @@ import struct
 import termios
 from typing import Protocol
 
-from .deadline import Deadline
+from .batch import Deadline
 
 __all__ = ["EARLY", "SLICE", "Channel", "Plain", "acknowledged", "ended", "wait"]
 

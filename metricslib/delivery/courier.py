@@ -18,11 +18,11 @@ from ..account import Account
 from ..clock import SYSTEM_CLOCK, Clock
 from ..wire import graphite
 from . import lines
-from .deadline import Deadline
-from .destination import Destination, OfNodes, OneOfMany, Undelivered
+from .batch import Batch, Deadline, Undelivered
+from .destination import Destination, OfNodes, OneOfMany
 from .lanes import REPEAT, lanes_for
 from .memory_spool import MemorySpool
-from .spool import Batch, Holdings, Spool
+from .spool import Holdings, Spool
 from .status import Status
 
 __all__ = ["Courier"]

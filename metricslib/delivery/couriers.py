@@ -13,12 +13,11 @@ from ..clock import Clock
 from ..naming import Naming
 from ..window import Cut
 from ..wire import graphite
+from .batch import Batch, Deadline
 from .cluster import open_destinations
 from .courier import Courier
-from .deadline import Deadline
 from .destination import Destination
 from .lanes import lanes_for
-from .spool import Batch
 from .status import Status
 
 if TYPE_CHECKING:

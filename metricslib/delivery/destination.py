@@ -4,32 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from ..errors import MetricsError
 from ..window import Cut
 from ..wire.graphite import Point
-from .deadline import Deadline
-from .spool import Batch
+from .batch import Batch, Deadline
 from .status import NodeStatus
 
-__all__ = ["Destination", "OfNodes", "OneOfMany", "Options", "Undelivered"]
-
-
-class Undelivered(MetricsError):
-    """A delivery failed, wholly or in part.
-
-    ``reason`` is for people, and holds no secret. ``remaining`` is what to try again; ``lost`` counts lines, by cause,
-    that are neither delivered nor may be sent again. What is in neither was delivered. ``points`` says how many remain
-    where not every line is one.
-    """
-
-    def __init__(
-        self, reason: str, remaining: bytes, lost: Mapping[str, int] | None = None, *, points: int | None = None
-    ) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.remaining = remaining
-        self.lost: Mapping[str, int] = lost or {}
-        self.points = points
+__all__ = ["Destination", "OfNodes", "OneOfMany", "Options"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ..clock import SYSTEM_CLOCK, Clock
 from ..window import Cut
+from .batch import Batch, Deadline, Undelivered
 from .courier import BASE, CAP
-from .deadline import Deadline
-from .destination import Undelivered
 from .graphite import GraphiteDestination
-from .spool import Batch
 from .status import NodeStatus
 
 __all__ = ["Failover"]

@@ -8,10 +8,9 @@ from ..naming import Naming
 from ..window import Cut
 from ..wire import graphite, jsonl
 from . import lines
-from .deadline import Deadline
-from .destination import Options, Undelivered
+from .batch import Batch, Deadline, Undelivered
+from .destination import Options
 from .rotation import Rotation, append
-from .spool import Batch
 
 __all__ = ["ConsoleDestination", "FileDestination"]
 

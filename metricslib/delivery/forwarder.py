@@ -19,11 +19,10 @@ from ..window import Cut
 from ..wire import statsd
 from ..wire.numbered import Acks, Reader, new_batch, sync
 from . import lines
+from .batch import Batch, Deadline, Undelivered
 from .channel import SLICE, wait
-from .deadline import Deadline
-from .destination import Options, Undelivered
+from .destination import Options
 from .lines import LineLimit
-from .spool import Batch
 from .transport import Endpoint, Transport
 
 __all__ = ["ForwarderDestination"]

@@ -8,11 +8,10 @@ from ..window import Cut
 from ..wire import graphite
 from ..wire.graphite import Pairs
 from . import lines
+from .batch import Batch, Deadline, Undelivered
 from .carriers import Carrier
-from .deadline import Deadline
-from .destination import Options, Undelivered
+from .destination import Options
 from .graphite_stats import GraphiteStats
-from .spool import Batch
 
 __all__ = ["Encoder", "GraphiteDestination"]
 

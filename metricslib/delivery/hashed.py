@@ -12,10 +12,9 @@ from typing import Generic, TypeVar
 from ..window import Cut
 from ..wire.graphite import Pairs, Point
 from . import lines
-from .deadline import Deadline
+from .batch import Batch, Deadline
 from .graphite import Encoder, GraphiteDestination
 from .hashing import Ring
-from .spool import Batch
 
 __all__ = ["HashedNode", "Shares"]
 

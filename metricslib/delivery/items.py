@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from .spool import Batch
+from .batch import Batch
 
 __all__ = ["OVERHEAD", "Item", "Taken", "joined"]
 

@@ -21,14 +21,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..clock import SYSTEM_CLOCK, Clock
-from .deadline import Deadline
+from .batch import Batch, Deadline
 from .desk import Desk
 from .items import Item
 from .journal_file import Record
 from .journal_spool import JournalSpool
 from .lanes import Lanes
 from .owner import Gone, Owner
-from .spool import Batch
 
 __all__ = ["Journal"]
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .spool import Batch
+from .batch import Batch
 
 __all__ = ["JournalFile", "Record", "Rescued", "damaged", "rescue"]
 

@@ -10,10 +10,11 @@ from dataclasses import replace
 from queue import SimpleQueue
 from typing import Protocol
 
+from .batch import Batch
 from .items import Item, joined
 from .journal_file import Record
 from .lanes import Lanes
-from .spool import Batch, Holdings
+from .spool import Holdings
 
 __all__ = ["JournalSpool", "Log"]
 

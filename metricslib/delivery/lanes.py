@@ -19,10 +19,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import InvalidOption
+from .batch import Batch
 from .destination import Destination
 from .items import OVERHEAD, Item, Taken
 from .replay import Kept, Pace
-from .spool import Batch, Holdings
+from .spool import Holdings
 
 __all__ = ["Lanes", "lanes_for"]
 

@@ -6,7 +6,7 @@ Lines of Graphite all end in a newline. Those of statsd stand in datagrams, and 
 import logging
 from collections.abc import Iterator
 
-from .spool import Batch
+from .batch import Batch
 
 __all__ = ["BATCH", "LineLimit", "batches", "count", "pieces"]
 

@@ -3,9 +3,10 @@
 import threading
 from collections.abc import Mapping
 
+from .batch import Batch
 from .items import Item, joined
 from .lanes import Lanes
-from .spool import Batch, Holdings
+from .spool import Holdings
 
 __all__ = ["MemorySpool"]
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from .deadline import Deadline
+from .batch import Deadline
 
 __all__ = ["Gone", "Owner"]
 

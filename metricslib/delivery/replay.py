@@ -3,8 +3,8 @@
 from collections import deque
 from collections.abc import Iterator
 
+from .batch import Batch
 from .items import Item
-from .spool import Batch
 
 __all__ = ["Kept", "Pace"]
 

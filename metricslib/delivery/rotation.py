@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from .deadline import Deadline
+from .batch import Deadline
 
 __all__ = ["KEEP", "Rotation", "append", "open_to_append"]
 

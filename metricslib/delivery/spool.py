@@ -10,19 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["Batch", "Holdings", "Spool"]
+from .batch import Batch
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Batch:
-    """A piece of what is to be delivered. Two batches are the same only if they are one object."""
-
-    stamp: int
-    points: int
-    """How many values or lines are in it: the unit of the account."""
-    payload: bytes
-    windows: int = 1
-    """How many windows are sent when it is: 0 for all but the last piece of one, and for relayed points."""
+__all__ = ["Holdings", "Spool"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,9 @@ from ..naming import Naming
 from ..window import Cut
 from ..wire import statsd
 from . import lines
-from .deadline import Deadline
-from .destination import Options, Undelivered
+from .batch import Batch, Deadline, Undelivered
+from .destination import Options
 from .lines import LineLimit
-from .spool import Batch
 from .transport import Datagrams, Endpoint, Stream
 
 __all__ = ["STATSD_LINE", "StatsdDestination"]

@@ -17,8 +17,8 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from .batch import Deadline
 from .channel import EARLY, acknowledged, ended, wait
-from .deadline import Deadline
 
 __all__ = ["Tls"]
 

@@ -14,9 +14,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from . import lines
+from .batch import Deadline, Undelivered
 from .channel import SLICE, Channel, Plain, wait
-from .deadline import Deadline
-from .destination import Undelivered
 
 __all__ = ["Datagrams", "Endpoint", "Resolve", "Stream", "Transport"]
 

@@ -18,9 +18,8 @@ from ..naming import Naming
 from ..window import Cut
 from ..wire import graphite
 from . import lines
-from .deadline import Deadline
-from .destination import Options, Undelivered
-from .spool import Batch
+from .batch import Batch, Deadline, Undelivered
+from .destination import Options
 
 __all__ = ["RETENTIONS", "WhisperDestination", "aggregation", "parse_retentions", "relative_path"]
 

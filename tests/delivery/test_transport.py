@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from metricslib.delivery import channel, transport
-from metricslib.delivery.deadline import Deadline
-from metricslib.delivery.destination import Undelivered
+from metricslib.delivery.batch import Deadline, Undelivered
 from metricslib.delivery.transport import Datagrams, Endpoint, Stream
 
 LINES = b"".join(b"path.number.%d 1 1700000000\n" % number for number in range(1000))

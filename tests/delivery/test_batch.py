@@ -1,6 +1,6 @@
 """A deadline runs out, and can be brought forward."""
 
-from metricslib.delivery.deadline import Deadline
+from metricslib.delivery.batch import Deadline
 
 
 def test_a_deadline_runs_out_and_is_never_negative():

@@ -1,0 +1,102 @@
+"""What delivery is about: a batch of bytes, the error that says it did not arrive, and the deadline of an attempt.
+
+Everything else in this folder is above these three. A batch is immutable. An attempt to deliver one ends in one of
+three ways, and each point of the batch has exactly one fate:
+
+- the destination returns: all of it is delivered, save what the returned mapping says was lost, by cause;
+- it raises :class:`Undelivered`: ``remaining`` is to be tried again, ``lost`` is lost, the rest was delivered;
+- it raises anything else, which is a defect: the whole batch is tried again.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from ..errors import MetricsError
+
+__all__ = ["LONGEST", "Batch", "Deadline", "Undelivered"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Bytes to deliver. Two batches are equal only if they are the same object."""
+
+    stamp: int
+    """The end of the interval that the points belong to, in seconds since the epoch; 0 for relayed points."""
+    points: int
+    """How many values or lines are in it: the unit of all accounts."""
+    payload: bytes
+    windows: int = 1
+    """How many windows are complete once it is delivered: 0 for all but the last batch of a window."""
+
+
+class Undelivered(MetricsError):
+    """A delivery failed, wholly or in part.
+
+    ``reason`` is for people, and holds no secret. ``remaining`` is what to try again; ``lost`` counts lines, by cause,
+    that are neither delivered nor may be sent again. What is in neither was delivered. ``points`` says how many remain
+    where not every line is one.
+    """
+
+    def __init__(
+        self, reason: str, remaining: bytes, lost: Mapping[str, int] | None = None, *, points: int | None = None
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.remaining = remaining
+        self.lost: Mapping[str, int] = lost or {}
+        self.points = points
+
+
+LONGEST = 1e9
+"""Seconds, 31 years. A caller's infinity is this: no wait of the operating system takes more than 292 years."""
+
+
+def bounded(seconds: float) -> float:
+    """Return a number of seconds that can be waited: 0 for a negative one and for NaN, :data:`LONGEST` at most."""
+    return max(0.0, min(seconds, LONGEST))
+
+
+class Deadline:
+    """A moment by which something must be over, and which may be moved while it is waited for.
+
+    It ends ``seconds`` from now, :data:`LONGEST` at most. Any thread may ask it, or :meth:`cut` it
+    short. It runs by the machine's own monotonic clock, taken once at import, for sockets do not live in a test's time.
+    """
+
+    __slots__ = ("_bound", "_end", "_now", "urgent")
+
+    def __init__(self, seconds: float, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._end = now() + bounded(seconds)
+        self._bound = math.inf
+        self.urgent = False
+        """True if a caller is blocked on this operation, or more waits behind it."""
+
+    def left(self) -> float:
+        """Seconds left; 0 when it has passed."""
+        return max(0.0, min(self._end, self._bound) - self._now())
+
+    def cut(self, seconds: float) -> None:
+        """End at most ``seconds`` from now, and let nobody put that off."""
+        self._bound = min(self._bound, self._now() + seconds)
+
+    def extend(self, seconds: float) -> None:
+        """End ``seconds`` from now, unless it was cut to be earlier."""
+        self._end = self._now() + bounded(seconds)
+
+    def part(self, share: float) -> "Deadline":
+        """Return one that ends when ``share`` of what is left has passed, and never after this one."""
+        return _Part(self, share)
+
+
+class _Part(Deadline):
+    __slots__ = ("_whole",)
+
+    def __init__(self, whole: Deadline, share: float) -> None:
+        super().__init__(whole.left() * share, whole._now)
+        self._whole = whole
+
+    def left(self) -> float:
+        return min(super().left(), self._whole.left())
