@@ -3,13 +3,20 @@
 Files lie where carbon would put them, so graphite-web can be pointed at the directory: dots become folders, and a
 series with tags has a file named after its hash. How values are rolled up into coarser archives follows from
 what they are, by the path's last part. One process should write to a directory.
+
+No file holds up the others: what is wrong with one file costs the points of its path, counted by cause, and the log
+names the file once. Only what every file would meet (a full disk, no descriptors, a directory that is not there) leaves
+the rest of the batch to be tried again.
 """
 
+import errno
+import logging
 import os
 import re
+import struct
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from errno import EEXIST, EISDIR, ELOOP, ENAMETOOLONG, ENOTDIR
 from hashlib import sha256
 from typing import Any
 
@@ -21,16 +28,28 @@ from . import lines
 from .batch import Batch, Deadline, Undelivered
 from .destination import Options
 
+log = logging.getLogger("metricslib")
+
 __all__ = ["RETENTIONS", "WhisperDestination", "aggregation", "parse_retentions", "relative_path"]
 
 RETENTIONS = "10s:1d,1m:30d,10m:1y"
-_LONGEST = 255
-"""Bytes in a file's name on every usual file system."""
+_LONGEST_NAME, _LONGEST_PATH = 255, 4095
+"""Bytes in a file's name on every usual file system, and in a whole path (Linux' ``PATH_MAX``)."""
 _LATEST = 2**32
 _MOST_POINTS = 100_000_000
 """Points in a file: 1.2 GB, which is filled with zeros when the file is made."""
-_THIS_PATH = (EEXIST, EISDIR, ELOOP, ENAMETOOLONG, ENOTDIR)
-"""Errors that concern one path and will not pass."""
+_EVERY_FILE = (errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EROFS)
+"""Errors that every file would meet, and that may pass. All others concern one file."""
+_CAUSES = {
+    errno.ENAMETOOLONG: "too_long",  # for a file system with narrower bounds than ours
+    errno.EEXIST: "bad_path",
+    errno.EISDIR: "bad_path",
+    errno.ELOOP: "bad_path",
+    errno.ENOTDIR: "bad_path",
+}
+"""Causes for errors of a path; for other errors of a file it is ``bad_file``."""
+_NAMED = 100
+"""How many files the log names, at most."""
 _TAG = re.compile(r"([^;!^=]+)=([^;~][^;]*)\Z")
 _SUMS = re.compile(r"(?:count|sum|sum_squares)(?:_(?:top)?\d[\d_]*)?|bin_\w+")
 
@@ -64,66 +83,85 @@ class WhisperDestination:
         self._longest = max(step * points for step, points in retentions)
         self._clock = clock
         self._templates: dict[str, tuple[bytes, int]] = {}  # by method: how a file begins, and its size
+        self._named: set[str] = set()  # files that the log has named
 
     def encode(self, cut: Cut) -> list[Batch]:
         stamp = cut.whole.end
         return lines.batches(stamp, graphite.encode(self._naming.pairs(cut.whole), stamp))
 
     def deliver(self, payload: bytes, deadline: Deadline) -> Mapping[str, int]:
-        """Write all points. Lost are those with a path that is no file's (``bad_path``), of a time before the coarsest
-        archive (``too_old``) or beyond what the format can hold (``bad_stamp``), or in a file that is damaged
-        (``bad_file``), and lines that are no points (``bad_line``).
+        """Write all points. Lost are those with a path that is no file's (``bad_path``), or too long for one
+        (``too_long``), of a time before the file's coarsest archive (``too_old``) or beyond what the format can hold
+        (``bad_stamp``), or in a file that is damaged or cannot be opened (``bad_file``), and lines that are no points
+        (``bad_line``).
         """
         try:
             os.makedirs(self._directory, exist_ok=True)
+            if not os.access(self._directory, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except OSError as error:  # not the fault of any one path
             raise Undelivered(f"{self._directory}: {error.strerror}", payload) from error
         now = int(self._clock.time())
-        lost: dict[str, int] = {}
+        lost: Counter[str] = Counter()
         left: dict[str, list[tuple[int, float]]] = {}
         points = 0
         for path, value, stamp in graphite.decode(payload):
             points += 1
-            if not 0 < stamp < _LATEST:
-                lost["bad_stamp"] = lost.get("bad_stamp", 0) + 1
-            elif stamp < now - self._longest:
-                lost["too_old"] = lost.get("too_old", 0) + 1
-            else:
+            if 0 < stamp < _LATEST:
                 left.setdefault(path, []).append((stamp, value))
+            else:
+                lost["bad_stamp"] += 1
         if bad := lines.count(payload) - points:
             lost["bad_line"] = bad
         for path in list(left):
             if not deadline.left():
                 raise Undelivered(f"{self._directory}: not all could be written in time", _encoded(left), lost)
             try:
-                cause = self._write(path, left[path], now)
+                lost.update(self._write(path, left[path], now))
             except OSError as error:
                 raise Undelivered(f"{self._directory}: {error.strerror}", _encoded(left), lost) from error
-            if cause:
-                lost[cause] = lost.get(cause, 0) + len(left[path])
             del left[path]
         return lost
 
     def close(self) -> None:
         """No file stays open."""
 
-    def _write(self, path: str, points: list[tuple[int, float]], now: int) -> str | None:
-        """Write one path's points; return the cause if they are lost. Raises OSError for what may pass."""
+    def _write(self, path: str, points: list[tuple[int, float]], now: int) -> Mapping[str, int]:
+        """Write one path's points; return how many are lost, by cause. Raises OSError if every file would fail."""
         relative = relative_path(path)
         if relative is None:
-            return "bad_path"
+            return {"bad_path": len(points)}
         file = os.path.join(self._directory, relative)
+        if max(map(len, os.fsencode(relative).split(b"/"))) > _LONGEST_NAME or len(os.fsencode(file)) > _LONGEST_PATH:
+            return {"too_long": len(points)}
         try:
             if not os.path.exists(file):
+                if all(stamp < now - self._longest for stamp, _ in points):
+                    return {"too_old": len(points)}
                 self._create(file, aggregation(path, self._naming))
-            self._whisper.update_many(file, points, now=now)
-        except OSError as error:
-            if error.errno in _THIS_PATH:
-                return "bad_path"
-            raise
-        except Exception:  # whisper raises its own, and whatever damaged bytes lead to
-            return "bad_file"
-        return None
+            with open(file, "r+b", self._whisper.BUFFERING) as opened:
+                # whisper takes the newest stamp first, and of two points of one stamp it would keep the first.
+                self._whisper.file_update_many(opened, sorted(dict(points).items(), reverse=True), now)
+                oldest = now - self._retention(opened)
+        except Exception as error:  # also whisper's own, and whatever damaged bytes lead to
+            number = error.errno or 0 if isinstance(error, OSError) else 0
+            if number in _EVERY_FILE:
+                raise
+            self._name_once(file, os.strerror(number) if number else type(error).__name__)
+            return {_CAUSES.get(number, "bad_file"): len(points)}
+        too_old = sum(stamp < oldest for stamp, _ in points)
+        return {"too_old": too_old} if too_old else {}
+
+    def _retention(self, opened: Any) -> int:
+        """Return how many seconds back the archives reach. whisper drops older points without a word."""
+        whisper = self._whisper
+        opened.seek(0)
+        return int(struct.unpack(whisper.metadataFormat, opened.read(whisper.metadataSize))[1])
+
+    def _name_once(self, file: str, reason: str) -> None:
+        if file not in self._named and len(self._named) < _NAMED:
+            self._named.add(file)
+            log.warning("%s: %.300s: %s; its points are dropped, and it is named once", self.label, file, reason)
 
     def _create(self, file: str, method: str) -> None:
         """Make the file under another name first, so that nobody ever sees half of one. A link at either name is
@@ -189,7 +227,7 @@ def relative_path(path: str) -> str | None:
         return None
     parts = canonical.split(".")
     parts[-1] += ".wsp" if parts[-1] else ""
-    if not all(parts) or any(len(part.encode()) > _LONGEST for part in parts):
+    if not all(parts):
         return None
     return os.path.join(*parts)
 

@@ -1,7 +1,10 @@
 """Values can be read back from the files by whisper itself, and the files lie where carbon puts them."""
 
+import errno
 import importlib
+import logging
 import os
+import socket
 import sys
 import warnings
 from pathlib import Path
@@ -120,8 +123,6 @@ def test_retentions_are_those_of_the_url(tmp_path: Path, destination: Destinatio
         "a.",
         ".",
         "a\0b",
-        "x" * 252,
-        "a." + "é" * 126,
         "a;k",
         "a;=v",
         "a;k=",
@@ -139,6 +140,24 @@ def test_no_path_leaves_the_directory(tmp_path: Path, destination: Destination, 
     assert deliver(destination, f"{path} 1 {NOW}", f"good 1 {NOW}") == {"bad_path": 1}
     assert files(tmp_path) == ["good.wsp"]
     assert set(tmp_path.parent.iterdir()) == before
+
+
+@pytest.mark.parametrize("path", ["x" * 252, "a." + "é" * 126, ".".join(["y" * 200] * 21), ".".join(["z"] * 2048)])
+def test_a_path_that_is_too_long_for_a_file_costs_only_its_own_points(
+    tmp_path: Path, destination: Destination, path: str
+):
+    """A name of more than 255 bytes, with its ending, or a whole path of more than 4,095; nothing is left of a try."""
+    assert deliver(destination, f"{path} 1 {NOW}", f"good 1 {NOW}") == {"too_long": 1}
+    assert files(tmp_path) == ["good.wsp"]
+
+
+def test_the_longest_names_and_paths_are_written(tmp_path: Path, destination: Destination):
+    """What fits is not dropped."""
+    room = 4095 - len(str(tmp_path / "tree")) - len("/.wsp")
+    folders = room // 101 - 1
+    longest = ".".join(["y" * 100] * folders + ["z" * (room - 101 * folders)])
+    assert deliver(destination, f"{'x' * 251} 1 {NOW}", f"{longest} 1 {NOW}", f"{longest}z 1 {NOW}") == {"too_long": 1}
+    assert len(files(tmp_path)) == 2
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
@@ -233,6 +252,51 @@ def test_a_damaged_file_costs_only_its_own_points(tmp_path: Path, destination: D
     assert (folder / "good.wsp").exists()
 
 
+def test_a_file_that_cannot_be_opened_costs_only_its_own_points(
+    tmp_path: Path, destination: Destination, caplog: pytest.LogCaptureFixture
+):
+    """The others are written, and the log names it once. Here a socket is in its place; a file of another user's is the
+    same.
+    """
+    folder = tmp_path / "tree/a"
+    folder.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as taken, caplog.at_level(logging.WARNING, "metricslib"):
+        taken.bind(str(folder / "bad.wsp"))
+        for stamp in (NOW - 10, NOW):
+            rows = (f"a.bad 1 {stamp}", f"a.bad 2 {stamp}", f"a.good 1 {stamp}", f"b 1 {stamp}")
+            assert deliver(destination, *rows) == {"bad_file": 2}
+    assert values(tmp_path, "a/good.wsp", NOW - 10, NOW + 10) == values(tmp_path, "b.wsp", NOW - 10, NOW + 10) == [1, 1]
+    (record,) = caplog.records
+    assert f"{folder}/bad.wsp: No such device or address" in record.getMessage()
+
+
+def test_the_log_names_no_more_than_a_hundred_files(
+    tmp_path: Path, destination: Destination, caplog: pytest.LogCaptureFixture
+):
+    """A tree of damaged files is counted, and does not fill the log."""
+    (tmp_path / "tree").mkdir()
+    for number in range(120):
+        (tmp_path / f"tree/bad{number}.wsp").write_bytes(b"no whisper file")
+    with caplog.at_level(logging.WARNING, "metricslib"):
+        assert deliver(destination, *(f"bad{number} 1 {NOW}" for number in range(120))) == {"bad_file": 120}
+    assert len(caplog.records) == 100
+
+
+def test_points_older_than_the_file_reaches_are_dropped_and_counted(tmp_path: Path, destination: Destination):
+    """An existing file keeps its own archives; whisper drops such points without a word."""
+    (tmp_path / "tree").mkdir()
+    whisper.create(str(tmp_path / "tree/short.wsp"), [(10, 6)])
+    rows = [f"short {age} {NOW - age}" for age in (100, 70, 60, 10)]
+    assert deliver(destination, *rows, f"short 100 {NOW - 100}", f"long 100 {NOW - 100}") == {"too_old": 3}
+    assert [value for value in values(tmp_path, "short.wsp", NOW - 50, NOW) if value is not None] == [10]
+
+
+def test_of_two_values_of_a_slot_in_a_batch_the_last_stays(tmp_path: Path, destination: Destination):
+    """As if they had come one after the other, and as in carbon."""
+    assert deliver(destination, f"a 1 {NOW}", f"a 2 {NOW}", f"b 2 {NOW}", f"b 1 {NOW}") == {}
+    assert values(tmp_path, "a.wsp", NOW, NOW + 10) + values(tmp_path, "b.wsp", NOW, NOW + 10) == [2, 1]
+
+
 def test_a_path_that_is_taken_costs_only_its_own_points(tmp_path: Path, destination: Destination):
     """A folder in the place of the file, or a file in the place of a folder."""
     (tmp_path / "tree/a.wsp").mkdir(parents=True)
@@ -242,14 +306,14 @@ def test_a_path_that_is_taken_costs_only_its_own_points(tmp_path: Path, destinat
 
 def test_what_a_full_disk_does_not_take_remains(tmp_path: Path, destination: Destination, monkeypatch):
     """What was written before is delivered; the rest is tried again."""
-    update = whisper.update_many
+    update = whisper.file_update_many
 
-    def full(path, points, now=None):
-        if path.endswith("b.wsp"):
-            raise OSError(28, "No space left on device")
-        update(path, points, now)
+    def full(file, points, now=None):
+        if file.name.endswith("b.wsp"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        update(file, points, now)
 
-    monkeypatch.setattr(whisper, "update_many", full)
+    monkeypatch.setattr(whisper, "file_update_many", full)
     with pytest.raises(Undelivered) as failure:
         deliver(destination, f"a 1 {NOW}", f"b 0.5 {NOW}", f"b 2 {NOW - 10}", f"c 3 {NOW}", "d 1 0")
     assert failure.value.remaining.decode().splitlines() == [f"b 0.5 {NOW}", f"b 2 {NOW - 10}", f"c 3 {NOW}"]
@@ -264,6 +328,17 @@ def test_a_directory_that_cannot_be_made_is_no_fault_of_the_paths(tmp_path: Path
         deliver(destination, f"a 1 {NOW}", "b 1 0")
     assert failure.value.remaining == f"a 1 {NOW}\nb 1 0\n".encode()
     assert failure.value.lost == {}
+
+
+def test_a_directory_that_cannot_be_written_is_no_fault_of_the_paths(
+    tmp_path: Path, destination: Destination, monkeypatch
+):
+    """As when another user owns it, until that is put right."""
+    monkeypatch.setattr(os, "access", lambda path, mode: path != str(tmp_path / "tree"))
+    with pytest.raises(Undelivered) as failure:
+        deliver(destination, f"a 1 {NOW}")
+    assert (failure.value.remaining, failure.value.lost) == (f"a 1 {NOW}\n".encode(), {})
+    assert failure.value.reason == f"{tmp_path}/tree: Permission denied"
 
 
 def test_a_file_that_could_not_be_made_leaves_nothing_behind(tmp_path: Path, destination: Destination, monkeypatch):
