@@ -23,6 +23,7 @@ import math
 import re
 from typing import NamedTuple
 
+from metricslib.names import canonical_path
 from metricslib.series import Kind
 
 __all__ = ["KINDS", "LONGEST_KEY", "Line", "Point", "Sample", "number", "parse", "parse_point", "with_tags"]
@@ -221,7 +222,7 @@ def parse_point(line: str, now: float) -> Point | str:
     fields = line.split()
     if len(fields) != 3:
         return "bad"
-    path = _canonical_path(fields[0])
+    path = _path(fields[0])
     value = number(fields[1])
     stamp = now if fields[2] == "N" else number(fields[2])
     if stamp == -1:
@@ -233,17 +234,7 @@ def parse_point(line: str, now: float) -> Point | str:
     return (path, value, int(stamp)) if math.isfinite(value) else "not_finite"
 
 
-def _canonical_path(path: str) -> str | None:
-    if len(path) > LONGEST_KEY or _NOT_IN_PATH.search(path):
+def _path(text: str) -> str | None:
+    if len(text) > LONGEST_KEY or _NOT_IN_PATH.search(text):
         return None
-    if ";" not in path:
-        return path
-    name, *tags = path.split(";")
-    pairs = {}
-    for tag in tags:
-        key, _, value = tag.partition("=")
-        if not key or "!" in key or "^" in key or not value or value[0] == "~":
-            return None
-        pairs[key] = value
-    # As carbon sorts: the texts, so that a1 comes before a.
-    return name + "".join(sorted([f";{key}={value}" for key, value in pairs.items()])) if name else None
+    return canonical_path(text) if ";" in text else text

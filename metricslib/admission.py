@@ -135,7 +135,9 @@ class Admission:
                     kind, name, tags = changed
                     if kind != series.kind:
                         raise ValueError("a filter cannot change the kind")
-                    series = series_of(kind, name, tags)
+                    made = series_of(kind, name, tags)
+                    # A name that the filter left alone keeps its dots: it may be one that a forwarder has read.
+                    series = made._replace(name=series.name) if name == series.name else made
             except Exception as error:  # the filter is the application's
                 if from_signal_handler(error):
                     raise

@@ -1,9 +1,10 @@
 """Series names and tags: the one place that knows which characters are legal and how a name and its tags are written.
 
 A series is written ``name;key=value;key2=value2``: Graphite's own form, tags sorted by key, the last of a duplicate
-winning. Characters are treated as statsd treats them: white space becomes ``_``, ``/`` becomes ``-``, everything
-outside ``[a-zA-Z0-9_.;=-]`` is deleted. A name is therefore never refused for its characters, and a series has the same
-path whether its program ships it to Graphite itself or through a statsd server.
+winning. A tag called ``name`` becomes ``name_``, since Graphite keeps the name itself under that key. Characters are
+treated as statsd treats them: white space becomes ``_``, ``/`` becomes ``-``, everything outside ``[a-zA-Z0-9_.;=-]``
+is deleted. A name is therefore never refused for its characters, and a series has the same path whether its program
+ships it to Graphite itself or through a statsd server.
 """
 
 import re
@@ -17,6 +18,7 @@ __all__ = [
     "EMPTY",
     "TagMapping",
     "Tags",
+    "canonical_path",
     "canonical_tags",
     "checked_name",
     "checked_tags",
@@ -28,6 +30,7 @@ __all__ = [
     "text_of",
     "text_or_none",
     "with_suffix",
+    "without_empty_parts",
 ]
 
 TagMapping = Mapping[str, object]
@@ -38,6 +41,9 @@ Tags = tuple[tuple[str, str], ...]
 
 EMPTY = "_"
 """What stands for a name, tag key or tag value of which no legal character is left."""
+
+_RESERVED = "name"
+"""The key under which Graphite keeps a series' name among its tags. A tag of that key would be lost."""
 
 # JavaScript's \s, which differs from Python's in U+FEFF and the separators U+001C to U+001F.
 _SPACES = re.compile("[\\t\\n\\v\\f\\r \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+")
@@ -127,7 +133,8 @@ def checked_tags(tags: TagMapping | None) -> TagMapping | None:
 
 
 def _tag_key(key: object) -> str:
-    return sanitise(text_of(key)).replace(";", "_").replace("=", "_") or EMPTY
+    found = sanitise(text_of(key)).replace(";", "_").replace("=", "_") or EMPTY
+    return f"{found}_" if found == _RESERVED else found
 
 
 def _tag_value(value: object) -> str:
@@ -141,9 +148,34 @@ def canonical_tags(tags: Mapping[str, object] | Iterable[tuple[str, object]]) ->
     (('route', '-u_v'), ('status', '200'))
     """
     pairs = tags.items() if isinstance(tags, Mapping) else tags
-    found = {_tag_key(key): _tag_value(value) for key, value in pairs}
-    # As carbon does, which sorts the texts key=value: a1 comes before a.
-    return tuple(sorted(found.items(), key=lambda tag: tag[0] + "="))
+    return _in_order({_tag_key(key): _tag_value(value) for key, value in pairs})
+
+
+def _in_order(tags: Mapping[str, str]) -> Tags:
+    """Sort tags as carbon does, which sorts the texts ``key=value``: ``a1`` comes before ``a``."""
+    return tuple(sorted(tags.items(), key=lambda tag: tag[0] + "="))
+
+
+def canonical_path(path: str) -> str | None:
+    """Return a path of Graphite, which is not ours to sanitise, as carbon stores it; None if carbon finds it malformed.
+
+    carbon leaves out a tag called ``name`` and any ``~`` before the name.
+
+    >>> canonical_path("a.b;z=1;c=2;z=3"), canonical_path("~a;name=b"), canonical_path("no;tags")
+    ('a.b;c=2;z=3', 'a', None)
+    """
+    if ";" not in path:
+        return path.lstrip("~") or None
+    name, *pieces = path.split(";")
+    tags = {}
+    for piece in pieces:
+        key, _, value = piece.partition("=")
+        if not key or "!" in key or "^" in key or not value or value.startswith("~"):
+            return None
+        tags[key] = value
+    tags.pop(_RESERVED, None)
+    name = name.lstrip("~")
+    return join(name, _in_order(tags)) if name else None
 
 
 def join(name: str, tags: Tags = ()) -> str:
@@ -168,6 +200,15 @@ def split(series: str) -> tuple[str, Tags]:
         return name, ()
     pairs = (piece.partition("=") for piece in pieces if piece)
     return name, canonical_tags([(key, value if equals else "true") for key, equals, value in pairs])
+
+
+def without_empty_parts(name: str) -> str:
+    """Return ``name`` without dots that have no part between them, in front or at the end; it may come out empty.
+
+    >>> without_empty_parts("a..b"), without_empty_parts(".a.b."), without_empty_parts("..")
+    ('a.b', 'a.b', '')
+    """
+    return ".".join(filter(None, name.split(".")))
 
 
 def prefixed(prefix: str, name: str) -> str:

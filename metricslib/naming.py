@@ -19,7 +19,7 @@ from operator import methodcaller
 
 from .distribution import Distribution
 from .errors import InvalidOption, InvalidType
-from .names import filled, prefixed, sanitise, text_of
+from .names import filled, prefixed, sanitise, text_of, without_empty_parts
 from .series import Kind
 from .window import Window
 from .wire.graphite import Pairs, number
@@ -72,7 +72,7 @@ def expanded(prefix: str) -> str:
     if not isinstance(prefix, str):
         raise InvalidType("prefix", prefix, "a string")
     words = {"host": socket.gethostname().split(".")[0], "pid": str(os.getpid())}
-    return sanitise(filled("prefix", text_of(prefix), words)).replace(";", "_").strip(".")
+    return without_empty_parts(sanitise(filled("prefix", text_of(prefix), words)).replace(";", "_"))
 
 
 _Affixes = tuple[tuple[str, str] | None, ...]

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from .distribution import Distribution, Restored
-from .series import KINDS, Kind, Series, series_of
+from .series import KINDS, Kind, Series
 from .totals import TOTALS, DistributionTotal, GaugeTotal, SummedTotal, Total
 from .window import Aggregates, GaugeChange, OpenInterval
 
@@ -105,7 +105,7 @@ def read_total(kind: Kind, note: bytes) -> Total:
 
 def read_key(kind: Kind, key: str) -> Series:
     """Return the series of which ``key`` is the canonical text. Raises :class:`BadNote` if it is none."""
-    series = series_of(kind, key)
+    series = Series.of_key(kind, key)
     _require(series.key == key)
     return series
 

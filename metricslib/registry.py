@@ -140,7 +140,7 @@ class Registry(Instruments):
 
     def woken(self, instrument: Instrument) -> None:
         """Take a sleeping instrument back, for it is in use again."""
-        self._admission.readmit(series_of(instrument.kind, instrument.key))
+        self._admission.readmit(Series.of_key(instrument.kind, instrument.key))
         self._instruments[instrument.kind].setdefault(instrument._asked, instrument)
         self._used()
 
@@ -440,7 +440,7 @@ class Registry(Instruments):
         """Let series go whose instruments are asleep. What a call under way still adds is found by the next tick."""
         for kind, key in going:
             self._ledger.forget(kind, key)
-            self._admission.release(series_of(kind, key))
+            self._admission.release(Series.of_key(kind, key))
             for source in self._sources:
                 self._forget_in(source, kind, key)
         for instrument in self._instruments_of(going):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from .notes import BadNote, read_key, read_open, read_total, write_open, write_total
 from .registry import Registry
-from .series import KINDS, Kind, Series, series_of
+from .series import KINDS, Kind, Series
 from .totals import Total
 from .window import Aggregates, Cut, OpenInterval
 
@@ -133,7 +133,7 @@ class RegistryKeeper:
             for key in [key for key in opened.sent[kind] if key not in totals[kind]]:
                 own = key.startswith(self._own)
                 goes_on = own and kind != "gauge" and opened.end == stamp
-                if not goes_on and (own or not self._admit(series_of(kind, key))):
+                if not goes_on and (own or not self._admit(Series.of_key(kind, key))):
                     del opened.sent[kind][key]
         return opened
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from fnmatch import translate
 from typing import Literal, NamedTuple, get_args
 
-from .names import EMPTY, Tags, canonical_tags, checked_name, filled, join, sanitise, split
+from .names import EMPTY, Tags, canonical_tags, checked_name, filled, join, sanitise, split, without_empty_parts
 
 __all__ = ["KINDS", "Filter", "Kind", "Series", "add_tags", "drop", "keep", "rename", "series_of"]
 
@@ -29,14 +29,25 @@ class Series(NamedTuple):
         """The canonical text, ``name;key=value``: what identifies the series within its kind."""
         return join(self.name, self.tags) if self.tags else self.name
 
+    @classmethod
+    def of_key(cls, kind: Kind, key: str) -> "Series":
+        """Return the series of which ``key`` is the canonical text, or becomes it."""
+        return cls(kind, *split(key))
+
 
 def series_of(kind: Kind, name: str, tags: Mapping[str, object] | Iterable[tuple[str, object]] = ()) -> Series:
-    """Return the series with ``name``, which may itself carry tags (``web.hits;route=u``); those in ``tags`` win."""
+    """Return a program's series with ``name``, which may itself carry tags (``web.hits;route=u``); those in ``tags``
+    win.
+
+    Empty parts of the name vanish: destinations differ in what they make of ``a..b`` and ``.a``. What a forwarder reads
+    in statsd's lines keeps its dots, as in statsd, and does not come this way.
+    """
     if type(name) is not str:
         name = checked_name(name)
     if not tags and name.isidentifier() and name.isascii():
         return Series(kind, name)
     name, own = split(name)
+    name = without_empty_parts(name) or EMPTY
     return Series(kind, name, canonical_tags([*own, *canonical_tags(tags)]) if tags else own)
 
 
@@ -75,7 +86,8 @@ def rename(glob: str, name: str) -> Filter:
     def renamed(series: Series) -> Series:
         if not matches(series.name):
             return series
-        return series._replace(name=sanitise(name.replace("{name}", series.name)).replace(";", "_") or EMPTY)
+        found = sanitise(name.replace("{name}", series.name)).replace(";", "_")
+        return series._replace(name=without_empty_parts(found) or EMPTY)
 
     return renamed
 

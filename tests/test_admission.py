@@ -252,6 +252,13 @@ def test_all_who_ask_for_a_key_get_one_object():
 # -- filters
 
 
+def test_a_filter_adds_no_empty_part_to_a_name_and_takes_none_away():
+    """A program's names have none; those that a forwarder reads keep theirs, as in statsd."""
+    asked = admission(lambda series: series._replace(name=series.name.replace("old", "")), add_tags(k="v"))
+    assert asked.admit(Series("counter", "old.a")) == "a;k=v"
+    assert asked.admit(Series("counter", "a..b.")) == "a..b.;k=v"
+
+
 def keys(*filters):
     """What is sent of three counters that were each incremented by 1."""
     registry = small(filters=filters)

@@ -2,6 +2,8 @@
 
 import enum
 import re
+import warnings
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from metricslib.errors import InvalidOption, InvalidType, MetricsError
 from metricslib.names import (
     EMPTY,
+    canonical_path,
     canonical_tags,
     checked_name,
     filled,
@@ -19,6 +22,7 @@ from metricslib.names import (
     split,
     text_of,
     with_suffix,
+    without_empty_parts,
 )
 
 ANY_TEXT = st.text(max_size=30) | st.text("ab;=./_- \t\u00a0\u2028é", max_size=30)
@@ -163,6 +167,44 @@ def test_an_empty_string_of_a_subclass_is_no_name(name):
     """Its characters are what counts, and there are none."""
     with pytest.raises(InvalidType, match="name must be a non-empty string"):
         checked_name(name)
+
+
+def test_a_tag_called_name_gets_another_key():
+    """Graphite keeps the name itself under that key, so series that differ in nothing else would be one."""
+    assert canonical_tags({"name": "x", "namespace": "y"}) == (("name_", "x"), ("namespace", "y"))
+    assert split("hits;na me=1;name=2;na:me=3") == ("hits", (("na_me", "1"), ("name_", "3")))
+    assert split("hits;name_=2") == ("hits", (("name_", "2"),))
+
+
+@pytest.mark.parametrize(
+    ("name", "whole"),
+    [("a", "a"), ("a.b", "a.b"), ("a..b", "a.b"), (".a.b", "a.b"), ("a.b.", "a.b"), ("..a...b..", "a.b"), ("..", "")],
+)
+def test_empty_parts_vanish(name: str, whole: str):
+    """The dots stay that stand between parts."""
+    assert without_empty_parts(name) == whole
+
+
+@pytest.fixture(scope="module")
+def tagged_series() -> Any:
+    """carbon's own class."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pytest.importorskip("carbon.util").TaggedSeries
+
+
+path_text = st.text("abx19-.~!^ é", max_size=3) | st.sampled_from(["name", "a1", "a=b"])
+
+
+@given(path_text, st.lists(path_text | st.tuples(path_text, path_text).map("=".join), max_size=5))
+def test_a_path_has_carbons_own_form(tagged_series: Any, name: str, pieces: list[str]):
+    """Tags sorted as texts, the last of a duplicate, none called ``name``; or None where carbon cannot read it."""
+    path = ";".join([name, *pieces])
+    try:
+        expected = tagged_series.parse(path).path
+    except Exception:
+        expected = None
+    assert canonical_path(path) == expected
 
 
 def test_words_in_braces_are_filled_in():

@@ -26,6 +26,25 @@ def test_tags_given_apart_win_over_those_in_the_name():
     assert series_of("counter", "hits;a=1;b=1", {"a": 2}).tags == (("a", "2"), ("b", "1"))
 
 
+@pytest.mark.parametrize("name", ["web..hits", ".web.hits", "web.hits.", "..web...hits;k=a..b", "web. .hits", "süß..x"])
+def test_empty_parts_of_a_name_vanish(name: str):
+    """What destinations make of them differs, so there are none. The value of a tag is no path."""
+    series = series_of("counter", name)
+    assert "" not in series.name.split(".")
+    assert series_of("counter", series.key) == series == Series.of_key("counter", series.key)
+    assert ("k", "a..b") in series.tags or not series.tags
+
+
+def test_a_name_of_nothing_but_dots_is_the_empty_name():
+    """It can be sent, and seen."""
+    assert series_of("counter", "...").name == "_"
+
+
+def test_a_key_is_read_as_it_stands():
+    """One that came from statsd's lines keeps its dots."""
+    assert Series.of_key("counter", ".a..b;k=v") == Series("counter", ".a..b", (("k", "v"),))
+
+
 @given(st.text(min_size=1, max_size=20))
 def test_a_series_made_of_its_own_key_is_the_same(name):
     """The key alone is enough to find the series again, whatever the name was."""
@@ -60,6 +79,7 @@ def test_rename_gives_matching_series_another_name():
     assert rename("old.*", "new.{name}")(series).key == "new.old.hits;a=1"
     assert rename("old.*", "a b;c")(series).key == "a_b_c;a=1"
     assert rename("other", "new")(series) is series
+    assert rename("old.*", "..new..{name}.")(series).name == "new.old.hits"
 
 
 def test_a_new_name_with_an_unknown_word_is_refused_early():

@@ -25,7 +25,9 @@ from collections.abc import Callable, Iterator, Sequence
 from hashlib import md5
 from typing import NamedTuple
 
-__all__ = ["HASHES", "Node", "Ring", "canonical"]
+from ..names import canonical_path
+
+__all__ = ["HASHES", "Node", "Ring"]
 
 _POSITIONS = 100
 
@@ -89,7 +91,7 @@ class Ring:
         self._position, key = HASHES[hash]
         if len({key(node, 0) for node in nodes}) < len(nodes):
             raise ValueError(f"two nodes are the same for {hash}; tell them apart by an instance: host:port:instance")
-        self._key = canonical if tags else _name
+        self._key = _with_tags if tags else _name
         groups = [node.host for node in nodes] if diverse else list(range(len(nodes)))
         if not 1 <= replicas <= len(set(groups)):
             raise ValueError(
@@ -107,21 +109,8 @@ class Ring:
         return self._nodes[at % len(self._nodes)]
 
 
-def canonical(path: str) -> str:
-    """Return ``path`` as carbon writes it: tags sorted, the last of a duplicate, none called ``name``.
-
-    What carbon cannot read stays as it is.
-
-    >>> canonical("a.b;z=1;c=2;z=3"), canonical("a.b"), canonical("no;tags")
-    ('a.b;c=2;z=3', 'a.b', 'no;tags')
-    """
-    if ";" not in path:
-        return path
-    name, *tags = path.split(";")
-    if not all("=" in tag for tag in tags):
-        return path
-    pairs = dict(tag.split("=", 1) for tag in tags)
-    return name + "".join(sorted([f";{key}={value}" for key, value in pairs.items() if key != "name"]))
+def _with_tags(path: str) -> str:
+    return canonical_path(path) or path if ";" in path else path
 
 
 def _name(path: str) -> str:

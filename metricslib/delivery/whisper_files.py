@@ -21,6 +21,7 @@ from hashlib import sha256
 from typing import Any
 
 from ..clock import Clock
+from ..names import canonical_path
 from ..naming import Naming
 from ..window import Cut
 from ..wire import graphite
@@ -50,7 +51,6 @@ _CAUSES = {
 """Causes for errors of a path; for other errors of a file it is ``bad_file``."""
 _NAMED = 100
 """How many files the log names, at most."""
-_TAG = re.compile(r"([^;!^=]+)=([^;~][^;]*)\Z")
 _SUMS = re.compile(r"(?:count|sum|sum_squares)(?:_(?:top)?\d[\d_]*)?|bin_\w+")
 
 
@@ -214,10 +214,12 @@ def parse_retentions(text: str) -> list[tuple[int, int]]:
 def relative_path(path: str) -> str | None:
     """Return the file of a series, as carbon names it, relative to the directory; None when there can be none.
 
-    >>> relative_path("web.hits.count"), relative_path("../secret"), relative_path("a..b")
-    ('web/hits/count.wsp', None, None)
+    Empty parts of a path make no folder, but the last part must have a name.
+
+    >>> relative_path("web.hits.count"), relative_path("../secret"), relative_path("a..b"), relative_path("a.b.")
+    ('web/hits/count.wsp', None, 'a/b.wsp', None)
     """
-    canonical = _canonical(path) if ";" in path else path
+    canonical = canonical_path(path)
     if canonical is None:
         return None
     if ";" in canonical:
@@ -225,23 +227,8 @@ def relative_path(path: str) -> str | None:
         return os.path.join("_tagged", digest[:3], digest[3:6], digest + ".wsp")
     if "/" in canonical or "\0" in canonical:
         return None
-    parts = canonical.split(".")
-    parts[-1] += ".wsp" if parts[-1] else ""
-    if not all(parts):
-        return None
-    return os.path.join(*parts)
-
-
-def _canonical(path: str) -> str | None:
-    """Return a tagged path as carbon writes it: sorted as texts, so that ``a1=`` stands before ``a=``."""
-    name, *pieces = path.split(";")
-    matches = [_TAG.match(piece) for piece in pieces]
-    tags = {match[1]: match[2] for match in matches if match}
-    name = name.lstrip("~")
-    if not name or not all(matches):
-        return None
-    tags.pop("name", None)  # carbon's own, which holds the name
-    return name + "".join(sorted(f";{key}={value}" for key, value in tags.items()))
+    *folders, last = canonical.split(".")
+    return os.path.join(*filter(None, folders), last + ".wsp") if last else None
 
 
 def aggregation(path: str, naming: Naming) -> str:

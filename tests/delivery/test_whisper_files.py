@@ -117,9 +117,7 @@ def test_retentions_are_those_of_the_url(tmp_path: Path, destination: Destinatio
         "a/../../b",
         "/etc/passwd",
         "a/b",
-        "a..b",
         "..",
-        ".a",
         "a.",
         ".",
         "a\0b",
@@ -181,12 +179,13 @@ def test_files_lie_where_carbon_puts_them(carbon_util, name: str, tags: dict[str
     random.shuffle(pieces)
     path = ";".join([name, *pieces])
     relative = relative_path(path)
-    if relative is None:
-        assert tags.keys() <= {"name"}
-        assert "" in name.split(".")
-        return
     tagged = carbon_util.TaggedSeries
-    assert relative == tagged.encode(tagged.parse(path).path, os.sep, hash_only=True) + ".wsp"
+    carbons = os.path.normpath(tagged.encode(tagged.parse(path).path, os.sep, hash_only=True) + ".wsp")
+    if relative is None:  # carbon's file is hidden then, as .wsp in a folder
+        assert tags.keys() <= {"name"}
+        assert os.path.basename(carbons) == ".wsp"
+    else:
+        assert relative == carbons
 
 
 @pytest.mark.parametrize(

@@ -192,3 +192,21 @@ def test_a_line_that_carbon_cannot_read_costs_nothing_else(carbon: Carbon, schem
     assert destination.deliver("".join(f"{line}\n" for line in lines).encode(), Deadline(30)) == {"too_long": 1}
     for path in ("before", "between", "behind"):
         eventually(lambda path=path: carbon.read(path, [stamp]) == [1], or_else=path)  # type: ignore[misc]
+
+
+def test_no_two_series_share_a_path_in_graphite(carbon: Carbon):
+    """carbon drops a tag called ``name``, and puts ``a..b`` into the file of ``a.b``."""
+    clock = ManualClock(time=(time.time() // 10 - 100) * 10 + 1)
+    registry = Registry(clock=clock)
+    registry.gauge("hits").set(1)
+    for number, name in enumerate(("x", "y"), 2):
+        registry.gauge("hits", tags={"name": name}).set(number)
+    registry.gauge("a.b").set(4)
+    assert registry.gauge("a..b") is registry.gauge(".a.b") is registry.gauge("a.b")
+    stamp = int(clock.time() // 10 * 10 + 10)
+    destination = open_destination(carbon.url, Naming())
+    for batch in destination.encode(registry.tick(stamp, 10)):
+        assert destination.deliver(batch.payload, Deadline(30)) == {}
+    expected = {"hits": 1, "hits;name_=x": 2, "hits;name_=y": 3, "a.b": 4}
+    for path, value in expected.items():
+        eventually(partial(lambda path, value: carbon.read(f"stats.gauges.{path}", [stamp]) == [value], path, value))

@@ -4,6 +4,7 @@ The routes: the program ships to Graphite itself; through statsd's lines and a f
 forwarder; and, for other programs, DogStatsD's lines written by hand.
 """
 
+import json
 import signal
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -66,6 +67,9 @@ def heard(modules: Any, *chunks: bytes) -> dict[str, float]:
 @example(name="x", tags={}, members=["caf\udce9", "caf\udce8", "caf?", "caf\ufffd", "caf"])
 @example(name="x", tags={}, members=["a:b", "a|b", "a\nb", "a\rb", "a\r", "a#b", "a@b", "|#a", "|@0.1", "a,b"])
 @example(name="_e{1,1}:a|b", tags={}, members=["_e{"])
+@example(name="a..b", tags={"name": "x", "name_": "y", "k": "a..b"}, members=[])
+@example(name=".a.b.", tags={"name": "x"}, members=[])
+@example(name=".é.", tags={}, members=[])
 def test_every_route_ends_in_the_same_paths(modules, name: str, tags: dict[str, str], members: list[str]):
     """Whatever characters are in names, tags and members, nothing is merged, split or lost on the way."""
     flush = measured(modules, name, tags, members)
@@ -91,11 +95,51 @@ PLAIN = st.text(st.characters(exclude_characters=":|\n\r,;="), max_size=8)
 def test_tags_of_dogstatsd_are_those_of_the_library(modules, name: str, tags: dict[str, str]):
     """Written by hand with `:` between key and value, they make the same series, a `=` in a value included."""
     assume(not name.startswith("_e{"))
+    assume("" not in modules["metricslib.names"].sanitise(name).split("."))  # a forwarder leaves those as they are
     written = ",".join(f"{key}:{value}" for key, value in tags.items())
     line = f"{name}:3|c" + (f"|#{written}" if tags else "")
     direct = paths(modules, measured(modules, name, tags, []).whole)
     counters = {path: value for path, value in direct.items() if path.startswith("stats.counters.")}
     assert heard(modules, line.encode(errors="surrogatepass")) == counters
+
+
+@pytest.mark.parametrize("name", ["web..hits", ".web.hits", "web.hits.", "web.ü.hits"])
+def test_all_destinations_agree_on_a_name_with_empty_parts(modules, name: str):
+    """Graphite's lines, files, JSON, and the forwarder behind statsd's lines."""
+    flush = measured(modules, name, {"name": "x"}, [])
+    naming = modules["metricslib.naming"].Naming()
+    opened = modules["metricslib.delivery"].open_destination
+    graphite, file, statsd = (
+        opened(url, naming).encode(flush)[0].payload.decode() for url in ("graphite://h", "file:x", "statsd://h")
+    )
+    sent = {line.split()[0] for line in graphite.splitlines()}
+    assert (
+        {"stats.counters.web.hits.count;name_=x", "stats.gauges.web.hits;name_=x"}
+        < sent
+        == set(paths(modules, flush.whole))
+    )
+    assert [*json.loads(file)["counters"]] == ["web.hits;name_=x"]
+    assert statsd.splitlines()[0] == "web.hits:3|c|#name_:x"
+    assert heard(modules, statsd.encode()) == paths(modules, flush.whole)
+
+
+def test_what_statsds_clients_send_keeps_its_dots(modules):
+    """As in statsd; a tag called name is ours to rename, for Graphite would lose it."""
+    counts = {path: value for path, value in heard(modules, b"a..b:1|c\n.a.b;name=x:2|c").items() if "count" in path}
+    assert counts["stats.counters.a..b.count"] == 1
+    assert counts["stats.counters..a.b.count;name_=x"] == 2
+
+
+def test_a_series_with_empty_parts_can_leave_a_forwarder(modules):
+    """When it is deleted or expires it makes room, as any other."""
+    registry = modules["metricslib.registry"].Registry(clock=modules["metricslib.testing"].ManualClock(), max_series=1)
+    intake = modules["forwarder.intake"].Intake(registry)
+    registry.add_source(intake)
+    for name in (b"a..b", b".c"):
+        intake.feed([name + b":1|c"])
+        assert [*registry.tick(STAMP, 10).whole.counters] == [name.decode()]
+        assert registry.forget("counter", [name.decode()]) == [name.decode()]
+        assert len(registry) == 0
 
 
 def test_every_route_ends_in_the_same_paths_of_a_real_forwarder(modules, forwarder: Callable[..., Forwarder], tmp_path):
