@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# Tests of one xdist_group stay together. One at a time, with a debugger: ARGS="-n 0 --pdb".
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadgroup
 NPM_DIR := tests/end_to_end
 NPM_INSTALLED := $(NPM_DIR)/node_modules/.installed
 SANITIZED := build/sanitized
@@ -21,7 +23,7 @@ WITH_SANITIZERS = METRICSLIB_PURE=0 PYTHONMALLOC=malloc PYTHONHASHSEED=0 ASAN_OP
 C_SOURCES := $(wildcard metricslib/native/*.[ch] forwarder/native/*.[ch])
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-pure faults sanitized sanitize fuzz fuzz-types lint format docs bench clean npm-packages
+.PHONY: help setup run test test-pure coverage faults sanitized sanitize fuzz fuzz-types lint format docs bench clean npm-packages
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -31,14 +33,17 @@ setup: $(INSTALLED)  ## make .venv and install the project and its tools in it
 run: $(INSTALLED)  ## start the example shop, with its metrics page
 	$(BIN)/python -m examples.shop $(ARGS)
 
-test: $(INSTALLED) npm-packages  ## run all tests with coverage; ARGS="-k name" goes to pytest
+test: $(INSTALLED) npm-packages  ## run all tests, as many at a time as there are processors; ARGS="-k name" goes to pytest
+	$(PYTEST) $(ARGS)
+
+coverage: $(INSTALLED) npm-packages  ## run all tests, one at a time, and show which lines and branches they miss
 	@$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(ARGS)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
 test-pure: $(INSTALLED) npm-packages  ## run the tests that a C twin has a part in once more, without C
-	METRICSLIB_PURE=1 $(BIN)/python -m pytest $(PURE_TESTS) $(ARGS)
+	METRICSLIB_PURE=1 $(PYTEST) $(PURE_TESTS) $(ARGS)
 
 faults: $(INSTALLED)  ## run the fault suite, with the runs that take minutes
 	$(BIN)/python -m pytest -m "faults or not faults" tests/faults tests/delivery/test_faults.py $(ARGS)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import random
 import signal
 import socket
@@ -24,6 +25,7 @@ FOREVER = 10_000_000
 """An interval in seconds that does not end while a test runs, as one of an hour does now and then."""
 PATIENCE = 60.0
 """Seconds after which a test gives up: many times what anything takes on a machine that has nothing else to do."""
+_RETURNED: set[int] = set()
 
 
 def eventually(condition: Callable[[], object], seconds: float = PATIENCE, or_else: str = "a condition") -> None:
@@ -37,10 +39,16 @@ def eventually(condition: Callable[[], object], seconds: float = PATIENCE, or_el
 def free_port(*kinds: socket.SocketKind) -> int:
     """Return a port that is free for sockets of these kinds (TCP when none is named), for a peer that must be told.
 
-    It is below those that the system hands out by itself, so nobody is given it before the peer takes it.
+    It is below the ports that the system hands out by itself, in the share of this test process, and is returned only
+    once: nobody else is given it before the peer takes it.
     """
+    worker, workers = os.environ.get("PYTEST_XDIST_WORKER", "gw0"), os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")
+    share = range(10_000 + int(worker.removeprefix("gw")), 30_000, int(workers))
     while True:
-        port = random.SystemRandom().randrange(10_000, 30_000)
+        port = random.SystemRandom().choice(share)
+        if port in _RETURNED:
+            continue
+        _RETURNED.add(port)
         with contextlib.ExitStack() as opened, contextlib.suppress(OSError):
             for kind in kinds or (socket.SOCK_STREAM,):
                 opened.enter_context(socket.socket(socket.AF_INET, kind)).bind(("127.0.0.1", port))

@@ -1,5 +1,7 @@
 """statsd, once a session, and the tally of what was compared with it, which the summary shows."""
 
+import itertools
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from .daemons import STATSD, Statsd
 from .judge import Tally
 
-TALLIES: dict[str, Tally] = {}
+COMPARED = "compared with statsd"
 
 
 @pytest.fixture(scope="session")
@@ -20,16 +22,21 @@ def statsd(need: Callable[..., None]) -> Iterator[Statsd]:
 
 
 @pytest.fixture
-def tally(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> Iterator[Tally]:
-    """Counts for the test that asks for it, all its parameters together; summary and XML report have them."""
-    tally = TALLIES.setdefault(request.node.originalname, Tally())
+def tally(record_property: Callable[[str, object], None]) -> Iterator[Tally]:
+    """Counts of the test that asks for it; the summary adds them up, and the XML report has them."""
+    tally = Tally()
     yield tally
-    record_property("compared with statsd", str(tally))
+    record_property(COMPARED, {**vars(tally), "deviations": dict(tally.deviations)})  # plain types cross processes
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how many cases were compared, and how many showed which deviation."""
-    if TALLIES:
-        terminalreporter.section("compared with statsd")
-        for name, tally in TALLIES.items():
+    """Say how many cases were compared, and how many showed which deviation, in all processes that ran tests."""
+    tallies: defaultdict[str, Tally] = defaultdict(Tally)
+    for report in itertools.chain(*terminalreporter.stats.values()):
+        for name, counts in getattr(report, "user_properties", ()):
+            if name == COMPARED and report.when == "teardown":
+                tallies[report.location[2].partition("[")[0]].add(counts)
+    if tallies:
+        terminalreporter.section(COMPARED)
+        for name, tally in tallies.items():
             terminalreporter.write_line(f"{name}: {tally}")

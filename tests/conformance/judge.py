@@ -43,6 +43,13 @@ class Tally:
         self.deviating = 0
         self.deviations: Counter[str] = Counter()
 
+    def add(self, counts: Mapping[str, Any]) -> None:
+        """Add what another tally, perhaps of another process, had in its ``vars()``."""
+        self.cases += counts["cases"]
+        self.lines += counts["lines"]
+        self.deviating += counts["deviating"]
+        self.deviations.update(counts["deviations"])
+
     def __str__(self) -> str:
         which = ", ".join(f"{id} {count}" for id, count in self.deviations.most_common()) or "none"
         return (

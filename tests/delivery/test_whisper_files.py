@@ -349,7 +349,7 @@ def test_a_file_that_could_not_be_made_leaves_nothing_behind(tmp_path: Path, des
     assert files(tmp_path) == ["a.wsp"]
 
 
-@pytest.mark.parametrize("name", ["a.wsp", f".{os.getpid()}.new"])
+@pytest.mark.parametrize("name", ["a.wsp", f".{os.getpid()}.new"], ids=["file", "new file"])
 def test_a_planted_link_is_not_written_through(tmp_path: Path, destination: Destination, name: str):
     """Whoever can write to the directory could have files made, or overwritten, where we may and they may not."""
     folder = tmp_path / "tree"

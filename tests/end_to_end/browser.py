@@ -70,6 +70,8 @@ class Browser:
         wanted = {"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
         session = self._ask("POST", "", {"capabilities": {"alwaysMatch": wanted}})
         self._url += f"/{session['sessionId']}"
+        self.open("about:blank")  # from Chromium's own first page, which complains when the machine is busy
+        self.console()
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         answer = self._http.request(method, self._url + path, json=body, timeout=60)

@@ -15,6 +15,8 @@ from tests.peers import FOREVER, Forwarder, eventually, send
 from .browser import Browser
 from .conftest import Shop
 
+pytestmark = pytest.mark.xdist_group("browser")  # one Chromium and one shop for all
+
 HOSTILE = [
     "<script>window.owned = 1</script>",
     "\"><img src=x onerror='window.owned = 1'>",
