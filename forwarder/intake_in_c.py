@@ -36,7 +36,10 @@ _OTHERS = 512 * len(_KINDS)
 RawKey = tuple[int, bytes, bytes]
 """A key as it stands in a line: kind, key, tags."""
 Effect = tuple[int, int, int, float, float, bytes]
-"""What a sample does: series, kind, whether a gauge is changed, value, weight, a set's member."""
+"""What a sample does: series, kind, whether a gauge is changed, value, weight, a set's member.
+
+Of a distribution, one that changes it adjusts its sums: by the value the sum, by the weight that of squares.
+"""
 Answer = tuple[list[Effect], int]
 """What a line does: the effects of its good samples, and how many are bad."""
 
@@ -158,10 +161,13 @@ class IntakeInC:
         if parsed.bad:
             self._bad_lines.add(text, parsed.bad[0], len(parsed.bad))
         effects = []
-        for kind, value, weight, relative, member in parsed.samples:
+        for kind, value, weight, relative, member, sum, sum_squares in parsed.samples:
             number = _KINDS.index(kind)
             kept = bounded_member(member).encode("utf-8", "surrogatepass")
-            effects.append((self._series(number, parsed.key), number, int(relative), value, weight, kept))
+            series = self._series(number, parsed.key)
+            effects.append((series, number, int(relative), value, weight, kept))
+            if sum or sum_squares:
+                effects.append((series, number, 1, sum, sum_squares, b""))
         return effects, len(parsed.bad)
 
     def _series(self, kind: int, written: str) -> int:

@@ -47,7 +47,7 @@ class _Interval:
 
     def add(self, key: str, sample: Sample) -> bool:
         """Aggregate one sample of series ``key``; return False if it is a new member of a set that is full."""
-        kind, value, weight, relative, member = sample
+        kind, value, weight, relative, member, sum, sum_squares = sample
         if kind == "counter":
             self._counters[key] = total(self._counters.get(key, 0), _amount(value * weight))
         elif kind == "gauge":
@@ -59,6 +59,8 @@ class _Interval:
             if key not in distributions:
                 distributions[key] = Distribution(limit=self._exact)
             distributions[key].add(value, weight)
+            if sum or sum_squares:
+                distributions[key].adjust(sum, sum_squares)
         return True
 
     def _changed(self, key: str, delta: float) -> GaugeChange:

@@ -13,6 +13,9 @@ A statsd line is ``key[:value|type[|@rate]]…[|#tag,tag]``. Where its dialects 
 * Right after the type stands a rate, ``@`` and a number in (0, 1] without sign or space in front, or DogStatsD's time
   (``T`` and digits) or origin (``c:…``, ``e:…``, ``card:…``), which are skipped. Anything else there, also nothing,
   makes the piece bad; farther to the right what is unknown is skipped, and so is a second rate.
+* ``~`` and two numbers with a comma between them, behind the rate of a timer's or histogram's piece, are what its
+  samples add up to beyond value and weight: of their sum, and of their squares. metricslib writes it where a sample
+  stands for a bucket, so that sums stay exact. A second one is skipped, and so is one that holds no finite numbers.
 * Numbers are what JavaScript's ``Number()`` reads, as long as they are finite. A set takes any text, and an empty one
   as ``0``.
 * A gauge whose value begins with a sign is changed by it.
@@ -52,6 +55,7 @@ _DECIMAL = re.compile(rf"[+-]?{_UNSIGNED}")
 _RATE = re.compile(rf"@{_UNSIGNED}")
 _OTHER_BASE = re.compile(r"0(?:[xX][0-9a-fA-F]+|[oO][0-7]+|[bB][01]+)")
 _TIME = re.compile(r"T[0-9]+")
+_SUMS = re.compile(rf"~([+-]?{_UNSIGNED}),([+-]?{_UNSIGNED})")
 _ORIGINS = frozenset(("c", "e", "card"))
 
 
@@ -66,6 +70,10 @@ class Sample(NamedTuple):
     """Whether a gauge is changed by ``value``, not set to it."""
     member: str = ""
     """What a set gets."""
+    sum: float = 0.0
+    """How much more the samples of a distribution add up to than ``weight`` times ``value``,"""
+    sum_squares: float = 0.0
+    """and how much more their squares do."""
 
 
 class Line(NamedTuple):
@@ -165,6 +173,9 @@ def _read(groups: list[list[str]], after: list[str]) -> tuple[list[Sample], list
                 bad.append(sample)
             else:
                 samples.append(sample)
+        if kind in ("timer", "histogram") and isinstance(sample, Sample):
+            sum, sum_squares = _sums(fields[1:])
+            samples[-1] = sample._replace(sum=sum, sum_squares=sum_squares)
         values = []
     bad += ["no type"] * len(values)
     return samples, bad
@@ -183,6 +194,14 @@ def _weight(fields: list[str], after: list[str]) -> float:
             weight = 1 / rate if 0 < rate <= 1 else math.nan
             return weight if math.isfinite(weight) else math.nan
     return 1.0
+
+
+def _sums(fields: list[str]) -> tuple[float, float]:
+    """Return what the first field says of sums, zeros where none does."""
+    for match in filter(None, map(_SUMS.fullmatch, fields)):
+        sums = float(match[1]), float(match[2])
+        return sums if all(map(math.isfinite, sums)) else (0.0, 0.0)
+    return 0.0, 0.0
 
 
 def _sample(kind: Kind, text: str, weight: float) -> Sample | str:

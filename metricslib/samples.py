@@ -157,6 +157,13 @@ class Samples:
         self.max = max(self.max, other.max)
         self._unit = other._unit if self._unit in (None, other._unit) else 0
 
+    def adjust(self, sum: float, sum_squares: float) -> None:
+        """Add to the sums what samples lack that stand for a bucket. There is a sketch from then on."""
+        sum, sum_squares = _checked((sum, sum_squares))
+        self._become_sketch()
+        self.sum += sum
+        self.sum_squares += sum_squares
+
     def freeze(self) -> Self:
         """Make the numbers readable and return the distribution; nothing may be added from now on."""
         if self._buckets is None and self._samples:

@@ -150,6 +150,7 @@ SAMPLES = st.one_of(
 WEIGHTS = st.sampled_from([1, 1, 1, 10.0, 1 / 0.3, 2.5])
 WRITES = st.one_of(
     st.tuples(st.just("add"), SAMPLES, WEIGHTS),
+    st.tuples(st.just("adjust"), SAMPLES, SAMPLES),
     st.tuples(st.just("extend"), st.lists(SAMPLES, max_size=30)),
     st.tuples(st.just("merge"), st.lists(st.tuples(SAMPLES, WEIGHTS), max_size=30), st.sampled_from([3, 100])),
 )

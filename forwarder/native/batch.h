@@ -86,6 +86,8 @@ static inline void look_up(batch *b) {
 static inline void apply(table *t, int32_t series, const sample *p) {
     if (series >= 0)
         apply_sample(t, (uint32_t)series, p);
+    else if (is_adjustment(p))
+        return; /* the sample before it is counted */
     else if (series <= REFUSED && series > REFUSED - CAUSES)
         t->account.refused[REFUSED - series]++;
     else

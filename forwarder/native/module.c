@@ -265,9 +265,11 @@ static int effect_from(const table *t, PyObject *tuple, effect *into, char **mem
     double value, weight;
     if (!PyArg_ParseTuple(tuple, "lipddy#", &series, &kind, &relative, &value, &weight, &text, &length))
         return -1;
-    if (kind_from(kind) < 0 || !may_mean(t, series, kind) || !isfinite(value) || !isfinite(weight) || !(weight > 0))
+    if (kind_from(kind) < 0 || !may_mean(t, series, kind) || !isfinite(value) || !isfinite(weight))
         return -1;
     *into = (effect){(int32_t)series, {.kind = (uint8_t)kind, .relative = (uint8_t)relative, .weight = weight}};
+    if (!(weight > 0) && !is_adjustment(&into->sample))
+        return -1;
     if (kind == UNIQUE) {
         memcpy(*members, text, (size_t)length);
         into->sample.member = *members;

@@ -29,7 +29,7 @@ enum { LONGEST_KEY = 4096, LONGEST_MEMBER = 256, LONGEST_NUMBER = 127, MOST_SAMP
 
 typedef struct {
     uint8_t kind;     /* of enum kind */
-    uint8_t relative; /* a gauge is changed by the value, not set to it */
+    uint8_t relative; /* a gauge is changed by the value, not set to it; a distribution's sums are adjusted, see below */
     uint32_t length;  /* a set's member's */
     union {
         double value;
@@ -37,6 +37,10 @@ typedef struct {
     };
     double weight; /* 1 / rate */
 } sample;
+
+/* Whether this is no sample, but what the one before it adds up to beyond value and weight: `value` of the sum, `weight`
+   of that of squares. */
+static inline int is_adjustment(const sample *s) { return s->relative && (s->kind == TIMER || s->kind == HISTOGRAM); }
 
 typedef struct {
     const char *key, *tags; /* as written; no tags: an empty text */
@@ -317,11 +321,19 @@ static inline int is_origin(const char *at, const char *end) {
     return end - at == 1 ? *at == 'c' || *at == 'e' : end - at == 4 && !memcmp(at, "card", 4);
 }
 
+/* Read what a sample's sums lack, behind "~": two numbers. */
+static inline int read_sums(const char *at, const char *end, locale_t c_locale, double sums[2]) {
+    const char *comma = memchr(at, ',', (size_t)(end - at));
+    return comma && decimal(at, comma, 1, c_locale, &sums[0]) && decimal(comma + 1, end, 1, c_locale, &sums[1]) &&
+           isfinite(sums[0]) && isfinite(sums[1]);
+}
+
 /* Read the fields behind a type, up to tags or the next value: `at` is at the bar before the first. Return where they
    end, or NULL where they are bad: the first must be a rate or a time. The first rate counts, and what else is unknown is
-   skipped, as are origins, whose colon is none between values. */
-static inline const char *read_fields(const char *at, const char *end, locale_t c_locale, double *weight, int *rated) {
-    int first = 1;
+   skipped, as are origins, whose colon is none between values. `sums` are zeros before. */
+static inline const char *read_fields(const char *at, const char *end, locale_t c_locale, double *weight, int *rated,
+                                      double sums[2]) {
+    int first = 1, summed = 0;
     while (at < end && *at == '|' && !(end - at > 1 && at[1] == '#')) {
         const char *field = at + 1;
         at = find_either(field, end, '|', ':');
@@ -337,6 +349,8 @@ static inline const char *read_fields(const char *at, const char *end, locale_t 
             *rated = 1;
         } else if (first && !is_time(field, at))
             return NULL;
+        else if (field < end && *field == '~' && (summed++ || !read_sums(field + 1, at, c_locale, sums)))
+            return NULL; /* a second one, or unusual numbers */
         first = 0;
     }
     return at;
@@ -358,10 +372,11 @@ static inline int read_tags(const char *at, const char *end, locale_t c_locale, 
 
 /* Make samples of values with their type. Several values of a set are one member, colons and all. */
 static inline enum line_is make_samples(line *into, value *values, uint32_t count, int kind, double weight,
-                                       locale_t c_locale) {
+                                       const double sums[2], locale_t c_locale) {
     sample *one = into->samples + into->count;
+    int adjusts = (kind == TIMER || kind == HISTOGRAM) && (sums[0] || sums[1]);
     into->groups += !into->count || one[-1].kind != kind;
-    if (into->groups > into->groups_room || (kind == UNIQUE ? 1 : count) > into->room - into->count)
+    if (into->groups > into->groups_room || (kind == UNIQUE ? 1 : count + adjusts) > into->room - into->count)
         return FULL;
     if (kind == UNIQUE) {
         one->kind = UNIQUE;
@@ -388,6 +403,10 @@ static inline enum line_is make_samples(line *into, value *values, uint32_t coun
         one->weight = weight;
     }
     into->count += count;
+    if (adjusts) {
+        *one = (sample){.kind = (uint8_t)kind, .relative = 1, .value = sums[0], .weight = sums[1]};
+        into->count++;
+    }
     return PLAIN;
 }
 
@@ -416,7 +435,7 @@ static inline enum line_is read_line(const char *at, const char *end, locale_t c
         return SLOW;
     into->key_length = (uint32_t)(at - into->key);
     while (at < end) { /* at a colon: a value begins behind it */
-        double weight = 1;
+        double weight = 1, sums[2] = {0, 0};
         int kind = COUNTER, rated = 0;
         enum line_is made;
         if (waiting == into->room)
@@ -429,7 +448,7 @@ static inline enum line_is read_line(const char *at, const char *end, locale_t c
         if (!(at = read_type(at + 1, end, &kind)))
             return SLOW;
         if (at < end && *at == '|') {
-            if (!(at = read_fields(at, end, c_locale, &weight, &rated)))
+            if (!(at = read_fields(at, end, c_locale, &weight, &rated, sums)))
                 return SLOW;
             if (at < end && *at == '|') {
                 if (!read_tags(at + 2, end, c_locale, into, rated ? NULL : &weight))
@@ -437,7 +456,7 @@ static inline enum line_is read_line(const char *at, const char *end, locale_t c
                 at = end;
             }
         }
-        if ((made = make_samples(into, values, waiting, kind, weight, c_locale)) != PLAIN)
+        if ((made = make_samples(into, values, waiting, kind, weight, sums, c_locale)) != PLAIN)
             return made;
         waiting = 0;
     }

@@ -549,6 +549,11 @@ static inline int add_to_set(const table *t, series *s, const sample *p) {
 static inline void apply_sample(table *t, uint32_t number, const sample *p) {
     series *s = &t->series[number];
     int done = 1;
+    if (is_adjustment(p)) { /* without memory the sums stay what the buckets say */
+        if (s->sketch)
+            (void)sketch_adjust(s->sketch, p->value, p->weight);
+        return;
+    }
     switch (s->kind) {
     case COUNTER:
         count_sample(s, p->value * p->weight);

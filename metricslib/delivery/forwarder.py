@@ -54,7 +54,7 @@ class ForwarderDestination:
     def encode(self, cut: Cut) -> list[Batch]:
         if self._process != os.getpid():  # a forked child is another sender
             self._process, self._sender, self._number = os.getpid(), secrets.token_hex(8), 0
-        payload, _ = statsd.encode(cut.fresh, self._prefix, _BATCH // 8)
+        payload, _ = statsd.encode(cut.fresh, self._prefix, _BATCH // 8, exact_sums=True)
         return [self._numbered(batch) for batch in lines.batches(cut.fresh.end, payload, statsd.SEPARATOR, size=_BATCH)]
 
     def _numbered(self, batch: Batch) -> Batch:

@@ -247,6 +247,24 @@ static PyObject *samples_merge(Samples *self, PyObject *other) {
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(samples_adjust_doc, "adjust($self, sum, sum_squares, /)\n--\n\n"
+                                 "Add to the sums what samples lack that stand for a bucket.");
+
+static PyObject *samples_adjust(Samples *self, PyObject *const *args, Py_ssize_t nargs) {
+    double sum, sum_squares;
+    if (nargs != 2)
+        return PyErr_Format(PyExc_TypeError, "adjust() takes a sum and a sum of squares");
+    if ((sum = PyFloat_AsDouble(args[0])) == -1.0 && PyErr_Occurred())
+        return NULL;
+    if ((sum_squares = PyFloat_AsDouble(args[1])) == -1.0 && PyErr_Occurred())
+        return NULL;
+    if (!is_sample(sum) || !is_sample(sum_squares))
+        return NULL;
+    if (sketch_adjust(&self->sketch, sum, sum_squares) < 0)
+        return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
 PyDoc_STRVAR(samples_freeze_doc, "freeze($self)\n--\n\nMake the numbers readable and return the distribution.");
 
 static PyObject *samples_freeze(Samples *self, PyObject *Py_UNUSED(ignored)) {
@@ -471,6 +489,7 @@ static PyMethodDef samples_methods[] = {
     {"extend", (PyCFunction)samples_extend, METH_O, samples_extend_doc},
     {"extended", (PyCFunction)(void (*)(void))samples_extended, METH_FASTCALL | METH_CLASS, samples_extended_doc},
     {"merge", (PyCFunction)samples_merge, METH_O, samples_merge_doc},
+    {"adjust", (PyCFunction)(void (*)(void))samples_adjust, METH_FASTCALL, samples_adjust_doc},
     {"freeze", (PyCFunction)samples_freeze, METH_NOARGS, samples_freeze_doc},
     {"powers", (PyCFunction)samples_powers, METH_NOARGS, samples_powers_doc},
     {"_sorted", (PyCFunction)samples_sorted, METH_NOARGS, NULL},

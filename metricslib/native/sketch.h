@@ -287,6 +287,16 @@ static inline int sketch_stage(sketch *s, double value, double weight) {
     return 0;
 }
 
+/* Add to the sums what samples lack that stand for a bucket. There are buckets from then on. */
+static inline int sketch_adjust(sketch *s, double sum, double sum_squares) {
+    sketch_settle(s);
+    if (sketch_become_buckets(s) < 0)
+        return -1;
+    s->sum += sum;
+    s->sum_squares += sum_squares;
+    return 0;
+}
+
 /* Write a copy of `from` to `to`; where that fails, `to` is empty. */
 static inline int sketch_copy(sketch *to, const sketch *from) {
     *to = *from;

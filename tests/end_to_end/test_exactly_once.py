@@ -10,12 +10,15 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import reduce
+from operator import add
 from pathlib import Path
 from types import TracebackType
 
 import pytest
 
-from tests.peers import ROOT, Forwarder, GraphitePeer, eventually
+from metricslib import Flusher, Registry
+from tests.peers import FOREVER, ROOT, Forwarder, GraphitePeer, eventually
 
 StartForwarder = Callable[..., Forwarder]
 
@@ -177,6 +180,38 @@ def test_a_forwarder_that_is_killed_again_and_again_loses_nothing_and_doubles_no
     counted = sum((one.counted() for one in programs), Counter[str]())
     assert process.end(signal.SIGTERM) == 0
     eventually(lambda: arrived(graphite) == counted, or_else=f"{counted} counted and arrived")
+
+
+def test_sums_are_exact_whatever_becomes_of_the_forwarder(
+    forwarder: StartForwarder, graphite: GraphitePeer, tmp_path: Path
+):
+    """Of more samples than are sent one by one. It is killed when it has read them; what was not safe comes again."""
+    url, rng = f"forwarder+unix://{tmp_path}/f", random.Random(11)
+    flags = ("--listen", url, "--to", graphite.url, "--interval", str(FOREVER), "--spool", str(tmp_path / "spool"))
+    process = forwarder(*flags)
+    process.ready()
+    registry = Registry()
+    flusher = Flusher(registry, url, interval=FOREVER, own="")
+    flusher.start()
+    milliseconds = sorted(rng.lognormvariate(3, 1) for _ in range(5000))
+    for sample in milliseconds:
+        registry.histogram("size").observe(sample)
+    assert not flusher.flush(0)
+    eventually(lambda: process.page()["sections"]["Listeners"][0]["Socket"].get("batches"))
+    assert process.end(signal.SIGKILL) == -signal.SIGKILL
+    process = forwarder(*flags)
+    process.ready()
+    assert flusher.stop(60)
+    assert process.end(signal.SIGTERM) == 0
+    expected = {
+        "count": 5000,
+        "sum": reduce(add, milliseconds),
+        "sum_squares": reduce(add, [sample * sample for sample in milliseconds]),
+        "lower": milliseconds[0],
+        "upper": milliseconds[-1],
+    }
+    found = {name: graphite.at(f"stats.histograms.size.{name}")[-1] for name in expected}
+    assert found == pytest.approx(expected, rel=1e-13, abs=0)
 
 
 SENT_AND_KILLED = """

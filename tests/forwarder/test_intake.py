@@ -54,6 +54,26 @@ def test_every_kind_arrives(intake, tick):
     assert intake.counts() == Counts(packets=2, lines=10, received=10, aggregated=10)
 
 
+def test_what_sums_lack_is_added_to_them_and_is_no_piece(intake, tick):
+    """A sample that stands for a bucket has the bucket's place, and the true sums; min, max and count are its own."""
+    intake.feed([b"t:10|ms|@0.1\nt:20|ms|@1|~-3.5,7.25\nh:1|h|@0.5|~0.5,0.25|#a:b"])
+    window = tick().whole
+    timer, histogram = window.timers["t"], window.histograms["h;a=b"]
+    assert (timer.count, timer.sum, timer.sum_squares, timer.min, timer.max) == (11, 116.5, 1407.25, 10, 20)
+    assert (histogram.count, histogram.sum, histogram.sum_squares) == (2, 2.5, 2.25)
+    assert not timer.exact
+    assert intake.counts() == Counts(packets=1, lines=3, received=3, aggregated=3)
+
+
+def test_of_a_series_that_is_refused_nothing_is_adjusted(clock):
+    """A sample is dropped once, with all that belongs to it."""
+    registry = Registry(clock=clock, filters=[drop("t")])
+    intake = Intake(registry, clock=clock)
+    intake.feed([b"t:20|ms|@1|~-3.5,7.25", b"t:20|ms|@1|~-3.5,7.25|~x"])
+    assert not intake.collect()
+    assert intake.counts() == Counts(packets=2, lines=2, received=2, dropped={"filtered": 2})
+
+
 def test_a_collection_takes_everything(intake):
     """What was collected is not there again."""
     intake.feed([b"a:1|c\nt:5|ms\ng:3|g\nu:x|s"])

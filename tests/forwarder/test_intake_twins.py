@@ -121,6 +121,27 @@ def test_numbers_are_read_to_the_last_bit(numbers, kind):
         assert sides[1].do(step) == sides[0].do(step)
 
 
+SUMS = st.builds(
+    "{}:{}|{}|@{}|~{},{}{}".format,
+    st.sampled_from(["a", "b", "a;t=1", "c"]),
+    st.floats(-10, 1e6).map(repr) | st.just("1:2"),
+    st.sampled_from(["ms", "h", "d", "c"]),
+    st.sampled_from(["1", ".5", "0.01", "2"]),
+    st.floats(width=32).map(repr) | st.just("0"),
+    st.floats(-1e9, 1e9).map(repr) | st.just("0"),
+    st.sampled_from(["", "|x", "|#t:1", ":5|ms", "|~1,1", ":5|ms|@1|~2,2"]),
+)
+
+
+@given(st.lists(st.lists(SUMS, max_size=20) | st.just("tick"), max_size=6), st.sampled_from([{}, {"max_series": 2}]))
+def test_sums_are_adjusted_alike(steps, caps):
+    """To the last bit, and no piece is counted for it, also where its series is refused."""
+    sides = [Side(pure, **caps) for pure in (True, False)]
+    for step in [*steps, "tick"]:
+        chunks = step if step == "tick" else ["\n".join(step).encode()]
+        assert sides[1].do(chunks) == sides[0].do(chunks)
+
+
 def test_more_than_a_batch_in_one_go():
     """Many keys, many pieces a line, and lines as long as a datagram can be, cut into pieces of work or not."""
     lines = [f"k{number % 3000}:{number}|c:{number % 7}|ms:1:2:3|h|#t:{number % 5}" for number in range(20_000)]

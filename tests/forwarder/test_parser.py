@@ -65,6 +65,13 @@ GOOD = [
     ("a:1|c|@0.5 \t:1|ms|@0.5\ufeff", "a", [count(1, 2.0), time(1, 2.0)]),
     ("a:1|c|@2e-1", "a", [count(1, 5.0)]),
     ("a:1|ms|@0.5|@bad", "a", [time(1, 2.0)]),
+    # what sums lack
+    ("a:1|ms|@0.5|~-3,4.5", "a", [time(1, 2.0)._replace(sum=-3.0, sum_squares=4.5)]),
+    ("a:1:2|ms|@1|~3,4:5|ms", "a", [time(1), time(2)._replace(sum=3.0, sum_squares=4.0), time(5)]),
+    ("a:1|h|@1|x|~1e-7,2E3|#t:1", "a;t=1", [Sample("histogram", 1, sum=1e-7, sum_squares=2000.0)]),
+    ("a:1|c|@1|~3,4", "a", [count(1)]),
+    ("a:1|ms|@1|~3|~1e999,1|~5,6", "a", [time(1)]),
+    ("a:1|ms|@1|#t|~3,4", "a;t", [time(1)]),
     # DogStatsD's tags, and fields before and after them
     ("a:1|c|#x:y,b", "a;x=y;b", [count(1)]),
     ("a:1|c|#u:h:p", "a;u=hp", [count(1)]),

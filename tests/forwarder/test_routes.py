@@ -5,6 +5,7 @@ forwarder; and, for other programs, DogStatsD's lines written by hand.
 """
 
 import json
+import random
 import signal
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -86,6 +87,26 @@ def test_every_route_ends_in_the_same_paths(modules, name: str, tags: dict[str, 
     reader = modules["metricslib.wire.numbered"].Reader()
     batches = [read for batch in numbered.encode(flush) for read in reader.feed(batch.payload)]
     assert heard(modules, *[batch.lines for batch in batches]) == direct
+
+
+@pytest.mark.parametrize("kind", ["timer", "histogram"])
+def test_sums_travel_exactly_in_numbered_batches(modules, kind: str):
+    """Count, sum, sum of squares, minimum and maximum of thousands of samples, to the last bit; also the buckets."""
+    rng = random.Random(7)
+    registry = modules["metricslib.registry"].Registry(clock=modules["metricslib.testing"].ManualClock())
+    for _ in range(5000):
+        getattr(registry, kind)("x").observe(rng.lognormvariate(0, 1))
+    flush = registry.tick(STAMP, 10)
+    opened, naming = modules["metricslib.delivery"].open_destination, modules["metricslib.naming"].Naming()
+    reader = modules["metricslib.wire.numbered"].Reader()
+    batches = opened("forwarder+tcp://h", naming).encode(flush)
+    direct = paths(modules, flush.whole)
+    assert heard(modules, *[read.lines for batch in batches for read in reader.feed(batch.payload)]) == direct
+
+    (batch,) = opened("statsd+tcp://h", naming).encode(flush)  # for any server: the middles of buckets
+    others = heard(modules, batch.payload)
+    assert others == pytest.approx(direct, rel=1 / 64)
+    assert others != direct
 
 
 PLAIN = st.text(st.characters(exclude_characters=":|\n\r,;="), max_size=8)

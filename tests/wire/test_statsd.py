@@ -67,6 +67,34 @@ def test_a_sketch_goes_as_one_line_a_bucket():
     assert values < 12
 
 
+@given(st.lists(st.floats(1e-6, 1e6), min_size=4, max_size=60), st.integers(1, 10))
+def test_sums_of_a_sketch_read_back_to_the_bit(values: list[float], times: int):
+    """Added up in the order of the lines, as a forwarder does; without the option no line has the field."""
+    distribution = Distribution(values * times, limit=3).freeze()
+    payload, count = encode(window(timers={"t": distribution}), exact_sums=True)
+    read = Distribution(limit=3)
+    for line in lines(payload):
+        value, _, *fields = line.removeprefix("t:").split("|")
+        weights = [1 / float(field[1:]) for field in fields if field.startswith("@")]
+        read.add(float(value), *weights)
+        for field in fields:
+            if field.startswith("~"):
+                assert line == lines(payload)[-1]
+                read.adjust(*map(float, field[1:].split(",")))
+    read.freeze()
+    assert (read.count, read.sum, read.sum_squares) == (distribution.count, distribution.sum, distribution.sum_squares)
+    assert (read.min, read.max) == (distribution.min, distribution.max)
+    plain, same = encode(window(timers={"t": distribution}))
+    assert (same, b"~" in plain) == (count, False)
+
+
+def test_where_samples_are_few_or_sums_have_no_end_nothing_is_added():
+    """Samples that are sent as they are add up by themselves."""
+    endless = Distribution([1e154] * 3000, limit=3).freeze()
+    few = Distribution([1, 2.5]).freeze()
+    assert b"~" not in encode(window(timers={"t": few}, histograms={"h": endless}), exact_sums=True)[0]
+
+
 @given(st.integers(1, 10**9))
 def test_a_weight_is_written_so_that_it_reads_back(weight: int):
     """The inverses of the rates add up to the very weight, and no rate has an exponent."""
