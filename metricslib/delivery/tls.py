@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from .batch import Deadline
-from .channel import EARLY, acknowledged, ended, wait
+from .channel import EARLY, acknowledged, end_is_there, ended, wait
 
 __all__ = ["Tls"]
 
@@ -130,7 +130,7 @@ class _Session:
         return written
 
     def confirm(self, deadline: Deadline) -> None:
-        if self._ended():
+        if self._ended() or end_is_there(self._opened):
             raise ConnectionAbortedError(EARLY)
         try:
             self._tls.unwrap()
