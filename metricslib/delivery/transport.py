@@ -10,6 +10,7 @@ import select
 import socket
 import struct
 import time
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -21,7 +22,10 @@ __all__ = ["Datagrams", "Endpoint", "Resolve", "Stream", "Transport"]
 
 Resolve = Callable[..., Sequence[tuple[Any, ...]]]
 """What :func:`socket.getaddrinfo` does."""
+Address = tuple[int, Any]
+"""A family and what the kernel takes as an address of it."""
 
+_NO_ADDRESS = "the name has no address"
 _BURST = 32
 _PAUSE = 0.001
 """Seconds between bursts of UDP: a receiver's buffer holds about ninety datagrams."""
@@ -39,7 +43,7 @@ class Endpoint(NamedTuple):
             return self.path
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
-    def addresses(self, kind: int, resolve: Resolve | None = None) -> list[tuple[int, Any]]:
+    def addresses(self, kind: int, resolve: Resolve | None = None) -> list[Address]:
         """Return families and addresses, asking the resolver. Raises OSError or UnicodeError."""
         if self.path:
             return [(socket.AF_UNIX, self.path)]
@@ -67,18 +71,25 @@ class Transport:
 
     def _connect(self, deadline: Deadline) -> socket.socket:
         addresses = self.endpoint.addresses(self.kind, self._resolve)
-        error: OSError = OSError("the name has no address")
-        for place, (family, address) in enumerate(addresses):
-            opened = self._socket = socket.socket(family, self.kind)
-            opened.setblocking(False)
+        error: OSError = OSError(_NO_ADDRESS)
+        for place, address in enumerate(addresses):
             try:
-                _establish(opened, address, Deadline(deadline.left() / (len(addresses) - place)), deadline)
+                return self._open(address, Deadline(deadline.left() / (len(addresses) - place)), deadline)
             except OSError as failure:
-                self.close(opened)
                 error = failure
-            else:
-                return opened
         raise error
+
+    def _open(self, address: Address, share: Deadline, deadline: Deadline) -> socket.socket:
+        """Connect to one address, within its share of the time."""
+        family, where = address
+        opened = self._socket = socket.socket(family, self.kind)
+        opened.setblocking(False)
+        try:
+            _establish(opened, where, share, deadline)
+        except BaseException:
+            self.close(opened)
+            raise
+        return opened
 
     def _reason(self, error: Exception) -> str:
         if isinstance(error, TimeoutError):
@@ -146,42 +157,58 @@ class Datagrams(Transport):
     ) -> None:
         super().__init__(endpoint, resolve)
         self._pause = pause or time.sleep
+        self._heard: Address | None = None
+        """Where the last datagrams were not refused."""
 
     def send(self, datagrams: Sequence[bytes], deadline: Deadline) -> dict[str, int]:
         """Send all, and return how many lines were in datagrams too long for the network, cause ``too_long``.
 
-        Raises :class:`Undelivered` with the datagrams not sent, an empty line between them. Where nobody listens to
-        UDP, the host says so after a datagram: if it was the first, it is among those not sent, for nobody had it; a
-        later one may have been another's, so the last one is lost, cause ``refused``.
+        Of several addresses, the first one that does not refuse gets them, and is tried first from then on. Where
+        nobody listens to UDP, the host says so after a datagram: if it was the first, nobody had it, and it is sent to
+        the next address; a later one may have been another's, so the last one sent there is lost, cause ``refused``.
+        Raises :class:`Undelivered` with the datagrams not sent, an empty line between them.
         """
-        flown: list[bytes] = []
-        lost: dict[str, int] = {}
-        rest = 0
-        opened = None
+        unsent, lost = deque(datagrams), Counter[str]()
+        error: OSError | UnicodeError = OSError(_NO_ADDRESS)
         try:
-            opened = self._connect(deadline)
-            for rest, datagram in enumerate(datagrams):
-                if rest and rest % _BURST == 0 and not self.endpoint.path:
-                    self._pause(_PAUSE)
-                if not _send_one(opened, datagram, deadline):
-                    lost["too_long"] = lost.get("too_long", 0) + lines.count(datagram)
-                    continue
-                flown.append(datagram)
-                if refusal := opened.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-                    rest += 1
-                    raise OSError(refusal, os.strerror(refusal))
-        except (OSError, UnicodeError) as error:
-            unsent = list(datagrams[rest:])
-            if isinstance(error, ConnectionRefusedError) and flown and not self.endpoint.path:
-                if len(flown) == 1:
-                    unsent = flown + unsent
+            for address in self._in_order(self.endpoint.addresses(self.kind, self._resolve)):
+                try:
+                    opened = self._open(address, deadline, deadline)
+                    try:
+                        self._send(opened, unsent, lost, deadline)
+                    finally:
+                        self.close(opened)
+                except OSError as failure:
+                    error = failure
                 else:
-                    lost["refused"] = lines.count(flown[-1])
-            raise Undelivered(self._reason(error), b"\n\n".join(unsent), lost) from error
-        finally:
-            if opened is not None:
-                self.close(opened)
-        return lost
+                    self._heard = address
+                    return dict(lost)
+        except (OSError, UnicodeError) as failure:  # of the resolver
+            error = failure
+        raise Undelivered(self._reason(error), b"\n\n".join(unsent), dict(lost)) from error
+
+    def _in_order(self, addresses: list[Address]) -> list[Address]:
+        return sorted(addresses, key=lambda address: address != self._heard)
+
+    def _send(self, opened: socket.socket, unsent: deque[bytes], lost: Counter[str], deadline: Deadline) -> None:
+        """Send to one address; what it did not get stays in ``unsent``. Raises OSError."""
+        sent, last = 0, b""
+        while unsent:
+            if sent and sent % _BURST == 0 and not self.endpoint.path:
+                self._pause(_PAUSE)
+            try:
+                if not _send_one(opened, unsent[0], deadline):
+                    lost["too_long"] += lines.count(unsent.popleft())
+                    continue
+                sent, last = sent + 1, unsent.popleft()
+                if refusal := opened.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                    raise OSError(refusal, os.strerror(refusal))
+            except ConnectionRefusedError:
+                if sent == 1 and not self.endpoint.path:
+                    unsent.appendleft(last)
+                elif sent and not self.endpoint.path:
+                    lost["refused"] += lines.count(last)
+                raise
 
 
 def _establish(opened: socket.socket, address: Any, share: Deadline, deadline: Deadline) -> None:

@@ -146,6 +146,37 @@ def test_an_end_that_comes_before_ours_confirms_nothing(peer, over: threading.Ev
     assert "closed before it had read all" in fails(stream, LINES, again=True).reason
 
 
+def test_an_end_behind_an_answer_confirms_nothing(connect, over: threading.Event):
+    """A peer that answers, and ends its side, reads no more: its end is noticed though we have not read up to it."""
+    ended = threading.Event()
+
+    def answer_and_end(connection):
+        connection.sendall(b"400 Bad Request\n" * 6000)
+        connection.shutdown(socket.SHUT_WR)
+        ended.set()
+        over.wait(60)
+
+    _, stream = connect(answer_and_end)
+    opened = stream._connect(Deadline(20))
+    assert ended.wait(20)
+    with opened, pytest.raises(ConnectionAbortedError, match="closed before it had read all"):
+        channel.Plain(opened, Deadline(20)).confirm(Deadline(20))
+
+
+def test_an_end_that_comes_just_before_ours_confirms_nothing(peer, over: threading.Event, monkeypatch):
+    """It comes after we looked; the state of the connection then says that we ended second."""
+
+    class Distant(socket.socket):
+        """A socket whose peer takes its time to acknowledge our end, as one that is not on loopback."""
+
+        def getsockopt(self, *option):
+            return bytes([channel._LAST_ACK]) if option[1] == socket.TCP_INFO else super().getsockopt(*option)
+
+    monkeypatch.setattr(socket, "socket", Distant)
+    stream = Stream(Endpoint("127.0.0.1", peer(read_all).port))
+    assert "closed before it had read all" in fails(stream, LINES, again=True).reason
+
+
 def test_an_end_without_our_last_bytes_acknowledged_confirms_nothing():
     """The peer's end may cross our last bytes on the way: they are not read, and a reset is about to follow."""
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as ours:
@@ -320,6 +351,36 @@ def test_udp_pauses_between_bursts(udp: socket.socket):
     pauses: list[float] = []
     Datagrams(Endpoint(*udp.getsockname()), pause=pauses.append).send([b"a:1|c"] * 90, Deadline(5))
     assert len(pauses) == 2
+
+
+def test_where_the_first_address_refuses_the_next_gets_all(udp: socket.socket, refused_port: int):
+    """As localhost may be ::1 first, where nobody listens; from then on the one that did not refuse is the first."""
+
+    def resolve(host, port, *args, **kwargs):
+        return [(socket.AF_INET, 0, 0, "", ("127.0.0.1", number)) for number in (refused_port, udp.getsockname()[1])]
+
+    pauses: list[float] = []
+    sender = Datagrams(Endpoint("localhost", 8125), resolve=resolve, pause=pauses.append)
+    for datagrams in ([b"a:1|c", b"b:1|c"], [b"c:1|c"]):
+        assert sender.send(datagrams, Deadline(5)) == {}
+        assert [udp.recv(100) for _ in datagrams] == datagrams
+    assert sender._in_order(sender.endpoint.addresses(socket.SOCK_DGRAM, resolve))[0][1] == udp.getsockname()
+
+
+def test_where_all_addresses_refuse_all_remains(refused_port: int):
+    """The reason is the last one's."""
+
+    def resolve(host, port, *args, **kwargs):
+        return [(family, 0, 0, "", (host, refused_port)) for family, host in ADDRESSES]
+
+    with pytest.raises(Undelivered) as failure:
+        Datagrams(Endpoint("localhost", 8125), resolve=resolve).send([b"a:1|c", b"b:1|c"], Deadline(5))
+    assert failure.value.remaining == b"a:1|c\n\nb:1|c"
+    assert failure.value.lost == {}
+    assert "refused" in failure.value.reason
+
+
+ADDRESSES = [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET, "127.0.0.2")]
 
 
 def test_a_refused_first_datagram_is_not_lost(refused_port: int):
