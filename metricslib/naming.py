@@ -61,6 +61,8 @@ _FEW = 1000
 _BLOCK = 4096
 """Series whose paths are built at once. Between blocks other threads have their turn."""
 _RATE = 4  # where count_ps stands behind the shares; count is the one before it
+_NOT_IN_PATH = re.compile(r"[\s;\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""What would end a path in a line, or make a line that Graphite cannot read."""
 _PERCENT = re.compile(r"_(top)?[0-9]+\Z")
 
 
@@ -165,7 +167,10 @@ class Naming:
 
     def __post_init__(self) -> None:
         for part in ("namespace", "counters", "timers", "histograms", "gauges", "sets", "suffix", "own"):
-            object.__setattr__(self, part, text_of(getattr(self, part)))
+            text = text_of(getattr(self, part))
+            if _NOT_IN_PATH.search(text):
+                raise InvalidOption(part, text, "may hold no white space, no control character and no ;")
+            object.__setattr__(self, part, text)
         for percent in self.percentiles:
             if not isinstance(percent, int | float) or not 0 < abs(percent) <= 100:
                 raise InvalidOption("percentiles", percent, "must be percents from -100 to 100, and not 0")

@@ -3,6 +3,7 @@
 import math
 import pickle
 import socket
+from dataclasses import replace
 
 import pytest
 
@@ -17,6 +18,14 @@ def window(**kinds) -> Window:
 
 
 TIMER = Distribution([300, 100, 200, 400]).freeze()
+
+
+@pytest.mark.parametrize("part", ["namespace", "counters", "gauges", "suffix", "own"])
+@pytest.mark.parametrize("text", ["a b", "a\n", "a\u2003b", "a;b", "a\0", "\ud800"])
+def test_a_part_that_no_line_can_hold_is_refused(part: str, text: str):
+    """Graphite would skip every line, or take it for another path, and nobody would count them."""
+    with pytest.raises(InvalidOption, match=f"{part} = .* may hold no white space"):
+        replace(Naming(), **{part: text})  # type: ignore[arg-type]
 
 
 def test_the_newer_namespace_is_the_default():

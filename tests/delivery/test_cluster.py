@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from metricslib.delivery import Destination, open_destinations, several, split_urls
+from metricslib.delivery import Deadline, Destination, open_destinations, several, split_urls
 from metricslib.delivery.failover import Failover
 from metricslib.errors import InvalidDestination, InvalidOption, InvalidType
 from metricslib.naming import Naming
@@ -56,6 +56,13 @@ def test_nodes_take_the_options_of_any_destination():
             assert (destination.options.timeout, destination.options.spool_bytes) == (2, 100)
             assert not destination.revise
             assert (destination.deltas, destination.relays, destination.resend) == (False, True, True)
+
+
+@pytest.mark.parametrize("way", ["hash=carbon_ch", "pick=failover", "pick=any_of"])
+def test_no_node_gets_a_line_that_it_cannot_read(way: str):
+    """Also of relayed points; a batch of nothing else needs no connection."""
+    for destination in open_destinations(f"graphite://h1,h2?{way}&max_line=20", NAMING):
+        assert destination.deliver(b"x" * 21 + b"\n", Deadline(20)) == {"too_long": 1}
 
 
 def test_any_of_has_an_order_of_its_own():
