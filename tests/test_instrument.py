@@ -628,7 +628,7 @@ def test_a_tag_without_a_text_is_counted_and_left_out(registry, kind, make_value
 
 def test_any_key_may_be_a_tag(registry):
     """Also one that is a parameter's name elsewhere, or no identifier."""
-    assert registry.counter("x").tagged(self=1, name=2, kind=3, **{"a b": 4}).key == "x;a_b=4;kind=3;name=2;self=1"
+    assert registry.counter("x").tagged(self=1, name=2, kind=3, **{"a b": 4}).key == "x;a_b=4;kind=3;name_=2;self=1"
 
 
 def test_what_an_instrument_remembers_is_bounded(registry):
