@@ -23,7 +23,7 @@ WITH_SANITIZERS = METRICSLIB_PURE=0 PYTHONMALLOC=malloc PYTHONHASHSEED=0 ASAN_OP
 C_SOURCES := $(wildcard metricslib/native/*.[ch] forwarder/native/*.[ch])
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-pure coverage faults sanitized sanitize fuzz fuzz-types lint format docs bench clean npm-packages
+.PHONY: help setup run test test-pure coverage faults sanitized sanitize fuzz fuzz-types hostile soak lint format docs bench clean npm-packages
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -71,6 +71,9 @@ fuzz-types: sanitized  ## call all that the C types have, under the sanitizers, 
 
 hostile: $(INSTALLED)  ## send hostile traffic beside 200,000 good lines a second for ten minutes, and count what is lost
 	$(BIN)/python -m tests.hostile $(or $(filter-out 60,$(SECONDS)),600) $(or $(RATE),200000)
+
+soak: $(INSTALLED)  ## let everything go wrong for an hour (SECONDS=600: ten minutes), as root, and account for every increment
+	$(BIN)/python -m tests.soak $(if $(filter file,$(origin SECONDS)),3600,$(SECONDS)) $(SEED)
 
 lint: $(INSTALLED)  ## check format, style and types
 	$(BIN)/ruff format --check .
