@@ -69,8 +69,8 @@ fuzz: $(INSTALLED)  ## feed both twins of the intake the same for SECONDS=60, fr
 fuzz-types: sanitized  ## call all that the C types have, under the sanitizers, for SECONDS=60, from chance or SEED=1 on
 	$(WITH_SANITIZERS) PYTHONPATH="$(SANITIZED)/lib:." $(BIN)/python -P -m tests.fuzz.types $(SECONDS) $(SEED)
 
-hostile: $(INSTALLED)  ## send hostile traffic beside 200,000 good lines a second for ten minutes, and count what is lost
-	$(BIN)/python -m tests.hostile $(or $(filter-out 60,$(SECONDS)),600) $(or $(RATE),200000)
+hostile: $(INSTALLED)  ## send hostile traffic beside 200,000 good lines a second for SECONDS=600, and count what is lost
+	$(BIN)/python -m tests.hostile $(if $(filter file,$(origin SECONDS)),600,$(SECONDS)) $(or $(RATE),200000)
 
 soak: $(INSTALLED)  ## let everything go wrong for an hour (SECONDS=600: ten minutes), as root, and account for every increment
 	$(BIN)/python -m tests.soak $(if $(filter file,$(origin SECONDS)),3600,$(SECONDS)) $(SEED)

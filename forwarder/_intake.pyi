@@ -1,7 +1,9 @@
+from array import array
 from collections.abc import Iterable
 from typing import Any
 
 class Intake:
+    key_bytes: int
     seen: float
     def __init__(
         self,
@@ -12,6 +14,10 @@ class Intake:
         seed: int,
         distribution: type[object],
         gauge_change: type[object],
+        key_bytes: int,
+        member_cell: array[int],
+        member_bytes: int,
+        /,
     ) -> None: ...
     def feed(self, chunks: Iterable[bytes], /) -> None: ...
     def receive(self, socket: int, wake: int, gather: float = 0.0, /) -> int: ...

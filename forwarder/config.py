@@ -96,6 +96,8 @@ class Config:
     key_flush: KeyFlush = KeyFlush()
     max_series: int = 1_000_000
     max_tag_sets: int = 10_000
+    max_bytes: int = 0
+    """How much memory series, remembered keys and members of sets may take; 0: a quarter of what there is."""
     expire: float = 86_400
     """After how long an idle series leaves; 0 keeps all."""
     delete_idle: tuple[str, ...] = ()
@@ -186,6 +188,9 @@ OPTIONS: Mapping[str, Option] = {
     "own_prefix": Option(options.NAME, "what the forwarder's own metrics are called"),
     "max_series": Option(options.COUNT, "how many series are kept"),
     "max_tag_sets": Option(options.COUNT, "how many sets of tags a name may have"),
+    "max_bytes": Option(
+        options.MEMORY, "bytes that series, keys and members of sets may take; 0: a quarter of the memory", "BYTES"
+    ),
     "own_account": Option(options.SWITCH, "send of itself more than statsd does: the account, and how delivery goes"),
     "delete_idle": Option(options.SERIES_KINDS, "what is not sent while it is idle: counters, timers, gauges, …"),
     "gauges_ttl": Option(options.COUNT, "intervals for which an idle gauge is still sent, where those are deleted"),

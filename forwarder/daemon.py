@@ -59,6 +59,7 @@ _FIXED = (
     "udp_threads",
     "max_series",
     "max_tag_sets",
+    "max_bytes",
     "own_prefix",
     "own_account",
 )
@@ -89,6 +90,7 @@ class Daemon:
             clock=clock,
             max_series=config.max_series,
             max_tag_sets=config.max_tag_sets,
+            max_bytes=config.max_bytes or None,
             expire=config.expire or None,
             idle=_idle(config),
         )

@@ -62,6 +62,7 @@ class Entrance:
         self._inherited = inherited or Inherited()
         self._clock = clock
         self._connections = CONNECTIONS
+        self._key_bytes = 0
         self.listeners: list[Listener] = []
         self.doors: list[Door] = []
         self.senders: Senders | None = None
@@ -70,6 +71,9 @@ class Entrance:
     def open(self) -> None:
         """Bind every address. Raises :class:`CannotListen`, or :class:`~.inherited.InvalidSocket` for one left over."""
         self._connections = self._bound_connections()
+        schemes = [parse(url).scheme for url in self._config.listen]
+        intakes = sum(self._config.udp_threads if scheme == "udp" else scheme != "graphite" for scheme in schemes)
+        self._key_bytes = self._flusher.registry.budget.raw_keys.allowed // max(1, intakes)
         for url in self._config.listen:
             self.doors += self._doors_at(url)
         self._leave_no_socket()
@@ -101,7 +105,12 @@ class Entrance:
             feed = Relay(self._flusher.relay, clock=self._clock)
             listener = self._listener(address, feed)
         else:
-            feed = Intake(self._flusher.registry, clock=self._clock, keys=max(1 << 20, 2 * self._config.max_series))
+            feed = Intake(
+                self._flusher.registry,
+                clock=self._clock,
+                keys=max(1 << 20, 2 * self._config.max_series),
+                key_bytes=self._key_bytes,
+            )
             sink = self._tapped(address, feed)
             listener = self._numbered(address, feed, sink) if numbered else self._listener(address, sink)
         self.listeners.append(listener)

@@ -48,9 +48,18 @@ class IntakeInC:
     """A source of ``registry``, fed by one listener: see :class:`~.intake_in_python.IntakeInPython`."""
 
     def __init__(
-        self, registry: Registry, *, clock: Clock = SYSTEM_CLOCK, members: int = MEMBERS, keys: int = 1 << 20
+        self,
+        registry: Registry,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        members: int = MEMBERS,
+        keys: int = 1 << 20,
+        key_bytes: int | None = None,
     ) -> None:
-        self._keys = Keys(registry, keys)
+        budget = registry.budget
+        size = budget.raw_keys.allowed if key_bytes is None else key_bytes
+        self._keys = Keys(registry, keys, size)
+        budget.watch_raw_keys(self)
         self._clock = clock
         self._seen = 0.0
         self._bad_lines = BadLines(clock)
@@ -61,7 +70,8 @@ class IntakeInC:
         self._forgotten: deque[tuple[int, str]] = deque()
         self._collected = Counts()
         seed = int.from_bytes(os.urandom(8), "little")
-        self._c = _intake.Intake(self, registry.exact, members, keys, seed, Distribution, GaugeChange)
+        room = budget.members.cell, budget.members.allowed
+        self._c = _intake.Intake(self, registry.exact, members, keys, seed, Distribution, GaugeChange, size, *room)
 
     # -- for the listener
 
@@ -118,6 +128,11 @@ class IntakeInC:
         """Return the account as it was at the last collection: of exactly the samples that have been collected."""
         return self._collected
 
+    @property
+    def key_bytes(self) -> int:
+        """How many bytes are counted for keys as they were written."""
+        return self._c.key_bytes
+
     def bad_lines(self) -> list[BadLine]:
         """Return the last bad lines, oldest first."""
         return self._bad_lines.recent()
@@ -147,6 +162,7 @@ class IntakeInC:
 
         For a raw key: the number of the series that it means, or why it has none. For a whole line: what it does.
         """
+        self._keys.start_batch()
         answers = [self._read(asked) if isinstance(asked, bytes) else self._find(*asked) for asked in questions]
         if not self._fed:
             self._bad_lines.report()

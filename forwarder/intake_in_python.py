@@ -13,6 +13,7 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 
+from metricslib.budget import Share, member_cost
 from metricslib.clock import SYSTEM_CLOCK, Clock
 from metricslib.distribution import Distribution
 from metricslib.series import Kind
@@ -35,11 +36,15 @@ def _amount(number: float) -> float:
 
 
 class _Interval:
-    """Aggregates in the making. Distributions keep ``exact`` samples as they are, sets at most ``members``."""
+    """Aggregates in the making. Distributions keep ``exact`` samples as they are, sets at most ``members``, and all
+    sets together what ``room`` has.
+    """
 
-    def __init__(self, exact: int, members: int) -> None:
+    def __init__(self, exact: int, members: int, room: Share) -> None:
         self._exact = exact
         self._members = members
+        self._room = room
+        self._size = 0
         self._counters: dict[str, float] = {}
         self._gauges: dict[str, GaugeChange] = {}
         self._distributions: dict[Kind, dict[str, Distribution]] = {"timer": {}, "histogram": {}}
@@ -71,9 +76,15 @@ class _Interval:
 
     def _add_member(self, key: str, member: str) -> bool:
         members = self._uniques.setdefault(key, set())
-        if len(members) < self._members:
-            members.add(member)
-        return member in members
+        if member in members:
+            return True
+        size = member_cost(len(member.encode("utf-8", "surrogatepass")))
+        if len(members) >= self._members or not self._room.fits(size):
+            return False
+        members.add(member)
+        self._size += size
+        self._room.add(size)
+        return True
 
     def aggregates(self) -> Aggregates:
         """Return everything. Nothing may be added any more."""
@@ -83,21 +94,31 @@ class _Interval:
         for kind, distributions in self._distributions.items():
             aggregates[kind].update((key, distribution.freeze()) for key, distribution in distributions.items())
         aggregates.uniques = {key: frozenset(members) for key, members in self._uniques.items()}
+        self._room.add(-self._size)
         return aggregates
 
 
 class IntakeInPython:
     """A source of ``registry``, fed by one listener. Feeding, collecting and reading the account exclude each other.
 
-    At most ``members`` are kept for a set and interval; more are dropped and counted, cause ``unique_full``. Of keys as
-    they are written ``keys`` are remembered for each kind; it should be more than there are live series.
+    At most ``members`` are kept for a set and interval, and of all sets as many as the registry's budget has room for;
+    more are dropped and counted, cause ``unique_full``. Of keys as they are written ``keys`` are remembered for each
+    kind, in at most ``key_bytes`` bytes, by default the budget's; it should be more than there are live series.
     """
 
     def __init__(
-        self, registry: Registry, *, clock: Clock = SYSTEM_CLOCK, members: int = MEMBERS, keys: int = 1 << 20
+        self,
+        registry: Registry,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        members: int = MEMBERS,
+        keys: int = 1 << 20,
+        key_bytes: int | None = None,
     ) -> None:
-        self._keys = Keys(registry, keys)
-        self._bounds = registry.exact, members
+        budget = registry.budget
+        self._keys = Keys(registry, keys, budget.raw_keys.allowed if key_bytes is None else key_bytes)
+        budget.watch_raw_keys(self)
+        self._bounds = registry.exact, members, budget.members
         self._interval = _Interval(*self._bounds)
         self._lock = threading.Lock()
         self._clock = clock
@@ -115,6 +136,7 @@ class IntakeInPython:
         """
         with self._lock:
             self._keys.sweep()
+            self._keys.start_batch()
             self._packets += len(chunks)
             self._seen = self._clock.time()
             for chunk in chunks:
@@ -155,6 +177,11 @@ class IntakeInPython:
         """Return the account as it was at the last collection: of exactly the samples that have been collected."""
         return self._collected
 
+    @property
+    def key_bytes(self) -> int:
+        """How many bytes are counted for keys as they were written."""
+        return self._keys.used
+
     def bad_lines(self) -> list[BadLine]:
         """Return the last bad lines, oldest first."""
         return self._bad_lines.recent()
@@ -175,9 +202,9 @@ class IntakeInPython:
             self._bad += len(parsed.bad)
             self._bad_lines.add(line, parsed.bad[0], len(parsed.bad))
         for sample in parsed.samples:
-            key = self._keys.find(sample.kind, parsed.key)
+            key, refusal = self._keys.find(sample.kind, parsed.key)
             if key is None:
-                self._dropped[self._keys.refusal(sample.kind, parsed.key)] += 1
+                self._dropped[refusal] += 1
             elif self._interval.add(key, sample):
                 self._aggregated += 1
             else:

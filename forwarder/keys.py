@@ -1,10 +1,11 @@
 """Which series a key on the wire means: asked of the registry once, then remembered, within bounds."""
 
+import sys
 from collections.abc import Sequence
-from itertools import islice
-from typing import Any, Protocol
+from typing import Protocol
 
 from metricslib.account import Account
+from metricslib.budget import Budget
 from metricslib.names import Tags, split
 from metricslib.series import KINDS, Kind
 
@@ -16,6 +17,7 @@ class Registry(Protocol):
 
     exact: int
     account: Account
+    budget: Budget
 
     def admit(self, kind: Kind, name: str, tags: Tags = ()) -> str | None:
         """Return the key of that series' aggregates, None to leave it out."""
@@ -27,39 +29,54 @@ class Registry(Protocol):
 
 
 class Keys:
-    """Maps keys as written to keys of series. Remembers ``limit`` of each kind; the oldest half makes room for more."""
+    """Maps keys as written to keys of series.
 
-    def __init__(self, registry: Registry, limit: int) -> None:
+    Remembers ``limit`` of each kind, and ``size`` bytes of all; when it would be more, all are forgotten first: they
+    are learnt again from what comes. What found no room is not remembered beyond its batch, for there is no end to such
+    keys.
+    """
+
+    def __init__(self, registry: Registry, limit: int, size: int) -> None:
         self.registry = registry
         self.limit = limit
+        self.size = size
+        self.used = 0
+        """Bytes that are counted for what is remembered."""
         self.known: dict[Kind, dict[str, str]] = {kind: {} for kind in KINDS}
         """For each kind, the series' key by the key as written; of those that were found and not refused."""
-        self._refused: dict[tuple[Kind, str], str] = {}
+        self._filtered: set[tuple[Kind, str]] = set()
+        self._without_room: dict[tuple[Kind, str], tuple[str | None, str]] = {}
         self._forgotten: set[tuple[Kind, str]] = set()
         self._overflowed = 0
 
-    def find(self, kind: Kind, written: str) -> str | None:
-        """Return the series' key, None if the series is refused."""
-        known = self.known[kind]
-        key = known.get(written)
-        if key is None and (kind, written) not in self._refused:
-            key, cause = self.ask(kind, written)
+    def start_batch(self) -> None:
+        """Ask again for what found no room in the last batch."""
+        self._without_room.clear()
+
+    def find(self, kind: Kind, written: str) -> tuple[str | None, str]:
+        """Return the series' key, or None and the cause: ``filtered`` or ``overflow_dropped``."""
+        key = self.known[kind].get(written)
+        if key is not None:
+            return key, ""
+        if (kind, written) in self._filtered:
+            return None, "filtered"
+        key, cause = self.ask(kind, written)
+        if (kind, written) not in self._without_room and self._make_room(kind, written):
             if key is None:
-                _make_room(self._refused, self.limit)
-                self._refused[kind, written] = cause
+                self._filtered.add((kind, written))
             else:
-                _make_room(known, self.limit)
-                known[written] = key
-        return key
+                self.known[kind][written] = key
+        return key, cause
 
     def ask(self, kind: Kind, written: str) -> tuple[str | None, str]:
-        """Ask the registry; return the series' key, or None and the cause: ``filtered`` or ``overflow_dropped``."""
+        """As :meth:`find`, and remember nothing beyond the batch."""
+        if (found := self._without_room.get((kind, written))) is not None:
+            return found
         key = self.registry.admit(kind, *split(written))
-        return key, "" if key is not None else self._cause(kind)
-
-    def refusal(self, kind: Kind, written: str) -> str:
-        """Return the cause for which :meth:`find` just returned None: ``filtered`` or ``overflow_dropped``."""
-        return self._refused[kind, written]
+        cause = "" if key is not None else self._cause(kind)
+        if cause == "overflow_dropped" or (key is not None and is_overflow(key)):
+            self._without_room[kind, written] = key, cause
+        return key, cause
 
     def _cause(self, kind: Kind) -> str:
         """The registry does not say why it refuses, but it counts. Only gauges are refused for want of room."""
@@ -75,29 +92,38 @@ class Keys:
         self._forgotten.add((kind, key))
 
     def sweep(self) -> bool:
-        """Drop what was forgotten, and what may find room now; return whether there was anything forgotten.
+        """Drop what was forgotten, and what was refused; return whether there was anything forgotten.
 
         All at once, for one expired series leaves no other trace than among all keys.
         """
         if not self._forgotten:
             return False
         for kind, known in self.known.items():
-            self.known[kind] = {
-                written: key
-                for written, key in known.items()
-                if (kind, key) not in self._forgotten and not is_overflow(key)
-            }
-        self._refused.clear()
+            self.known[kind] = {written: key for written, key in known.items() if (kind, key) not in self._forgotten}
+        self._filtered.clear()
         self._forgotten.clear()
+        self.used = sum(_cost(written) for known in self.known.values() for written in known)
         return True
+
+    def _make_room(self, kind: Kind, written: str) -> bool:
+        """Count one more key; return False if it does not fit even alone."""
+        size = _cost(written)
+        if max(len(self.known[kind]), len(self._filtered)) >= self.limit or self.used + size > self.size:
+            for known in self.known.values():
+                known.clear()
+            self._filtered.clear()
+            self.used = 0
+        if self.limit < 1 or size > self.size:
+            return False
+        self.used += size
+        return True
+
+
+def _cost(written: str) -> int:
+    """The bytes that are counted for a key: its object, and a place in a dictionary that is half empty."""
+    return 128 + sys.getsizeof(written)
 
 
 def is_overflow(key: str) -> bool:
     """Whether the series takes what found no room, so that what goes there may find room later."""
     return key == "overflow" or key.endswith(";overflow=true")
-
-
-def _make_room(cache: dict[Any, str], limit: int) -> None:
-    if len(cache) >= limit:
-        for entry in list(islice(cache, limit - limit // 2)):
-            del cache[entry]

@@ -27,6 +27,7 @@ __all__ += [
     "GROUP",
     "LEVEL",
     "LEVELS",
+    "MEMORY",
     "MODE",
     "NAME",
     "PERCENT",
@@ -57,6 +58,7 @@ SERIES: Mapping[str, SeriesKind] = {
 LONGEST = 1_000_000_000
 """Seconds that a duration may have, 31 years: far from what clocks, timers and Graphite's stamps can hold."""
 _LARGEST = 1 << 30
+_MOST_MEMORY = 1 << 50
 _LONGEST_STOP = 86_400
 _MOST_THREADS = 256
 _MOST = 1_000
@@ -119,6 +121,11 @@ def _is_number(value: object) -> bool:
 
 def _count(value: Any) -> int:
     _must(_is_number(value) and 1 <= value <= _LARGEST and value == int(value))
+    return int(value)
+
+
+def _memory(value: Any) -> int:
+    _must(_is_number(value) and 0 <= value <= _MOST_MEMORY and value == int(value))
     return int(value)
 
 
@@ -242,6 +249,7 @@ URLS = Kind(
 )
 COUNT = Kind("a whole number from 1 to 2^30", _count, _number)
 SIZE = Kind("a number of bytes from 1 to 1 GiB", _count, _number)
+MEMORY = Kind("a number of bytes from 0 to 2^50", _memory, _number)
 THREADS = Kind("a whole number from 1 to 256", _threads, _number)
 DURATION = Kind("a number of seconds from 0 to a billion", _duration, _number)
 STOP = Kind("a number of seconds from 0 to 86400, a day", _stop, _number)

@@ -1,13 +1,16 @@
-"""Which series get in: filters change or refuse a new one, caps keep their number bounded.
+"""Which series get in: filters change or refuse a new one, caps keep their number and their bytes bounded.
 
 Asked once for each new series, from any thread and from the application's hot paths, so nothing here waits or raises.
 """
 
 import threading
 from collections.abc import Sequence
+from itertools import compress
+from operator import is_, itemgetter
 
 from .account import Account
 from .attempt import from_signal_handler
+from .budget import Share, series_cost, series_costs
 from .errors import InvalidOption
 from .names import Tags, join
 from .series import KINDS, Filter, Kind, Series, series_of
@@ -28,7 +31,10 @@ def stands_in(key: str) -> bool:
 class Admission:
     """Knows every live series of a registry, by number and by name."""
 
-    def __init__(self, filters: Sequence[Filter], max_series: int, max_tag_sets: int, account: Account) -> None:
+    def __init__(
+        self, filters: Sequence[Filter], max_series: int, max_tag_sets: int, account: Account, room: Share
+    ) -> None:
+        """``room`` is the share of memory that series may take."""
         for option, cap in (("max_series", max_series), ("max_tag_sets", max_tag_sets)):
             if not isinstance(cap, int) or cap < 1:
                 raise InvalidOption(option, cap, "must be a whole number of at least 1")
@@ -36,6 +42,7 @@ class Admission:
         self._max_series = max_series
         self._max_tag_sets = max_tag_sets
         self.account = account
+        self._room = room
         # By kind, keys; each is its own value too, so that whoever asks for one gets the same object.
         self._admitted: dict[Kind, dict[str, str]] = {kind: {} for kind in KINDS}
         # A byte for each tag set of a name: unlike a number, they grow and shrink in one step of the interpreter.
@@ -50,7 +57,8 @@ class Admission:
     def admit(self, series: Series) -> str | None:
         """Return the key to use for ``series``: its own, a filtered or an overflow series', or None to leave it out.
 
-        Over the tag-set cap that is ``name;overflow=true``, over the cap of series the series ``overflow`` of its kind.
+        Over the tag-set cap that is ``name;overflow=true``, over the cap of series or bytes the series ``overflow`` of
+        its kind.
         Gauges over a cap are left out, for a gauge that many write says nothing.
         """
         filtered = self._filter(series) if self._filters else series
@@ -63,7 +71,7 @@ class Admission:
             return known
         if self._too_many_tag_sets(filtered):
             return self._overflow(filtered, filtered.name, join(filtered.name, OVERFLOW))
-        if len(self) >= self._max_series:
+        if self._is_full(filtered.kind, key):
             return self._overflow(filtered, filtered.kind + "s", _OVERFLOW)
         return self._let_in(filtered, key)
 
@@ -78,8 +86,14 @@ class Admission:
         try:
             if len(self) + len(names) + others > self._max_series:
                 return None
+            costs = series_costs(names)
+            if not self._room.fits(sum(costs)):
+                return None
             admitted = self._admitted
-            return [admitted[kind].setdefault(name, name) for kind, name in names]
+            keys = [admitted[kind].setdefault(name, name) for kind, name in names]
+            # Each name is an object of its own: the one that was kept was added just now.
+            self._room.add(sum(compress(costs, map(is_, keys, map(itemgetter(1), names)))))
+            return keys
         finally:
             self._bulk.release()
 
@@ -89,7 +103,7 @@ class Admission:
         if stands_in(key):  # it takes no room
             return True
         if key not in self._admitted[series.kind] and (
-            self._too_many_tag_sets(series) or len(self) >= self._max_series
+            self._too_many_tag_sets(series) or self._is_full(series.kind, key)
         ):
             return False
         self._let_in(series, key)
@@ -98,20 +112,33 @@ class Admission:
     def _too_many_tag_sets(self, series: Series) -> bool:
         return bool(series.tags) and len(self._tag_sets.get((series.kind, series.name), ())) >= self._max_tag_sets
 
+    def _is_full(self, kind: Kind, key: str) -> bool:
+        return len(self) >= self._max_series or not self._room.fits(series_cost(kind, key))
+
     def readmit(self, series: Series) -> None:
         """The series, admitted once and expired since, is in use again: it counts, over a cap too, for it is held."""
         self._let_in(series, series.key)
 
     def _let_in(self, series: Series, key: str) -> str:
-        kept = self._admitted[series.kind].setdefault(key, key)
-        # With tags, a key is a new object each time it is put together: the one that was kept was added just now.
-        if series.tags and kept is key:
-            self._tag_sets.setdefault((series.kind, series.name), bytearray()).append(0)
+        admitted = self._admitted[series.kind]
+        if (known := admitted.get(key)) is not None:
+            return known
+        kept = admitted.setdefault(key, key)
+        # With tags, a key is a new object each time it is put together: the one that was kept was added just now. A
+        # name may be one object for two threads that use it first at the same moment, and then its bytes count twice.
+        if kept is key:
+            self._room.add(series_cost(series.kind, key))
+            if series.tags:
+                self._tag_sets.setdefault((series.kind, series.name), bytearray()).append(0)
         return kept
 
     def release(self, series: Series) -> None:
         """The series expired: it no longer counts."""
-        if self._admitted[series.kind].pop(series.key, None) is None or not series.tags:
+        key = self._admitted[series.kind].pop(series.key, None)
+        if key is None:
+            return
+        self._room.add(-series_cost(series.kind, key))
+        if not series.tags:
             return
         tag_sets = self._tag_sets.get((series.kind, series.name))
         if tag_sets:

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from .twins import load
 
-__all__ = ["CHILDREN", "FULL", "Cell"]
+__all__ = ["CHILDREN", "FULL", "LONGEST", "Cell"]
 
 FULL = 512
 """How many values may wait in a cell before whoever adds one more folds them."""
 CHILDREN = 4096
-"""How many ways of writing its tags an instrument remembers, for ``tagged``."""
+"""How many ways of writing its tags an instrument remembers, for ``tagged``,"""
+LONGEST = 256
+"""where keys and values have at most so many characters together."""
 
 
 class _Alarm(list[Any]):

@@ -13,7 +13,8 @@ from typing import Any, ClassVar, Protocol, Self
 
 from .account import Account
 from .attempt import attempt
-from .cell import CHILDREN, FULL, Cell
+from .budget import Budget
+from .cell import CHILDREN, FULL, LONGEST, Cell
 from .clock import Clock
 from .hints import Hinted
 from .names import Tags, canonical_tags, split, text_or_none
@@ -42,15 +43,25 @@ _TEXTS = (str, bytes, bytearray)
 _its_float = attrgetter("__float__")
 
 
+def _characters(tags: dict[str, object]) -> int:
+    """How many characters the keys and those values have that are strings."""
+    return sum(map(len, tags)) + sum(len(value) for value in tags.values() if type(value) is str)
+
+
 class Home(Protocol):
     """What an instrument asks of the registry it lives in."""
 
     clock: Clock
     account: Account
+    budget: Budget
     exact: int
 
     def instrument(self, kind: Kind, name: str, tags: Tags) -> "Instrument":
         """Return the instrument of that series; never raises."""
+        ...
+
+    def hold_members(self, size: int) -> None:
+        """Go on counting ``size`` bytes of members of a set, which were just taken from their instrument."""
         ...
 
     def woken(self, instrument: "Instrument") -> None:
@@ -136,7 +147,7 @@ class Instrument(Cell, metaclass=Hinted):
         child: Self | None = None if children is None else children.get(way)
         if child is None:
             child = self._tagged(tags)
-            if child is not self:
+            if child is not self and _characters(tags) <= LONGEST:
                 children = self._children
                 if children is None or len(children) >= CHILDREN:
                     self._children = children = {}

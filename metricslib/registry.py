@@ -14,6 +14,7 @@ from typing import Any, Never
 from .account import Account
 from .admission import Admission, stands_in
 from .attempt import attempt, from_signal_handler
+from .budget import Budget, member_cost
 from .clock import SYSTEM_CLOCK, Clock
 from .counter import Counter
 from .distribution import EXACT
@@ -47,7 +48,8 @@ class Registry(Instruments):
     """Holds instruments; :class:`~.flusher.Flusher` ends its intervals and ships them.
 
     ``filters`` are asked for each new series. At most ``max_series`` series are kept, and ``max_tag_sets`` tag sets a
-    name; what is over goes to one ``overflow`` series, and is counted. Distributions keep up to ``exact`` samples an
+    name; what is over goes to one ``overflow`` series, and is counted. So is what is over ``max_bytes``, the bytes that
+    series and members of sets may take; see :mod:`~.budget`. Distributions keep up to ``exact`` samples an
     interval as they are. A series idle for ``expire`` seconds leaves, and comes back when it is used again; None keeps
     all. ``idle`` says which series leave windows earlier, though they are remembered.
     """
@@ -59,6 +61,7 @@ class Registry(Instruments):
         filters: Sequence[Filter] = (),
         max_series: int = 10_000,
         max_tag_sets: int = 1_000,
+        max_bytes: int | None = None,
         exact: int = EXACT,
         expire: float | None = None,
         idle: Idle | None = None,
@@ -77,7 +80,8 @@ class Registry(Instruments):
         self.expire = expire
         self._idle = idle or Idle()
         self.account = Account()
-        self._admission = Admission(filters, max_series, max_tag_sets, self.account)
+        self.budget = Budget(max_bytes)
+        self._admission = Admission(filters, max_series, max_tag_sets, self.account, self.budget.series)
         # Both by the key that the program asked for.
         self._instruments: dict[Kind, dict[str, Instrument]] = {kind: {} for kind in KINDS}
         self._asleep: weakref.WeakValueDictionary[tuple[Kind, str], Instrument] = weakref.WeakValueDictionary()
@@ -96,6 +100,8 @@ class Registry(Instruments):
         """The stamp under which the open interval was sent so far; None if nothing of it was."""
         self._fresh = Aggregates()  # of the open interval: what no cut took yet
         self._last: Window | None = None
+        self._members = 0
+        """What is counted for members in windows, the open one and the last."""
         self._passing = set[str]()  # gauges of this process alone, as of the last cut
         self.restored = False
         """Whether it has gone on from an earlier process once; from then on it knows better than any note."""
@@ -251,10 +257,11 @@ class Registry(Instruments):
             self._sent, self.sent_as = Aggregates(), None
             self._start = end
             self._last = cut.whole
+            self._count_members()
             if self.expire is not None:
                 self._let_expire(end - self.expire)
         for name in self._admission.newly_full():
-            log().warning("too many series: what is new under %s goes to an overflow series from now on", name)
+            log().warning("no room for more series: what is new under %s goes to an overflow series from now on", name)
         return cut
 
     def flush(self, end: int, interval: float, readings: Readings | None = None) -> Cut:
@@ -268,6 +275,7 @@ class Registry(Instruments):
             self._gather(readings)
             cut, self._sent = self._cut(end, interval, closes=False)
             self.sent_as = end
+            self._count_members()
         return cut
 
     def keys(self, kind: Kind) -> list[str]:
@@ -367,6 +375,7 @@ class Registry(Instruments):
             log().exception("a source of metrics failed; what it had is missing in this interval")
             self.account.add("source_error")
         else:
+            self.hold_members(_members_cost(collected.uniques))
             self._fresh.merge(collected)
 
     def _cut(self, end: int, interval: float, *, closes: bool) -> tuple[Cut, Aggregates]:
@@ -376,6 +385,19 @@ class Registry(Instruments):
             open_.merge(fresh)
         whole = self._ledger.window(open_, self._start, end, interval)
         return Cut(whole, fresh.window(whole), fresh.received, open_), open_
+
+    def hold_members(self, size: int) -> None:
+        """Go on counting ``size`` bytes of members of a set, which were just taken from where they were added.
+
+        Until all that is held is counted anew, at the end of the tick or flush.
+        """
+        self._members += size
+        self.budget.members.add(size)
+
+    def _count_members(self) -> None:
+        self.hold_members(
+            _members_cost(self._sent.uniques) + _members_cost(self._last.uniques if self._last else {}) - self._members
+        )
 
     # -- over a restart
 
@@ -463,6 +485,11 @@ class Registry(Instruments):
     def left_in_parent(self) -> None:
         """In a forked child: begin with nothing, for what the parent had measured is the parent's to send."""
         self.account = self._admission.account = Account()
+        self.budget.reset_after_fork()
         self._start_anew()
         for instrument in [*self._awake(), *self._asleep.values()]:
             instrument._forget()
+
+
+def _members_cost(sets: Mapping[str, frozenset[str]]) -> int:
+    return sum(len(members) * member_cost(0) + 2 * sum(map(len, members)) for members in sets.values())

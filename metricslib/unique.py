@@ -2,6 +2,7 @@
 
 import sys
 
+from .budget import Share, member_cost
 from .instrument import Instrument
 from .names import text_or_none
 
@@ -16,7 +17,8 @@ except ImportError:  # a Python that was built to have OpenSSL's alone
 __all__ = ["Unique", "bounded_member"]
 
 MEMBERS = 100_000
-"""How many different members are kept an interval; more are dropped and counted, cause ``unique_full``."""
+"""How many different members are kept an interval; more are dropped and counted, cause ``unique_full``. So are those
+for which the registry's budget has no room."""
 _LONGEST = 256
 _UNCHANGING = (str, int)
 
@@ -24,6 +26,31 @@ _UNCHANGING = (str, int)
 def bounded_member(text: str) -> str:
     """Return a member as it is kept: one that is very long is told from others by its hash."""
     return text if len(text) <= _LONGEST else sha256(text.encode(errors="surrogatepass")).hexdigest()
+
+
+class _Members(set[str]):
+    """The members of an open interval. Their bytes count as used for as long as this is there, however it ends."""
+
+    __slots__ = ("_share", "size")
+
+    def __init__(self, share: Share) -> None:
+        super().__init__()
+        self._share = share
+        self.size = 0
+        """Bytes that are counted for them."""
+
+    def admit(self, text: str) -> bool:
+        """Add a member if there is room for it."""
+        size = member_cost(len(text))
+        if len(self) >= MEMBERS or not self._share.fits(size):
+            return False
+        self.add(text)
+        self.size += size
+        self._share.add(size)
+        return True
+
+    def __del__(self) -> None:
+        self._share.add(-self.size)
 
 
 class Unique(Instrument):
@@ -44,21 +71,22 @@ class Unique(Instrument):
                 self._home.account.add("bad_value")
                 return
             member = text
+        elif type(member) is str and len(member) > _LONGEST:  # not in the fold: as it is, it would wait for that
+            member = bounded_member(member)
         self._put(member)
 
-    def _absorbed(self, state: set[str] | None, batch: list[str | int]) -> tuple[set[str], int]:
-        members, bad = set() if state is None else state, 0
+    def _absorbed(self, state: _Members | None, batch: list[str | int]) -> tuple[_Members, int]:
+        members, bad = _Members(self._home.budget.members) if state is None else state, 0
         for member in batch:
             text = text_or_none(member)
             if text is None:  # an int of more digits than Python writes
                 bad += 1
                 continue
             text = bounded_member(text)
-            if len(members) < MEMBERS:
-                members.add(text)
-            elif text not in members:
+            if text not in members and not members.admit(text):
                 self._home.account.add("unique_full")
         return members, bad
 
-    def _aggregate(self, state: set[str]) -> frozenset[str] | None:
+    def _aggregate(self, state: _Members) -> frozenset[str] | None:
+        self._home.hold_members(state.size)
         return frozenset(state) or None

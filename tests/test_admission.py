@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from metricslib.account import Account
 from metricslib.admission import OVERFLOW, Admission
+from metricslib.budget import Share
 from metricslib.errors import InvalidOption
 from metricslib.registry import Registry
 from metricslib.series import KINDS, Series, add_tags, drop, keep, rename, series_of
@@ -17,8 +18,8 @@ from metricslib.testing import ManualClock
 SUMMABLE = [kind for kind in KINDS if kind != "gauge"]
 
 
-def admission(*filters, max_series=100, max_tag_sets=10):
-    return Admission(filters, max_series, max_tag_sets, Account())
+def admission(*filters, max_series=100, max_tag_sets=10, max_bytes=1 << 30):
+    return Admission(filters, max_series, max_tag_sets, Account(), Share(max_bytes))
 
 
 def small(**options):

@@ -76,7 +76,7 @@ static inline void look_up(batch *b) {
         g->series = find_series_from(t, &g->written, g->hash, g->place);
         if (g->series >= 0)
             __builtin_prefetch(&t->series[g->series], 1);
-        else if (g->series == NOT_FOUND)
+        else if (g->series == NOT_FOUND && (g->series = find_without_room(t, g->hash)) == NOT_FOUND)
             b->questions++;
     }
 }

@@ -66,6 +66,7 @@ typedef struct {
     const sketch_api *sketches;
     collection *unfinished; /* one that ran out of memory; the next one goes on with it */
     receive_buffer *received;
+    Py_buffer members; /* where C and Python count what members take; of an array('q') */
     double seen;
     PyThreadState *released;
 } Intake;
@@ -755,14 +756,17 @@ static PyObject *intake_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     Intake *self;
     uint32_t exact, members, keys;
     unsigned long long seed;
-    PyObject *owner, *given[3];
+    long long key_bytes, member_bytes;
+    PyObject *owner, *given[3], *cell;
     PyTypeObject *distribution, *gauge_change;
     const sketch_api *sketches;
     if (kwargs && PyDict_GET_SIZE(kwargs))
         return PyErr_Format(PyExc_TypeError, "Intake() takes no keyword arguments");
-    if (!PyArg_ParseTuple(args, "OOOOKO!O!", &owner, &given[0], &given[1], &given[2], &seed, &PyType_Type, &distribution,
-                          &PyType_Type, &gauge_change))
+    if (!PyArg_ParseTuple(args, "OOOOKO!O!LOL", &owner, &given[0], &given[1], &given[2], &seed, &PyType_Type,
+                          &distribution, &PyType_Type, &gauge_change, &key_bytes, &cell, &member_bytes))
         return NULL;
+    if (key_bytes < 0 || member_bytes < 0)
+        return PyErr_Format(PyExc_ValueError, "bytes must not be negative");
     if (count_from(given[0], INT32_MAX, &exact) < 0 || count_from(given[1], UINT32_MAX, &members) < 0 ||
         count_from(given[2], UINT32_MAX, &keys) < 0)
         return NULL;
@@ -772,6 +776,16 @@ static PyObject *intake_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         return PyErr_Format(PyExc_TypeError, "not a type of named tuples: %R", gauge_change);
     if (!(self = (Intake *)type->tp_alloc(type, 0)))
         return NULL;
+    if (PyObject_GetBuffer(cell, &self->members, PyBUF_CONTIG) < 0) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    if (self->members.itemsize != sizeof(int64_t) || self->members.len != 2 * sizeof(int64_t)) {
+        Py_DECREF(self);
+        return PyErr_Format(PyExc_ValueError, "not two numbers of 64 bits: %R", cell);
+    }
+    self->table.members = (member_share){self->members.buf, member_bytes};
+    self->table.most_raw_key_bytes = (size_t)key_bytes;
     self->sketches = sketches;
     self->owner = Py_NewRef(owner);
     self->distribution = (PyTypeObject *)Py_NewRef(distribution);
@@ -823,9 +837,15 @@ static void intake_dealloc(Intake *self) {
     for (uint32_t i = 0; i < self->table.count; i++)
         Py_XDECREF((PyObject *)self->table.keys[i].key);
     table_free(&self->table);
+    if (self->members.obj)
+        PyBuffer_Release(&self->members);
     free(self->received);
     type->tp_free(self);
     Py_DECREF(type);
+}
+
+static PyObject *get_key_bytes(Intake *self, void *Py_UNUSED(closure)) {
+    return PyLong_FromSize_t(raw_keys_use(&self->table));
 }
 
 static PyObject *get_seen(Intake *self, void *Py_UNUSED(closure)) { return PyFloat_FromDouble(self->seen); }
@@ -844,6 +864,7 @@ static PyMethodDef intake_methods[] = {
 };
 
 static PyGetSetDef intake_getset[] = {
+    {"key_bytes", (getter)get_key_bytes, NULL, "How many bytes are reserved for raw keys.", NULL},
     {"seen", (getter)get_seen, NULL, "When datagrams were last received, in seconds since the epoch.", NULL},
     {0},
 };

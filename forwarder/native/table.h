@@ -45,8 +45,10 @@
 
 enum {
     NOT_FOUND = -1,
-    REFUSED = -2, /* and below: refused for cause number REFUSED - series */
+    REFUSED = -2, /* and below: refused for cause number REFUSED - series, */
+    NO_ROOM = -3, /* such as want of room */
     CAUSES = 8,
+    WITHOUT_ROOM = 1 << 15, /* how many hashes of keys are remembered that found no room */
     LONGEST_RAW_KEY = 1 << 24
 };
 #define FREE UINT32_MAX
@@ -89,11 +91,9 @@ static inline uint64_t hash_of(const char *bytes, uint32_t length, uint64_t seed
 }
 
 static inline void member_set_free(member_set *set) {
-    if (set) {
-        free(set->members);
-        free(set->bytes);
-        free(set);
-    }
+    free(set->members);
+    free(set->bytes);
+    free(set);
 }
 
 static inline int member_set_grow(member_set *set) {
@@ -116,8 +116,27 @@ static inline int member_set_grow(member_set *set) {
     return 0;
 }
 
-/* Add a member, unless there are `most` others; return whether it is in the set, and -1 without memory. */
-static inline int member_set_add(member_set *set, const char *bytes, uint32_t length, uint64_t seed, uint32_t most) {
+/* What is counted for a member, as in metricslib/budget.py. */
+static inline int64_t member_cost(uint64_t members, uint64_t bytes) { return (int64_t)(192 * members + 2 * bytes); }
+
+/* How much memory members may take, in all tables of a registry together: what C and Python count, and what is allowed. */
+typedef struct {
+    int64_t *used; /* [0] is C's to change, [1] Python's; both with atomic operations */
+    int64_t allowed;
+} member_share;
+
+static inline int takes_from_share(const member_share *share, int64_t size) {
+    int64_t used = __atomic_load_n(&share->used[0], __ATOMIC_RELAXED) + __atomic_load_n(&share->used[1], __ATOMIC_RELAXED);
+    if (used + size > share->allowed)
+        return 0;
+    __atomic_fetch_add(&share->used[0], size, __ATOMIC_RELAXED);
+    return 1;
+}
+
+/* Add a member, unless there are `most` others or the share has no room; return whether it is in the set, and -1 without
+   memory. */
+static inline int member_set_add(member_set *set, const char *bytes, uint32_t length, uint64_t seed, uint32_t most,
+                                 const member_share *share) {
     uint32_t hash = (uint32_t)hash_of(bytes, length, seed), at;
     if ((!set->members || 4 * (set->used + 1) > 3 * (set->mask + 1)) && member_set_grow(set) < 0)
         return -1;
@@ -135,6 +154,8 @@ static inline int member_set_add(member_set *set, const char *bytes, uint32_t le
         set->bytes = grown;
         set->room = room;
     }
+    if (!takes_from_share(share, member_cost(1, length)))
+        return 0;
     memcpy(set->bytes + set->size, bytes, length);
     set->members[at] = (member){hash, length, set->size};
     set->size += length;
@@ -185,6 +206,13 @@ typedef struct {
     uint64_t at;    /* of the bytes: kind, length of the key, length of the tags, key, tags */
 } raw_key;
 
+/* What a key that found no room means. There is no end to such keys, so their bytes are not remembered, but a hash of 64
+   bits in a table that does not grow: the last ones that came are not asked for at each line. */
+typedef struct {
+    uint64_t hash;
+    int32_t series; /* or NO_ROOM; NOT_FOUND: there is none */
+} without_room;
+
 typedef struct {
     uint64_t packets, lines, aggregated, bad, events, service_checks, unique_full, no_memory, refused[CAUSES];
 } account;
@@ -194,12 +222,15 @@ typedef struct {
     uint64_t seed;
     locale_t c_locale;
     uint32_t exact, most_members, most_raw_keys;
+    size_t most_raw_key_bytes;
+    member_share members;
     int (*same_key)(const void *, const void *);
     /* raw keys; the owner reads them, and they change under `lock` while it does not */
     raw_key *raw_keys;
     uint32_t raw_key_count, mask;
     char *bytes;
     size_t size, room;
+    without_room *without_room; /* pairs, at hash % WITHOUT_ROOM; NULL until there is one */
     /* keys of series, under `lock`: by number, and in an open-addressing table the numbers by kind and key */
     series_key *keys;
     uint32_t *index;
@@ -256,6 +287,30 @@ static inline int32_t find_series(const table *t, const written *w, uint64_t has
     return find_series_from(t, w, hash, next_place(t, (uint32_t)hash, hash));
 }
 
+/* Return what a key of that hash means that found no room a while ago; NOT_FOUND if that is not known. */
+static inline int32_t find_without_room(const table *t, uint64_t hash) {
+    const without_room *one = t->without_room ? &t->without_room[hash % WITHOUT_ROOM & ~1u] : NULL;
+    if (!one)
+        return NOT_FOUND;
+    return one[0].hash == hash ? one[0].series : one[1].hash == hash ? one[1].series : NOT_FOUND;
+}
+
+/* Remember that a key found no room; without memory it is asked for again. */
+static inline void add_without_room(table *t, uint64_t hash, int32_t series) {
+    without_room *two;
+    if (!t->without_room) {
+        if (!(t->without_room = malloc(WITHOUT_ROOM * sizeof *t->without_room)))
+            return;
+        for (uint32_t i = 0; i < WITHOUT_ROOM; i++)
+            t->without_room[i] = (without_room){0, NOT_FOUND};
+    }
+    two = &t->without_room[hash % WITHOUT_ROOM & ~1u];
+    if (two[0].hash == hash || two[1].hash == hash)
+        return;
+    two[1] = two[0];
+    two[0] = (without_room){hash, series};
+}
+
 static inline void place_raw_key(raw_key *raw_keys, uint32_t mask, uint64_t hash, int32_t series, uint64_t at) {
     uint32_t place = (uint32_t)hash & mask;
     while (raw_keys[place].series != NOT_FOUND)
@@ -263,14 +318,10 @@ static inline void place_raw_key(raw_key *raw_keys, uint32_t mask, uint64_t hash
     raw_keys[place] = (raw_key){(uint32_t)(hash >> 32), series, at};
 }
 
-/* Whether a raw key still means the same: not if its series expired, nor if the series may be admitted by now. Each is
-   read alone, for a collection in another thread may write what is beside them. */
+/* Whether a raw key still means the same: not if its series expired, nor if it was refused. The flag is read alone, for a
+   collection in another thread may write what is beside it. */
 static inline int raw_key_stays(const table *t, const raw_key *one) {
-    const series *s;
-    if (one->series < 0)
-        return 0;
-    s = &t->series[one->series];
-    return !__atomic_load_n(&s->expired, __ATOMIC_RELAXED) && !__atomic_load_n(&s->overflow, __ATOMIC_RELAXED);
+    return one->series >= 0 && !__atomic_load_n(&t->series[one->series].expired, __ATOMIC_RELAXED);
 }
 
 /* Make the table of raw keys anew, with room for one more: of all of them, or only of those that stay. Return -1
@@ -289,7 +340,6 @@ static inline int rebuild_raw_keys(table *t, int all) {
         }
     while (places < 2 * (kept + 1))
         places *= 2;
-    room += room / 2;
     fresh = malloc(places * sizeof *fresh);
     bytes = malloc(room);
     if (!fresh || !bytes) {
@@ -326,6 +376,13 @@ static inline int rebuild_raw_keys(table *t, int all) {
     return 0;
 }
 
+/* How much memory raw keys take when so many bytes and so many places are reserved for them. */
+static inline size_t raw_keys_memory(size_t room, uint64_t places) { return room + places * sizeof(raw_key); }
+
+static inline size_t raw_keys_use(const table *t) {
+    return raw_keys_memory(t->room, (uint64_t)t->mask + 1) + (t->without_room ? WITHOUT_ROOM * sizeof(without_room) : 0);
+}
+
 static inline void clear_raw_keys(table *t) {
     t->raw_key_count = 0;
     t->size = 0;
@@ -333,17 +390,45 @@ static inline void clear_raw_keys(table *t) {
         t->raw_keys[i].series = NOT_FOUND;
 }
 
-/* Remember which series a raw key means, which must not be there yet. When there are `most_raw_keys`, all are forgotten
-   first: they are learnt again from the traffic. Return -1 without memory; the raw key is then asked for again. */
+/* Whether this series, or reason why there is none, stands for what found no room. */
+static inline int is_for_want_of_room(const table *t, int32_t series) {
+    return series >= 0 ? __atomic_load_n(&t->series[series].overflow, __ATOMIC_RELAXED) : series == NO_ROOM;
+}
+
+/* The bytes to reserve for raw keys where `size` more are needed than there are. */
+static inline size_t grown_room(const table *t, size_t size) { return t->room + (t->room > size ? t->room : size); }
+
+/* Whether one more raw key, of `size` bytes, stays within the bounds of raw keys: in number, and in bytes. */
+static inline int raw_key_fits(const table *t, size_t size) {
+    uint64_t places = (uint64_t)t->mask + 1;
+    if (t->raw_key_count >= t->most_raw_keys)
+        return 0;
+    if (4 * ((uint64_t)t->raw_key_count + 1) > 3 * places)
+        places *= 2;
+    return raw_keys_memory(t->size + size > t->room ? grown_room(t, size) : t->room, places) <= t->most_raw_key_bytes;
+}
+
+/* Remember which series a raw key means, which must not be there yet. When that would exceed a bound, all others are
+   forgotten first: they are learnt again from the traffic. Return -1 without memory; the raw key is then asked for
+   again. */
 static inline int add_raw_key(table *t, const written *w, uint64_t hash, int32_t series) {
     raw_key_head head = {w->kind, w->key_length, w->tags_length};
     size_t size = sizeof head + w->key_length + w->tags_length;
-    if (t->raw_key_count >= t->most_raw_keys)
+    if (is_for_want_of_room(t, series)) {
+        add_without_room(t, hash, series);
+        return 0;
+    }
+    if (!raw_key_fits(t, size)) {
         clear_raw_keys(t);
+        if (rebuild_raw_keys(t, 1) < 0)
+            return -1;
+        if (!raw_key_fits(t, size)) /* nor alone: it is asked for each time */
+            return 0;
+    }
     if (4 * ((uint64_t)t->raw_key_count + 1) > 3 * ((uint64_t)t->mask + 1) && rebuild_raw_keys(t, 1) < 0)
         return -1;
     if (t->size + size > t->room) {
-        size_t room = 2 * t->room + size;
+        size_t room = grown_room(t, size);
         char *grown = realloc(t->bytes, room);
         if (!grown)
             return -1;
@@ -497,6 +582,8 @@ static inline void expire(table *t, int kind, const void *key, uint64_t hash) {
 /* Forget the raw keys of series that expired, and those that may mean another series by now. Without memory for a new
    table all are forgotten. */
 static inline void forget_raw_keys(table *t) {
+    free(t->without_room);
+    t->without_room = NULL;
     if (rebuild_raw_keys(t, 0) < 0)
         clear_raw_keys(t);
 }
@@ -542,7 +629,7 @@ static inline int add_to_sketch(const table *t, series *s, const sample *p) {
 static inline int add_to_set(const table *t, series *s, const sample *p) {
     if (!s->set && !(s->set = calloc(1, sizeof *s->set)))
         return -1;
-    return member_set_add(s->set, p->member, p->length, t->seed, t->most_members);
+    return member_set_add(s->set, p->member, p->length, t->seed, t->most_members, &t->members);
 }
 
 /* Aggregate one sample in series `number`, or count why not. The sample is of the series' kind. */
@@ -604,10 +691,11 @@ static inline uint32_t take_touched(table *t, taken **all, account *sofar) {
     return count;
 }
 
-static inline void free_value(series *s) {
-    if (s->kind == UNIQUE)
+static inline void free_value(const table *t, series *s) {
+    if (s->kind == UNIQUE && s->set) {
+        __atomic_fetch_sub(&t->members.used[0], member_cost(s->set->used, s->set->size), __ATOMIC_RELAXED);
         member_set_free(s->set);
-    else if ((s->kind == TIMER || s->kind == HISTOGRAM) && s->sketch) {
+    } else if ((s->kind == TIMER || s->kind == HISTOGRAM) && s->sketch) {
         sketch_free(s->sketch);
         free(s->sketch);
     }
@@ -616,7 +704,7 @@ static inline void free_value(series *s) {
 /* Be done with series that were moved aside: free what they had added up. `lock` is held. */
 static inline void let_go(table *t, taken *all, uint32_t count) {
     for (uint32_t i = 0; i < count; i++)
-        free_value(&all[i].was);
+        free_value(t, &all[i].was);
     pthread_mutex_lock(&t->mutex);
     for (uint32_t i = 0; i < count; i++)
         t->series[all[i].number].held--;
@@ -661,7 +749,7 @@ static inline int table_init(table *t) {
 static inline void table_free(table *t) {
     for (uint32_t i = 0; i < t->count; i++)
         if (t->keys[i].key)
-            free_value(&t->series[i]);
+            free_value(t, &t->series[i]);
     if (t->c_locale)
         freelocale(t->c_locale);
     pthread_mutex_destroy(&t->mutex);
@@ -673,6 +761,7 @@ static inline void table_free(table *t) {
     free(t->expired);
     free(t->raw_keys);
     free(t->bytes);
+    free(t->without_room);
 }
 
 #endif

@@ -8,6 +8,7 @@
 
 #define FULL 512      /* as in cell.py */
 #define CHILDREN 4096 /* as in cell.py */
+#define LONGEST 256
 
 /* -- numbers */
 
@@ -307,9 +308,21 @@ static void set_children(Cell *self, PyObject *children) {
     Py_XDECREF(before);
 }
 
+/* How many characters a tuple's strings have. */
+static Py_ssize_t characters(PyObject *tuple) {
+    Py_ssize_t count = 0;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(tuple); i++)
+        if (PyUnicode_CheckExact(PyTuple_GET_ITEM(tuple, i)))
+            count += PyUnicode_GET_LENGTH(PyTuple_GET_ITEM(tuple, i));
+    return count;
+}
+
 static int remember(Cell *self, PyObject *way, PyObject *child) {
     int failed = 0;
-    PyObject *children = children_of(self);
+    PyObject *children;
+    if (characters(way) + characters(PyTuple_GET_ITEM(way, 0)) > LONGEST)
+        return 0;
+    children = children_of(self);
     if (!children || PyDict_GET_SIZE(children) >= CHILDREN) {
         Py_XDECREF(children);
         if (!(children = PyDict_New()))

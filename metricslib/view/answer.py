@@ -126,6 +126,7 @@ class View:
             match=query.match,
             title=self.title,
             uptime=self._clock.monotonic() - self._since,
+            memory=registry.budget.usage(),
             sections=self._extra() if self._extra else None,
         )
 

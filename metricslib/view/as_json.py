@@ -18,6 +18,7 @@ NaN and no Infinity.
 ``next``          what ``after=`` of the next page is; null on the last one
 ``series``        a list by path: ``{"kind", "key", "name", "tags", "unit", "last", "open", "total"}``
 ``dropped``       what the registry refused or dropped, by cause
+``memory``        the bytes ``{"used", "allowed"}`` of ``total``, ``series``, ``raw_keys`` and ``members``
 ``flusher``       ``{"running", "ticks", "steps_back", "skipped", "lag", "errors"}``; errors by cause
 ``destinations``  a list: ``{"label", "up", "since", "age", "windows_sent", "points_sent", "bytes_sent", "errors",
                   "errors_by_type", "dropped", "waiting_batches", "waiting_points", "waiting_bytes", "last_error",
@@ -79,6 +80,7 @@ def as_values(report: Report, *, with_series: bool = True) -> dict[str, Any]:
         "next": report.next or None,
         "series": [_series(row) for row in report.rows] if with_series else [],
         "dropped": dict(report.dropped),
+        "memory": {share: dict(bytes_) for share, bytes_ in report.memory.items()},
         "flusher": {
             "running": flusher.running,
             "ticks": flusher.ticks,

@@ -64,6 +64,8 @@ def _facts(report: Report) -> Iterator[str]:
     if flusher.prefix:
         facts["Prefix"] = escape(flusher.prefix)
     facts["Series"] = amount(report.total)
+    if report.memory:
+        facts["Memory"] = _memory(report.memory)
     facts["Dropped"] = _causes(report.dropped, "nothing")
     if flusher.errors:
         facts["Errors"] = _causes(flusher.errors, "none")
@@ -85,6 +87,13 @@ def _window(report: Report) -> str:
     start, end = report.window
     told = f"{moment(start)} – {time_of_day(end)} UTC"
     return f'{told} <span class="dim">({age(report.time - end)} ago)</span>'
+
+
+def _memory(shares: Mapping[str, Mapping[str, int]]) -> str:
+    told = {name: f"{size(share['used'])} of {size(share['allowed'])}" for name, share in shares.items()}
+    total = told.pop("total")
+    parts = ", ".join(f"{name.replace('_', ' ')} {text}" for name, text in told.items())
+    return f'{total} <span class="dim">({parts})</span>'
 
 
 def _causes(counts: Mapping[str, int], none: str) -> str:

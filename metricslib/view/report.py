@@ -87,6 +87,8 @@ class Report:
     rows: tuple[Row, ...]
     dropped: Mapping[str, int]
     """What the registry refused or dropped since the start, by cause."""
+    memory: Mapping[str, Mapping[str, int]]
+    """Bytes ``used`` and ``allowed`` for what grows with what is measured; see :meth:`~..budget.Budget.usage`."""
     flusher: FlusherStatus
     sections: Mapping[str, Section]
 
@@ -154,6 +156,7 @@ def report(
     limit: int = 2_000,
     title: str = "metricslib",
     uptime: float = 0.0,
+    memory: Mapping[str, Mapping[str, int]] | None = None,
     sections: Mapping[str, Section] | None = None,
 ) -> Report:
     """Return the report of ``selection``, or of the first ``limit`` series that ``match`` lets through.
@@ -177,6 +180,7 @@ def report(
         next=selection.next,
         rows=tuple(_row(snapshot, key, kind, percents) for key, kind in chosen),
         dropped=snapshot.dropped,
+        memory=memory or {},
         flusher=flusher,
         sections=sections or {},
     )

@@ -14,6 +14,7 @@
 enum { KEYS = 700, ROUNDS = 3000, LINES = 60, COLLECTORS = 2 };
 
 static table shared;
+static int64_t member_bytes[2];
 static batch owner;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static atomic_int feeding = 1;
@@ -128,6 +129,8 @@ int main(void) {
     int wrong = 0;
     shared.exact = 8;
     shared.most_members = shared.most_raw_keys = UINT32_MAX;
+    shared.most_raw_key_bytes = SIZE_MAX;
+    shared.members = (member_share){member_bytes, INT64_MAX};
     shared.same_key = same_key;
     owner.table = &shared;
     owner.ask = ask;
@@ -145,5 +148,6 @@ int main(void) {
     for (uint32_t i = 0; i < shared.count; i++)
         free(shared.keys[i].key);
     table_free(&shared);
+    wrong += member_bytes[0] != 0;
     return wrong ? EXIT_FAILURE : EXIT_SUCCESS;
 }

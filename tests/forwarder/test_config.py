@@ -68,6 +68,7 @@ def test_every_option_can_be_given_in_each_way_it_has():
         "gauges_ttl": ("3", 3),
         "max_series": ("5", 5),
         "max_tag_sets": ("6", 6),
+        "max_bytes": ("1e12", 10**12),
         "expire": ("0.5", 0.5),
         "socket_mode": ("660", 0o660),
         "socket_group": ("statsd", "statsd"),

@@ -164,6 +164,19 @@ def test_caps_come_from_the_configuration(start):
     assert page(daemon)["dropped"] == {"overflow": 2}
 
 
+def test_the_budget_comes_from_the_configuration(start):
+    """What is over it is counted, and the page says how much is used and allowed, shared by the listeners."""
+    daemon = start(["udp://127.0.0.1:0", "tcp://127.0.0.1:0", "graphite://127.0.0.1:0"], toml="max_bytes = 131_072")
+    send(daemon.addresses[0], "\n".join(f"k{n}:1|c" for n in range(100)))
+    eventually(lambda: received(daemon) == 100)
+    found = page(daemon)
+    assert found["dropped"]["overflow"] > 40
+    assert found["memory"]["total"]["allowed"] == 131_072
+    assert 0 < found["memory"]["series"]["used"] <= found["memory"]["series"]["allowed"] == 65_536
+    assert "of 64 KiB" in requests.get(daemon.addresses[-1], timeout=60).text
+    assert [door.feed._keys.size for door in daemon._entrance.doors[:2]] == [16_384, 16_384]
+
+
 def test_without_a_destination_there_is_the_page(start, caplog):
     """The log says that nothing is sent, and the page shows everything."""
     caplog.set_level(logging.INFO, "forwarder")

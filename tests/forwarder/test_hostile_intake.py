@@ -6,6 +6,7 @@ And forgetting at the worst moments: while a collection makes objects, and while
 import contextlib
 import gc
 import threading
+from array import array
 
 import pytest
 
@@ -15,6 +16,7 @@ from metricslib.twins import load
 from metricslib.window import GaugeChange
 
 _intake = load("forwarder._intake")
+ROOM = 1 << 40, array("q", [0, 0]), 1 << 40  # bytes for raw keys; where members are counted, and bytes for them
 pytestmark = pytest.mark.skipif(_intake is None, reason="the C implementation was not built, or is not wanted")
 
 
@@ -44,7 +46,7 @@ class Owner:
 
 
 def made(owner=None, exact=8, members=8, keys=8):
-    return _intake.Intake(owner or Owner(), exact, members, keys, 1, Distribution, GaugeChange)
+    return _intake.Intake(owner or Owner(), exact, members, keys, 1, Distribution, GaugeChange, *ROOM)
 
 
 def collected(intake):
@@ -87,16 +89,23 @@ DROPPED = 9  # in the account: what nobody could answer for
         lambda one: one.receive(0, -1, 5.0),
         lambda one: one.receive(0, -1, -1.0),
         lambda one: type(one)(),
-        lambda one: type(one)(Owner(), 1, 1, 1, 1, int, GaugeChange).collect() and None,
-        lambda one: type(one)(Owner(), 1, 1, 1, 1, Distribution, int),
-        lambda one: type(one)(Owner(), -1, 1, 1, 1, Distribution, GaugeChange),
+        lambda one: type(one)(Owner(), 1, 1, 1, 1, int, GaugeChange, *ROOM).collect() and None,
+        lambda one: type(one)(Owner(), 1, 1, 1, 1, Distribution, int, *ROOM),
+        lambda one: type(one)(Owner(), -1, 1, 1, 1, Distribution, GaugeChange, *ROOM),
+        lambda one: type(one)(Owner(), 1, 1, 1, 1, Distribution, GaugeChange),
+        lambda one: type(one)(Owner(), 1, 1, 1, 1, Distribution, GaugeChange, -1, *ROOM[1:]),
+        lambda one: type(one)(Owner(), 1, 1, 1, 1, Distribution, GaugeChange, 1, *ROOM[1:2], -1),
+        lambda one: type(one)(Owner(), 1, 1, 1, 1, Distribution, GaugeChange, 1, array("q", [0]), 1),
+        lambda one: type(one)(Owner(), 1, 1, 1, 1, Distribution, GaugeChange, 1, bytearray(16), 1),
+        lambda one: type(one)(Owner(), 1, 1, 1, 1, Distribution, GaugeChange, 1, b"x" * 16, 1),
+        lambda one: type(one)(Owner(), 1, 1, 1, 1, Distribution, GaugeChange, 1, None, 1),
         lambda one: type("Sub", (type(one),), {}),
     ],
 )
 def test_nonsense_changes_nothing(call):
     intake = made()
     number = intake.series(0, "a", False)
-    with contextlib.suppress(TypeError, ValueError, OverflowError, OSError):
+    with contextlib.suppress(TypeError, ValueError, OverflowError, OSError, BufferError):
         call(intake)
     assert intake.series(0, "a", False) == number
     assert collected(intake) == [{}, {}, {}, {}, {}]

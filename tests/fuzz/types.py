@@ -26,6 +26,7 @@ import threading
 import time
 import traceback
 import warnings
+from array import array
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
@@ -240,7 +241,9 @@ class World:
         self.objects += [self.new_intake(self), self.new_intake(Acts(self))]
 
     def new_intake(self, owner: object) -> Any:
-        return _intake.Intake(owner, 4, 3, self.rng.choice([0, 3, 1000]), 1, Distribution, GaugeChange)
+        keys, size, room = self.rng.choice([0, 3, 1000]), self.rng.choice([0, 20_000, 1 << 30]), array("q", [0, 0])
+        room_size = self.rng.choice([0, 1000, 1 << 30])
+        return _intake.Intake(owner, 4, 3, keys, 1, Distribution, GaugeChange, size, room, room_size)
 
     # What an intake asks its owner.
     def __getattr__(self, name: str) -> Any:

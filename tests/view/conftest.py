@@ -37,7 +37,9 @@ def look(registry: Registry, flusher: Flusher, clock: ManualClock) -> Callable[.
         status = {name: options.pop(name) for name in FlusherStatus.__slots__ if name in options}
         end = (int(clock.time()) // 10 + 1) * 10
         shown = flusher_status(flusher, **status)
-        return report(registry.snapshot(end, 10.0), shown, percentiles=(90, 99), **options)
+        return report(
+            registry.snapshot(end, 10.0), shown, percentiles=(90, 99), memory=registry.budget.usage(), **options
+        )
 
     return look
 

@@ -16,8 +16,8 @@ from metricslib.view.report import report
 from metricslib.window import Window
 
 MEMBERS = """
-    schema title time uptime interval prefix window open percentiles count match next series dropped flusher
-    destinations sections
+    schema title time uptime interval prefix window open percentiles count match next series dropped memory
+    flusher destinations sections
 """
 DESTINATION = """
     label up since age windows_sent points_sent bytes_sent errors errors_by_type dropped waiting_batches
@@ -54,6 +54,8 @@ def test_the_schema_stays(registry, clock, end_interval, look, destination):
     assert found["open"] == {"start": start + 10, "end": start + 20}
     assert found["count"] == {"total": 5, "matched": 5, "shown": 5}
     assert found["dropped"] == {"bad_value": 1}
+    assert list(found["memory"]) == ["total", "series", "raw_keys", "members"]
+    assert all(list(share) == ["used", "allowed"] for share in found["memory"].values())
     assert list(found["flusher"]) == ["running", "ticks", "steps_back", "skipped", "lag", "errors"]
     (told,) = found["destinations"]
     assert list(told) == DESTINATION.split()
