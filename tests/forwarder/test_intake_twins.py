@@ -39,7 +39,12 @@ class Side:
                 window = self.registry.tick(int(self.clock.time()), 10).whole
                 collected = self.intake.collected()
                 assert collected.received == collected.aggregated + collected.bad + sum(collected.dropped.values())
-                return [shown(window), seen(collected), self.registry.account.totals(), len(self.registry)]
+                # What found no room is asked for again, and how soon differs: neither remembers such keys for long.
+                refused = {
+                    cause: cause.startswith("overflow") or count
+                    for cause, count in self.registry.account.totals().items()
+                }
+                return [shown(window), seen(collected), refused, len(self.registry)]
             case ("forget", kind, key):
                 return self.registry.forget(kind, [key])
             case chunks:
