@@ -16,7 +16,7 @@ import sys
 import time
 import uuid
 from decimal import Decimal
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -29,6 +29,12 @@ PACKAGE = str(Path(metricslib.__file__).parent)
 PLACES = ("CALL", "RESUME", "JUMP_BACKWARD", "POP_JUMP_BACKWARD")
 
 
+@cache
+def places(code):
+    """Return for each offset whether a signal handler could run after the instruction there."""
+    return [dis.opname[number].startswith(PLACES) for number in code.co_code]
+
+
 class Limit(Exception):
     """What the handler of a time limit raises."""
 
@@ -38,7 +44,7 @@ class Interrupt:
 
     def __init__(self, k: int) -> None:
         self.left = k
-        self.before: dict[object, str] = {}
+        self.before: dict[object, bool] = {}
         self.struck = False
 
     def __call__(self, frame, event, _):
@@ -46,9 +52,9 @@ class Interrupt:
             return None
         frame.f_trace_opcodes = True
         if event == "opcode":
-            before = self.before.get(frame, "")
-            self.before[frame] = dis.opname[frame.f_code.co_code[frame.f_lasti]]
-            if before.startswith(PLACES) and not self.struck:
+            before = self.before.get(frame, False)
+            self.before[frame] = places(frame.f_code)[frame.f_lasti]
+            if before and not self.struck:
                 self.left -= 1
                 if self.left < 0:
                     self.struck = True
