@@ -21,8 +21,8 @@ import requests
 __all__ = ["FOREVER", "PATIENCE", "Forwarder", "GraphitePeer", "Program", "eventually", "free_port", "send"]
 
 ROOT = Path(__file__).parent.parent
-FOREVER = 10_000_000
-"""An interval in seconds that does not end while a test runs, as one of an hour does now and then."""
+FOREVER = 1_000_000_000
+"""An interval in seconds that does not end while a test runs, as one of an hour does now and then: this one in 2033."""
 PATIENCE = 60.0
 """Seconds after which a test gives up: many times what anything takes on a machine that has nothing else to do."""
 _RETURNED: set[int] = set()

@@ -11,7 +11,7 @@ from metricslib.keepers import Keepers
 from metricslib.survived import Survived
 from metricslib.testing import ManualClock
 from metricslib.window import Cut, Window
-from tests.peers import GraphitePeer, eventually
+from tests.peers import FOREVER, GraphitePeer, eventually
 
 CUT = Cut(Window(0, 10, 10), Window(0, 10, 10, counters={"a": 1}))
 
@@ -131,7 +131,7 @@ def test_a_flush_may_be_asked_for_without_waiting_for_it(
     registry: Registry, peer: GraphitePeer, tmp_path: Path, options: str, spool: bool
 ):
     """What was measured until then is committed soon; nobody waits."""
-    flusher = Flusher(registry, peer.url + options, interval=1_000_000, own="", spool=tmp_path if spool else None)
+    flusher = Flusher(registry, peer.url + options, interval=FOREVER, own="", spool=tmp_path if spool else None)
     keeper = Fake()
     flusher.add_keeper(keeper)
     flusher.start()
@@ -145,7 +145,7 @@ def test_nothing_is_committed_soon_that_would_miss_its_slot(registry: Registry, 
     """A destination that takes each slot once gets it at the end. Were the process killed before, with the flush
     committed and answered for, nobody would send it that.
     """
-    flusher = Flusher(registry, f"{peer.url}?revise=off", interval=1_000_000, own="", spool=tmp_path)
+    flusher = Flusher(registry, f"{peer.url}?revise=off", interval=FOREVER, own="", spool=tmp_path)
     keeper = Fake()
     flusher.add_keeper(keeper)
     flusher.start()

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import whisper
 
-from tests.peers import ROOT, Forwarder, eventually, send
+from tests.peers import FOREVER, ROOT, Forwarder, eventually, send
 
 START = 1_700_006_400
 PROGRAM = """
@@ -168,17 +168,13 @@ def test_within_one_process_nothing_is_added_twice(tmp_path, program):
     second.end()
 
 
-SLOT = str(10**9)
-"""An interval that is not over before the year 2033."""
-
-
 def test_a_forwarder_that_is_terminated_goes_on(tmp_path, forwarder):
     """Counters and timers of one slot add up, its own, too, and a gauge is changed from where it was."""
     lives = [("c:2|c\ng:5|g\nt:100|ms\n", 2), ("c:3|c\ng:+1|g\nt:200|ms\n", 5), ("c:4|c\ng:-3|g\n", 9)]
     for lines, count in lives:
         process = forwarder(
             *("--listen", "tcp://127.0.0.1:0", "--to", f"file://{tmp_path}/windows.jsonl"),
-            *("--interval", SLOT, "--spool", str(tmp_path / "spool")),
+            *("--interval", str(FOREVER), "--spool", str(tmp_path / "spool")),
         )
         send(process.ready()["tcp"], lines)
         eventually(partial(counted, process, count))

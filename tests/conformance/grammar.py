@@ -63,35 +63,42 @@ _PLAIN_NAMES = st.sampled_from(
 )
 _PLAIN_TAGS = st.sampled_from(["", "", "", "|#t:1", "|#t:1,u:2", "|#T v:w/x"])
 _PLAIN_KEY_TAGS = st.sampled_from(["", "", "", ";t=1", ";t=1;u=2"])
+# Made once, and not in each draw: hypothesis checks every strategy that it has not seen.
+_GOOD_KINDS = st.lists(_GOOD_TYPES, min_size=1, max_size=3)
+_GOOD_MEMBERS = st.sampled_from(["x", "y", "1", "", "ü"])
+_TAGS_IN_ONE_PLACE = st.one_of(st.tuples(_PLAIN_KEY_TAGS, st.just("")), st.tuples(st.just(""), _PLAIN_TAGS))
+_TYPES = st.one_of(_GOOD_TYPES, _ODD_TYPES)
+_RATES = st.one_of(_GOOD_RATES, _ODD_RATES)
+_WITH_TYPE = st.integers(0, 20).map(bool)
+_ENDS = st.sampled_from(["", "", "\r", "\r\r"])
 
 
 @st.composite
 def _plain_line(draw: st.DrawFn) -> str:
     """A line that means the same to both daemons."""
     pieces = []
-    for kind in draw(st.lists(_GOOD_TYPES, min_size=1, max_size=3)):
-        value = draw(st.sampled_from(["x", "y", "1", "", "ü"]) if kind == "s" else _GOOD_NUMBERS)
+    for kind in draw(_GOOD_KINDS):
+        value = draw(_GOOD_MEMBERS if kind == "s" else _GOOD_NUMBERS)
         pieces.append(f"{value}|{kind}{draw(_GOOD_RATES) if kind != 'ms' else ''}")
-    tags = draw(st.one_of(st.tuples(_PLAIN_KEY_TAGS, st.just("")), st.tuples(st.just(""), _PLAIN_TAGS)))
+    tags = draw(_TAGS_IN_ONE_PLACE)
     return ":".join([draw(_PLAIN_NAMES) + tags[0], *pieces]) + tags[1]
 
 
 @st.composite
 def _odd_piece(draw: st.DrawFn) -> str:
-    kind = draw(st.one_of(_GOOD_TYPES, _ODD_TYPES))
+    kind = draw(_TYPES)
     value = draw(_MEMBERS if kind.strip() == "s" else _NUMBERS)
-    fields = f"|{kind}{draw(st.one_of(_GOOD_RATES, _ODD_RATES))}"
-    return value + (fields if draw(st.integers(0, 20)) else "")
+    fields = f"|{kind}{draw(_RATES)}"
+    return value + (fields if draw(_WITH_TYPE) else "")
+
+
+_ODD_PIECES = st.lists(_odd_piece(), max_size=3)
 
 
 @st.composite
 def _odd_line(draw: st.DrawFn) -> str:
-    pieces = draw(st.lists(_odd_piece(), max_size=3))
-    return (
-        ":".join([draw(_NAMES) + draw(_KEY_TAGS), *pieces])
-        + draw(_TAGS)
-        + draw(st.sampled_from(["", "", "\r", "\r\r"]))
-    )
+    pieces = draw(_ODD_PIECES)
+    return ":".join([draw(_NAMES) + draw(_KEY_TAGS), *pieces]) + draw(_TAGS) + draw(_ENDS)
 
 
 _OTHER_LINES = st.sampled_from(

@@ -299,7 +299,7 @@ def test_a_hanging_send_is_cut_short_from_outside(peer, tls_peer, authority: Aut
     begin = time.monotonic()
     with pytest.raises(Undelivered, match="no answer in time"):
         destination.deliver(LARGE if where == "writing" else LINES, deadline)
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 30
 
 
 # -- who the peer is

@@ -22,11 +22,10 @@ import pytest
 import statsd
 from datadog.dogstatsd.base import DogStatsd
 
-from tests.peers import ROOT, Forwarder, eventually
+from tests.peers import FOREVER, ROOT, Forwarder, eventually
 
 from .conftest import Carbon
 
-FOREVER = "10000000"
 Values = dict[str, Any]
 
 
@@ -66,7 +65,7 @@ class Hearing:
             f"unixgram://{folder}/datagrams",
         ]
         flags = itertools.chain.from_iterable(("--listen", listener) for listener in listeners)
-        self.process = forwarder(*flags, "--to", f"file://{self._file}", "--interval", FOREVER)
+        self.process = forwarder(*flags, "--to", f"file://{self._file}", "--interval", str(FOREVER))
         self.ready = self.process.ready()
 
     def port(self, scheme: str) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.peers import Forwarder, eventually, send
+from tests.peers import FOREVER, Forwarder, eventually, send
 
 from .real_statsd import RealStatsd, ask, of_javascript
 
@@ -65,7 +65,7 @@ def test_statsds_console_says_what_is_written(statsd: RealStatsd):
 
 def test_our_console_says_the_same(forwarder: Callable[..., Forwarder]):
     """To the byte, but for what differs with time and for JSON in the place of JavaScript."""
-    process = forwarder("--listen", "udp://127.0.0.1:0", "--console", "127.0.0.1:0", "--interval", "1000000")
+    process = forwarder("--listen", "udp://127.0.0.1:0", "--console", "127.0.0.1:0", "--interval", str(FOREVER))
     ready = process.ready()
     for datagram in SENT:
         send(ready["udp"], datagram)
