@@ -25,7 +25,7 @@ LONGEST = 1 << 18
 """How many bytes of a batch are kept; a sender makes shorter ones."""
 _HEADER = re.compile(rb"([0-9A-Za-z_-]{1,64}) ([1-9][0-9]{0,17}) ([0-9]{1,15})")
 _LONGEST_HEADER = 100
-_GREETING = re.compile(rb"forwarder 1 ([0-9]{1,9})")
+_GREETING = re.compile(rb"forwarder 1 ([0-9]{1,10})")
 _ACK = re.compile(rb"ack ([0-9A-Za-z_-]{1,64}) ([0-9]{1,18})")
 _SYNC = b"sync"
 

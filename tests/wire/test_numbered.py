@@ -92,15 +92,16 @@ def test_an_answer_may_be_asked_for():
     assert reader.syncs == 2
 
 
-def test_answers_are_read_however_they_are_cut():
+@pytest.mark.parametrize("interval", [1, 10, 2**30])
+def test_answers_are_read_however_they_are_cut(interval):
     """First the greeting, then up to which number each sender's batches are safe; the highest counts."""
-    stream = greeting(10) + ack("a", 5) + ack("a", 4) + ack("b", 1)
+    stream = greeting(interval) + ack("a", 5) + ack("a", 4) + ack("b", 1)
     for chunks in ([stream], byte_by_byte(stream)):
         acks = Acks(["a", "b", "c"])
         assert acks.interval is None
         for chunk in chunks:
             acks.feed(chunk)
-        assert (acks.interval, acks.safe, acks.broken) == (10, {"a": 5, "b": 1, "c": 0}, False)
+        assert (acks.interval, acks.safe, acks.broken) == (interval, {"a": 5, "b": 1, "c": 0}, False)
 
 
 def test_answers_of_others_are_not_remembered():
