@@ -26,7 +26,12 @@ HEAVY = {
 def alone(script):
     """Run a script in a fresh interpreter in which warnings are errors; return what it prints."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-W", "error", "-c", script],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.split()

@@ -13,7 +13,7 @@ import metricslib.flusher
 import metricslib.process
 from metricslib import Flusher, Registry
 from metricslib.delivery.couriers import Couriers
-from tests.peers import PATIENCE, GraphitePeer, eventually
+from tests.peers import FOREVER, PATIENCE, GraphitePeer, eventually
 from tests.test_flusher import run
 
 NO_THREAD = RuntimeError("can't start new thread")
@@ -87,15 +87,15 @@ def test_a_start_that_fails_anywhere_leaves_nothing_behind(
     registry = Registry()
     registry.counter("a").inc(3)
     to = [peer.url, f"file:{tmp_path}/m.jsonl"]
-    flusher = Flusher(registry, to, own="own", spool=tmp_path / "spool" if spool else None)
+    flusher = Flusher(registry, to, interval=FOREVER, own="own", spool=tmp_path / "spool" if spool else None)
     before = held(registry, hooks)
     with monkeypatch.context() as patched:
         patched.setattr(owner, name, failing_at(getattr(owner, name), number))
         failed = not started(flusher)
     if failed:
         assert not flusher.status().running
-        eventually(lambda: held(registry, hooks) == before, 5, f"{held(registry, hooks)} == {before}")
-        other = Flusher(registry)  # may have the registry now
+        eventually(lambda: held(registry, hooks) == before, PATIENCE, f"{held(registry, hooks)} == {before}")
+        other = Flusher(registry, interval=FOREVER)  # may have the registry now
         other.start()
         other.stop()
     else:
@@ -105,7 +105,7 @@ def test_a_start_that_fails_anywhere_leaves_nothing_behind(
     assert flusher.flush(PATIENCE)
     assert flusher.stop(PATIENCE)
     assert peer.at("stats.counters.a.count") == [3]
-    eventually(lambda: held(registry, hooks)[:4] == before[:4], 5, f"{held(registry, hooks)} == {before}")
+    eventually(lambda: held(registry, hooks)[:4] == before[:4], PATIENCE, f"{held(registry, hooks)} == {before}")
 
 
 def test_a_default_flusher_that_cannot_start_may_be_started_later(peer: GraphitePeer):
