@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
-from metricslib.delivery.claims import cannot_write
+from metricslib.delivery.store.lockfile import cannot_write
 from metricslib.errors import CannotListen, InvalidOption, MetricsError
 
 from . import config_file

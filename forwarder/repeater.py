@@ -1,8 +1,8 @@
 """Packets passed on as they came, to other statsd servers: each target has a queue within a bound and a thread.
 
 In: what listeners hear, in the middle of hearing it; so here it is only put into the queues. Out: datagrams over UDP,
-or lines over TCP. Queue and thread are those of any destination: a spool that drops its oldest when it is full, and a
-courier that waits longer after each failure. A statsd server adds up what it is sent, so nothing is sent twice: what
+or lines over TCP. Queue and thread are those of any destination: a queue that drops its oldest when it is full, and a
+sender that waits longer after each failure. A statsd server adds up what it is sent, so nothing is sent twice: what
 may have arrived and is not known to have is lost, and counted.
 
 A datagram goes out as one datagram, without empty lines; what came in a stream, in datagrams that fit a frame. Over TCP
@@ -16,9 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from metricslib.account import Account
 from metricslib.clock import SYSTEM_CLOCK, Clock
-from metricslib.delivery import Batch, Courier, Deadline, MemorySpool, Options, Status, Undelivered
+from metricslib.delivery import Batch, Deadline, Options, Queue, Sender, SenderStatus, Undelivered
 from metricslib.delivery import lines as payloads
-from metricslib.delivery.lanes import Lanes
 from metricslib.delivery.transport import Datagrams, Endpoint, Stream
 from metricslib.own import OwnMetrics
 from metricslib.window import Cut
@@ -39,7 +38,7 @@ _EMPTY_LINES = re.compile(rb"\n{2,}")
 
 
 class Target:
-    """One server, as a courier sees a destination."""
+    """One server, as a sender sees a destination."""
 
     deltas = True
     relays = False
@@ -86,19 +85,19 @@ class Repeater:
     """
 
     def __init__(self, urls: Sequence[str], *, clock: Clock = SYSTEM_CLOCK) -> None:
-        self._couriers = [_courier(Target(url), clock) for url in urls]
+        self._senders = [_sender(Target(url), clock) for url in urls]
 
     def start(self) -> None:
         """Begin to send."""
-        for courier in self._couriers:
-            courier.start()
+        for sender in self._senders:
+            sender.start()
 
     def stop(self, timeout: float) -> bool:
         """Send what waits, for at most ``timeout`` seconds, and end; return whether nothing was dropped by that."""
         deadline = Deadline(timeout)
-        for courier in self._couriers:
-            courier.hurry()
-        stopped = [courier.stop(deadline.left()) for courier in self._couriers]
+        for sender in self._senders:
+            sender.hurry()
+        stopped = [sender.stop(deadline.left()) for sender in self._senders]
         return all(stopped)
 
     def datagrams(self, packets: Sequence[bytes]) -> None:
@@ -112,12 +111,12 @@ class Repeater:
     def _offer(self, payload: bytes) -> None:
         if payload:
             batch = Batch(0, payloads.count(payload), payload, windows=0)
-            for courier in self._couriers:
-                courier.offer(batch)
+            for sender in self._senders:
+                sender.put(batch)
 
-    def statuses(self) -> list[Status]:
+    def statuses(self) -> list[SenderStatus]:
         """Return how sending goes, for each target. Points are lines."""
-        return [courier.status() for courier in self._couriers]
+        return [sender.status() for sender in self._senders]
 
     def own_metrics(self, prefix: str) -> OwnMetrics:
         """Return a source of the registry that tells the same as series ``PREFIX.repeater.…``."""
@@ -139,8 +138,8 @@ class Repeater:
         ]
 
 
-def _courier(target: Target, clock: Clock) -> Courier:
-    return Courier(target, MemorySpool(Lanes(QUEUE, OLDEST, join=SEPARATOR, clock=clock)), clock=clock)
+def _sender(target: Target, clock: Clock) -> Sender:
+    return Sender(target, Queue(QUEUE, OLDEST, join=SEPARATOR, label=target.label, clock=clock), clock=clock)
 
 
 def _packed(packets: Sequence[bytes], limit: int) -> bytes:

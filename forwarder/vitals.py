@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from metricslib.delivery import Status
+from metricslib.delivery import SenderStatus
 
 from .counts import Counts
 
@@ -26,7 +26,7 @@ class Vitals:
     """Its bytes."""
 
 
-def vitals(started: float, now: float, counts: Sequence[Counts], destinations: Sequence[Status]) -> Vitals:
+def vitals(started: float, now: float, counts: Sequence[Counts], destinations: Sequence[SenderStatus]) -> Vitals:
     """Return the vitals of a daemon whose doors have these ``counts``.
 
     Of several destinations the one counts that is worst off, so that who watches one number misses nothing: the oldest

@@ -28,7 +28,7 @@ _SLICE = 0.05  # seconds; after so many a deadline that was moved is noticed
 
 
 class TimeLeft(Protocol):
-    """What a :class:`~.delivery.deadline.Deadline` offers here."""
+    """What a :class:`~.delivery.batch.Deadline` offers here."""
 
     def left(self) -> float:
         """Seconds left; 0 when the time is over."""

@@ -1,7 +1,7 @@
 """The flusher: the background thread that ends a registry's intervals and hands its windows to the destinations.
 
 It alone calls :meth:`~.registry.Registry.tick`, once an interval, on wall-clock multiples of it. What is delivered
-where, and what happens when a destination is away, is the couriers' work: the flusher never waits for a network. It
+where, and what happens when a destination is away, is the senders' work: the flusher never waits for a network. It
 survives any error, counts it, and logs it once per cause.
 
 A fork leaves it in the parent. In the child it starts again by itself when the child first measures something; an idle
@@ -20,7 +20,7 @@ from queue import Empty, SimpleQueue
 from typing import Never
 
 from .callbacks import CallbackReader
-from .delivery import Couriers, Deadline, Status, several
+from .delivery import Deadline, Dispatcher, SenderStatus, several
 from .errors import InvalidOption, InvalidType
 from .hints import unknown_option
 from .history import History
@@ -65,7 +65,7 @@ class FlusherStatus:
     """Seconds by which the last tick came late, the grace not counted."""
     errors: dict[str, int]
     """Errors survived, by cause."""
-    destinations: list[Status]
+    destinations: list[SenderStatus]
     skipped: int = 0
     """How many intervals have no window of their own, because the process did not run or the clock was set forward.
 
@@ -132,8 +132,8 @@ class Flusher:
     def _prepare(self) -> None:
         """Make what a process must make for itself: destinations, and everything with a lock in it."""
         self.naming = replace(self._naming, prefix=expanded(self._naming.prefix))
-        self._couriers = Couriers(self.to, self.naming, clock=self.registry.clock, directory=self.spool)
-        statuses = self._couriers.statuses
+        self._dispatcher = Dispatcher(self.to, self.naming, clock=self.registry.clock, directory=self.spool)
+        statuses = self._dispatcher.statuses
         self._own_metrics = OwnMetrics(self._own, self.registry.account, self._survived.account, statuses)
         self._thread: threading.Thread | None = None
         self._background: threading.Thread | None = None  # the same, until the next start
@@ -159,7 +159,7 @@ class Flusher:
         return self._thread is not None and self._thread.is_alive()
 
     def __repr__(self) -> str:
-        return f"<Flusher every {self.interval} s to {[courier.destination.label for courier in self._couriers]}>"
+        return f"<Flusher every {self.interval} s to {[sender.destination.label for sender in self._dispatcher]}>"
 
     # -- start, flush, stop
 
@@ -189,7 +189,7 @@ class Flusher:
             raise
         if exiting():
             log.warning("started while the program ends: call stop() as well, or what is measured is not sent")
-        if forked and "{pid}" not in self._naming.prefix and not self._couriers.delta_only:
+        if forked and "{pid}" not in self._naming.prefix and not self._dispatcher.delta_only:
             log.warning(
                 "this forked process (pid %d) ships the same paths as its parent, and Graphite keeps only the last"
                 " value: give it a prefix with {pid}, or send to a forwarder",
@@ -200,8 +200,8 @@ class Flusher:
         """Take all that a running flusher has; ``undo`` gives back what was taken before one of these steps fails."""
         self.registry.claim(self)
         undo.callback(self.registry.release, self)
-        undo.callback(self._couriers.halt)
-        notes = self._couriers.open(own=not forked)
+        undo.callback(self._dispatcher.halt)
+        notes = self._dispatcher.open(own=not forked)
         if self._state:
             self._add_source(self._state, undo)
             self._keepers.restore(notes, self._survived)
@@ -211,7 +211,7 @@ class Flusher:
         at_exit(self.stop)
         undo.callback(not_at_exit, self.stop)
         try:
-            self._couriers.start()
+            self._dispatcher.start()
             thread = threading.Thread(target=self._run, name="metricslib-flusher", daemon=True)
             thread.start()
         except RuntimeError:
@@ -238,7 +238,7 @@ class Flusher:
                 return False
         else:
             self._safely("flush", self._flush)
-        return self._couriers.wait_idle(deadline, here=self._threadless)
+        return self._dispatcher.wait_idle(deadline, here=self._threadless)
 
     def flush_soon(self) -> None:
         """Have the background thread flush as soon as it can, and wait for nothing.
@@ -246,7 +246,7 @@ class Flusher:
         With a spool directory that is for the next tick where a destination takes each slot once: what a flush commits
         would not be on its way there yet, and would miss it if the process were killed before the tick.
         """
-        if self.spool is None or all(courier.destination.revise for courier in self._couriers):
+        if self.spool is None or all(sender.destination.revise for sender in self._dispatcher):
             self._bell.put(threading.Event())
 
     def stop(self, timeout: float = EXIT_DEADLINE) -> bool:
@@ -266,7 +266,7 @@ class Flusher:
         not_at_exit(self.stop)
         patience = Deadline(max(deadline.left(), EXIT_DEADLINE))
         self._close(thread, deadline, patience)
-        kept = self._couriers.stop(deadline, patience)
+        kept = self._dispatcher.stop(deadline, patience)
         self._callbacks.end()
         sources = [source for source in (self._own_metrics if self._own else None, self._state) if source]
         for source in sources:
@@ -308,13 +308,13 @@ class Flusher:
         to = several(to)
         filled = replace(naming, prefix=expanded(naming.prefix))
         schedule = self._schedule.changed(interval, self._now())
-        change = self._couriers.prepare(to, filled)
+        change = self._dispatcher.prepare(to, filled)
         with self._cutting:
             change(self.running)
             self.to, self._schedule = to, schedule
             self._naming, self.naming = naming, filled
         self._bell.put(None)
-        for status in self._couriers.see_off(Deadline(timeout)):
+        for status in self._dispatcher.see_off(Deadline(timeout)):
             self._own_metrics.leave(status)
 
     def status(self) -> FlusherStatus:
@@ -327,7 +327,7 @@ class Flusher:
             self._schedule.steps_back,
             self._lag,
             self._survived.account.totals(),
-            self._couriers.statuses(),
+            self._dispatcher.statuses(),
             self._schedule.skipped,
         )
 
@@ -340,7 +340,7 @@ class Flusher:
 
         Destinations that cannot carry them count them as dropped, cause ``unsupported``.
         """
-        self._couriers.relay(points)
+        self._dispatcher.relay(points)
 
     # -- the thread
 
@@ -439,9 +439,9 @@ class Flusher:
         return threading.current_thread() in self._abandoned
 
     def _send(self, cut: Cut, *, closes: bool, final: bool = False) -> None:
-        """Let the cut wait for every courier; destinations that take each slot once get it when it is the last."""
-        puts = self._couriers.encode(cut, self._safely, whole=closes or final)
-        self._keepers.commit(cut, partial(self._couriers.commit, puts), self._survived, closes=closes)
+        """Let the cut wait for every sender; destinations that take each slot once get it when it is the last."""
+        puts = self._dispatcher.encode(cut, self._safely, whole=closes or final)
+        self._keepers.commit(cut, partial(self._dispatcher.commit, puts), self._survived, closes=closes)
 
     def _safely(self, cause: str, work: Callable[[], object]) -> bool:
         return self._survived.attempt(cause, work)
@@ -451,7 +451,7 @@ class Flusher:
     def left_in_parent(self) -> None:
         """In a forked child: forget the parent's thread and sockets, and wait for the child's first measurement."""
         self.left_behind = self.left_behind or self._thread is not None or self._threadless
-        self._couriers.forget()
+        self._dispatcher.reset_after_fork()
         self._callbacks.forget()
         self._thread, self._ending, self._threadless = None, None, False
         self._survived = Survived("flusher")

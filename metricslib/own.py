@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from .account import Account
-from .delivery import Status
+from .delivery import SenderStatus
 from .names import canonical_tags, join
 from .series import Kind
 from .window import Aggregates, GaugeChange
@@ -20,7 +20,7 @@ __all__ = ["OwnMetrics"]
 class OwnMetrics:
     """Turns accounts of what went wrong, and the destinations' status, into aggregates under ``name``."""
 
-    def __init__(self, name: str, dropped: Account, errors: Account, status: Callable[[], list[Status]]) -> None:
+    def __init__(self, name: str, dropped: Account, errors: Account, status: Callable[[], list[SenderStatus]]) -> None:
         self._name = name
         self._dropped = dropped
         self._errors = errors
@@ -47,7 +47,7 @@ class OwnMetrics:
                 self._before[key] = total
         return aggregates
 
-    def leave(self, status: Status) -> None:
+    def leave(self, status: SenderStatus) -> None:
         """Remember the last status of a destination that from now on is none any more."""
         self._gone.update(dict(self._sent(status)))
 
@@ -57,7 +57,7 @@ class OwnMetrics:
     def _key(self, name: str, **tags: str) -> str:
         return join(f"{self._name}.{name}", canonical_tags({tag: _readable(text) for tag, text in tags.items()}))
 
-    def _sent(self, status: Status) -> Iterator[tuple[str, int]]:
+    def _sent(self, status: SenderStatus) -> Iterator[tuple[str, int]]:
         yield self._key("windows_sent", destination=status.label), status.windows_sent
         yield self._key("points_sent", destination=status.label), status.points_sent
         yield self._key("bytes_sent", destination=status.label), status.bytes_sent

@@ -151,7 +151,7 @@ def test_of_many_destinations_that_went_the_first_is_forgotten(
     start, registry, clock, peer, monkeypatch, tmp_path, spool
 ):
     """What waits for it in memory is dropped, which is counted; what waits on disk is found when it comes back."""
-    monkeypatch.setattr("metricslib.delivery.couriers.PARKED", 1)
+    monkeypatch.setattr("metricslib.delivery.dispatcher.PARKED", 1)
     port = free_port()
     first, second = f"graphite://127.0.0.1:{port}", f"graphite://127.0.0.1:{free_port()}"
     flusher = start(first, own="", spool=tmp_path if spool else None)
@@ -171,7 +171,7 @@ def test_of_many_destinations_that_went_the_first_is_forgotten(
 
 def test_what_a_destination_that_goes_cannot_take_is_counted(start, registry, clock, peer, monkeypatch):
     """Where it is not kept, its points are dropped, cause ``shutdown``, which the next window says."""
-    monkeypatch.setattr("metricslib.delivery.couriers.PARKED", 0)
+    monkeypatch.setattr("metricslib.delivery.dispatcher.PARKED", 0)
     gone = f"graphite://127.0.0.1:{free_port()}"
     flusher = start(gone)
     registry.counter("a").inc(1)

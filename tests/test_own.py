@@ -3,12 +3,12 @@
 from dataclasses import replace
 
 from metricslib.account import Account
-from metricslib.delivery import NodeStatus, Status
+from metricslib.delivery import NodeStatus, SenderStatus
 from metricslib.own import OwnMetrics
 
 
-def status(label: str, sent: int) -> Status:
-    return Status(
+def status(label: str, sent: int) -> SenderStatus:
+    return SenderStatus(
         label=label,
         up=True,
         since=0.0,

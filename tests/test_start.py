@@ -12,7 +12,7 @@ import pytest
 import metricslib.flusher
 import metricslib.process
 from metricslib import Flusher, Registry
-from metricslib.delivery.couriers import Couriers
+from metricslib.delivery.dispatcher import Dispatcher
 from tests.peers import FOREVER, PATIENCE, GraphitePeer, eventually
 from tests.test_flusher import run
 
@@ -70,7 +70,7 @@ def held(registry: Registry, hooks: list[Callable]) -> tuple[object, ...]:
 @pytest.mark.parametrize(
     ("owner", "name", "number"),
     [
-        (Couriers, "open", 0),
+        (Dispatcher, "open", 0),
         (Registry, "add_source", 0),
         (Registry, "add_source", 1),
         (threading.Thread, "start", 0),

@@ -8,7 +8,7 @@ import pytest
 
 from metricslib import Flusher, Registry
 from metricslib.delivery import Deadline
-from metricslib.delivery.desk import Desk
+from metricslib.delivery.store.store import _Disk
 from metricslib.naming import Naming
 from tests.peers import FOREVER, PATIENCE, GraphitePeer, eventually, free_port
 from tests.test_flusher import run
@@ -44,7 +44,8 @@ def test_a_stop_in_an_outage_says_how_many_points_are_kept(caplog, tmp_path):
     flusher = Flusher(registry, away, interval=FOREVER, own="", spool=tmp_path)
     flusher.start()
     registry.counter("a").inc()
-    flusher._couriers._couriers[0].spool.refuse(5, "unsupported")
+    flusher._dispatcher._senders[0].queue.refuse(5, "unsupported")
+    caplog.clear()
     assert flusher.stop(0.5)
     kept = f"not everything was delivered in time: 2 points for {away} are kept in {tmp_path} for the next start"
     assert last_words(caplog) == [kept]
@@ -70,7 +71,8 @@ def test_a_stop_that_delivers_everything_says_nothing(peer, caplog):
     registry = Registry()
     flusher = Flusher(registry, peer.url, interval=FOREVER, own="")
     flusher.start()
-    flusher._couriers._couriers[0].spool.refuse(5, "unsupported")
+    flusher._dispatcher._senders[0].queue.refuse(5, "unsupported")
+    caplog.clear()
     registry.counter("a").inc()
     assert flusher.stop(PATIENCE)
     assert caplog.records == []
@@ -103,7 +105,7 @@ def test_a_destination_that_leaves_in_an_outage_says_what_is_kept_and_then_dropp
     assert last_words(caplog) == [f"not everything was delivered in time: {lost}"]
 
 
-@pytest.mark.parametrize("hangs", ["work", "close"])
+@pytest.mark.parametrize("hangs", ["write", "close"])
 def test_a_stop_does_not_wait_for_a_disk_that_does_not_answer(hangs, tmp_path, monkeypatch, caplog):
     """For two seconds at most, as is promised, however many things there are to write."""
     registry, answers = Registry(), threading.Event()
@@ -112,13 +114,13 @@ def test_a_stop_does_not_wait_for_a_disk_that_does_not_answer(hangs, tmp_path, m
     registry.counter("a").inc()
     assert not flusher.flush(0.1)
     eventually(lambda: flusher.status().destinations[0].waiting_points == 2)
-    real = getattr(Desk, hangs)
+    real = getattr(_Disk, hangs)
 
     def hanging(*arguments, **options):
         assert answers.wait(PATIENCE)
         return real(*arguments, **options)
 
-    monkeypatch.setattr(Desk, hangs, hanging)
+    monkeypatch.setattr(_Disk, hangs, hanging)
     registry.counter("a").inc()
     deadline = Deadline(10.0)
     flusher.stop(0.1)

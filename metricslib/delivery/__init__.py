@@ -1,28 +1,25 @@
-"""Bytes to a place, or kept: destinations, the spool where batches wait, and the courier that brings them."""
+"""Bytes to a place, or kept: destinations, the queue where batches wait, and the sender that delivers them."""
 
 from .batch import Batch, Deadline, Undelivered
 from .cluster import open_destinations
-from .courier import Courier
-from .couriers import Couriers
-from .destination import Destination, Options
+from .destination import Destination, NodeStatus, Options
 from .destinations import open_destination
-from .memory_spool import MemorySpool
-from .spool import Holdings, Spool
-from .status import NodeStatus, Status
+from .dispatcher import Dispatcher
+from .queue import Queue, QueueStats
+from .sender import Sender, SenderStatus
 from .urls import several, split_urls
 
 __all__ = [
     "Batch",
-    "Courier",
-    "Couriers",
     "Deadline",
     "Destination",
-    "Holdings",
-    "MemorySpool",
+    "Dispatcher",
     "NodeStatus",
     "Options",
-    "Spool",
-    "Status",
+    "Queue",
+    "QueueStats",
+    "Sender",
+    "SenderStatus",
     "Undelivered",
     "open_destination",
     "open_destinations",

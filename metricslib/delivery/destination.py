@@ -7,9 +7,24 @@ from typing import Protocol, runtime_checkable
 from ..window import Cut
 from ..wire.graphite import Point
 from .batch import Batch, Deadline
-from .status import NodeStatus
 
-__all__ = ["Destination", "OfNodes", "OneOfMany", "Options"]
+__all__ = ["Destination", "NodeStatus", "OfNodes", "OneOfMany", "Options"]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """How delivery goes to one of the servers behind a destination."""
+
+    label: str
+    """Its URL, without what is secret in it."""
+    up: bool
+    """Whether the last attempt succeeded; True before the first."""
+    since: float
+    """Since when, in seconds since the epoch."""
+    errors: int
+    """Attempts that failed."""
+    last_error: str | None
+    """For people; holds no secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +44,7 @@ class Options:
 
 
 class Destination(Protocol):
-    """Where windows go. A courier calls it from one thread at a time; :meth:`encode` may be called from another."""
+    """Where windows go. A sender calls it from one thread at a time; :meth:`encode` may be called from another."""
 
     @property
     def label(self) -> str:

@@ -1,8 +1,8 @@
 """Several Graphite nodes of which any one will do: a batch goes to the first that is up.
 
-The nodes share one spool, for what one cannot take another can: nothing waits for a node that stays away, and batches
+The nodes share one queue, for what one cannot take another can: nothing waits for a node that stays away, and batches
 keep their order across nodes, so an older value of a slot is never the last to arrive. When a node fails that was up,
-the attempt fails, as that of a single destination does. So the courier comes again, now for the next node, and sends
+the attempt fails, as that of a single destination does. So the sender comes again, now for the next node, and sends
 that one what was delivered in the last minute, too: the one that failed may have had it in memory only. From then on
 the node is passed over, for longer each time it fails, and tried again in attempts that fall back on the next.
 """
@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from ..clock import SYSTEM_CLOCK, Clock
 from ..window import Cut
 from .batch import Batch, Deadline, Undelivered
-from .courier import BASE, CAP
+from .destination import NodeStatus
 from .graphite import GraphiteDestination
-from .status import NodeStatus
+from .sender import Backoff
 
 __all__ = ["Failover"]
 
@@ -41,10 +41,9 @@ class Failover:
         self.label = label
         self.options = nodes[0].options
         self.revise = nodes[0].revise
-        self._nodes = [_Node(node, clock) for node in nodes]
+        self._nodes = [_Node(node, clock, Backoff(rng)) for node in nodes]
         self._encode = nodes[0].encode
         self._clock = clock
-        self._rng = rng
 
     def encode(self, cut: Cut) -> list[Batch]:
         return self._encode(cut)
@@ -52,11 +51,11 @@ class Failover:
     def deliver(self, payload: bytes, deadline: Deadline) -> Mapping[str, int]:
         tried = self._due()
         for left, node in zip(range(len(tried), 0, -1), tried, strict=True):
-            was_up = not node.failures
+            was_up = not node.backoff.failures
             try:
                 lost = node.destination.deliver(payload, deadline if was_up else deadline.part(1 / left))
             except Undelivered as failure:
-                node.failed(failure.reason, self._rng())
+                node.failed(failure.reason)
                 if was_up or left == 1:
                     raise
             else:
@@ -68,11 +67,11 @@ class Failover:
         """Return whom to try: those whose time has come again, and then the first that is up."""
         now, found = self._clock.monotonic(), list[_Node]()
         for node in self._nodes:
-            if now >= node.due:
+            if now >= node.backoff.due:
                 found.append(node)
-            if not node.failures:
+            if not node.backoff.failures:
                 break
-        return found or [min(self._nodes, key=lambda node: node.due)]
+        return found or [min(self._nodes, key=lambda node: node.backoff.due)]
 
     def nodes(self) -> list[NodeStatus]:
         """Return how each node is, in their order; changes nothing."""
@@ -86,29 +85,27 @@ class Failover:
 class _Node:
     """A node and how it goes with it. One thread delivers, others ask for the status."""
 
-    def __init__(self, destination: GraphiteDestination, clock: Clock) -> None:
+    def __init__(self, destination: GraphiteDestination, clock: Clock, backoff: Backoff) -> None:
         self.destination = destination
-        self.failures = 0
-        """In a row; 0: it is up."""
-        self.due = 0.0
-        """Before which moment of the monotonic clock it is passed over."""
+        self.backoff = backoff
+        """How often it failed in a row, and before which moment it is passed over."""
         self._clock = clock
         self._since = clock.time()
         self._errors = 0
         self._last_error: str | None = None
 
-    def failed(self, reason: str, chance: float) -> None:
-        if not self.failures:
+    def failed(self, reason: str) -> None:
+        if not self.backoff.failures:
             self._since = self._clock.time()
-        self.due = self._clock.monotonic() + chance * min(CAP, BASE * 2 ** min(self.failures, 16))
-        self.failures += 1
+        self.backoff.failed(self._clock.monotonic())
         self._errors += 1
         self._last_error = reason
 
     def arrived(self) -> None:
-        if self.failures:
+        if self.backoff.failures:
             self._since = self._clock.time()
-        self.failures, self.due = 0, 0.0
+        self.backoff.succeeded()
 
     def status(self) -> NodeStatus:
-        return NodeStatus(self.destination.label, not self.failures, self._since, self._errors, self._last_error)
+        up = not self.backoff.failures
+        return NodeStatus(self.destination.label, up, self._since, self._errors, self._last_error)

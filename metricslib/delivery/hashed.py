@@ -1,6 +1,6 @@
 """A cluster of Graphite nodes that keep a part of the paths each: a consistent hash says which.
 
-Every node is a destination with a courier and a spool of its own, so that one that is away delays none but its own
+Every node is a destination with a sender and a queue of its own, so that one that is away delays none but its own
 points, and those wait for it: the hash does not ask who is up. A window's paths and values are computed once, and
 split: each node takes its share. What is relayed is split the same way.
 """
@@ -67,7 +67,7 @@ class Shares:
 class _Splits(threading.local, Generic[Whole, Share]):
     """Splits once what all nodes are to have a share of, since a thread asks for one node after the other.
 
-    What was taken is not kept: it waits in a spool, and nowhere else. Who asks again has it split again.
+    What was taken is not kept: it waits in a queue, and nowhere else. Who asks again has it split again.
     """
 
     def __init__(self, split: Callable[[Whole], Sequence[Share]]) -> None:

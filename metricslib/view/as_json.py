@@ -38,7 +38,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from ..delivery import Status
+from ..delivery import SenderStatus
 from .report import Report, Row
 
 __all__ = ["as_json", "as_values", "parts"]
@@ -136,7 +136,7 @@ _DESTINATION = (
 )
 
 
-def _destination(status: Status) -> dict[str, Any]:
+def _destination(status: SenderStatus) -> dict[str, Any]:
     nodes = [_plain(asdict(node)) for node in status.nodes]
     return {**{name: _plain(getattr(status, name)) for name in _DESTINATION}, "nodes": nodes}
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from urllib.parse import urlencode
 
-from ..delivery import NodeStatus, Status
+from ..delivery import NodeStatus, SenderStatus
 from .figures import age, amount, moment, size, time_of_day
 from .query import Query
 from .report import Report, Section
@@ -114,7 +114,7 @@ def _destinations(report: Report) -> Iterator[str]:
     yield "</tbody></table>\n"
 
 
-def _destination(status: Status, now: float) -> Iterator[str]:
+def _destination(status: SenderStatus, now: float) -> Iterator[str]:
     state = _state(status, now)
     if status.up and status.age is None:
         state = "not tried yet"
@@ -131,7 +131,7 @@ def _destination(status: Status, now: float) -> Iterator[str]:
     yield f'<td class="dim" title="last error">{escape(status.last_error or "")}</td>'
 
 
-def _behind(status: Status) -> str:
+def _behind(status: SenderStatus) -> str:
     """Return how far behind a destination is, and what is wrong with its spool: lines below its name."""
     told = []
     if status.waiting_batches and status.lag >= 1:
@@ -145,7 +145,7 @@ def _behind(status: Status) -> str:
     return "".join(told)
 
 
-def _state(status: Status | NodeStatus, now: float) -> str:
+def _state(status: SenderStatus | NodeStatus, now: float) -> str:
     state = '<span class="good">up</span>' if status.up else '<span class="bad">down</span>'
     return f'{state} <span class="dim">for {age(now - status.since)}</span>'
 

@@ -14,7 +14,7 @@ from heapq import nsmallest
 from itertools import islice
 from typing import cast
 
-from ..delivery import Status
+from ..delivery import SenderStatus
 from ..distribution import Readable
 from ..flusher import FlusherStatus
 from ..names import Tags, split
@@ -93,7 +93,7 @@ class Report:
     sections: Mapping[str, Section]
 
     @property
-    def destinations(self) -> Sequence[Status]:
+    def destinations(self) -> Sequence[SenderStatus]:
         return self.flusher.destinations
 
 

@@ -81,16 +81,16 @@ def ours(case: Case, config: Config | None = None, **more: Any) -> list[str]:
     daemon = Daemon(config or configured(options, **more), clock=clock, grace=0)
     intake = Intake(daemon.registry, clock=clock)
     daemon.wire([Door("udp://127.0.0.1:8125", intake)])
-    (courier,) = daemon.flusher._couriers
+    (sender,) = daemon.flusher._dispatcher
     flushes = []
     for datagrams in case.intervals:
         intake.feed(datagrams)
         clock.advance(daemon.config.interval)
         daemon.flusher.tick()
         flushes.append(b"")
-        while batch := courier.spool.head():
+        while batch := sender.queue.take():
             flushes[-1] += batch.payload
-            courier.spool.settle(batch, None)
+            sender.queue.ack(batch)
     return [flush.decode() for flush in flushes]
 
 

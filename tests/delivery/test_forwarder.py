@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from metricslib.delivery import Courier, Deadline, Undelivered, open_destination
+from metricslib.delivery import Deadline, Sender, Undelivered, open_destination
 from metricslib.delivery.forwarder import ForwarderDestination
 from metricslib.naming import Naming
 from metricslib.window import Cut, Window
@@ -155,18 +155,18 @@ def test_who_waits_for_the_delivery_hurries_it(forwarder):
     assert forwarder.received == [batch.payload + b"sync\n"]
 
 
-def test_a_courier_hurries_who_is_waited_for(forwarder):
+def test_a_sender_hurries_who_is_waited_for(forwarder):
     """In the middle of a delivery that would have taken to the end of the interval."""
     destination = open_destination(forwarder.url, NAMING)
-    courier = Courier(destination)
+    sender = Sender(destination)
     (batch,) = destination.encode(CUT)
-    courier.start()
-    courier.offer(batch)
+    sender.start()
+    sender.put(batch)
     eventually(lambda: forwarder.received == [batch.payload])
     forwarder.answers = [b"ack other 1\n", ack(batches(batch.payload)[0].sender, 1)]
-    assert courier.wait_idle(20)
+    assert sender.wait_idle(20)
     assert forwarder.received == [batch.payload + b"sync\n"]
-    assert courier.stop(5)
+    assert sender.stop(5)
 
 
 def test_an_answer_may_take_as_long_as_the_forwarder_says(forwarder):
@@ -217,18 +217,18 @@ def test_while_nobody_listens_everything_waits(refused_port: int, tmp_path: Path
 def test_what_waits_goes_in_one_piece(forwarder):
     """In order, as much as there is, so that a forwarder with a long interval does not hold up one with a short one."""
     destination = open_destination(forwarder.url, NAMING)
-    courier = Courier(destination)
+    waiting = Sender(destination)
     payloads = [destination.encode(CUT)[0] for _ in range(5)]
-    courier.offer(*payloads)
+    waiting.put(*payloads)
     sender = batches(payloads[0].payload)[0].sender
     forwarder.answers = [ack(sender, 2), b""]
-    courier.step()
-    held = courier.spool.holdings()
+    waiting.step()
+    held = waiting.queue.stats()
     assert (held.delivered, held.waiting_points, held.dropped) == (6, 9, {})
     assert isinstance(destination, ForwarderDestination)
     forwarder.answers = [ack(sender, 5)]
-    courier.hurry()
-    courier.step()
-    held = courier.spool.holdings()
+    waiting.hurry()
+    waiting.step()
+    held = waiting.queue.stats()
     assert (held.delivered, held.waiting_points, held.windows, held.dropped) == (15, 0, 5, {})
     assert [batch.number for text in forwarder.received for batch in batches(text)] == [1, 2, 3, 4, 5, 3, 4, 5]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from metricslib.delivery import Courier, Deadline, Destination, Status, hashed, open_destinations
+from metricslib.delivery import Deadline, Destination, Sender, SenderStatus, hashed, open_destinations
 from metricslib.delivery.destination import OneOfMany
 from metricslib.delivery.graphite import Encoder
 from metricslib.delivery.hashing import Node, Ring
@@ -72,9 +72,9 @@ def test_relayed_points_are_split_by_the_ring():
     ring = Ring(NODES, replicas=2)
     relayed = [(f"servers.web{number}.cpu;dc=north", number / 2, 1_700_000_000 + number) for number in range(1000)]
     for place, node in enumerate(open_destinations(f"{URL}&replicas=2", Naming(prefix="shop"))):
-        courier = Courier(node)
-        courier.relay(relayed)
-        batch = courier.spool.head()
+        sender = Sender(node)
+        sender.relay(relayed)
+        batch = sender.queue.take()
         assert batch
         assert list(graphite.decode(batch.payload)) == [point for point in relayed if place in ring(point[0])]
 
@@ -157,7 +157,7 @@ def test_a_node_that_is_away_delays_only_its_share(peers, registry: Registry, re
     for number in range(100):
         registry.counter(f"c{number}").inc()
 
-    def statuses() -> list[Status]:
+    def statuses() -> list[SenderStatus]:
         return flusher.status().destinations
 
     def settled() -> bool:
@@ -168,7 +168,8 @@ def test_a_node_that_is_away_delays_only_its_share(peers, registry: Registry, re
     waiting = statuses()[2].waiting_points
     assert [status.up for status in statuses()] == [True, True, False]
     assert waiting == 200 - sum(len(peer.values) for peer in two) > 60
-    flusher.flush(0)
+    for _ in range(2):
+        flusher.flush(0.3)  # which is delivered to the others
     eventually(lambda: statuses()[2].dropped == {"spool_full": waiting})
     eventually(settled)
     assert [status.dropped for status in statuses()[:2]] == [{}, {}]

@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 
 from metricslib import Flusher, Registry
-from metricslib.delivery import Courier, Deadline, open_destination
+from metricslib.delivery import Deadline, Sender, open_destination
 from metricslib.naming import Naming
 from metricslib.testing import ManualClock
 from tests.peers import eventually
@@ -161,12 +161,12 @@ def test_pickle_brings_what_lines_bring(carbon: Carbon):
     stamp = int(clock.time() // 10 * 10 + 10)
     cut = registry.tick(stamp, 10)
     for name, url in (("lines", carbon.url), ("pickle", carbon.pickle_url)):
-        courier = Courier(open_destination(url, Naming(prefix=name)))
-        courier.offer(*courier.destination.encode(cut))
-        courier.relay([(f"{name}.relayed;k=é", 1e300, stamp)])
-        while courier.step() is not None:
+        sender = Sender(open_destination(url, Naming(prefix=name)))
+        sender.put(*sender.destination.encode(cut))
+        sender.relay([(f"{name}.relayed;k=é", 1e300, stamp)])
+        while sender.step() is not None:
             pass
-        assert courier.status().points_sent == 1203
+        assert sender.status().points_sent == 1203
 
     paths = [f"stats.gauges.%s.g.{number}" for number in range(1200)]
     paths += ["stats.counters.%s.hits.count" + TAGGED, "%s.relayed;k=é"]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from metricslib.delivery import Courier, open_destination
+from metricslib.delivery import Sender, open_destination
 from metricslib.naming import Naming
 from metricslib.window import Cut, Window
 from tests.end_to_end.conftest import Carbon
@@ -34,35 +34,35 @@ class Client:
     """Counts on and on, ships each count as a batch of its own, and knows what became of it."""
 
     def __init__(self, url: str) -> None:
-        self._courier = Courier(open_destination(url, Naming()), rng=lambda: 0.1)
+        self._sender = Sender(open_destination(url, Naming()), rng=lambda: 0.1)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._count)
         self.counted = 0
 
     def start(self) -> None:
-        self._courier.start()
+        self._sender.start()
         self._thread.start()
 
     def _count(self) -> None:
         while not self._ended.wait(0.002):
-            if self._courier.status().waiting_batches < 20:
-                self._courier.offer(*self._courier.destination.encode(Cut(HIT, HIT)))
+            if self._sender.status().waiting_batches < 20:
+                self._sender.put(*self._sender.destination.encode(Cut(HIT, HIT)))
                 self.counted += 1
 
     @property
     def delivered(self) -> int:
-        return self._courier.status().points_sent
+        return self._sender.status().points_sent
 
     @property
     def up(self) -> bool:
-        return self._courier.status().up
+        return self._sender.status().up
 
     def end(self) -> Counter[str]:
         """Count no more, and return what became of every count."""
         self.kill()
-        assert self._courier.wait_idle(60)
-        self._courier.stop(1)
-        status = self._courier.status()
+        assert self._sender.wait_idle(60)
+        self._sender.stop(1)
+        status = self._sender.status()
         return Counter({"delivered": status.points_sent, **status.dropped})
 
     def kill(self) -> None:

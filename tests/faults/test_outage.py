@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from metricslib import Registry
-from metricslib.delivery import Courier, open_destination
-from metricslib.delivery.journal import Journal
-from metricslib.delivery.lanes import lanes_for
+from metricslib.delivery import Queue, Sender, open_destination
+from metricslib.delivery.store import Store
 from metricslib.naming import Naming
 from metricslib.testing import ManualClock
 from metricslib.window import Cut
@@ -38,25 +37,26 @@ def test_an_hour_costs_what_is_over_the_bound(
     """
     port = free_port()
     destination = open_destination(f"graphite://127.0.0.1:{port}?timeout=5s&{bound}", Naming())
-    journal = Journal(tmp_path, clock=clock)
-    spool = journal.spool("place", lanes_for(destination, clock), once=False) if place == "disk" else None
-    journal.open()
-    courier = Courier(destination, spool, clock=clock, rng=lambda: 0.5)
+    store = Store(tmp_path, clock=clock) if place == "disk" else None
+    if store:
+        store.open()
+    sender = Sender(destination, Queue.to(destination, store=store, clock=clock), clock=clock, rng=lambda: 0.5)
     sent: list[bytes] = []
     for number in range(INTERVALS):
         registry.counter("hits").inc(number)
         registry.gauge("depth").set(number / 8)
         batches = destination.encode(tick())
         sent += [line for batch in batches for line in batch.payload.splitlines()]
-        courier.offer(*batches)
-        courier.step()
-    assert courier.status().errors > INTERVALS * 10 // 30
+        sender.put(*batches)
+        sender.step()
+    assert sender.status().errors > INTERVALS * 10 // 30
     graphite = GraphitePeer(port)
-    while (wait := courier.step()) is not None:
+    while (wait := sender.step()) is not None:
         clock.advance(wait)
     graphite.close()
-    journal.close()
-    status, arrived = courier.status(), graphite.received.splitlines()
+    if store:
+        store.close()
+    status, arrived = sender.status(), graphite.received.splitlines()
     assert (status.waiting_points, set(status.dropped)) == (0, {cause})
     assert status.points_sent + status.dropped[cause] == len(sent) == INTERVALS * POINTS
     assert sorted(arrived) == sorted(sent[-status.points_sent :])

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from metricslib.delivery import Status
+from metricslib.delivery import SenderStatus
 from metricslib.flusher import Flusher, FlusherStatus
 from metricslib.registry import Registry
 from metricslib.testing import ManualClock
@@ -51,10 +51,10 @@ def flusher_status(flusher: Flusher, **changes: Any) -> FlusherStatus:
 
 
 @pytest.fixture
-def destination() -> Callable[..., Status]:
+def destination() -> Callable[..., SenderStatus]:
     """Call for the state of a destination that is well, but for what is given."""
 
-    def destination(**changes: Any) -> Status:
+    def destination(**changes: Any) -> SenderStatus:
         values: dict[str, Any] = {
             "label": "graphite://graphite.example:2003",
             "up": True,
@@ -71,6 +71,6 @@ def destination() -> Callable[..., Status]:
             "waiting_bytes": 0,
             "last_error": None,
         }
-        return Status(**{**values, **changes})
+        return SenderStatus(**{**values, **changes})
 
     return destination

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metricslib.delivery import NodeStatus, Status
+from metricslib.delivery import NodeStatus, SenderStatus
 from metricslib.flusher import FlusherStatus
 from metricslib.snapshot import Snapshot
 from metricslib.totals import SummedTotal
@@ -273,7 +273,7 @@ def test_hostile_texts_stay_texts(name, label, cause, title):
     """Whatever stands in names, labels, errors, titles and sections: no tag and no attribute comes out of it."""
     window = Window(0, 10, 10.0, counters={name: 1.0})
     totals = {kind: {} for kind in ("timer", "histogram", "gauge", "unique")} | {"counter": {name: SummedTotal(0)}}
-    status = Status(
+    status = SenderStatus(
         label=label,
         up=False,
         since=0.0,

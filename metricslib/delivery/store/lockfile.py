@@ -1,4 +1,11 @@
-"""Who has which file in a spool directory: a file belongs to the process that holds the lock on the one beside it.
+"""Which process has which file of a spool directory: the one that holds the lock on the file beside it.
+
+::
+
+    spool-1f2e3d4c5b6a.sqlite            batches and checkpoint
+    spool-1f2e3d4c5b6a.sqlite-wal        SQLite's log of what is not in it yet
+    spool-1f2e3d4c5b6a.sqlite-spare      room to give back when the disk is full
+    spool-1f2e3d4c5b6a.sqlite.lock       empty; locked while its process lives
 
 The kernel lets go of such a lock when the process ends, however it ends. So a file that can be locked is a dead
 process', and whoever locks it has it.
@@ -14,32 +21,91 @@ import secrets
 import stat
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
-from ..process import tell_of_forks
+from ...process import tell_of_forks
 
-__all__ = ["Claim", "cannot_write", "claim_dead", "claim_new"]
+__all__ = ["LockFile", "cannot_write"]
 
 _NAME = "spool-*.sqlite"
 _SET_ASIDE = 3
 """How many damaged files are left for somebody to look at."""
+_SPARE = 1 << 18
+"""Bytes kept in reserve: a transaction that only deletes writes some pages of 4 KiB."""
 
 
-class Claim:
-    """A file that is this process' own until it is let go of. The file itself need not exist yet."""
+class LockFile:
+    """The lock on one file of a spool, which is this process' own until it is released. The file need not exist yet."""
 
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
         self._lock = lock
         tell_of_forks(self)
 
+    @classmethod
+    def new(cls, directory: Path) -> "LockFile":
+        """Lock a file that does not exist yet. Makes the directory. Raises OSError."""
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_directory(directory)
+        while True:
+            path = directory / _NAME.replace("*", secrets.token_hex(6))
+            if (lock := _lock(path)) and not path.exists():
+                return lock
+
+    @classmethod
+    def of_the_dead(cls, directory: Path, refused: Callable[[Path, str], object]) -> "Iterator[LockFile]":
+        """Lock and yield each file of this user whose process is gone, the last one written to first.
+
+        ``refused`` hears of each file that is left alone because it is not safe to open, and why. Raises OSError.
+        """
+        if directory.exists():
+            _check_directory(directory)
+        for path in sorted(directory.glob(_NAME), key=_written, reverse=True):
+            if why := _not_ours(path):
+                refused(path, why)
+                continue
+            try:
+                lock = _lock(path)
+            except OSError:  # it has just gone, or is none that can be locked; the others may
+                continue
+            if lock and path.exists():
+                yield lock
+            elif lock:  # another process had it meanwhile, and is done with it
+                lock.remove()
+
     def left_in_parent(self) -> None:
         """In a forked child: the file is the parent's, and must be free when the parent ends."""
         self.release()
 
+    @property
     def written(self) -> float:
-        """Return when the file was last written, in seconds since the epoch."""
+        """When the file was last written, in seconds since the epoch."""
         return _written(self.path)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether file and lock are where they were made: nobody removed them, or the directory."""
+        with suppress(OSError):
+            return self.path.exists() and os.path.samestat(os.fstat(self._lock), os.stat(_lock_of(self.path)))
+        return False
+
+    def keep_spare(self) -> None:
+        """Take room that :meth:`free_spare` gives back. Raises nothing."""
+        spare = self.path.with_name(self.path.name + "-spare")
+        with suppress(OSError):
+            if spare.exists():
+                return
+            try:
+                with open(os.open(spare, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+                    file.write(bytes(_SPARE))
+            except OSError:
+                spare.unlink(missing_ok=True)
+
+    def free_spare(self) -> None:
+        """Give back the room that was kept, for a disk that is full takes not even a deletion. Raises nothing."""
+        with suppress(OSError):
+            self.path.with_name(self.path.name + "-spare").unlink(missing_ok=True)
 
     def release(self) -> None:
         """Leave the file to others."""
@@ -58,6 +124,7 @@ class Claim:
 
         The oldest of those that were set aside before are deleted, but for a few.
         """
+        self.free_spare()
         aside = self.path.with_name(f"{self.path.name}.corrupt-{time.time_ns() // 1_000_000}")
         for part in _parts(self.path):
             if part.exists():
@@ -69,33 +136,6 @@ class Claim:
             for part in _parts(path):
                 part.unlink(missing_ok=True)
         return aside
-
-
-def claim_new(directory: Path) -> Claim:
-    """Return a claim on a file that does not exist yet. Makes the directory. Raises OSError."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _check_directory(directory)
-    while True:
-        path = directory / _NAME.replace("*", secrets.token_hex(6))
-        if (claim := _claim(path)) and not path.exists():
-            return claim
-
-
-def claim_dead(directory: Path, refused: Callable[[Path, str], object] = lambda path, why: None) -> Iterator[Claim]:
-    """Yield a claim on each file of this user whose process is gone, the last one written to first.
-
-    ``refused`` hears of each file that is left alone because it is not safe to open, and why. Raises OSError.
-    """
-    if directory.exists():
-        _check_directory(directory)
-    for path in sorted(directory.glob(_NAME), key=_written, reverse=True):
-        if why := _not_ours(path):
-            refused(path, why)
-        elif claim := _claim_if_there(path):
-            if path.exists():
-                yield claim
-            else:  # somebody else had it meanwhile, and is done with it
-                claim.remove()
 
 
 def cannot_write(directory: str | Path) -> str | None:
@@ -136,19 +176,12 @@ def _not_ours(path: Path) -> str | None:
     return "it has a second name" if status.st_nlink > 1 else None
 
 
-def _claim_if_there(path: Path) -> Claim | None:
-    try:
-        return _claim(path)
-    except OSError:  # it has just gone, or is none that can be locked; the others may
-        return None
-
-
-def _claim(path: Path) -> Claim | None:
+def _lock(path: Path) -> LockFile | None:
     lock = os.open(_lock_of(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.path.samestat(os.fstat(lock), os.stat(_lock_of(path))):  # else it is a file that was just deleted
-            return Claim(path, lock)
+            return LockFile(path, lock)
     except (BlockingIOError, FileNotFoundError):
         pass
     os.close(lock)
@@ -164,5 +197,5 @@ def _lock_of(path: Path) -> Path:
 
 
 def _parts(path: Path) -> tuple[Path, ...]:
-    """Return the files that SQLite makes of one."""
-    return tuple(path.with_name(path.name + suffix) for suffix in ("", "-wal", "-shm", "-journal"))
+    """Return the files that belong to one."""
+    return tuple(path.with_name(path.name + suffix) for suffix in ("", "-wal", "-shm", "-journal", "-spare"))

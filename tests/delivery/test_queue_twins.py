@@ -1,4 +1,4 @@
-"""A spool in memory says what one on disk has to do: whatever happens, both answer the same.
+"""A queue in memory says what one on disk has to do: whatever happens, both answer the same.
 
 The disk refuses now and then, which nobody can tell from the answers; and the process is started again.
 """
@@ -13,15 +13,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from metricslib.delivery import Batch, Holdings, MemorySpool
-from metricslib.delivery.journal import Journal
-from metricslib.delivery.journal_file import JournalFile
-from metricslib.delivery.lanes import Lanes
+from metricslib.delivery import Batch, Queue, QueueStats
+from metricslib.delivery.store import Store
+from metricslib.delivery.store.file import SpoolFile
 from metricslib.testing import ManualClock
 
 
 class Twins(RuleBasedStateMachine):
-    """Two spools with the same lanes, and the same done to both."""
+    """Two queues with the same bounds, and the same done to both."""
 
     bounds: ClassVar[dict[str, Any]] = {"max_bytes": 3000, "max_age": 100, "keep": 60, "replay": 10, "join": b"|"}
 
@@ -30,19 +29,19 @@ class Twins(RuleBasedStateMachine):
         self.clock = ManualClock()
         self.directory = tempfile.TemporaryDirectory()
         self.full = False
-        self.memory = MemorySpool(self.lanes())
+        self.memory = self.queue()
         self.number = 0
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(JournalFile, "write", self.writing(JournalFile.write))
+        self.patch.setattr(SpoolFile, "write", self.writing(SpoolFile.write))
         self.open()
 
-    def lanes(self) -> Lanes:
-        return Lanes(clock=self.clock, **self.bounds)
+    def queue(self, store: Store | None = None) -> Queue:
+        return Queue(clock=self.clock, label="place", store=store, **self.bounds)
 
     def open(self) -> None:
-        self.journal = Journal(self.directory.name, clock=self.clock, retry=5)
-        self.disk = self.journal.spool("place", self.lanes(), once=False)
-        self.journal.open()
+        self.store = Store(self.directory.name, clock=self.clock, retry=5)
+        self.disk = self.queue(self.store)
+        self.store.open()
 
     def writing(self, write: Callable[..., None]) -> Callable[..., None]:
         def writing(*arguments: Any, **more: Any) -> None:
@@ -53,7 +52,7 @@ class Twins(RuleBasedStateMachine):
         return writing
 
     def teardown(self) -> None:
-        self.journal.close()
+        self.store.close()
         self.patch.undo()
         self.directory.cleanup()
 
@@ -67,30 +66,34 @@ class Twins(RuleBasedStateMachine):
     def put(self, stamp: int, points: int, size: int) -> None:
         self.number += 1
         batch = Batch(stamp, points, b"%d " % self.number + b"x" * size)
-        self.both(lambda spool: spool.put(batch))
+        self.both(lambda queue: queue.put([batch]))
 
     @rule(points=st.integers(0, 9))
     def refuse(self, points: int) -> None:
-        self.both(lambda spool: spool.refuse(points, "unsupported"))
+        self.both(lambda queue: queue.refuse(points, "unsupported"))
 
-    @rule(hurry=st.booleans(), outcome=st.sampled_from(["arrives", "fails", "remains", "rewinds"]), lost=st.booleans())
+    @rule(
+        hurry=st.booleans(), outcome=st.sampled_from(["arrives", "fails", "remains", "comes back"]), lost=st.booleans()
+    )
     def deliver(self, hurry: bool, outcome: str, lost: bool) -> None:
-        one, other = self.memory.head(hurry=hurry), self.disk.head(hurry=hurry)
+        one, other = self.memory.take(hurry=hurry), self.disk.take(hurry=hurry)
         assert as_text(one) == as_text(other)
         if one is None or other is None:
             return
         remains = one.points // 2 if outcome == "remains" else 0
         rest = Batch(one.stamp, remains, one.payload[: len(one.payload) // 2]) if remains else None
         causes = {"refused": 1} if lost and one.points > remains else {}
-        for spool, taken in ((self.memory, one), (self.disk, other)):
+        for queue, taken in ((self.memory, one), (self.disk, other)):
             if outcome == "fails":
-                spool.settle(taken, taken)
-            elif outcome != "rewinds" or not spool.rewind(60):
-                spool.settle(taken, rest, causes)
+                queue.retry(taken)
+            elif rest:
+                queue.retry(taken, rest, causes)
+            else:
+                queue.ack(taken, causes, resend=outcome == "comes back")
 
     @rule(hurry=st.booleans())
     def take(self, hurry: bool) -> None:
-        self.both(lambda spool: as_text(spool.head(hurry=hurry)))
+        self.both(lambda queue: as_text(queue.take(hurry=hurry)))
 
     @rule(seconds=st.integers(0, 60))
     def wait(self, seconds: int) -> None:
@@ -98,7 +101,7 @@ class Twins(RuleBasedStateMachine):
 
     @rule()
     def abandon(self) -> None:
-        self.both(lambda spool: spool.abandon("shutdown"))
+        self.both(lambda queue: queue.abandon("shutdown"))
 
     @rule(full=st.booleans())
     def fill_or_free_the_disk(self, full: bool) -> None:
@@ -106,32 +109,32 @@ class Twins(RuleBasedStateMachine):
 
     @invariant()
     def answer_the_same(self) -> None:
-        self.both(lambda spool: spool.pause())
-        self.both(lambda spool: account(spool.holdings()))
+        self.both(lambda queue: queue.wait())
+        self.both(lambda queue: account(queue.stats()))
 
 
 class Restarts(Twins):
     """With a new process now and then, which finds what waited; while the disk is full, all it cannot is counted."""
 
-    bounds: ClassVar[dict[str, Any]] = {"max_bytes": 3000}
+    bounds: ClassVar[dict[str, Any]] = {}
 
     @precondition(lambda self: not self.full)
     @rule()
     def restart(self) -> None:
         self.disk.end("shutdown")
-        self.journal.close()
+        self.store.close()
         self.open()
-        before, self.memory = self.memory, MemorySpool(self.lanes())
-        while batch := before.head():
-            before.settle(batch)
-            self.memory.put(batch)
+        before, self.memory = self.memory, self.queue()
+        while batch := before.take():
+            before.ack(batch)
+            self.memory.put([batch])
 
 
 def as_text(batch: Batch | None) -> str:
     return "nothing" if batch is None else f"{batch.stamp} {batch.points} {batch.windows} {batch.payload!r}"
 
 
-def account(held: Holdings) -> tuple[Any, ...]:
+def account(held: QueueStats) -> tuple[Any, ...]:
     assert held.put == held.delivered + sum(held.dropped.values()) + held.waiting_points
     return (
         held.put,

@@ -1,8 +1,15 @@
-"""The one thread of a journal that touches SQLite. Others hand it work, and wait.
+"""The one thread that uses SQLite. Others hand it work and wait for the outcome.
 
-A fork while a thread is inside SQLite may leave locks of the library held for ever in the child. So forks wait until
-the thread is outside, for a second at most; a child of an impatient fork stays away from SQLite. What the thread has
-open is in its own frame and nowhere else: in a child nobody can use it, or close it by throwing it away.
+A fork while a thread is inside SQLite may leave locks of the library held for ever in the child. So a fork waits until
+the thread is outside, for a second at most, and the child of a fork that could not wait stays away from SQLite. What
+the thread has open is in its own frame and nowhere else: in a child nobody can use it, or close it by throwing it away.
+
+::
+
+    caller                     thread                      fork
+    do(work) ──▶ inbox ──▶ with outside: work(disk)        before: outside.acquire()
+        ◀────── answer                                     parent: outside.release()
+                           every `every` seconds: idle     child:  everything new, no thread
 """
 
 import math
@@ -13,9 +20,10 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from .batch import Deadline
+from ...clock import SYSTEM_CLOCK, Clock
+from ..batch import Deadline
 
-__all__ = ["Gone", "Owner"]
+__all__ = ["Gone", "StoreThread"]
 
 Result = TypeVar("Result")
 Work = Callable[[Any], object]
@@ -25,23 +33,24 @@ _PATIENCE = 1.0
 
 
 class Gone(Exception):
-    """There is no such thread."""
+    """There is no such thread, or it does not answer."""
 
 
-class Owner:
-    """Runs work, one after the other, in a thread that alone has the ``desk`` it makes.
+class StoreThread:
+    """Runs work, one after the other, in a thread that alone has what ``make`` returns.
 
-    What it was not asked for, ``idle(desk)``, is run each ``every`` seconds; it must not raise.
+    ``idle`` is run with that each ``every`` seconds, however busy the thread is; it must not raise.
     """
 
-    def __init__(self, desk: Callable[[], Any], idle: Work, every: float) -> None:
-        self._desk = desk
+    def __init__(self, make: Callable[[], Any], idle: Work, every: float, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._make = make
         self._idle = idle
         self._every = every
+        self._clock = clock
         self.tainted = False
         """Whether this is a child of a fork that could not wait: SQLite may hang here."""
         self._renew()
-        _owners.add(self)
+        _threads.add(self)
 
     def _renew(self) -> None:
         self._inbox: SimpleQueue[tuple[Work, SimpleQueue[tuple[object, BaseException | None]]] | None] = SimpleQueue()
@@ -62,7 +71,7 @@ class Owner:
             self._thread = thread
 
     def do(self, work: Callable[[Any], Result], patience: float = math.inf) -> Result:
-        """Have ``work`` done at the desk; return what it returns, raise what it raises, or :class:`Gone`.
+        """Have ``work`` done; return what it returns, raise what it raises, or :class:`Gone`.
 
         :class:`Gone` also after ``patience`` seconds; the work may then be done later.
         """
@@ -95,21 +104,26 @@ class Owner:
             thread.join(timeout)
 
     def _run(self, inbox: "SimpleQueue[Any]") -> None:
-        desk = self._desk()
+        disk = self._make()
+        looked = self._clock.monotonic()
         while True:
+            idle = False
             try:
-                asked = inbox.get(timeout=self._every)
+                asked = inbox.get(timeout=max(0.0, looked + self._every - self._clock.monotonic()))
             except Empty:
+                idle = True
+            else:
+                if asked is None:
+                    return
+                work, answer = asked
                 with self._outside:
-                    self._idle(desk)
-                continue
-            if asked is None:
-                return
-            work, answer = asked
-            with self._outside:
-                result, error = _outcome(work, desk)
-            answer.put((result, error))
-            del asked, work, answer, result, error
+                    outcome = _outcome(work, disk)
+                answer.put(outcome)
+                del asked, work, answer, outcome
+            if idle or self._clock.monotonic() - looked >= self._every:  # the clock decides, for it may never be idle
+                with self._outside:
+                    self._idle(disk)
+                looked = self._clock.monotonic()
 
     # -- forks
 
@@ -124,30 +138,30 @@ class Owner:
             self._paused_by = None
             self._outside.release()
 
-    def forget(self) -> None:
-        """After the fork, in the child: the thread and what it has open are the parent's."""
+    def reset_after_fork(self) -> None:
+        """In the child: the thread and what it has open are the parent's."""
         self.tainted = self.tainted or self._paused_by is None
         self._renew()
 
 
-def _outcome(work: Work, desk: Any) -> tuple[object, BaseException | None]:
+def _outcome(work: Work, disk: Any) -> tuple[object, BaseException | None]:
     try:
-        return work(desk), None
+        return work(disk), None
     except Exception as error:
-        return None, error.with_traceback(None)  # which would take the desk out of the thread's frame
+        return None, error.with_traceback(None)  # which would take the disk out of the thread's frame
 
 
-_owners: weakref.WeakSet[Owner] = weakref.WeakSet()
+_threads: weakref.WeakSet[StoreThread] = weakref.WeakSet()
 
 
-def _all(call: Callable[[Owner], None]) -> None:
-    for owner in list(_owners):
-        call(owner)
+def _all(call: Callable[[StoreThread], None]) -> None:
+    for thread in list(_threads):
+        call(thread)
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
-        before=lambda: _all(Owner.pause),
-        after_in_parent=lambda: _all(Owner.resume),
-        after_in_child=lambda: _all(Owner.forget),
+        before=lambda: _all(StoreThread.pause),
+        after_in_parent=lambda: _all(StoreThread.resume),
+        after_in_child=lambda: _all(StoreThread.reset_after_fork),
     )

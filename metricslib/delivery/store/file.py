@@ -1,8 +1,9 @@
-"""One file of a journal: batches and notes in SQLite, written by one process at a time.
+"""One file of a store: batches and a checkpoint in SQLite, written by one process at a time.
 
 Every change is a transaction, and on the disk when it returns: the log is written ahead (WAL) and synced at each commit
-(``synchronous=FULL``). So neither kill -9 nor a power loss costs anything that was committed. A commit costs one sync:
-about a millisecond on a disk that has a battery or flash behind it, ten on one that turns.
+(``synchronous=FULL``). So neither kill -9 nor a power loss costs anything that was committed, and after a crash at any
+line either all of a change is there or nothing of it. A commit costs one sync: about a millisecond on a disk that has a
+battery or flash behind it, ten on one that turns.
 
 Each batch has a checksum. What SQLite finds wrong with the file raises :class:`sqlite3.DatabaseError`; :func:`damaged`
 tells that from a disk that is merely full, read-only or away.
@@ -11,16 +12,15 @@ tells that from a disk that is merely full, read-only or away.
 import os
 import sqlite3
 import zlib
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .batch import Batch
+from ..batch import Batch
 
-__all__ = ["JournalFile", "Record", "Rescued", "damaged", "rescue"]
+__all__ = ["Changes", "Record", "SpoolFile", "damaged", "points_in"]
 
 _OURS = 0x6D6C7370  # "mlsp"
 _VERSION = 1
@@ -37,7 +37,7 @@ CREATE TRIGGER gone AFTER DELETE ON batches BEGIN
     UPDATE sums SET points = points - old.points WHERE place = old.place; END;
 """
 # The sums come first, and so are on the first pages: they tell how much there was in a file that lost its end.
-_LOG = 16 << 20
+_LOG = 4 << 20
 """Bytes to which the log beside a file is cut after it was longer."""
 _SPARE = 1024
 """Pages of four kibibytes that may stay unused in a file."""
@@ -45,12 +45,12 @@ _SPARE = 1024
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A batch in the file."""
+    """A batch as it is stored."""
 
     id: int
-    """Gives the order."""
+    """Unique among all files of a directory; gives the order."""
     place: str
-    """Whose spool it is in."""
+    """Which queue it is in."""
     put: float
     """When it was put there, in seconds since the epoch."""
     batch: Batch
@@ -58,18 +58,35 @@ class Record:
     length: int
     """Of the payload."""
     taken: bool = False
-    """Whether it was on its way when the file was left."""
+    """Whether it was being sent when the file was left."""
 
 
-class JournalFile:
+@dataclass(slots=True)
+class Changes:
+    """What is to be written in one transaction."""
+
+    records: dict[int, Record] = field(default_factory=dict)
+    """To put in, in the place of those with the same ids."""
+    gone: set[int] = field(default_factory=set)
+    """Ids to take out."""
+    marks: dict[int, bool] = field(default_factory=dict)
+    """Which batches are being sent, and which are not any more."""
+    checkpoint: dict[str, bytes | None] = field(default_factory=dict)
+    """Entries to set; None deletes one."""
+
+
+class SpoolFile:
     """Opens the file at ``path``, or makes it. Raises sqlite3.Error or OSError, and what does not open is not ours."""
 
     def __init__(self, path: Path) -> None:
         if not path.exists():
             _create(path)
+        self._log = path.with_name(path.name + "-wal")
         self._db = sqlite3.connect(path, isolation_level=None)
         try:
             self._begin()
+            self.records()  # so that a file of which it is plain that it is damaged does not open
+            self.checkpoint()
         except BaseException:
             self._db.close()
             raise
@@ -93,43 +110,27 @@ class JournalFile:
         if found != (_OURS, _VERSION):
             raise sqlite3.DatabaseError(f"is no spool of version {_VERSION}")
 
-    # -- change
-
-    def write(
-        self,
-        records: Sequence[Record] = (),
-        deleted: Iterable[int] = (),
-        notes: Mapping[str, bytes | None] | None = None,
-    ) -> None:
-        """Put records in, in the place of those with the same ids, take others out, and note: all of it or nothing."""
-        gone = [(id,) for id in deleted]
+    def write(self, changes: Changes) -> None:
+        """Do all of it or nothing."""
+        many, gone = self._db.executemany, [(id,) for id in changes.gone]
         with self._transaction():
-            self._db.executemany("DELETE FROM batches WHERE id = ?", gone)
-            self._db.executemany("DELETE FROM taken WHERE id = ?", gone)
-            self._db.executemany("INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(_row, records))
-            marks = [(record.id,) for record in records if record.taken]
-            self._db.executemany("INSERT OR IGNORE INTO taken VALUES (?)", marks)
-            if notes:
-                self._note(notes)
+            many("DELETE FROM batches WHERE id = ?", gone)
+            many("INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(_row, changes.records.values()))
+            many("INSERT OR IGNORE INTO taken VALUES (?)", [(id,) for id, taken in changes.marks.items() if taken])
+            unmarked = [(id,) for id, taken in changes.marks.items() if not taken]
+            many("DELETE FROM taken WHERE id = ?", gone + unmarked)
+            entries = changes.checkpoint.items()
+            many("DELETE FROM notes WHERE key = ?", [(key,) for key, value in entries if value is None])
+            many("INSERT OR REPLACE INTO notes VALUES (?, ?)", [entry for entry in entries if entry[1] is not None])
         if gone:
-            self._shrink()
+            self.shrink()
 
-    def _note(self, notes: Mapping[str, bytes | None]) -> None:
-        gone = ((key,) for key, value in notes.items() if value is None)
-        self._db.executemany("DELETE FROM notes WHERE key = ?", gone)
-        kept = (note for note in notes.items() if note[1] is not None)
-        self._db.executemany("INSERT OR REPLACE INTO notes VALUES (?, ?)", kept)
-
-    def mark(self, ids: Iterable[int], taken: bool) -> None:
-        """Remember that batches are on their way, or that they are not any more."""
-        statement = "INSERT OR IGNORE INTO taken VALUES (?)" if taken else "DELETE FROM taken WHERE id = ?"
-        with self._transaction():
-            self._db.executemany(statement, [(id,) for id in ids])
-
-    def _shrink(self) -> None:
-        """Give back to the disk what a backlog took, once it is gone."""
-        spare = self._db.execute("PRAGMA freelist_count").fetchone()[0]
-        if spare > _SPARE and not self._db.execute("SELECT 1 FROM batches LIMIT 1").fetchone():
+    def shrink(self, spare: int = _SPARE) -> None:
+        """When nothing waits, give back to the disk what a backlog took, but for ``spare`` pages."""
+        unused = self._db.execute("PRAGMA freelist_count").fetchone()[0]
+        with suppress(FileNotFoundError):
+            unused = max(unused, self._log.stat().st_size // 4096)
+        if unused > spare and not self._db.execute("SELECT 1 FROM batches LIMIT 1").fetchone():
             self._db.executescript("PRAGMA incremental_vacuum")  # execute() would give back a single page
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
@@ -144,10 +145,8 @@ class JournalFile:
                 self._db.execute("ROLLBACK")
             raise
 
-    # -- read
-
     def records(self) -> list[Record]:
-        """Return all that is in the file, oldest first, without payloads."""
+        """Return all batches, oldest first, without payloads."""
         query = """
             SELECT id, place, put, stamp, points, windows, length(payload), taken.id IS NOT NULL
             FROM batches LEFT JOIN taken USING (id) ORDER BY id"""
@@ -157,18 +156,13 @@ class JournalFile:
                 for id, place, put, stamp, points, windows, length, taken in rows
             ]
 
-    def record(self, id: int) -> Record | None:
+    def read(self, id: int) -> Record | None:
         """Return one record whole; None if it is not there, or not as it was written."""
         row = self._db.execute("SELECT * FROM batches WHERE id = ?", (id,)).fetchone()
         return _record(*row) if row else None
 
-    def check(self) -> None:
-        """Raise sqlite3.DatabaseError where it is plain that the file is damaged: payloads aside, read it."""
-        self.records()
-        self.notes()
-
-    def notes(self) -> dict[str, bytes]:
-        """Return all notes by key."""
+    def checkpoint(self) -> dict[str, bytes]:
+        """Return the checkpoint's entries by key."""
         return dict(self._db.execute("SELECT key, value FROM notes").fetchall())
 
     @property
@@ -183,38 +177,13 @@ class JournalFile:
             self._db.close()
 
 
-@dataclass(frozen=True, slots=True)
-class Rescued:
-    """What could be read of a damaged file."""
-
-    batches: int
-    lost: Mapping[str, int]
-    """How many points could not, by place, as far as the file still tells."""
-
-
-def rescue(path: Path, into: JournalFile) -> Rescued:
-    """Copy what can still be read, whole, of a damaged file."""
-    rescued: dict[int, Record] = {}
-    taken: set[int] = set()
-    sums: Counter[str] = Counter()
+def points_in(path: Path) -> dict[str, int]:
+    """Return how many points were in a damaged file, by place, as far as it still tells."""
     with suppress(sqlite3.Error), closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute("PRAGMA writable_schema=ON")  # else SQLite reads nothing of a file that is too short
-        with suppress(sqlite3.Error):
-            into.write(notes=dict(db.execute("SELECT key, value FROM notes")))
-        with suppress(sqlite3.Error):
-            taken.update(id for (id,) in db.execute("SELECT id FROM taken"))
-        with suppress(sqlite3.Error):
-            sums.update(dict(db.execute("SELECT place, points FROM sums WHERE typeof(points) = 'integer'")))
-        for order in ("ASC", "DESC"):  # from both ends, each until something is in the way
-            with suppress(sqlite3.Error):
-                for row in db.execute(f"SELECT * FROM batches ORDER BY id {order}"):
-                    record = _record(*row)
-                    if record and record.id not in rescued:
-                        into.write([replace(record, taken=record.id in taken)])
-                        rescued[record.id] = record
-    for record in rescued.values():
-        sums[record.place] -= record.batch.points
-    return Rescued(len(rescued), +sums)
+        query = "SELECT place, points FROM sums WHERE typeof(points) = 'integer' AND points > 0"
+        return dict(db.execute(query).fetchall())
+    return {}
 
 
 def damaged(error: Exception) -> bool:
@@ -234,16 +203,8 @@ def _create(path: Path) -> None:
 
 def _row(record: Record) -> tuple[object, ...]:
     batch = record.batch
-    return (
-        record.id,
-        record.place,
-        record.put,
-        batch.stamp,
-        batch.points,
-        batch.windows,
-        _crc(record),
-        batch.payload,
-    )
+    about = (record.id, record.place, record.put, batch.stamp, batch.points, batch.windows)
+    return (*about, _crc(record), batch.payload)
 
 
 def _record(

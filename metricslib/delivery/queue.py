@@ -1,0 +1,674 @@
+"""What waits for one destination: in which order it is sent, what is dropped, and the account of both.
+
+::
+
+             put                  take                     ack
+    batches ─────▶ waiting ◀────────────────▶ being sent ─────▶ delivered ──▶ ResendBuffer
+                   │   ▲ ▲       retry            │                                │
+                   │   │ └────────────────────────┼──────── after an outage ◀──────┘
+                   ▼   │ adopted from a           ▼
+                dropped  dead process' file    lost (dropped, by cause)
+
+*Order.* Where sending again is harmless (Graphite keeps the last value of a slot), batches are sent by
+``(-stamp, sequence)``: the newest stamp first, and first in, first out within one stamp. All else follows from that.
+After an outage the newest window goes first and the backlog behind it. A slot's older value never arrives last: it has
+the same stamp and a smaller sequence than the newer one. What failed and what is sent once more keep their sequence, so
+they go before everything of their stamp that was put later. Destinations that add up get everything first in, first
+out: their key is the sequence alone.
+
+*Backlog.* What was put before the last failed attempt, or was found on disk, is backlog. A :class:`RateLimiter` bounds
+how fast it goes out, so that a server that has just come back is not flooded; what was put since never waits for that.
+
+*Bound.* At most ``max_bytes`` wait beside the window in flight: the newest, and while an older one is being sent, that
+one too. Over the bound the oldest are dropped, when something is put. A window of more than ``window_bytes`` loses its
+tail. What is being sent is never dropped, so no point is ever counted both as dropped and as delivered.
+
+*Account*, in points. At any moment ``put == delivered + dropped, by cause + waiting``. A batch that is sent once more
+was delivered once and stays so, whatever becomes of the repeat.
+
+*Payloads* are in memory or, with a :class:`~.store.Store`, there. The queue asks the store and never holds its own lock
+while it does. What the store finds in the files of dead processes comes through one door, :meth:`Queue.hand_over`. A
+batch is stored before it waits here and removed from the store after it has left; so after a crash at any line it is in
+the store, and may be sent once more, or was delivered.
+"""
+
+import itertools
+import logging
+import threading
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from heapq import heapify, heappop, heappush
+from queue import SimpleQueue
+from typing import TYPE_CHECKING
+
+from ..clock import SYSTEM_CLOCK, Clock
+from ..errors import InvalidOption
+from .batch import Batch
+from .destination import Destination
+
+if TYPE_CHECKING:
+    from .store import Record, Store
+
+__all__ = ["OVERHEAD", "REPEAT", "WINDOW_BYTES", "Entry", "Queue", "QueueStats", "RateLimiter", "ResendBuffer"]
+
+log = logging.getLogger("metricslib")
+
+OVERHEAD = 250
+"""Bytes that a batch takes beside its payload; counts towards the bound, so that many small batches are bounded too."""
+REPEAT = 60.0
+"""How many seconds of delivered batches are sent again after an outage."""
+WINDOW_BYTES = 1 << 30
+"""Bytes that a single window may have."""
+_JOINED = 1 << 20  # bytes of batches that are sent together
+_BURST = 1.0  # seconds of backlog that may go out at once
+_QUIET = 60.0  # seconds between two warnings of one cause
+
+_ADVICE = {
+    "spool_full": "raise spool_bytes in its URL, or find out why it takes less than it is sent",
+    "too_old": "raise max_age in its URL, or find out why it takes less than it is sent",
+    "unconfirmed": "the connection broke before it confirmed them; forwarder+…:// counts each exactly once",
+    "unsupported": "relay Graphite's points to destinations that carry them",
+    "corrupt": "a file of the spool was damaged: check the disk",
+}
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A batch that waits or is being sent."""
+
+    sequence: int
+    """Grows from put to put; negative for what was found on disk."""
+    stamp: int
+    points: int
+    windows: int
+    length: int
+    """Of the payload."""
+    time: float
+    """When it began to wait, by the monotonic clock."""
+    batch: Batch | None
+    """None where the payload is in the store."""
+    id: int = 0
+    """Its key in the store; 0: it is not there."""
+    group: int = 0
+    """The window it belongs to; 0: none."""
+    repeat: bool = False
+    """True if it was delivered before."""
+    taken: bool = False
+    """True while it is being sent."""
+
+    @property
+    def size(self) -> int:
+        return self.length + OVERHEAD
+
+    @property
+    def counted(self) -> int:
+        """Its points, as far as the account goes."""
+        return 0 if self.repeat else self.points
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStats:
+    """A queue at one moment: ``put == delivered + sum(dropped.values()) + waiting_points``."""
+
+    put: int
+    delivered: int
+    windows: int
+    """How many windows are among the delivered."""
+    dropped: Mapping[str, int]
+    waiting_points: int
+    waiting_batches: int
+    """Repeats among them. What is being sent together is one."""
+    waiting_bytes: int
+    """Those of repeats among them."""
+    backlog_batches: int = 0
+    """How many of the waiting are replayed after an outage."""
+    backlog_points: int = 0
+    """Repeats among them."""
+    lag: float = 0.0
+    """Seconds for which the oldest of what waits has waited."""
+    replay_rate: float = 0.0
+    """How many points a second of the backlog go out, at most."""
+    on_disk: bool = False
+    """Whether what is put now outlives the process."""
+    trouble: str | None = None
+    """For people: why it is not on disk, or what went wrong there."""
+
+
+class RateLimiter:
+    """At most ``limit`` points a second, but for those of the first second."""
+
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
+        self._paid = 0.0  # until when what went out takes at the limit
+        self.rate = limit
+        """Points a second that went out last: fewer than ``limit`` where the destination is slower."""
+
+    def wait(self, now: float) -> float:
+        """Return the seconds until more may go out."""
+        return max(0.0, self._paid - now - _BURST)
+
+    def spend(self, points: int, began: float, now: float) -> None:
+        """Account for ``points`` that went out between ``began`` and ``now``."""
+        if points:
+            seconds = points / self._limit
+            self._paid = max(self._paid, began) + seconds
+            self.rate = points / max(seconds, now - began)
+
+
+class ResendBuffer:
+    """Batches delivered in the last ``seconds``, within ``max_bytes``: a server may have died with them in memory."""
+
+    def __init__(self, seconds: float, max_bytes: int) -> None:
+        self._seconds = seconds
+        self._max_bytes = max_bytes
+        self._entries: deque[Entry] = deque()
+        self._size = 0
+
+    def add(self, entry: Entry) -> None:
+        """Keep ``entry``, delivered at its ``time``."""
+        if not self._seconds:
+            return
+        self._entries.append(entry)
+        self._size += entry.size
+        while self._entries and (self._entries[0].time < entry.time - self._seconds or self._size > self._max_bytes):
+            self._size -= self._entries.popleft().size
+
+    def take(self, room: int) -> list[Entry]:
+        """Return what was delivered in the ``seconds`` before the last delivery, oldest first, and keep nothing.
+
+        Of more than ``room`` bytes, the newest.
+        """
+        entries, size = self._entries, self._size
+        self._entries, self._size = deque(), 0
+        while entries and size > room:
+            size -= entries.popleft().size
+        return list(entries)
+
+
+class Queue:
+    """The batches that wait for one destination. Every method may be called from any thread.
+
+    ``max_bytes``, ``max_age``: bounds in bytes and, by the time it waited, in seconds (None: none).
+    ``window_bytes``: how large a single window may be.
+    ``keep``: seconds for which what was delivered is kept to be sent again, in a quarter of ``max_bytes`` on top.
+    ``join``: batches that wait together are sent together, up to about a mebibyte, with this between their payloads.
+    ``replay``: points a second of a backlog, with the newest stamp first; None: first in, first out.
+    ``label``: the destination's, for the log and the store. ``store``: where payloads are kept; None: in memory.
+    ``once``: what was being sent when the process died must not be sent again; it is dropped, cause ``unconfirmed``.
+    """
+
+    def __init__(
+        self,
+        max_bytes: int = 64 << 20,
+        max_age: float | None = None,
+        *,
+        keep: float = 0,
+        join: bytes | None = None,
+        replay: float | None = None,
+        once: bool = False,
+        window_bytes: int = WINDOW_BYTES,
+        label: str = "",
+        store: "Store | None" = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        if not max_bytes > 0:
+            raise InvalidOption("max_bytes", max_bytes, "must be a number of bytes above 0")
+        if max_age is not None and not max_age > 0:
+            raise InvalidOption("max_age", max_age, "must be a number of seconds above 0, or None")
+        self._max_bytes = max_bytes
+        self._max_age = max_age
+        self._keep = keep
+        self._join = join
+        self._replay = replay
+        self._once = once
+        self._window_bytes = window_bytes
+        self._store = store
+        self._clock = clock
+        self.label = label
+        self.wake: Callable[[], object] = lambda: None
+        """Called, from the store's thread, when something was found on disk."""
+        self.reset_after_fork()
+        self.place = store.register(label, self.hand_over) if store else label
+        """What it is called in the store."""
+
+    @classmethod
+    def to(cls, destination: Destination, *, store: "Store | None" = None, clock: Clock = SYSTEM_CLOCK) -> "Queue":
+        """Return the queue of a destination, with the bounds of its URL's options."""
+        options, again = destination.options, destination.resend
+        harmless = again and not destination.deltas
+        # Deltas that may be sent again are numbered: one batch says where it ends, and what was delivered is safe.
+        return cls(
+            options.spool_bytes,
+            options.max_age,
+            keep=REPEAT if harmless else 0,
+            join=b"" if again and destination.deltas else None,
+            replay=options.replay if harmless else None,
+            once=destination.deltas and not again,
+            label=destination.label,
+            store=store,
+            clock=clock,
+        )
+
+    def reset_after_fork(self) -> None:
+        """Start empty, with a new account: in a forked child what waits is the parent's. Takes no lock."""
+        # Re-entrant, for a signal handler may stop the program while the same thread is reading the stats.
+        self._lock = threading.RLock()
+        # The store's thread never waits for the lock, for its holder may wait for the store's thread.
+        self._found: SimpleQueue[tuple[list[Record], Mapping[str, int]]] = SimpleQueue()
+        self._waiting: OrderedDict[int, Entry] = OrderedDict()  # by sequence; the first to drop is first
+        self._order: list[tuple[int, int]] = []  # a heap of keys; those of what is gone, or being sent, are skipped
+        self._taken: list[Entry] = []
+        self._batch: Batch | None = None  # what is being sent, once it is read
+        self._began = 0.0
+        self._next, self._first = 0, 0  # sequences of what comes next, and of the first that was found on disk
+        self._backlog_end = 0  # sequences below this are backlog
+        self._group = self._sending = 0  # the newest window, and the one of which something was sent last
+        self._group_sizes: Counter[int] = Counter()  # what waits of each window
+        self._freed: list[int] = []  # ids to remove from the store
+        self._recent = ResendBuffer(self._keep, self._max_bytes // 4)
+        self._limiter = RateLimiter(self._replay) if self._replay else None
+        self._size = self._put = self._delivered = self._windows = self._points = 0
+        self._backlog_batches = self._backlog_points = 0
+        self._dropped: Counter[str] = Counter()
+        self._unlogged: Counter[str] = Counter()
+        self._logged: dict[str, float] = {}
+
+    # -- in
+
+    def put(self, batches: Sequence[Batch]) -> None:
+        """Let the batches of one window wait, or other batches that belong together. Raises nothing."""
+        entries = self.entries(batches)
+        if self._store:
+            self._store.put(self.records(entries))
+        self.admit(entries)
+
+    def entries(self, batches: Sequence[Batch]) -> list[Entry]:
+        """Return what of ``batches`` may wait; the tail of what is larger than ``window_bytes`` is dropped here."""
+        now, size, entries = self._clock.monotonic(), 0, list[Entry]()
+        for batch in batches:
+            size += len(batch.payload) + OVERHEAD
+            if size > self._window_bytes:
+                self.refuse(sum(one.points for one in batches[len(entries) :]), "spool_full")
+                break
+            id = self._store.new_id() if self._store else 0
+            entries.append(Entry(0, batch.stamp, batch.points, batch.windows, len(batch.payload), now, batch, id))
+        return entries
+
+    def records(self, entries: Iterable[Entry]) -> "list[Record]":
+        """Return ``entries`` as they are stored."""
+        from .store import Record
+
+        age = self._clock.time() - self._clock.monotonic()
+        return [Record(e.id, self.place, e.time + age, e.batch, e.length) for e in entries if e.id and e.batch]
+
+    def admit(self, entries: Sequence[Entry]) -> None:
+        """Let ``entries`` wait, which are in the store; over the bound the oldest are dropped, cause ``spool_full``."""
+        with self._lock:
+            self._take_in()
+            self._drop_old()
+            group = 0
+            if any(entry.windows for entry in entries):
+                group = self._group = self._group + 1
+            for entry in entries:
+                entry.sequence, self._next, entry.group = self._next, self._next + 1, group
+                entry.batch = None if entry.id else entry.batch
+                self._put += entry.points
+                self._add(entry)
+            self._drop_over()
+        self._after()
+
+    def refuse(self, points: int, cause: str) -> None:
+        """Count points that were to be put but cannot be delivered here."""
+        with self._lock:
+            self._put += points
+            self._drop(points, cause)
+        self._after()
+
+    def hand_over(self, records: "list[Record]", lost: Mapping[str, int]) -> None:
+        """Take what the store found for this destination, and count what it lost. Called from the store's thread."""
+        self._found.put((records, lost))
+        self.wake()
+
+    def _take_in(self) -> None:
+        while not self._found.empty():
+            records, lost = self._found.get()
+            for cause, points in lost.items():
+                self._put += points
+                self._drop(points, cause)
+            now, wall = self._clock.monotonic(), self._clock.time()
+            group = stamp = 0
+            for record in reversed(records):
+                batch = record.batch
+                self._first -= 1
+                if batch.windows or batch.stamp != stamp:  # the last batch of a window
+                    group, stamp = self._first if batch.windows else 0, batch.stamp
+                time = now - max(0.0, wall - record.put)
+                entry = Entry(
+                    self._first, stamp, batch.points, batch.windows, record.length, time, None, record.id, group
+                )
+                self._put += entry.points
+                if record.taken and self._once:
+                    self._drop(entry.points, "unconfirmed")
+                    self._freed.append(entry.id)
+                else:
+                    self._add(entry, first=True)
+
+    # -- out
+
+    def take(self, *, hurry: bool = False) -> Batch | None:
+        """Return the batch to send; None when nothing waits, or nothing but a backlog that is not due yet.
+
+        It is :meth:`ack`\\ ed or :meth:`retry`\\ ed before another one is taken. With ``hurry`` the backlog is due.
+        Raises what the store raises when it cannot read.
+        """
+        while True:
+            with self._lock:
+                self._take_in()
+                self._drop_old()
+                taken = self._taken = self._taken or self._select(hurry)
+                batch = self._batch
+            self._after()
+            if not taken or batch:
+                return batch
+            batches = [self._read(entry) for entry in taken]
+            whole = [one for one in batches if one]
+            if self._store and self._once and len(whole) == len(taken):
+                self._store.mark([entry.id for entry in taken], True)
+            with self._lock:
+                if self._taken is not taken:
+                    continue
+                if len(whole) == len(taken):
+                    self._batch = _joined(whole, self._join)
+                    continue
+                self._put_back()
+                for entry, one in zip(taken, batches, strict=True):
+                    if one is None:
+                        self._drop_entry(entry, "corrupt")
+
+    def wait(self) -> float | None:
+        """Return the seconds until there is a batch to send; None when nothing waits."""
+        with self._lock:
+            self._take_in()
+            head = self._head()
+            return 0.0 if self._taken else None if head is None else self._due_in(head)
+
+    def _read(self, entry: Entry) -> Batch | None:
+        if entry.batch or not self._store:
+            return entry.batch
+        return self._store.read(entry.id)
+
+    def _select(self, hurry: bool) -> list[Entry]:
+        head = self._head()
+        if head is None or not (hurry or self._due_in(head) == 0):
+            return []
+        self._began, self._sending = self._clock.monotonic(), head.group
+        taken, length = list[Entry](), 0
+        while head and (not taken or self._joins(taken[0], head, length)):
+            heappop(self._order)
+            head.taken = True
+            taken.append(head)
+            length += head.length
+            head = self._head()
+        return taken
+
+    def _joins(self, first: Entry, other: Entry, length: int) -> bool:
+        return self._join is not None and length + other.length <= _JOINED and first.repeat == other.repeat
+
+    def _head(self) -> Entry | None:
+        while self._order:
+            entry = self._waiting.get(self._order[0][1])
+            if entry and not entry.taken:
+                return entry
+            heappop(self._order)
+        return None
+
+    def _due_in(self, head: Entry) -> float:
+        return self._limiter.wait(self._clock.monotonic()) if self._limiter and self._is_backlog(head) else 0.0
+
+    # -- outcomes
+
+    def ack(self, batch: Batch, lost: Mapping[str, int] | None = None, *, resend: bool = False) -> None:
+        """Count ``batch`` as delivered, but for ``lost`` points, by cause. After :meth:`abandon` it changes nothing.
+
+        ``resend``: the destination is back after an outage, and may have died with points in memory: what was delivered
+        in the :data:`REPEAT` seconds before is sent once more. Raises ValueError if more was lost than there was.
+        """
+        self._settle(batch, None, lost or {}, resend)
+
+    def retry(self, batch: Batch, remaining: Batch | None = None, lost: Mapping[str, int] | None = None) -> None:
+        """Let ``batch``, or what remains of it, wait again: the rest was delivered, or is ``lost``, by cause.
+
+        All that waits is a backlog now. Raises ValueError if that is more than there was.
+        """
+        self._settle(batch, remaining or batch, lost or {}, False)
+
+    def _settle(self, batch: Batch, remaining: Batch | None, lost: Mapping[str, int], resend: bool) -> None:
+        delivered = batch.points - sum(lost.values()) - (remaining.points if remaining else 0)
+        if delivered < 0:
+            raise ValueError("more remains or was lost than there was")
+        with self._lock:
+            taken = self._taken
+            if batch is not self._batch or not taken:
+                return
+            first = taken[0]
+            if self._limiter and self._is_backlog(first):
+                self._limiter.spend(delivered, self._began, self._clock.monotonic())
+            self._put_back()
+            if remaining is not batch:
+                self._finish(taken, remaining)
+                if not first.repeat:
+                    self._delivered += delivered
+                    for cause, points in lost.items():
+                        self._drop(points, cause)
+                    self._windows += batch.windows if delivered and not remaining else 0
+            if remaining:
+                self._sending = 0
+                self._begin_backlog()
+            else:
+                self._resend(first, batch if delivered else None, resend)
+        if self._store and remaining:
+            if remaining is not batch and first.id:
+                self._store.put(self.records([first]))
+                first.batch = None
+            if self._once:
+                self._store.mark([entry.id for entry in taken], False)
+        self._after()
+
+    def _finish(self, taken: Sequence[Entry], remaining: Batch | None) -> None:
+        """Remove what was sent; what remains takes the place of the first of it."""
+        for entry in taken[1:] if remaining else taken:
+            self._remove(entry)
+            if entry.id:
+                self._freed.append(entry.id)
+        if remaining:
+            first = taken[0]
+            self._count(first, -1)
+            first.batch, first.length = remaining, len(remaining.payload)
+            first.points, first.windows = remaining.points, remaining.windows
+            self._count(first, 1)
+
+    def _resend(self, first: Entry, batch: Batch | None, resend: bool) -> None:
+        """Keep ``batch``, just delivered; after an outage, let what was kept wait again, with its own sequences.
+
+        Where that holds older values of the same slots, ``batch`` goes once more as well, after them.
+        """
+        now = self._clock.monotonic()
+        repeats = self._recent.take(self._max_bytes - self._size) if resend else []
+        if batch:
+            size = len(batch.payload)
+            kept = replace(first, batch=batch, points=batch.points, length=size, time=now, id=0, repeat=True, group=0)
+            if any(one.stamp == kept.stamp and one.sequence < kept.sequence for one in repeats):
+                repeats.append(kept)
+            elif not first.repeat:
+                self._recent.add(kept)
+        for one in reversed(repeats):
+            one.time = now
+            self._add(one, first=True)
+        if repeats:
+            self._begin_backlog()
+
+    def _begin_backlog(self) -> None:
+        self._backlog_end = self._next
+        self._backlog_batches = len(self._waiting)
+        self._backlog_points = sum(entry.points for entry in self._waiting.values())
+
+    # -- the end
+
+    def abandon(self, cause: str) -> int:
+        """Drop all that waits, what is being sent too; return its points."""
+        return self._drop_all(cause, lambda entry: False)
+
+    def end(self, cause: str) -> int:
+        """The process may end now: drop what does not outlive it; return its points. The rest goes on waiting."""
+        if not self._store:
+            return self.abandon(cause)
+        lacking = self._store.save()
+        return self._drop_all(cause, lambda entry: _on_disk(entry, lacking))
+
+    def let_go(self) -> None:
+        """What is on disk is another process' from now on, or will be found there again: here it was never put."""
+        lacking = self._store.unsaved() if self._store else None
+        with self._lock:
+            self._take_in()
+            self._put_back()
+            for entry in [entry for entry in self._waiting.values() if _on_disk(entry, lacking)]:
+                self._remove(entry)
+                self._put -= entry.counted
+
+    def _drop_all(self, cause: str, stays: Callable[[Entry], bool]) -> int:
+        with self._lock:
+            self._take_in()
+            before = self._points
+            self._put_back()
+            for entry in [entry for entry in self._waiting.values() if not stays(entry)]:
+                self._drop_entry(entry, cause)
+            points = before - self._points
+        self._after()
+        return points
+
+    # -- what waits
+
+    def stats(self) -> QueueStats:
+        """Return the account and what waits."""
+        with self._lock:
+            self._take_in()
+            batches, together = len(self._waiting), max(0, len(self._taken) - 1)
+            first = next(iter(self._waiting.values()), None)
+            stats = QueueStats(
+                self._put,
+                self._delivered,
+                self._windows,
+                dict(self._dropped),
+                self._points,
+                batches - together,
+                self._size - batches * OVERHEAD,
+                self._backlog_batches if self._limiter else 0,
+                self._backlog_points if self._limiter else 0,
+                max(0.0, self._clock.monotonic() - first.time) if first else 0.0,
+                self._limiter.rate if self._limiter else 0.0,
+            )
+        self._after()
+        store = self._store
+        return replace(stats, on_disk=store.on_disk, trouble=store.trouble) if store else stats
+
+    # -- the lock is held
+
+    def _is_backlog(self, entry: Entry) -> bool:
+        return entry.sequence < self._backlog_end
+
+    def _add(self, entry: Entry, *, first: bool = False) -> None:
+        self._waiting[entry.sequence] = entry
+        if first:
+            self._waiting.move_to_end(entry.sequence, last=False)
+        self._push(entry)
+        self._count(entry, 1)
+
+    def _remove(self, entry: Entry) -> None:
+        del self._waiting[entry.sequence]
+        self._count(entry, -1)
+
+    def _count(self, entry: Entry, sign: int) -> None:
+        """Count ``entry`` in (1) or out (-1)."""
+        self._size += sign * entry.size
+        self._points += sign * entry.counted
+        if self._is_backlog(entry):
+            self._backlog_batches += sign
+            self._backlog_points += sign * entry.points
+        self._group_sizes[entry.group] += sign * entry.size
+        if not self._group_sizes[entry.group]:
+            del self._group_sizes[entry.group]
+
+    def _push(self, entry: Entry) -> None:
+        entry.taken = False
+        heappush(self._order, self._key(entry))
+        if len(self._order) > 2 * len(self._waiting) + 64:
+            self._order = [self._key(one) for one in self._waiting.values() if not one.taken]
+            heapify(self._order)
+
+    def _key(self, entry: Entry) -> tuple[int, int]:
+        return (0 if self._replay is None else -entry.stamp, entry.sequence)
+
+    def _put_back(self) -> None:
+        """Let what is being sent wait, in its place."""
+        taken, self._taken, self._batch = self._taken, [], None
+        for entry in taken:
+            self._push(entry)
+
+    def _drop_over(self) -> None:
+        in_flight = {self._group, self._sending} - {0}
+        while self._size - sum(self._group_sizes[group] for group in in_flight) > self._max_bytes:
+            droppable = (e for e in self._waiting.values() if not e.taken and e.group not in in_flight)
+            if (entry := next(droppable, None)) is None:
+                return
+            self._drop_entry(entry, "spool_full")
+
+    def _drop_old(self) -> None:
+        if self._max_age is not None:
+            before = self._clock.monotonic() - self._max_age
+            aging = itertools.takewhile(lambda e: e.repeat or e.time < before, self._waiting.values())
+            for entry in [e for e in aging if e.time < before and not e.taken]:
+                self._drop_entry(entry, "too_old")
+
+    def _drop_entry(self, entry: Entry, cause: str) -> None:
+        self._remove(entry)
+        self._drop(entry.counted, cause)
+        if entry.id:
+            self._freed.append(entry.id)
+
+    def _drop(self, points: int, cause: str) -> None:
+        if points:
+            self._dropped[cause] += points
+            if cause != "shutdown":  # the dispatcher says that in one line for all destinations
+                self._unlogged[cause] += points
+
+    # -- without the lock
+
+    def _after(self) -> None:
+        """Do what must not be done with the lock held: remove from the store what is gone, and warn of drops."""
+        if self._freed and self._store:
+            freed, self._freed = self._freed, []
+            self._store.ack(freed)
+        if self._unlogged:
+            with self._lock:
+                now = self._clock.monotonic()
+                due = [cause for cause in self._unlogged if now - self._logged.get(cause, -_QUIET) >= _QUIET]
+                self._logged.update(dict.fromkeys(due, now))
+                told = [(cause, self._unlogged.pop(cause)) for cause in due]
+            for cause, points in told:
+                advice = _ADVICE.get(cause, "the page on destinations says what that means")
+                log.warning("%s: %d points dropped, cause %s: %s", self.label, points, cause, advice)
+
+
+def _on_disk(entry: Entry, unsaved: set[int] | None) -> bool:
+    """Whether a batch outlives the process, given the ids of those that do not (None: none does)."""
+    return unsaved is not None and entry.id != 0 and entry.id not in unsaved
+
+
+def _joined(batches: Sequence[Batch], separator: bytes | None) -> Batch:
+    """Return several batches as one, with ``separator`` between their payloads."""
+    if len(batches) == 1:
+        return batches[0]
+    payload = (separator or b"").join([batch.payload for batch in batches])
+    points, windows = sum(batch.points for batch in batches), sum(batch.windows for batch in batches)
+    return Batch(batches[0].stamp, points, payload, windows)

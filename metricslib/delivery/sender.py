@@ -1,0 +1,461 @@
+"""The sender: delivers what waits in one destination's queue, one batch at a time, from a thread of its own.
+
+::
+
+             ┌────────── something waits, and it is due ───────────┐
+             │                                                     ▼
+    idle / waiting ◀── delivered: the queue acks it ───────── delivering
+             ▲                                                     │
+             └── failed: the queue keeps it, Backoff says when ◀───┘
+
+:meth:`Sender.step` decides what to do from the time and one deadline, the moment before which nothing is tried. It has
+no socket: the destination has. The thread calls it, and sleeps until that moment or until it is woken.
+
+After a failure the next attempt waits, longer each time, by a random share of a bound that doubles, so that a server
+that comes back is not met by everybody at once. When it is back after an outage, what was delivered in the minute
+before is sent once more where that is harmless. The thread survives any exception. Errors are counted by type, and
+logged once until the next success.
+
+A destination is *up* while it confirms what it is sent: no attempt has failed since the last success, and none has been
+under way, or due, for longer than :data:`CONFIRMS` seconds.
+"""
+
+import logging
+import queue
+import random
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ..account import Account
+from ..clock import SYSTEM_CLOCK, Clock
+from ..wire import graphite
+from . import lines
+from .batch import Batch, Deadline, Undelivered
+from .destination import Destination, NodeStatus, OfNodes, OneOfMany
+from .queue import Queue, QueueStats
+
+__all__ = ["CONFIRMS", "Backoff", "Sender", "SenderStatus"]
+
+log = logging.getLogger("metricslib")
+
+CONFIRMS = 5.0
+"""Seconds within which a destination that is up confirms what it is sent."""
+_MARGIN = 0.1
+"""Seconds before the end of a stop at which an attempt is cut, so that its outcome is still counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class SenderStatus:
+    """How delivery to one destination goes: a value for the page, the JSON and the library's own metrics.
+
+    Counts are since the start, or the fork.
+    """
+
+    label: str
+    """The URL, without what is secret in it."""
+    up: bool
+    """Whether it confirms what it is sent; True before the first."""
+    since: float
+    """Since when, in seconds since the epoch."""
+    age: float | None
+    """Seconds since the last success; None before the first."""
+    windows_sent: int
+    points_sent: int
+    bytes_sent: int
+    """Repeats after an outage among them, unlike the windows and points."""
+    errors: int
+    """Attempts that failed, and whatever else went wrong."""
+    errors_by_type: Mapping[str, int]
+    dropped: Mapping[str, int]
+    """Points, by cause."""
+    waiting_batches: int
+    waiting_points: int
+    waiting_bytes: int
+    last_error: str | None
+    """For people; holds no secret."""
+    last_failure: float = 0.0
+    """When an attempt last failed, in seconds since the epoch; 0: never."""
+    last_seconds: float = 0.0
+    """How long the last successful attempt took,"""
+    last_bytes: int = 0
+    """and how much it delivered."""
+    nodes: Sequence[NodeStatus] = ()
+    """The servers of which each batch goes to one; empty where there is one only."""
+    lag: float = 0.0
+    """Seconds for which the oldest of what waits has waited; 0 when nothing waits."""
+    backlog_batches: int = 0
+    """What waits since an outage, and is replayed beside what is new;"""
+    backlog_points: int = 0
+    """how many points that are, repeats among them;"""
+    replay_rate: float = 0.0
+    """how many of them go out in a second;"""
+    drained_in: float | None = 0.0
+    """and in how many seconds it is all sent, if nothing changes; None while the destination is away."""
+    on_disk: bool = False
+    """Whether what waits outlives the process."""
+    spool_trouble: str | None = None
+    """For people: why it does not although there is a spool directory, or what was wrong there."""
+
+
+class Backoff:
+    """When to try again: after a random share of a bound that doubles with each failure in a row.
+
+    ``rng`` returns random numbers from 0 to 1.
+    """
+
+    BASE = 0.5
+    CAP = 30.0
+    """The bound after the first failure, and after many, in seconds."""
+
+    def __init__(self, rng: Callable[[], float] = random.random) -> None:
+        self._rng = rng
+        self.failures = 0
+        """In a row."""
+        self.due = 0.0
+        """The moment, by a monotonic clock, before which nothing is to be tried."""
+
+    def failed(self, now: float) -> None:
+        """Count a failure."""
+        self.due = now + self._rng() * min(self.CAP, self.BASE * 2 ** min(self.failures, 16))
+        self.failures += 1
+
+    def succeeded(self) -> None:
+        """Start anew."""
+        self.failures, self.due = 0, 0.0
+
+    def hurry(self) -> None:
+        """Let the next attempt be due at once, and the waits after it be short."""
+        self.failures, self.due = min(self.failures, 1), 0.0
+
+
+class Sender:
+    """Delivers to ``destination`` what waits in ``queue``: by default one in memory, with the bounds of its URL.
+
+    ``clock`` times the waits between attempts, and ages; ``rng`` returns random numbers from 0 to 1. Without
+    :meth:`start`, each :meth:`step` does what is due.
+    """
+
+    def __init__(
+        self,
+        destination: Destination,
+        queue: Queue | None = None,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        rng: Callable[[], float] = random.random,
+    ) -> None:
+        self.destination = destination
+        self.queue = queue or Queue.to(destination, clock=clock)
+        self.queue.wake = self.wake
+        self._clock = clock
+        self._rng = rng
+        self._reset()
+
+    def _reset(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._stop: Deadline | None = None
+        self._attempt: Deadline | None = None
+        # A signal handler may stop the program at any moment: it may put into this queue, but not set an Event.
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._backoff = Backoff(self._rng)
+        self._due_since: float | None = None  # since when something waits that should be confirmed
+        self._since = self._clock.time()
+        self._last_success: float | None = None
+        self._bytes = 0
+        self._errors = Account()
+        self._last_error: str | None = None
+        self._last_failure = 0.0
+        self._last_delivery = (0.0, 0)
+        self._logged: set[str] = set()
+
+    # -- what is to be delivered
+
+    def relay(self, points: Sequence[graphite.Point]) -> None:
+        """Let points that came from elsewhere wait, or count them as dropped, cause ``unsupported``."""
+        if not self.destination.relays:
+            self.queue.refuse(len(points), "unsupported")
+            return
+        if isinstance(self.destination, OneOfMany):
+            points = self.destination.share(points)
+        self.put(*lines.batches(0, graphite.encode_points(points), windows=0))
+
+    def put(self, *batches: Batch) -> None:
+        """Let batches that belong together wait."""
+        self.queue.put(batches)
+        self.wake()
+
+    def wake(self) -> None:
+        """Something waits: deliver it when it is due."""
+        if self._due_since is None:
+            self._due_since = self._clock.monotonic()
+        if self._bell.empty():
+            self._bell.put(None)
+        if self._thread is not None and not self._stop:
+            try:
+                self.start()  # nothing should have ended the thread; if something has, it begins again
+            except RuntimeError as error:
+                self._survived("RuntimeError", str(error))
+
+    def redirect(self, destination: Destination) -> None:
+        """Deliver to ``destination`` from now on: the same place, with other options or names.
+
+        What waits goes there first, as it was encoded. The bounds of the queue stay as they are.
+        """
+        self.destination = destination  # the one before holds nothing open between two deliveries
+
+    # -- one step
+
+    def step(self, now: float | None = None) -> float | None:
+        """Make one attempt if one is due at ``now``; return the seconds until the next is, None when nothing waits."""
+        now = self._clock.monotonic() if now is None else now
+        if now >= self._backoff.due and (batch := self.queue.take(hurry=self._stop is not None)):
+            self._deliver(batch, now)
+        wait = self.queue.wait()
+        if wait != 0:  # nothing waits, or nothing that is due: there is nothing to confirm
+            self._due_since = None
+        elif self._due_since is None:
+            self._due_since = self._clock.monotonic()
+        if wait is None:
+            return None
+        return max(0.0 if self._stop else wait, self._backoff.due - self._clock.monotonic())
+
+    def _deliver(self, batch: Batch, began: float) -> None:
+        attempt = self._attempt = Deadline(self.destination.options.timeout)
+        attempt.urgent = self._stop is not None or self.queue.stats().waiting_batches > 1
+        if self._stop:
+            attempt.cut(max(0.0, self._stop.left() - _MARGIN))
+        try:
+            try:
+                lost = self.destination.deliver(batch.payload, attempt)
+            except Undelivered as failure:
+                self._keep(batch, failure)
+                self._failed(type(failure.__cause__ or failure).__name__, failure.reason)
+            else:
+                self.queue.ack(batch, lost, resend=self._backoff.failures > 0 and self.destination.resend)
+                self._succeeded(batch, began)
+        except Exception as error:  # a defect of the destination: it must not end the thread
+            self.queue.retry(batch)
+            self._failed(type(error).__name__, f"unexpected {type(error).__name__}", error)
+        finally:
+            self._attempt = None
+
+    def _keep(self, batch: Batch, failure: Undelivered) -> None:
+        remaining = failure.remaining
+        if not remaining:
+            self.queue.ack(batch, failure.lost)
+        elif remaining == batch.payload:
+            self.queue.retry(batch, None, failure.lost)
+        else:
+            points = lines.count(remaining) if failure.points is None else failure.points
+            self.queue.retry(batch, Batch(batch.stamp, points, remaining, batch.windows), failure.lost)
+        self._bytes += len(batch.payload) - len(remaining)
+
+    def _succeeded(self, batch: Batch, began: float) -> None:
+        now = self._clock.monotonic()
+        self._bytes += len(batch.payload)
+        self._last_delivery = now - began, len(batch.payload)
+        self._last_success, self._due_since = now, None
+        if self._backoff.failures:
+            self._since = self._clock.time()
+            log.info("%s: delivering again", self.destination.label)
+        self._backoff.succeeded()
+        self._logged.clear()
+
+    def _failed(self, kind: str, reason: str, error: Exception | None = None) -> None:
+        self._last_failure = self._clock.time()
+        if not self._backoff.failures:
+            self._since = self._last_failure
+        self._backoff.failed(self._clock.monotonic())
+        self._survived(kind, reason, error)
+
+    def _survived(self, kind: str, reason: str, error: Exception | None = None) -> None:
+        self._errors.add(kind)
+        self._last_error = reason
+        if kind not in self._logged:
+            self._logged.add(kind)
+            # Where it happened, but not the exception's own text: it may hold anything.
+            where = "\n" + "".join(traceback.format_tb(error.__traceback__)) if error else ""
+            log.warning("%s: %s; it is tried again, and logged once%s", self.destination.label, reason, where)
+
+    # -- the thread
+
+    def start(self) -> None:
+        """Deliver in the background from now on; does nothing when begun.
+
+        Raises RuntimeError when no thread can be begun.
+        """
+        if not self._alive:
+            self._stop = None
+            bell = self._bell = queue.SimpleQueue()  # the one before is for a thread that hung, to wake and end it
+            name = f"metricslib-{self.destination.label}"
+            thread = threading.Thread(target=self._run, args=(bell,), name=name, daemon=True)
+            self._thread, before = thread, self._thread
+            try:
+                thread.start()
+            except RuntimeError:
+                self._thread = before
+                raise
+
+    @property
+    def _alive(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def _run(self, bell: "queue.SimpleQueue[None]") -> None:
+        me = threading.current_thread()
+        while self._thread is me:
+            try:
+                wait = self.step()
+            except Exception as error:  # a defect of the queue, say: whatever is wrong, go on, and do not spin
+                self._survived(type(error).__name__, f"unexpected {type(error).__name__}", error)
+                wait = 1.0
+            stop = self._stop
+            if stop and (wait is None or not stop.left()):
+                return
+            try:
+                if wait != 0:
+                    bell.get(timeout=min(wait, stop.left()) if stop and wait is not None else wait)
+            except queue.Empty:
+                pass
+
+    def wait_idle(self, seconds: float, *, here: bool = False) -> bool:
+        """Return whether nothing waits any more, as soon as that is so, or after ``seconds``.
+
+        ``here``: where there is no thread, deliver in this one.
+        """
+        deadline = Deadline(seconds)
+        if here and not self._alive:
+            self._deliver_here(deadline)
+        while self.queue.stats().waiting_batches:
+            if not deadline.left() or not self._alive:
+                return False
+            if attempt := self._attempt:
+                attempt.urgent = True
+            time.sleep(min(0.005, deadline.left()))
+        return True
+
+    def hurry(self) -> None:
+        """Try at once what waits, whatever failed before."""
+        self._backoff.hurry()
+        if attempt := self._attempt:
+            attempt.urgent = True
+        self._bell.put(None)
+
+    def stop(self, seconds: float) -> bool:
+        """Go on trying for at most ``seconds`` while something waits, then end, and return whether nothing was dropped.
+
+        What was not delivered is dropped, cause ``shutdown``, unless it is on disk. A sender that was stopped may be
+        started again.
+        """
+        stop = Deadline(seconds)
+        dropped = self._dropped()
+        self.hurry()
+        if not self._alive and self.queue.stats().waiting_batches:
+            try:
+                self.start()
+            except RuntimeError:  # the interpreter is ending, and begins no more threads
+                self._deliver_here(stop)
+        if self._end_thread(stop):
+            self.destination.close()
+        self.queue.end("shutdown")
+        return self._dropped() == dropped
+
+    def end(self) -> bool:
+        """Without a thread: drop what waits, as :meth:`stop` does when its time is over."""
+        dropped = self._dropped()
+        self.queue.end("shutdown")
+        return self._dropped() == dropped
+
+    def park(self, seconds: float) -> bool:
+        """Go on trying for at most ``seconds``, then end, and keep what waits; return whether nothing does."""
+        self.hurry()
+        if self._end_thread(Deadline(seconds)):
+            self.destination.close()
+        return not self.queue.stats().waiting_batches
+
+    def halt(self) -> None:
+        """End the thread, and keep everything else as it is."""
+        self._end_thread(Deadline(_MARGIN))
+
+    def _dropped(self) -> int:
+        return sum(self.queue.stats().dropped.values())
+
+    def _end_thread(self, stop: Deadline) -> bool:
+        """Return whether it has ended in time."""
+        self._stop = stop
+        if attempt := self._attempt:
+            attempt.urgent = True
+            attempt.cut(max(0.0, stop.left() - _MARGIN))
+        self._bell.put(None)
+        thread, ended = self._thread, True
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(stop.left())
+            ended = not thread.is_alive()
+        self._thread = None
+        return ended
+
+    def _deliver_here(self, deadline: Deadline) -> None:
+        """Deliver what waits in the calling thread."""
+        self._thread, self._stop = threading.current_thread(), deadline
+        try:
+            self._run(self._bell)
+        finally:
+            self._thread, self._stop = None, None
+
+    def reset_after_fork(self) -> None:
+        """In a forked child: thread, sockets, locks and what waits are the parent's."""
+        self._reset()
+        self.queue.reset_after_fork()
+        self.destination.close()
+
+    # -- for the page
+
+    def status(self) -> SenderStatus:
+        """Return how delivery goes; changes nothing."""
+        held = self.queue.stats()
+        last, now = self._last_success, self._clock.monotonic()
+        errors = self._errors.totals()
+        late = self._late(now)
+        return SenderStatus(
+            label=self.destination.label,
+            up=not self._backoff.failures and not late,
+            since=self._clock.time() - late if late and not self._backoff.failures else self._since,
+            age=None if last is None else max(0.0, now - last),
+            windows_sent=held.windows,
+            points_sent=held.delivered,
+            bytes_sent=self._bytes,
+            errors=sum(errors.values()),
+            errors_by_type=errors,
+            dropped=held.dropped,
+            waiting_batches=held.waiting_batches,
+            waiting_points=held.waiting_points,
+            waiting_bytes=held.waiting_bytes,
+            last_error=self._last_error,
+            last_failure=self._last_failure,
+            last_seconds=self._last_delivery[0],
+            last_bytes=self._last_delivery[1],
+            nodes=self.destination.nodes() if isinstance(self.destination, OfNodes) else (),
+            lag=held.lag,
+            backlog_batches=held.backlog_batches,
+            backlog_points=held.backlog_points,
+            replay_rate=held.replay_rate,
+            drained_in=self._drained_in(held),
+            on_disk=held.on_disk,
+            spool_trouble=held.trouble,
+        )
+
+    def _late(self, now: float) -> float:
+        """Return for how many seconds something has been due that was not confirmed; 0 as long as that is in order."""
+        since, attempt = self._due_since, self._attempt
+        if since is None or now - since <= CONFIRMS:
+            return 0.0
+        numbered = self.destination.deltas and self.destination.resend
+        if numbered and attempt and attempt.left():  # a forwarder confirms at the end of its own interval
+            return 0.0
+        return now - since
+
+    def _drained_in(self, held: QueueStats) -> float | None:
+        if not held.backlog_points:
+            return 0.0
+        return held.backlog_points / held.replay_rate if held.replay_rate and not self._backoff.failures else None

@@ -1,0 +1,497 @@
+"""The store: what waits for all of a process' destinations, and its checkpoint, in a directory on disk.
+
+::
+
+    queues ── put, read, mark, ack ──▶ Store ── one transaction ──▶ Disk (in its thread) ── spool-….sqlite, locked
+       ▲                               pending                        │
+       └────────────── hand_over ─────────────────────────────────────┘ files of dead processes
+
+*Writing.* Every change is first *pending*, in memory; :meth:`Store.sync` writes all that is pending in one transaction,
+and what was written is pending no more. So there is no special case for a disk that is full, read-only, hung or away:
+changes stay pending, are read from there, and the next sync that gets through writes them. It is tried again every
+``retry`` seconds. A change that is cancelled while it is being written (put, then acknowledged) is undone by the next.
+
+*After a crash at any line* the file holds a prefix of the transactions. What one interval brings, for every
+destination, and the checkpoint that is true of it are one transaction. A batch that was sent and not yet removed is
+sent once more; where that does harm it was marked before it was sent, and its queue drops it, cause ``unconfirmed``.
+
+*Files.* One a process, locked while it lives. A start takes over the file that was written to last by a process that is
+gone, with its checkpoint; what waits in other such files is adopted then and once a minute, for the destinations that
+this process has. While it is moved it is in both files, under the same id, and is known by that.
+
+*Trouble.* A damaged file is set aside; how many points were in it is counted by the queues, cause ``corrupt``. A file
+or directory that was removed while in use is made anew, with all that was in it, for an open file can still be read. A
+full disk takes not even a deletion, so some room is kept in reserve to be given back; and where nothing waits any more
+the file is replaced by an empty one. A forked child makes a file of its own.
+"""
+
+import itertools
+import logging
+import math
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ...clock import SYSTEM_CLOCK, Clock
+from ..batch import Batch, Deadline
+from .file import Changes, Record, SpoolFile, damaged, points_in
+from .lockfile import LockFile
+from .thread import Gone, StoreThread
+
+__all__ = ["Store"]
+
+log = logging.getLogger("metricslib")
+
+_RETRY = 30.0
+"""Seconds after which a disk that could not be written is tried again."""
+_LOOK = 60.0
+"""Seconds between looks for the files of dead processes."""
+_CHUNK = 8 << 20
+"""Bytes of batches that are moved from file to file at once."""
+
+Result = TypeVar("Result")
+HandOver = Callable[[list[Record], Mapping[str, int]], object]
+
+
+class Store:
+    """Batches and a checkpoint in ``directory``. Nothing is opened before :meth:`open`; until then all is pending.
+
+    ``retry`` and ``look`` are seconds: between attempts to write to a disk that refuses, and between looks for what
+    dead processes left. Every method may be called from any thread, and none but :meth:`read` raises.
+    """
+
+    def __init__(
+        self, directory: str | Path, *, clock: Clock = SYSTEM_CLOCK, retry: float = _RETRY, look: float = _LOOK
+    ) -> None:
+        self.directory = Path(directory)
+        self._clock = clock
+        self._retry = retry
+        self._places: dict[str, HandOver] = {}
+        self._thread = StoreThread(lambda: _Disk(self.directory, self._places), _Disk.adopt, look, clock)
+        self.reset_after_fork()
+
+    def reset_after_fork(self) -> None:
+        """In a forked child: the file is the parent's, and so is what is pending."""
+        # By the machine's own clock, and finer than anybody starts: ids are unique among the files of a directory, and
+        # grow from one process to the next.
+        self._ids = itertools.count((time.time_ns() // 1000 << 12) + secrets.randbelow(1 << 12))
+        self._lock = threading.RLock()  # held for moments, and never while the thread is waited for
+        self._pending = Changes()
+        self._writing: Mapping[int, Record] = {}
+        self._own = True
+        self._found: Mapping[str, bytes] = {}
+        self._again = 0.0
+        self._why: str | None = None
+        self._note: str | None = None
+        self._removed = False
+        self._answer_by: Deadline | None = None
+        self.on_disk = False
+        """Whether what is put now outlives the process."""
+
+    @property
+    def trouble(self) -> str | None:
+        """For people: why it is not on disk, or what was wrong there."""
+        return self._why or self._note
+
+    # -- open and close
+
+    def register(self, place: str, hand_over: HandOver) -> str:
+        """Return the name of a new queue's place. What is found for it goes to ``hand_over``, from the thread."""
+        while place in self._places:
+            place += "+"  # twice the same destination
+        self._places[place] = hand_over
+        if self.on_disk:
+            self._ask(lambda disk: disk.hand_over([place]))
+        return place
+
+    def unregister(self, place: str) -> None:
+        """Its destination has gone: nothing more is found for it."""
+        self._places.pop(place, None)
+
+    def open(self, *, own: bool = True) -> Mapping[str, bytes]:
+        """Begin to write, and return the checkpoint that was found. Without a disk all stays pending.
+
+        ``own=False`` is for a forked child: it leaves the checkpoints of dead processes alone, and keeps none.
+        """
+        self._own, self._answer_by, self._found = own, None, {}
+        self._why = self._note = None
+        try:
+            self._thread.start()
+        except Gone as error:
+            self._refused(error)
+        self.sync(force=True)
+        return self._found
+
+    def answer_by(self, deadline: Deadline) -> None:
+        """From now on, until it is opened again, wait for a disk that does not answer no longer than ``deadline``.
+
+        What it has not confirmed by then counts as not written.
+        """
+        self._answer_by = deadline
+
+    def close(self, timeout: float = 2.0) -> None:
+        """Write no more, and leave the file to whoever comes next. What waits on disk stays there.
+
+        A disk that does not answer is waited for at most ``timeout`` seconds.
+        """
+        deadline = self._answer_by = Deadline(timeout)
+        if self._pending.gone or self._pending.checkpoint:
+            self.sync(force=True)
+        self._ask(lambda disk: disk.close())
+        self._thread.end(deadline.left())
+        self.on_disk = False
+
+    # -- batches and checkpoint
+
+    def new_id(self) -> int:
+        """Return the id of a new record."""
+        return next(self._ids)
+
+    def put(self, records: Iterable[Record], checkpoint: Mapping[str, bytes | None] | None = None) -> None:
+        """Keep records, in the place of those with the same ids, and set entries of the checkpoint; None deletes one.
+
+        All of it is one transaction, and on disk when this returns, unless the disk refuses.
+        """
+        with self._lock:
+            self._pending.records.update({record.id: record for record in records})
+            if self._own:
+                self._pending.checkpoint.update(checkpoint or {})
+        self.sync()
+
+    def ack(self, ids: Iterable[int]) -> None:
+        """Remove batches: they were delivered, or dropped."""
+        pending = self._pending
+        with self._lock:
+            for id in ids:
+                pending.marks.pop(id, None)
+                if pending.records.pop(id, None) is None or id in self._writing:
+                    pending.gone.add(id)
+        self.sync()
+
+    def mark(self, ids: Sequence[int], taken: bool) -> None:
+        """Remember whether batches are being sent."""
+        with self._lock:
+            self._pending.marks.update(dict.fromkeys(ids, taken))
+        self.sync()
+
+    def read(self, id: int) -> Batch | None:
+        """Return a batch with its payload, None when that is lost. Raises what SQLite raises when it cannot read."""
+        with self._lock:
+            record = self._pending.records.get(id)
+        if record is None:
+            record = self._thread.do(lambda disk: self._noting(disk, lambda: disk.read(id)), self._patience)
+        return record.batch if record else None
+
+    def save(self) -> set[int] | None:
+        """Write what is pending; return the ids of what cannot be, None where nothing outlives the process."""
+        self.sync(force=True)
+        return self.unsaved()
+
+    def unsaved(self) -> set[int] | None:
+        """Return the ids of batches that are not on disk, None where none is."""
+        with self._lock:
+            return None if self._removed else set(self._pending.records)
+
+    def sync(self, *, force: bool = False) -> None:
+        """Write what is pending, unless the disk refused a moment ago; with ``force`` at once."""
+        if force or self.on_disk or self._clock.monotonic() >= self._again:
+            self._ask(self._write)
+
+    @property
+    def _patience(self) -> float:
+        return self._answer_by.left() if self._answer_by else math.inf
+
+    def _ask(self, work: "Callable[[_Disk], object]") -> None:
+        """Have the thread do it, if there is one; note where the disk refuses."""
+        try:
+            self._thread.do(lambda disk: self._noting(disk, lambda: work(disk)), self._patience)
+        except Gone:
+            pass
+        except (sqlite3.Error, OSError) as error:
+            self._refused(error)
+
+    def _refused(self, error: Exception) -> None:
+        reason = getattr(error, "strerror", None) or str(error)
+        if reason != self._why:
+            log.warning("spool %s: %s; what waits is kept in memory until it can be written", self.directory, reason)
+        self._why, self.on_disk = reason, False
+        self._again = self._clock.monotonic() + self._retry
+
+    # -- in the thread
+
+    def _noting(self, disk: "_Disk", work: Callable[[], Result]) -> Result:
+        try:
+            return work()
+        finally:
+            self._note, self._removed = disk.trouble, disk.removed
+
+    def _write(self, disk: "_Disk") -> None:
+        if disk.closed:
+            found = disk.open(own=self._own)
+            self._found = found if self._own else {}
+            disk.adopt()
+        pending = self._pending
+        with self._lock:
+            changes = Changes(dict(pending.records), set(pending.gone), dict(pending.marks), dict(pending.checkpoint))
+            self._writing = changes.records
+        try:
+            disk.write(changes)
+        except BaseException:
+            self._writing = {}
+            raise
+        with self._lock:
+            self._writing = {}
+            _forget(pending.records, changes.records)
+            _forget(pending.marks, changes.marks)
+            _forget(pending.checkpoint, changes.checkpoint)
+            pending.gone -= changes.gone
+        if self._why:
+            log.info("spool %s: can be written again", self.directory)
+        self._why, self.on_disk = None, True
+
+
+def _forget(pending: dict[Any, Any], written: Mapping[Any, Any]) -> None:
+    """Remove what was written, unless it has been changed since."""
+    for key, value in written.items():
+        if pending.get(key, pending) is value:
+            del pending[key]
+
+
+class _Disk:
+    """What the thread has open: the process' own file, and for moments those of dead processes. No other thread may.
+
+    Raises sqlite3.Error or OSError where the disk refuses.
+    """
+
+    def __init__(self, directory: Path, places: Mapping[str, HandOver]) -> None:
+        self.trouble: str | None = None
+        """For people: what was wrong with a file."""
+        self.removed = False
+        """Whether the file was removed while in use, and could not be made anew yet."""
+        self._directory = directory
+        self._places = places
+        self._lock: LockFile | None = None
+        self._file: SpoolFile | None = None
+        self._passed: set[tuple[Path, float]] = set()
+        self._told: set[str] = set()
+
+    @property
+    def closed(self) -> bool:
+        return self._file is None
+
+    def open(self, *, own: bool) -> Mapping[str, bytes]:
+        """Take over the last dead process' file if it is to be our ``own``, or make one; return its checkpoint."""
+        for lock in LockFile.of_the_dead(self._directory, self._left_alone) if own else ():
+            if file := self._opened(lock):
+                self._lock, self._file = lock, file
+                break
+        else:
+            self._make()
+        assert self._file
+        assert self._lock
+        self._lock.keep_spare()
+        self.hand_over(list(self._places))
+        return self._file.checkpoint()
+
+    def close(self) -> None:
+        """Leave the file to others, or delete it when nothing is in it."""
+        lock, file, self._lock, self._file = self._lock, self._file, None, None
+        if not lock or not file:
+            return
+        try:
+            empty = file.empty
+        except sqlite3.Error:
+            empty = False
+        file.close()
+        lock.free_spare()
+        if empty:
+            lock.remove()
+        lock.release()
+
+    # -- work on our own file
+
+    def read(self, id: int) -> Record | None:
+        return self._work(lambda file: file.read(id))
+
+    def write(self, changes: Changes) -> None:
+        """Write all of it or nothing."""
+        assert self._lock
+        if not self._lock.in_place:
+            self._make_anew()
+        try:
+            self._work(lambda file: file.write(changes))
+        except sqlite3.Error as error:
+            if damaged(error) or not changes.gone:
+                raise
+            self._make_room(changes.gone)
+            self._work(lambda file: file.write(changes))
+            self._lock.keep_spare()
+
+    def _work(self, work: Callable[[SpoolFile], Result]) -> Result:
+        """Do ``work`` on our file; on another if it turns out to be damaged."""
+        assert self._file
+        try:
+            return work(self._file)
+        except sqlite3.Error as error:
+            if not damaged(error):
+                raise
+        assert self._lock
+        self._file.close()
+        self._set_aside(self._lock)  # what is lost of it, its queues find out when it is to be sent
+        self._make()
+        return work(self._file)
+
+    def _make(self) -> None:
+        lock = LockFile.new(self._directory)
+        try:
+            self._lock, self._file = lock, SpoolFile(lock.path)
+        except BaseException:
+            lock.release()
+            raise
+
+    def _make_anew(self) -> None:
+        """The file was removed, or its directory was; but what was in it can still be read."""
+        lock, file = self._lock, self._file
+        assert lock
+        assert file
+        self.removed = True
+        self._make()
+        assert self._lock
+        assert self._file
+        try:
+            self._work(lambda new: new.write(Changes(checkpoint=dict(file.checkpoint()))))
+            self._move(file, None)
+        except BaseException:
+            self._lock.remove()
+            self._file.close()
+            self._lock, self._file = lock, file
+            raise
+        self.removed = False
+        self.trouble = "files were removed from it while in use; what waits was written anew"
+        log.error("spool %s: %s", self._directory, self.trouble)
+        file.close()
+        lock.release()
+
+    def _make_room(self, gone: set[int]) -> None:
+        """Find the way out of a full disk: remove what is gone, with the room held in reserve; or replace the file."""
+        assert self._lock
+        assert self._file
+        self._lock.free_spare()
+        try:
+            self._file.write(Changes(gone=gone))
+            self._file.shrink(0)
+        except sqlite3.Error:
+            if any(record.id not in gone for record in self._file.records()):
+                raise
+            checkpoint = self._file.checkpoint()
+            self._file.close()
+            self._lock.remove()
+            self._make()
+            self._file.write(Changes(checkpoint=dict(checkpoint)))
+
+    # -- files of dead processes
+
+    def hand_over(self, places: Iterable[str]) -> None:
+        """Let queues have what waits for them in our file."""
+        found: dict[str, list[Record]] = {}
+        for record in self._work(SpoolFile.records):
+            found.setdefault(record.place, []).append(record)
+        for place in places:
+            if records := found.get(place):
+                self._places[place](records, {})
+        for place in found.keys() - self._places.keys():
+            log.warning(
+                "%d batches for %s wait in the spool; there is no such destination now", len(found[place]), place
+            )
+
+    def adopt(self) -> None:
+        """Move what waits in the files of dead processes into ours, as far as there are queues for it. Raises nothing.
+
+        Where that fails it is tried again, and our own file is none the worse.
+        """
+        if not self._lock:
+            return
+        try:
+            self._lock.keep_spare()
+            for lock in LockFile.of_the_dead(self._directory, self._left_alone):
+                if (lock.path, lock.written) in self._passed:
+                    lock.release()
+                elif file := self._opened(lock):
+                    self._adopt(lock, file)
+        except (sqlite3.Error, OSError) as error:
+            self._tell(f"a file in it cannot be taken over: {error}")
+
+    def _adopt(self, lock: LockFile, file: SpoolFile) -> None:
+        empty = False
+        try:
+            self._move(file, self._places)
+            empty = file.empty
+        finally:
+            file.close()
+            self._passed.add((lock.path, lock.written))
+            if empty:
+                lock.remove()
+            lock.release()
+
+    def _move(self, other: SpoolFile, places: Mapping[str, HandOver] | None) -> None:
+        """Move what waits for ``places`` (None: all, and the queues have it) a few mebibytes at a time.
+
+        A crash leaves a batch in one file, or in both under the same id.
+        """
+        known = {record.id for record in self._work(SpoolFile.records)}
+        listed = [record for record in other.records() if places is None or record.place in places]
+        while listed:
+            chunk, size = list[Record](), 0
+            while listed and size < _CHUNK:
+                chunk.append(listed.pop(0))
+                size += chunk[-1].length
+            new = [record for record in chunk if record.id not in known]
+            whole = {record.id: read for record in new if (read := other.read(record.id))}
+            changes = Changes(whole, marks={record.id: True for record in new if record.taken and record.id in whole})
+            self._work(partial(SpoolFile.write, changes=changes))
+            if places is not None:
+                other.write(Changes(gone={record.id for record in chunk}))
+                self._found(new, whole)
+
+    def _found(self, records: Iterable[Record], whole: Mapping[int, Record]) -> None:
+        by_place: dict[str, list[Record]] = {}
+        for record in records:
+            by_place.setdefault(record.place, []).append(record)
+        for place, found in by_place.items():
+            corrupt = sum(record.batch.points for record in found if record.id not in whole)
+            self._places[place]([record for record in found if record.id in whole], {"corrupt": corrupt})
+
+    def _opened(self, lock: LockFile) -> SpoolFile | None:
+        """Open what a dead process left; None where it is damaged. Then it is set aside, and what was in it counted."""
+        try:
+            return SpoolFile(lock.path)
+        except Exception as error:
+            if not damaged(error):
+                lock.release()
+                raise
+        for place, points in self._set_aside(lock).items():
+            if place in self._places:
+                self._places[place]([], {"corrupt": points})
+        return None
+
+    def _set_aside(self, lock: LockFile) -> Mapping[str, int]:
+        """Return how many points were in the file, by place, as far as it tells."""
+        aside = lock.set_aside()
+        points = points_in(aside)
+        told = f"with {sum(points.values())} points" if points else "and does not say how many points were in it"
+        self.trouble = f"a damaged file was set aside as {aside.name}, {told}"
+        log.error("spool %s: %s", self._directory, self.trouble)
+        return points
+
+    def _left_alone(self, path: Path, why: str) -> None:
+        self._tell(f"{path.name} is left alone: {why}")
+
+    def _tell(self, what: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            log.warning("spool %s: %s", self._directory, what)
