@@ -62,6 +62,8 @@ class OwnMetrics:
         yield self._key("points_sent", destination=status.label), status.points_sent
         yield self._key("bytes_sent", destination=status.label), status.bytes_sent
         yield self._key("send_errors", destination=status.label), status.errors
+        if status.unverified:
+            yield self._key("points_unverified", destination=status.label), status.unverified
         for node in status.nodes:
             yield self._key("send_errors", destination=node.label), node.errors
         for cause, count in status.dropped.items():

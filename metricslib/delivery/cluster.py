@@ -75,6 +75,8 @@ def open_destinations(
         if cluster is None:
             return [open_destination(url, naming, clock=clock, **how)]
         _check(cluster.options)
+        if any(piece.startswith("verify=") for piece in cluster.rest.split("&")):
+            raise ValueError("takes no verify, which needs one carbon; the URL names a cluster")
         nodes = [_open(cluster, member, naming, clock=clock, **how) for member in cluster.members]
         for _, destination in nodes:
             destination.encoder = nodes[0][1].encoder

@@ -41,6 +41,8 @@ class Options:
     """Whether a slot may be sent more than once. Not so for receivers that do not keep the last value."""
     replay: float = 20_000
     """Points a second of a backlog that go out beside what is new, at most, where sending again is harmless."""
+    verify: str | None = None
+    """URL of the render API that is asked for what was delivered; None: it is not."""
 
 
 class Destination(Protocol):

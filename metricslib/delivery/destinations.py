@@ -18,8 +18,11 @@ sent. ``graphite+pickle`` takes ``?max_frame=262144``.
 All take ``?timeout=5s`` (an attempt's), ``?spool_bytes=67108864`` and ``?max_age=1d``, and those that are sent whole
 slots ``?revise=off``: each slot once, when it is complete. Where sending again is harmless, ``?replay=20000`` says how
 many points a second of a backlog go out beside what is new. A time is in seconds, or has a unit: s, m, h, d, w.
+
+``graphite``, ``graphite+tls`` and ``graphite+pickle`` take ``?verify=http://graphite/render``: see :mod:`.verify`.
 """
 
+import re
 import socket
 from difflib import get_close_matches
 from typing import TextIO
@@ -118,7 +121,12 @@ def _open(url: str, naming: Naming, clock: Clock, console: TextIO | None, resolv
     parts = urlsplit(url)
     if "@" in (url if scheme in _PORTS else parts.netloc) or parts.fragment:
         raise ValueError("takes no user name, password or fragment")
-    texts = urls.query(parts, _known(scheme))
+    known = _known(scheme)
+    if "verify" not in known and re.search(r"(?:\A|&)verify=", parts.query):
+        raise ValueError(
+            "takes no verify, which needs a connection to one carbon: graphite, graphite+tls, graphite+pickle"
+        )
+    texts = urls.query(parts, known)
     own = {name: texts.pop(name) for name in _OWN.get(scheme, ()) if name in texts}
     options = urls.options(texts)
     if scheme in _PORTS:
@@ -153,6 +161,8 @@ def _known(scheme: str) -> list[str]:
         known.append("revise")
     if scheme.startswith(("graphite", "whisper")):
         known.append("replay")
+    if scheme in ("graphite", "graphite+tls", "graphite+pickle"):
+        known.append("verify")
     return [*known, *_OWN.get(scheme, ())]
 
 

@@ -1,6 +1,7 @@
 """Graphite as a destination: whole slots, as lines, which a carrier brings there."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from ..clock import SYSTEM_CLOCK, Clock
 from ..naming import Naming
@@ -12,6 +13,9 @@ from .batch import Batch, Deadline, Undelivered
 from .carriers import Carrier
 from .destination import Options
 from .graphite_stats import GraphiteStats
+
+if TYPE_CHECKING:
+    from .verify import Marker
 
 __all__ = ["Encoder", "GraphiteDestination"]
 
@@ -61,10 +65,12 @@ class GraphiteDestination:
         """The nodes of a cluster have one in common."""
         self._clock = clock
         self._carrier = carrier
+        self._marker = _marker(naming) if options.verify else None
 
     def encode(self, cut: Cut) -> list[Batch]:
         (payload,) = self.encoder.encode(cut, lambda pairs: [pairs])
-        return lines.batches(cut.whole.end, payload)
+        batches = lines.batches(cut.whole.end, payload)
+        return self._marker.add(batches) if self._marker else batches
 
     def deliver(self, payload: bytes, deadline: Deadline) -> Mapping[str, int]:
         began = self._clock.monotonic()
@@ -78,3 +84,9 @@ class GraphiteDestination:
 
     def close(self) -> None:
         self._carrier.close()
+
+
+def _marker(naming: Naming) -> "Marker":
+    from .verify import Marker  # with an HTTP client, which not every program needs
+
+    return Marker(naming)

@@ -36,7 +36,7 @@ import itertools
 import logging
 import threading
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from heapq import heapify, heappop, heappush
 from queue import SimpleQueue
@@ -102,6 +102,12 @@ class Entry:
         return self.length + OVERHEAD
 
     @property
+    def last_line(self) -> bytes:
+        """Empty where the payload is in the store."""
+        payload = self.batch.payload if self.batch else b""
+        return payload[payload.rfind(b"\n", 0, -1) + 1 :]
+
+    @property
     def counted(self) -> int:
         """Its points, as far as the account goes."""
         return 0 if self.repeat else self.points
@@ -160,18 +166,21 @@ class ResendBuffer:
     """Batches delivered in the last ``seconds``, within ``max_bytes``: a server may have died with them in memory."""
 
     def __init__(self, seconds: float, max_bytes: int) -> None:
-        self._seconds = seconds
+        self.seconds = seconds
         self._max_bytes = max_bytes
         self._entries: deque[Entry] = deque()
         self._size = 0
 
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self._entries)
+
     def add(self, entry: Entry) -> None:
         """Keep ``entry``, delivered at its ``time``."""
-        if not self._seconds:
+        if not self.seconds:
             return
         self._entries.append(entry)
         self._size += entry.size
-        while self._entries and (self._entries[0].time < entry.time - self._seconds or self._size > self._max_bytes):
+        while self._entries and (self._entries[0].time < entry.time - self.seconds or self._size > self._max_bytes):
             self._size -= self._entries.popleft().size
 
     def take(self, room: int) -> list[Entry]:
@@ -184,6 +193,24 @@ class ResendBuffer:
         while entries and size > room:
             size -= entries.popleft().size
         return list(entries)
+
+    def take_ending(self, lines: Collection[bytes], room: int) -> list[Entry]:
+        """Return what ends with one of ``lines``, and what was put after it for the same slot; keep the rest.
+
+        Of more than ``room`` bytes, the newest.
+        """
+        first: dict[int, int] = {}  # by stamp; the buffer is in order of delivery, a slot's part of it in that of puts
+        for entry in self._entries:
+            if entry.last_line in lines:
+                first.setdefault(entry.stamp, entry.sequence)
+        chosen = [entry for entry in self._entries if entry.sequence >= first.get(entry.stamp, entry.sequence + 1)]
+        size = sum(entry.size for entry in chosen)
+        while chosen and size > room:
+            size -= chosen.pop(0).size
+        gone = set(map(id, chosen))
+        self._entries = deque(entry for entry in self._entries if id(entry) not in gone)
+        self._size -= size
+        return chosen
 
 
 class Queue:
@@ -512,6 +539,29 @@ class Queue:
         self._backlog_end = self._next
         self._backlog_batches = len(self._waiting)
         self._backlog_points = sum(entry.points for entry in self._waiting.values())
+
+    def keep(self, seconds: float) -> None:
+        """Keep what is delivered to be sent again for at least ``seconds``."""
+        with self._lock:
+            self._keep = self._recent.seconds = max(seconds, self._keep)
+
+    def resend(self, lines: Collection[bytes]) -> list[bytes] | None:
+        """Let delivered batches wait once more that end with one of ``lines``; return the lines of those still kept.
+
+        What was delivered later for the same slots goes again as well, after them. None while something of these slots
+        is being sent, for that could be newer, and the older value would arrive last: ask again later.
+        """
+        with self._lock:
+            busy = {entry.stamp for entry in self._taken}
+            if busy & {entry.stamp for entry in self._recent if entry.last_line in lines}:
+                return None
+            again = self._recent.take_ending(lines, self._max_bytes - self._size)
+            for one in reversed(again):
+                one.time = self._clock.monotonic()
+                self._add(one, first=True)
+        if again:
+            self.wake()
+        return [one.last_line for one in again if one.last_line in lines]
 
     # -- the end
 

@@ -28,6 +28,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..account import Account
 from ..clock import SYSTEM_CLOCK, Clock
@@ -36,6 +37,9 @@ from . import lines
 from .batch import Batch, Deadline, Undelivered
 from .destination import Destination, NodeStatus, OfNodes, OneOfMany
 from .queue import Queue, QueueStats
+
+if TYPE_CHECKING:
+    from .verify import Verifier
 
 __all__ = ["CONFIRMS", "Backoff", "Sender", "SenderStatus"]
 
@@ -98,6 +102,12 @@ class SenderStatus:
     """Whether what waits outlives the process."""
     spool_trouble: str | None = None
     """For people: why it does not although there is a spool directory, or what was wrong there."""
+    verified: int | None = None
+    """Up to which stamp Graphite shows what was delivered, where ``verify=`` looks for it; None: nothing yet."""
+    unverified: int = 0
+    """Points that were delivered and that it does not show, although they were sent again where that was possible."""
+    verify_trouble: str | None = None
+    """For people: why nothing can be verified at present."""
 
 
 class Backoff:
@@ -169,6 +179,25 @@ class Sender:
         self._last_failure = 0.0
         self._last_delivery = (0.0, 0)
         self._logged: set[str] = set()
+        self.verifier: Verifier | None = None
+        """Looks for what was delivered; None where the destination's URL does not ask for that."""
+        self._verify()
+
+    def _verify(self) -> None:
+        url = self.destination.options.verify
+        if self.verifier and self.verifier.url == url:
+            return
+        if self.verifier:
+            self.verifier.stop()
+            self.verifier = None
+        if url:
+            from .verify import KEEP, Verifier  # with an HTTP client, which not every program needs
+
+            label, timeout = self.destination.label, self.destination.options.timeout
+            self.queue.keep(KEEP)
+            self.verifier = Verifier(label, url, self.queue.resend, timeout=timeout, clock=self._clock)
+            if self._alive:
+                self.verifier.start()
 
     # -- what is to be delivered
 
@@ -204,6 +233,7 @@ class Sender:
         What waits goes there first, as it was encoded. The bounds of the queue stay as they are.
         """
         self.destination = destination  # the one before holds nothing open between two deliveries
+        self._verify()
 
     # -- one step
 
@@ -262,6 +292,8 @@ class Sender:
             log.info("%s: delivering again", self.destination.label)
         self._backoff.succeeded()
         self._logged.clear()
+        if self.verifier:
+            self.verifier.delivered(batch)
 
     def _failed(self, kind: str, reason: str, error: Exception | None = None) -> None:
         self._last_failure = self._clock.time()
@@ -297,6 +329,8 @@ class Sender:
             except RuntimeError:
                 self._thread = before
                 raise
+            if self.verifier:
+                self.verifier.start()
 
     @property
     def _alive(self) -> bool:
@@ -388,6 +422,8 @@ class Sender:
             attempt.urgent = True
             attempt.cut(max(0.0, stop.left() - _MARGIN))
         self._bell.put(None)
+        if self.verifier:
+            self.verifier.stop()
         thread, ended = self._thread, True
         if thread is not None and thread is not threading.current_thread():
             thread.join(stop.left())
@@ -443,6 +479,9 @@ class Sender:
             drained_in=self._drained_in(held),
             on_disk=held.on_disk,
             spool_trouble=held.trouble,
+            verified=self.verifier.verified if self.verifier else None,
+            unverified=self.verifier.unverified if self.verifier else 0,
+            verify_trouble=self.verifier.trouble if self.verifier else None,
         )
 
     def _late(self, now: float) -> float:

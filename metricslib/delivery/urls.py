@@ -6,8 +6,9 @@ What raises ValueError says what is wrong with no option's value in it.
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from importlib.util import find_spec
 from typing import Any
-from urllib.parse import SplitResult, parse_qsl, unquote
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from ..errors import InvalidOption, InvalidType
 from .destination import Options
@@ -154,10 +155,26 @@ def _switch(name: str, text: str) -> bool:
     return text == "on"
 
 
+def _render(name: str, text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{name} must be the URL of Graphite's render API, such as http://graphite/render")
+    if parts.username is not None or parts.password is not None or parts.fragment:
+        raise ValueError(f"{name} takes no user name, password or fragment")
+    if without_bad_port(parts.netloc, "") != parts.netloc:
+        raise ValueError(f"the port of {name} is no number")
+    if not text.isascii() or re.search(r"[\x00-\x20\x7f]", text):
+        raise ValueError(f"{name} must be ASCII without white space; write other characters as %XX")
+    if parts.scheme == "https" and not find_spec("_ssl"):
+        raise ValueError(f"{name}: https needs a Python with OpenSSL")
+    return text
+
+
 _OPTIONS: dict[str, Callable[[str, str], Any]] = {
     "timeout": _attempt,
     "spool_bytes": whole,
     "max_age": _seconds,
     "revise": _switch,
     "replay": whole,
+    "verify": _render,
 }

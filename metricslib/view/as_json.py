@@ -23,7 +23,8 @@ NaN and no Infinity.
 ``destinations``  a list: ``{"label", "up", "since", "age", "windows_sent", "points_sent", "bytes_sent", "errors",
                   "errors_by_type", "dropped", "waiting_batches", "waiting_points", "waiting_bytes", "last_error",
                   "nodes", "lag", "backlog_batches", "backlog_points", "replay_rate", "drained_in", "on_disk",
-                  "spool_trouble"}``; nodes a list: ``{"label", "up", "since", "errors", "last_error"}``
+                  "spool_trouble", "verified", "unverified", "verify_trouble"}``; nodes a list:
+                  ``{"label", "up", "since", "errors", "last_error"}``
 ``sections``      what else the program has to say, by title
 
 In ``last``: a counter has ``count`` and ``rate``; a timer or histogram those and ``sum mean min max std median`` and
@@ -133,6 +134,9 @@ _DESTINATION = (
     "drained_in",
     "on_disk",
     "spool_trouble",
+    "verified",
+    "unverified",
+    "verify_trouble",
 )
 
 

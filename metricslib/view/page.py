@@ -118,7 +118,7 @@ def _destination(status: SenderStatus, now: float) -> Iterator[str]:
     state = _state(status, now)
     if status.up and status.age is None:
         state = "not tried yet"
-    where = "".join([escape(status.label), *(_node(node, now) for node in status.nodes), _behind(status)])
+    where = "".join([escape(status.label), *(_node(node, now) for node in status.nodes), _behind(status, now)])
     yield f'<td class="where">{where}</td><td class="word" title="state">{state}</td>'
     yield f'<td class="word" title="last success">{_NONE if status.age is None else age(status.age) + " ago"}</td>'
     counts = {"windows": status.windows_sent, "points": status.points_sent}
@@ -131,8 +131,8 @@ def _destination(status: SenderStatus, now: float) -> Iterator[str]:
     yield f'<td class="dim" title="last error">{escape(status.last_error or "")}</td>'
 
 
-def _behind(status: SenderStatus) -> str:
-    """Return how far behind a destination is, and what is wrong with its spool: lines below its name."""
+def _behind(status: SenderStatus, now: float) -> str:
+    """Return how far behind a destination is, what of it is verified, and what is wrong: lines below its name."""
     told = []
     if status.waiting_batches and status.lag >= 1:
         told.append(f'<div title="lag">behind by {age(status.lag)}</div>')
@@ -140,6 +140,12 @@ def _behind(status: SenderStatus) -> str:
         left = "" if status.drained_in is None else f", drained in {age(status.drained_in)}"
         rate = f"{amount(round(status.replay_rate))} a second"
         told.append(f'<div title="backlog">backlog of {amount(status.backlog_points)} points, {rate}{left}</div>')
+    if status.verified is not None:
+        told.append(f'<div title="verified">verified up to {age(max(0, now - status.verified))} ago</div>')
+    if status.unverified:
+        told.append(f'<div class="bad" title="unverified">{amount(status.unverified)} points unverified</div>')
+    if status.verify_trouble:
+        told.append(f'<div class="bad" title="verify">{escape(status.verify_trouble)}</div>')
     if status.spool_trouble:
         told.append(f'<div class="bad" title="spool">{escape(status.spool_trouble)}</div>')
     return "".join(told)

@@ -91,7 +91,7 @@ def test_options_bound_the_spool_and_the_attempts():
         ("graphite://[::1", "Invalid IPv6"),
         ("graphite://host#part", "fragment"),
         ("graphite://host?timeot=5", "unknown option timeot; did you mean timeout"),
-        ("graphite://host?x=5", "known are timeout, spool_bytes, max_age, revise, replay, max_line"),
+        ("graphite://host?x=5", "known are timeout, spool_bytes, max_age, revise, replay, verify, max_line"),
         ("graphite://host?max_line=0", "max_line must be a whole number above 0"),
         ("graphite+pickle://host?max_frame=1k", "max_frame must be a whole number above 0"),
         ("graphite+pickle://host?max_line=5", "unknown option max_line"),

@@ -268,6 +268,80 @@ def test_a_batch_is_repeated_once(make: Make, clock: ManualClock):
     assert waiting(queue) == []
 
 
+def lines_of(*texts: bytes) -> list[Batch]:
+    return [Batch(stamp, 1, b"a 1 1\n" + text, 1) for stamp, text in enumerate(texts)]
+
+
+def payloads(queue: Queue) -> list[bytes]:
+    """Deliver all that waits; return it."""
+    found = []
+    while taken := queue.take():
+        found.append(taken.payload)
+        queue.ack(taken)
+    return found
+
+
+def test_a_delivered_batch_is_sent_again_by_its_last_line_once(make: Make, clock: ManualClock):
+    """In the account it was delivered once. What is not kept is not found."""
+    queue = make(keep=60, replay=1000, clock=clock)
+    first, second = lines_of(b"x 1 1\n", b"y 2 2\n")
+    queue.put([first])
+    queue.put([second])
+    assert len(payloads(queue)) == 2
+    woken: list[bool] = []
+    queue.wake = lambda: woken.append(True)
+    assert queue.resend([b"x 1 1\n", b"z 3 3\n", b""]) == [b"x 1 1\n"]
+    assert woken == [True]
+    assert queue.stats().waiting_points == 0
+    assert queue.stats().waiting_batches == 1
+    assert payloads(queue) == [first.payload]
+    assert queue.resend([b"x 1 1\n"]) == []
+    assert queue.stats().delivered == queue.stats().put == 2
+
+
+def test_what_is_sent_again_never_overwrites_what_is_newer(make: Make, clock: ManualClock):
+    """Later values of the slot go again behind it, and wait for nothing while one of them is on its way."""
+    queue = make(keep=60, replay=1000, clock=clock)
+    early, whole, late = (Batch(7, 1, b"x %d 7\n" % value) for value in (1, 2, 3))
+    other = Batch(8, 1, b"x 9 8\n")
+    for one in (early, whole, other):
+        queue.put([one])
+    payloads(queue)
+    queue.put([late])
+    taken = take(queue)
+    assert queue.resend([early.payload]) is None
+    assert queue.resend([other.payload]) == [other.payload]
+    queue.retry(taken)
+    assert queue.resend([early.payload]) == [early.payload]
+    clock.advance(60)
+    assert payloads(queue) == [other.payload, early.payload, whole.payload, late.payload]
+
+
+def test_what_is_sent_again_fits_into_the_queue(make: Make, clock: ManualClock):
+    """It gives way to what was never delivered, the oldest first."""
+    queue = make(max_bytes=8 * (100 + OVERHEAD), keep=60, replay=1000, clock=clock)
+    queue.put([Batch(7, 1, b"x" * 100), Batch(7, 1, b"y" * 100)])
+    payloads(queue)
+    for _ in range(7):
+        queue.put([batch(1, 100)])
+    assert queue.resend([b"x" * 100, b"y" * 100]) == [b"y" * 100]
+    assert queue.stats().dropped == {}
+
+
+def test_what_is_delivered_can_be_kept_longer(make: Make, clock: ManualClock):
+    """For as long as it is looked for, in a forked child too."""
+    queue = make(keep=60, replay=1000, clock=clock)
+    queue.keep(120)
+    queue.reset_after_fork()
+    first, second = lines_of(b"x 1 1\n", b"y 2 2\n")
+    queue.put([first])
+    payloads(queue)
+    clock.advance(119)
+    queue.put([second])
+    payloads(queue)
+    assert queue.resend([b"x 1 1\n"]) == [b"x 1 1\n"]
+
+
 def test_what_is_kept_to_repeat_is_bounded(make: Make, clock: ManualClock):
     """By a quarter of the queue; and repeats give way to what was never delivered."""
     queue = make(max_bytes=8 * (100 + OVERHEAD), keep=60, clock=clock)
@@ -378,6 +452,13 @@ class Accounts(RuleBasedStateMachine):
             assert delivered in (0, self.taken.points - remains - lost)
             assert not (self.late and delivered)
             self.taken = None
+
+    @rule(size=st.integers(0, 900))
+    def resend(self, size: int) -> None:
+        before = self.queue.stats()
+        self.queue.resend([b"x" * size, batch(1, size).payload])
+        after = self.queue.stats()
+        assert (after.put, after.delivered, after.dropped) == (before.put, before.delivered, before.dropped)
 
     @rule()
     def fail(self) -> None:

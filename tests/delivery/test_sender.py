@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
-from metricslib.delivery import Batch, Deadline, Options, Queue, Sender, Undelivered, open_destination
+from metricslib.delivery import Batch, Deadline, Options, Queue, Sender, Undelivered, open_destination, verify
 from metricslib.naming import Naming
 from metricslib.testing import ManualClock
 from metricslib.window import Cut, Window
@@ -253,6 +253,67 @@ def test_after_an_outage_the_last_minute_is_sent_again(clock: ManualClock):
     assert sender.status().points_sent == 11
     assert sender.status().windows_sent == 11
     assert balanced(sender)
+
+
+def test_what_graphite_does_not_show_is_sent_again(clock: ManualClock, monkeypatch: pytest.MonkeyPatch):
+    """The sender has what it delivered looked for, in the resend buffer of its queue."""
+    shown: list[str] = []
+    monkeypatch.setattr(verify, "_get", lambda url, timeout: f"[{','.join(shown)}]".encode())
+    destination = Fake(verify="http://graphite/render")
+    sender = Sender(destination, clock=clock)
+    stamp = int(clock.time())
+    text = LINE + b"metricslib.verify.host.0 5 %d\n" % stamp
+    sender.put(Batch(stamp, 2, text))
+    sender.step()
+    assert sender.verifier
+    for _ in range(12):
+        sender.verifier.step()
+        clock.advance(6)
+    assert sender.step() is None
+    assert destination.delivered == [text, text]
+    shown.append(f'{{"target": "metricslib.verify.host.0", "datapoints": [[5, {stamp}]]}}')
+    clock.advance(6)
+    sender.verifier.step()
+    status = sender.status()
+    assert (status.verified, status.unverified, status.verify_trouble) == (stamp, 0, None)
+    assert (status.points_sent, status.waiting_points) == (2, 0)
+
+
+def test_looking_goes_on_with_other_options(senders):
+    """A reload with the same URL loses nothing; with another, or none, it begins anew, or ends."""
+    sender = senders(Fake(verify="http://a/render"))
+    sender.start()
+    first = sender.verifier
+    sender.redirect(Fake(verify="http://a/render", timeout=1.0))
+    assert sender.verifier is first
+    sender.redirect(Fake(verify="http://b/render"))
+    assert sender.verifier is not first
+    sender.redirect(Fake())
+    assert sender.verifier is None
+    eventually(lambda: not any("verify" in thread.name for thread in threading.enumerate()))
+
+
+def test_an_api_that_hangs_holds_up_nothing(senders, peer, over: threading.Event):
+    """Neither deliveries nor the end of the program."""
+    asked = threading.Event()
+
+    def hang(connection: socket.socket) -> None:
+        asked.set()
+        over.wait(60)
+
+    api = peer(hang)
+    sender = senders(Fake(verify=f"http://127.0.0.1:{api.port}/render"))
+    sender.start()
+    text = LINE + b"metricslib.verify.host.0 5 1700000000\n"
+    sender.put(Batch(1_700_000_000, 2, text))
+    eventually(lambda: sender.status().points_sent == 2)
+    assert asked.wait(20)
+    for _ in range(3):
+        sender.put(Batch(1_700_000_000, 2, text))
+    eventually(lambda: sender.status().points_sent == 8)
+    began = time.monotonic()
+    assert sender.stop(5)
+    assert time.monotonic() - began < 4
 
 
 def test_nothing_is_sent_again_to_who_adds_up(clock: ManualClock):

@@ -193,6 +193,16 @@ def test_a_destination_that_is_behind_tells_how_far(look, destination):
     assert "backlog of 10 points, 5 a second</div>" in text
 
 
+def test_a_destination_tells_what_of_it_is_verified(look, clock, destination):
+    """Up to when, what is missing, and why nothing can be said; none of it where nothing is verified."""
+    asked = destination(verified=int(clock.time()) - 20, unverified=1_234, verify_trouble="<no> answer")
+    text = page(look(destinations=[asked]))
+    assert "verified up to 20 s ago" in text
+    assert "1,234 points unverified" in text
+    assert "&lt;no&gt; answer" in text
+    assert "verified" not in page(look(destinations=[destination()]))
+
+
 def test_the_servers_behind_a_destination_tell_how_they_are(look, clock, destination):
     """Each one's state and its last error, under the destination's name."""
     nodes = (

@@ -1,0 +1,395 @@
+"""Proof that Graphite has what it was sent: ``graphite://host?verify=http://graphite/render``.
+
+A peer that reads to the end and closes has read every byte; it may still lose them, as a proxy does whose server is
+away. So each batch of a window ends with a point of ours, and the render API is asked for that point. Lines of one
+connection are processed in their order, so a batch whose last point is there arrived whole.
+
+::
+
+    metricslib.verify.HOST.N  SEQUENCE  STAMP      N is the batch's place in the window, STAMP the window's
+
+               delivered                       the API shows SEQUENCE
+    (encoded) ───────────▶ sent ─────────────────────────────────────────▶ verified
+                            │ ▲
+         not within a minute│ │ delivered again
+                            ▼ │
+                           again ── not within a minute, or not kept ────▶ unverified: counted and logged
+
+*Sequence numbers* tell our points from those of another process that writes the same path: their upper bits are drawn
+by lot in each process. A larger one of the same process is newer. What Graphite shows in the slot of STAMP decides:
+
+=======================  ============================================================================================
+the same number          verified
+nothing, or a smaller    after a minute the batch is sent once more, from the queue's resend buffer
+number of ours
+a larger number of ours  a later interval went into the same slot: the resolution is too coarse for a proof
+another number           another process writes the same path: there is no proof, and to send it again would not help
+=======================  ============================================================================================
+
+What must be looked for is read from the batch itself, so batches of a dead process that were found on disk are verified
+too. Only batches that are being looked for are in memory here, at most :data:`PENDING` of them, without their payload.
+
+Nothing here holds up delivery: :meth:`Verifier.delivered` puts into a queue that never blocks, and a thread of its own
+asks. :meth:`Verifier.step` is that thread's work, with time and transport passed in.
+"""
+
+import itertools
+import json
+import logging
+import math
+import os
+import queue
+import random
+import re
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from http.client import HTTPException
+from urllib.parse import urlencode
+
+from ..clock import SYSTEM_CLOCK, Clock
+from ..names import prefixed
+from ..naming import Naming, expanded
+from .batch import Batch
+from .urls import without_secrets
+
+__all__ = ["KEEP", "PENDING", "WITHIN", "Marker", "Verifier"]
+
+log = logging.getLogger("metricslib")
+
+WITHIN = 60.0
+"""Seconds after its delivery, and after its stamp, within which a batch must be shown."""
+KEEP = 2 * WITHIN
+"""Seconds for which the resend buffer must keep what was delivered."""
+PENDING = 10_000
+"""Batches that are looked for at a time; beyond, the oldest count as unverified."""
+_GIVE_UP = 600.0  # seconds after which a batch is no longer looked for, if the API does not answer
+_DELAY = 1.0  # seconds before the first look
+_PERIOD = 5.0  # seconds between two looks
+_QUIET = 60.0  # seconds between two warnings of one kind
+_TARGETS = 50  # paths in one request, for the length of its URL
+_LONGEST_ANSWER = 16 << 20
+_REACH = 120, 86_400  # seconds before the oldest stamp from which values are asked for, at first and at most
+_COUNTED = 22  # bits of a sequence number that count batches; 30 above them are the process' own
+_POINT = re.compile(rb"([^ \n]*\bmetricslib\.verify\.[^ .\n]+\.\d+) (\d{1,16}) (\d+)\n\Z")
+
+Series = Mapping[str, Sequence[tuple[float | None, int]]]
+"""Values and their times, by path."""
+
+
+class Marker:
+    """Ends each batch of a window with a point of ours. One for each destination; ``seed`` is drawn by lot."""
+
+    def __init__(self, naming: Naming, seed: int | None = None) -> None:
+        self._path = prefixed(naming.prefix, f"metricslib.verify.{expanded('{host}')}")
+        self._seed = random.getrandbits(30) if seed is None else seed
+        self._count = itertools.count(1)
+
+    def add(self, batches: Sequence[Batch]) -> list[Batch]:
+        """Return ``batches``, those of one window in their order, with a point each."""
+        process = (self._seed + os.getpid()) % (1 << 30) << _COUNTED
+        marked = []
+        for place, batch in enumerate(batches):
+            number = process | next(self._count) % (1 << _COUNTED)
+            line = f"{self._path}.{place} {number} {batch.stamp}\n".encode()
+            marked.append(replace(batch, points=batch.points + 1, payload=batch.payload + line))
+        return marked
+
+
+@dataclass(slots=True)
+class _Sent:
+    """A delivered batch that is being looked for."""
+
+    path: str
+    stamp: int
+    number: int
+    line: bytes
+    points: int
+    time: float
+    """When it was delivered, last and first,"""
+    first: float
+    again: bool = False
+    """True once it was to be sent again,"""
+    waiting: bool = False
+    """and until it is."""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.path, self.stamp
+
+    def is_ours(self, number: float) -> bool:
+        return number == int(number) and int(number) >> _COUNTED == self.number >> _COUNTED
+
+
+class _Hidden(Exception):
+    """What is asked for is before all that the API shows."""
+
+
+class Verifier:
+    """Looks for the delivered batches of the destination ``label`` in the render API at ``url``.
+
+    ``resend`` is called with the last lines of batches, lets these batches wait again, and returns the lines of those
+    that it still had; None: ask again later (:meth:`~.queue.Queue.resend`). ``ask`` returns the body at a URL, and
+    raises OSError, HTTPException or ValueError. Without :meth:`start`, each :meth:`step` does what is due.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        url: str,
+        resend: Callable[[Collection[bytes]], Iterable[bytes] | None],
+        *,
+        timeout: float = 5.0,
+        ask: Callable[[str, float], bytes] | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self.url = url
+        self._label = label
+        self._resend = resend
+        self._timeout = timeout
+        self._ask = ask or _get
+        self._clock = clock
+        self._inbox: queue.SimpleQueue[_Sent | None] = queue.SimpleQueue()
+        self._sent: dict[tuple[str, int], _Sent] = {}
+        self._due = 0.0
+        self._reach = self._asked = _REACH[0]  # how far back the next look goes, and the current one
+        self._shown: list[int] = []  # stamps that were verified while older ones were not
+        self._slots: dict[str, tuple[int, int]] = {}  # the slot and the stamp that were verified last, by path
+        self._warned: dict[str, float] = {}
+        self._away: str | None = None
+        self._coarse: str | None = None
+        self._thread: threading.Thread | None = None
+        self.verified: int | None = None
+        """The newest stamp that was shown, with nothing older still looked for; None: nothing yet."""
+        self.unverified = 0
+        """Points of the batches that were not shown in time."""
+
+    @property
+    def trouble(self) -> str | None:
+        """For people: why nothing can be verified at present."""
+        return self._away or self._coarse
+
+    def delivered(self, batch: Batch) -> None:
+        """Look for ``batch`` from now on, if it ends with a point of ours. Called by the sender; never waits."""
+        found = _POINT.search(batch.payload, max(0, batch.payload.rfind(b"\n", 0, -1)))
+        if found and self._inbox.qsize() < PENDING:
+            now = self._clock.monotonic()
+            path, number, stamp = found[1].decode(), int(found[2]), int(found[3])
+            self._inbox.put(_Sent(path, stamp, number, found[0], batch.points, now, now))
+
+    # -- one step
+
+    def step(self) -> float | None:
+        """Ask if it is time; return the seconds until it is again, None when nothing is looked for."""
+        self._take_in()
+        now = self._clock.monotonic()
+        if now >= self._due:
+            self._due = now + _PERIOD
+            self._look([one for one in self._sent.values() if not one.waiting])
+            self._give_up()
+            self._move_on()
+        return max(0.0, self._due - self._clock.monotonic()) if self._sent else None
+
+    def _take_in(self) -> None:
+        while not self._inbox.empty():
+            self._accept(self._inbox.get())
+
+    def _accept(self, one: _Sent | None) -> None:
+        if one is None:
+            return
+        known = self._sent.get(one.key)
+        if known and known.number == one.number:
+            known.time, known.waiting = one.time, False
+            return
+        if not self._sent:
+            self._due = max(self._due, self._clock.monotonic() + _DELAY)
+        self._sent[one.key] = one  # in place of an older value of the slot, which need not be shown any more
+        if len(self._sent) > PENDING:
+            self._fail(next(iter(self._sent.values())))
+
+    def _look(self, some: Sequence[_Sent]) -> None:
+        missing: list[_Sent] = []
+        self._asked = self._reach
+        try:
+            for group in self._groups(some):
+                series = self._series(group)
+                missing += [one for one in group if not self._is_settled(one, series.get(one.path, ()))]
+        except (OSError, HTTPException, ValueError) as error:
+            reason = error.reason if isinstance(error, urllib.error.URLError) else error
+            # The text may quote the answer, which may hold anything; its type says enough.
+            why = f"HTTP {error.code}" if isinstance(error, urllib.error.HTTPError) else type(reason).__name__
+            self._away = f"{without_secrets(self.url)} gives no answer to verify= ({why})"
+            self._warn("away", "%s", self._away)
+        else:
+            self._away = None
+        self._send_again(missing)
+
+    def _groups(self, some: Sequence[_Sent]) -> Iterator[list[_Sent]]:
+        """Yield what can be asked for at once: the same archive holds it, for it is of about the same age."""
+        now = self._clock.time()
+        groups: dict[int, dict[str, list[_Sent]]] = {}
+        for one in some:
+            age = (max(0, int(now) - one.stamp) >> 7).bit_length()
+            groups.setdefault(age, {}).setdefault(one.path, []).append(one)
+        for _, paths in sorted(groups.items()):
+            alike = list(paths.values())
+            for start in range(0, len(alike), _TARGETS):
+                yield [one for same in alike[start : start + _TARGETS] for one in same]
+
+    def _series(self, group: Sequence[_Sent]) -> Series:
+        """Return what the API shows around the stamps of ``group``."""
+        stamps = [one.stamp for one in group]
+        query = [("target", path) for path in dict.fromkeys(one.path for one in group)]
+        query += [("from", str(min(stamps) - self._reach)), ("until", str(max(stamps) + 1))]
+        query += [("format", "json"), ("noCache", "1")]
+        url = f"{self.url}{'&' if '?' in self.url else '?'}{urlencode(query)}"
+        return _parsed(self._ask(url, self._timeout))
+
+    def _is_settled(self, one: _Sent, points: Sequence[tuple[float | None, int]]) -> bool:
+        """Return False if ``one`` has to be sent again."""
+        try:
+            shown, slot = _at(one.stamp, points)
+        except _Hidden:  # the slots are longer than was thought: look further back
+            self._reach = min(2 * self._asked, _REACH[1])
+            return True
+        if shown == one.number:
+            self._verify(one, slot)
+            return True
+        if min(self._clock.monotonic() - one.time, self._clock.time() - one.stamp) < WITHIN:
+            return True
+        if shown is None or (one.is_ours(shown) and shown < one.number):
+            return False
+        self._fail(one)
+        if one.is_ours(shown):
+            self._is_coarse(one.path)
+        else:
+            message = "%s: another process writes %s as well; give each a prefix of its own for verify="
+            self._warn("foreign", message, self._label, one.path)
+        return True
+
+    def _verify(self, one: _Sent, slot: int) -> None:
+        del self._sent[one.key]
+        self._shown.append(one.stamp)
+        before, self._slots[one.path] = self._slots.get(one.path), (slot, one.stamp)
+        if before and before[0] == slot and before[1] != one.stamp:
+            self._is_coarse(one.path)
+        elif before and 0 < slot - before[0] <= one.stamp - before[1]:  # not just the end of a slot that is too long
+            self._coarse = None
+
+    def _is_coarse(self, path: str) -> None:
+        self._coarse = f"Graphite keeps {path} in slots longer than the interval, so verify= proves nothing"
+        self._warn("coarse", "%s: %s; see storage-schemas.conf", self._label, self._coarse)
+
+    def _send_again(self, missing: Sequence[_Sent]) -> None:
+        if not missing:
+            return
+        first = {one.line: one for one in missing if not one.again}
+        found = self._resend(first) if first else ()
+        if found is None:
+            return
+        kept = set(found)
+        for one in missing:
+            if one.line in kept:
+                one.again = one.waiting = True
+            else:
+                self._fail(one)
+        if kept:
+            points = sum(first[line].points for line in kept)
+            message = "%s: %d points that it confirmed are not in Graphite after a minute; they are sent again, once"
+            self._warn("again", message, self._label, points)
+        if lost := sum(one.points for one in missing if one.line not in kept):
+            message = "%s: %d points that it confirmed are not in Graphite, and are not sent again"
+            self._warn("lost", message, self._label, lost)
+
+    def _fail(self, one: _Sent) -> None:
+        del self._sent[one.key]
+        self.unverified += one.points
+
+    def _give_up(self) -> None:
+        now = self._clock.monotonic()
+        for one in [one for one in self._sent.values() if now - one.first >= _GIVE_UP]:
+            self._fail(one)
+
+    def _move_on(self) -> None:
+        if self._coarse:
+            self._shown.clear()
+        oldest = min((one.stamp for one in self._sent.values()), default=None)
+        passed = [stamp for stamp in self._shown if oldest is None or stamp < oldest]
+        if passed:
+            self.verified = max(passed) if self.verified is None else max(self.verified, *passed)
+            self._shown = [stamp for stamp in self._shown if oldest is not None and stamp >= oldest]
+
+    def _warn(self, kind: str, message: str, *what: object) -> None:
+        now = self._clock.monotonic()
+        if now - self._warned.get(kind, -_QUIET) >= _QUIET:
+            self._warned[kind] = now
+            log.warning(message, *what)
+
+    # -- the thread
+
+    def start(self) -> None:
+        """Look in the background from now on; does nothing when begun.
+
+        Where no thread can begin, nothing is verified.
+        """
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, name=f"metricslib-verify-{self._label}", daemon=True)
+            try:
+                self._thread.start()
+            except RuntimeError:  # the interpreter is ending
+                self._thread = None
+
+    def stop(self) -> None:
+        """Let the thread end, without waiting for an answer; what is looked for stays until the next start."""
+        self._thread = None
+        self._inbox.put(None)
+
+    def _run(self) -> None:
+        me = threading.current_thread()
+        while self._thread is me:
+            try:
+                wait = self.step()
+            except Exception as error:  # a defect: go on, and do not spin
+                self._warn("defect", "%s: verify= met an unexpected %s", self._label, type(error).__name__)
+                wait = _PERIOD
+            try:
+                self._accept(self._inbox.get(timeout=wait))
+            except queue.Empty:
+                pass
+
+
+def _get(url: str, timeout: float) -> bytes:
+    with urllib.request.urlopen(url, timeout=timeout) as answer:
+        body: bytes = answer.read(_LONGEST_ANSWER + 1)
+    if len(body) > _LONGEST_ANSWER:
+        raise ValueError("the answer is too long")
+    return body
+
+
+def _parsed(body: bytes) -> Series:
+    """Return what a render API's JSON says. Raises ValueError for anything else."""
+    try:
+        return {
+            str(one["target"]): [(_number(value), int(time)) for value, time in one["datapoints"]]
+            for one in json.loads(body)
+        }
+    except (TypeError, KeyError, RecursionError, OverflowError) as error:
+        raise ValueError("the answer is no list of series") from error
+
+
+def _number(value: object) -> float | None:
+    if value is None or not isinstance(value, int | float):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _at(stamp: int, points: Sequence[tuple[float | None, int]]) -> tuple[float | None, int]:
+    """Return the value of the slot that holds ``stamp``, and when the slot begins. Raises :class:`_Hidden`."""
+    before = [point for point in points if point[1] <= stamp]
+    if points and not before:
+        raise _Hidden
+    if not before or (len(points) > 1 and before[-1][1] + points[1][1] - points[0][1] <= stamp):
+        return None, 0
+    return before[-1]
