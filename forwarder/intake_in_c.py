@@ -8,6 +8,7 @@ import os
 import threading
 from collections import Counter, deque
 from collections.abc import Sequence
+from typing import Any
 
 from metricslib.clock import SYSTEM_CLOCK, Clock
 from metricslib.distribution import Distribution
@@ -69,6 +70,8 @@ class IntakeInC:
         self._dropped: Counter[str] = Counter()
         self._forgotten: deque[tuple[int, str]] = deque()
         self._collected = Counts()
+        self._collecting = threading.Lock()
+        self._unfinished: tuple[Any, ...] | None = None
         seed = int.from_bytes(os.urandom(8), "little")
         room = budget.members.cell, budget.members.allowed
         self._c = _intake.Intake(self, registry.exact, members, keys, seed, Distribution, GaugeChange, size, *room)
@@ -106,11 +109,15 @@ class IntakeInC:
     # -- for the registry
 
     def collect(self) -> Aggregates:
-        """Return what is new since the last call, and forget it."""
+        """Return what is new since the last call, and forget it. After a MemoryError the next call goes on with it."""
         aggregates = Aggregates()
-        *found, account = self._c.collect()
+        with self._collecting:
+            if self._unfinished is None:
+                self._unfinished = self._c.collect()
+            *found, account = self._unfinished
+            self._collected = self._counts(account)
+            self._unfinished = None
         aggregates.counters, aggregates.timers, aggregates.histograms, aggregates.gauges, aggregates.uniques = found
-        self._collected = self._counts(account)
         return aggregates
 
     def forget(self, kind: Kind, key: str) -> None:

@@ -120,6 +120,8 @@ class IntakeInPython:
         budget.watch_raw_keys(self)
         self._bounds = registry.exact, members, budget.members
         self._interval = _Interval(*self._bounds)
+        self._collecting = threading.Lock()
+        self._unfinished: _Interval | None = None
         self._lock = threading.Lock()
         self._clock = clock
         self._seen = 0.0
@@ -155,11 +157,15 @@ class IntakeInPython:
     # -- for the registry
 
     def collect(self) -> Aggregates:
-        """Return what is new since the last call, and forget it."""
-        with self._lock:
-            interval, self._interval = self._interval, _Interval(*self._bounds)
-            self._collected = self._counts()
-        return interval.aggregates()
+        """Return what is new since the last call, and forget it. After a MemoryError the next call goes on with it."""
+        with self._collecting:
+            if self._unfinished is None:
+                with self._lock:
+                    fresh, counts = _Interval(*self._bounds), self._counts()
+                    self._unfinished, self._interval, self._collected = self._interval, fresh, counts
+            aggregates = self._unfinished.aggregates()
+            self._unfinished = None
+        return aggregates
 
     def forget(self, kind: Kind, key: str) -> None:
         """The series expired: when it comes again, the registry is asked again."""

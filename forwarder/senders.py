@@ -38,6 +38,7 @@ class Senders:
         self._remembered = remembered
         self._clock = clock
         self._lock = threading.Lock()
+        self._parts: list[Aggregates] = []  # collected, and not handed on yet
         self._intakes: list[Intake] = []
         self._listening: list[Callable[[Mapping[str, int]], object]] = []
         self._received: dict[str, int] = {}  # who was heard last stands last
@@ -94,12 +95,19 @@ class Senders:
     # -- for the registry
 
     def collect(self) -> Aggregates:
-        """Return what is new since the last call with the numbers that belong to it, and forget it."""
-        aggregates = Aggregates()
+        """Return what is new since the last call with the numbers that belong to it, and forget it.
+
+        After a MemoryError the next call goes on with it.
+        """
+        aggregates, nothing = Aggregates(), dict[str, int]()
         with self._lock:
             for intake in self._intakes:
-                aggregates.merge(intake.collect())
-            aggregates.received, self._new = self._new, {}
+                self._parts.append(Aggregates())  # before anything is collected, for this needs memory
+                self._parts[-1] = intake.collect()
+            for part in self._parts:
+                aggregates.merge(part)
+            self._parts.clear()
+            aggregates.received, self._new = self._new, nothing
         return aggregates
 
     def forget(self, kind: Kind, key: str) -> None:

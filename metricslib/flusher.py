@@ -20,7 +20,7 @@ from queue import Empty, SimpleQueue
 from typing import Never
 
 from .callbacks import CallbackReader
-from .delivery import Deadline, Dispatcher, SenderStatus, several
+from .delivery import Deadline, Dispatcher, Puts, SenderStatus, several
 from .errors import InvalidOption, InvalidType
 from .hints import unknown_option
 from .history import History
@@ -71,6 +71,20 @@ class FlusherStatus:
 
     What was measured in them is in the window after.
     """
+
+
+class _Unsent:
+    """A cut that does not wait for every sender yet."""
+
+    __slots__ = ("closes", "cut", "puts", "whole")
+
+    cut: Cut
+
+    def __init__(self, *, closes: bool, whole: bool) -> None:
+        self.closes = closes
+        self.whole = whole
+        """Whether it is the last cut of its slot."""
+        self.puts: Puts = {}
 
 
 class Flusher:
@@ -147,6 +161,7 @@ class Flusher:
         # such a call: it may put into this queue, but not set an Event again.
         self._bell: SimpleQueue[threading.Event | None] = SimpleQueue()
         self._cutting = threading.Lock()
+        self._unsent: _Unsent | None = None
 
     @property
     def interval(self) -> int:
@@ -406,10 +421,16 @@ class Flusher:
         self.turns += 1
 
     def _end(self, stamp: int, readings: Readings) -> None:
-        cut = self.registry.tick(stamp, self.interval, readings)
+        try:
+            self._send()
+            unsent = _Unsent(closes=True, whole=True)  # before the interval ends, for this needs memory
+            unsent.cut = self.registry.tick(stamp, self.interval, readings)
+        except MemoryError:  # the interval goes on into the next
+            self._schedule.skipped += 1
+            raise
+        self._unsent = unsent
         self._ticks += 1
-        self.history.append(cut.whole)
-        self._send(cut, closes=True)
+        self._send()
 
     def _end_overdue(self, stamp: int) -> None:
         """What was sent of the open interval has its slot: if the time of that is over, the interval ends with it."""
@@ -428,7 +449,11 @@ class Flusher:
                 self._tick(now, readings)
             stamp = self._schedule.open_stamp(now)
             self._end_overdue(stamp)
-            self._send(self.registry.flush(stamp, self.interval, readings), closes=False, final=final)
+            self._send()
+            unsent = _Unsent(closes=False, whole=final)
+            unsent.cut = self.registry.flush(stamp, self.interval, readings)
+            self._unsent = unsent
+            self._send()
             self._closed = final
 
     def _flush_last(self, readings: Readings | None = None) -> None:
@@ -438,10 +463,21 @@ class Flusher:
         """Whether this is a thread that stop() could not wait for. It must not disturb what was started since."""
         return threading.current_thread() in self._abandoned
 
-    def _send(self, cut: Cut, *, closes: bool, final: bool = False) -> None:
-        """Let the cut wait for every sender; destinations that take each slot once get it when it is the last."""
-        puts = self._dispatcher.encode(cut, self._safely, whole=closes or final)
-        self._keepers.commit(cut, partial(self._dispatcher.commit, puts), self._survived, closes=closes)
+    def _send(self) -> None:
+        """Let the last cut wait for every sender, if it does not yet.
+
+        Destinations that take each slot once get it when it is the last. Raises MemoryError where there was too little
+        memory for that; before the next cut is made, it is tried again.
+        """
+        unsent = self._unsent
+        if unsent is None:
+            return
+        cut = unsent.cut
+        self._dispatcher.encode(cut, self._safely, unsent.puts, whole=unsent.whole)
+        self._keepers.commit(cut, partial(self._dispatcher.commit, unsent.puts), self._survived, closes=unsent.closes)
+        self._unsent = None
+        if unsent.closes:
+            self.history.append(cut.whole)
 
     def _safely(self, cause: str, work: Callable[[], object]) -> bool:
         return self._survived.attempt(cause, work)
@@ -454,6 +490,7 @@ class Flusher:
         self._dispatcher.reset_after_fork()
         self._callbacks.forget()
         self._thread, self._ending, self._threadless = None, None, False
+        self._unsent = None
         self._survived = Survived("flusher")
         self._cutting = threading.Lock()
         self._bell = SimpleQueue()

@@ -9,7 +9,7 @@ from .attempt import attempt, from_signal_handler
 from .cell import FULL
 from .instrument import Home, Instrument, all_plain_and_finite, finite
 from .twins import replaced_by
-from .window import ABSENT, Aggregates, GaugeChange, total
+from .window import ABSENT, GaugeChange, total
 
 __all__ = ["Gauge", "Read", "change_by_callback"]
 
@@ -88,13 +88,13 @@ class Gauge(Instrument):
         self._running.add(call)
         self.inc(0)  # which wakes the gauge, and is a use of it, should the call be over before the next tick
 
-    def _collect(self, into: Aggregates) -> None:
-        super()._collect(into)
+    def _take_state(self) -> Any:
+        state = super()._take_state()
         running = len(self._running)
         if running or self._shown:
-            self._shown = True
-            into.add(self.kind, self.key, GaugeChange(running))
+            state = GaugeChange(running)
             self._shown = running > 0
+        return state
 
     def _forget(self) -> None:
         super()._forget()

@@ -20,7 +20,6 @@ from .hints import Hinted
 from .names import Tags, canonical_tags, split, text_or_none
 from .series import Kind
 from .twins import replaced_by
-from .window import Aggregates
 
 __all__ = ["Home", "Instrument", "all_finite", "all_plain_and_finite", "finite", "plain"]
 
@@ -211,13 +210,10 @@ class Instrument(Cell, metaclass=Hinted):
 
     # -- for the registry
 
-    def _collect(self, into: Aggregates) -> None:
-        """Move what is new into ``into``. Called by the flusher alone."""
+    def _take_state(self) -> Any:
+        """Take what is new, for :meth:`_aggregate`; None if that is nothing. Called by the flusher alone."""
         state = self._take_at_once()
-        if state is NotImplemented:
-            state = self._take_locked()
-        if state is not None and (value := self._aggregate(state)) is not None:
-            into.add(self.kind, self.key, value)
+        return self._take_locked() if state is NotImplemented else state
 
     def _take_locked(self) -> Any:
         """Fold what waits, and take the state.

@@ -51,16 +51,28 @@ class Keepers:
     ) -> None:
         """Ask everyone for notes on ``cut``, have ``commit`` keep them with it, and then tell everyone.
 
-        Who failed to note is not told, for what it knows of the cut was not kept.
+        Who failed to note is not told, for what it knows of the cut was not kept. Raises MemoryError where ``commit``
+        does; it may be tried again then.
         """
         notes: dict[str, bytes | None] = {}
         noted: list[Keeper] = []
         for keeper in self._keepers:
             if survived.attempt("notes", partial(_note, keeper, cut, closes, notes)):
                 noted.append(keeper)
-        if survived.attempt("commit", lambda: commit(notes)):
+        short: list[MemoryError] = []
+
+        def kept() -> None:
+            try:
+                commit(notes)
+            except MemoryError as error:
+                short.append(error)
+                raise
+
+        if survived.attempt("commit", kept):
             for keeper in noted:
                 survived.attempt("kept", partial(keeper.kept, cut))
+        if short:
+            raise short[0]
 
     def restore(self, notes: Mapping[str, bytes], survived: Survived) -> None:
         """Give everyone what was noted."""

@@ -37,6 +37,9 @@ class Ledger:
     def __init__(self, idle: Idle | None = None) -> None:
         self.idle = idle or Idle()
         self._totals: dict[Kind, dict[str, Total]] = {kind: {} for kind in KINDS}
+        # The interval that is being added to the totals, and how many of its series have been.
+        self._closing: tuple[Aggregates, float] | None = None
+        self._added = 0
 
     def __getitem__(self, kind: Kind) -> dict[str, Total]:
         return self._totals[kind]
@@ -118,17 +121,41 @@ class Ledger:
         return window, totals
 
     def close(self, open_: Aggregates, end: float) -> None:
-        """Add a whole interval to the totals, and let what is idle grow older. :meth:`window` was called with it."""
+        """Add a whole interval to the totals, and let what is idle grow older. :meth:`window` was called with it.
+
+        Where this raises MemoryError, :meth:`finish` goes on with it.
+        """
+        self._closing = open_, end
+        self.finish()
+
+    def finish(self) -> None:
+        """Do what is left of :meth:`close`, if anything is."""
+        if self._closing is None:
+            return
+        open_, end = self._closing
         self.add(open_, end)
         for kind in self.idle.stay:
             self._age(kind, open_)
+        self._closing = None
 
     def add(self, open_: Aggregates, end: float) -> None:
-        """Add a whole interval to the totals. :meth:`window` was called with it."""
-        for kind in KINDS:
-            totals = self._totals[kind]
-            for key, happened in open_[kind].items():
-                totals[key].take(happened, end)
+        """Add a whole interval to the totals. :meth:`window` was called with it.
+
+        After a MemoryError the next call, which must be with the same, goes on with it.
+        """
+        before, number, done = self._added, 0, 0
+        try:
+            for kind in KINDS:
+                totals = self._totals[kind]
+                for key, happened in open_[kind].items():
+                    number += 1
+                    if number > before and key in totals:  # it may have been deleted since
+                        totals[key].take(happened, end)
+                    done = number
+        except MemoryError:
+            self._added = max(before, done)
+            raise
+        self._added = 0
 
     def _bring_back(self, kind: Kind, key: str) -> None:
         totals = self._totals[kind]

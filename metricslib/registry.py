@@ -99,6 +99,13 @@ class Registry(Instruments):
         self.sent_as: int | None = None
         """The stamp under which the open interval was sent so far; None if nothing of it was."""
         self._fresh = Aggregates()  # of the open interval: what no cut took yet
+        # What was collected and is not in `_fresh` yet, and the state that an instrument gave up and that is not in
+        # there yet: only where a tick, a flush or a snapshot ran out of memory. The next one goes on with it.
+        self._parts: list[Aggregates] = []
+        self._in_hand: Instrument | None = None
+        self._in_hand_state: Any = None
+        self._short = False
+        """Whether memory ended after an interval had."""
         self._last: Window | None = None
         self._members = 0
         """What is counted for members in windows, the open one and the last."""
@@ -246,36 +253,53 @@ class Registry(Instruments):
     def tick(self, end: int, interval: float, readings: Readings | None = None) -> Cut:
         """End the interval at the stamp ``end``, and begin the next. ``interval`` is its nominal length in seconds.
 
-        ``readings`` are the values of gauges that are read by callbacks; None: read them here.
+        ``readings`` are the values of gauges that are read by callbacks; None: read them here. Where this raises
+        MemoryError, nothing is lost: the interval goes on.
         """
         if readings is None:
             readings = self.readings()
-        with self._locked():
+        lock = self._acquired()
+        try:
             self._gather(readings)
             cut, open_ = self._cut(end, interval, closes=True)
-            self._ledger.close(open_, end)
-            self._sent, self.sent_as = Aggregates(), None
-            self._start = end
-            self._last = cut.whole
-            self._count_members()
-            if self.expire is not None:
-                self._let_expire(end - self.expire)
+            fresh, sent = Aggregates(), Aggregates()
+            # The interval is over. What follows, but for totals, may also be done after the next.
+            self._fresh, self._sent, self.sent_as, self._start, self._last = fresh, sent, None, end, cut.whole
+            try:
+                self._ledger.close(open_, end)
+                self._count_members()
+                if self.expire is not None:
+                    self._let_expire(end - self.expire)
+                self._log_full_names()
+            except MemoryError:
+                self._short = True
+        finally:  # nothing that needs memory comes after the interval has ended
+            lock.release()
+        return cut
+
+    def _log_full_names(self) -> None:
         for name in self._admission.newly_full():
             log().warning("no room for more series: what is new under %s goes to an overflow series from now on", name)
-        return cut
 
     def flush(self, end: int, interval: float, readings: Readings | None = None) -> Cut:
         """Return the open interval so far, which goes on: the tick that ends it will hold all of it again.
 
-        ``readings`` are as for :meth:`tick`.
+        ``readings`` are as for :meth:`tick`, and so is MemoryError.
         """
         if readings is None:
             readings = self.readings()
-        with self._locked():
+        lock = self._acquired()
+        try:
             self._gather(readings)
-            cut, self._sent = self._cut(end, interval, closes=False)
-            self.sent_as = end
-            self._count_members()
+            cut, sent = self._cut(end, interval, closes=False)
+            fresh = Aggregates()
+            self._fresh, self._sent, self.sent_as = fresh, sent, end
+            try:
+                self._count_members()
+            except MemoryError:  # done at the next
+                self._short = True
+        finally:
+            lock.release()
         return cut
 
     def keys(self, kind: Kind) -> list[str]:
@@ -341,16 +365,28 @@ class Registry(Instruments):
 
     @contextmanager
     def _locked(self, timeout: float | None = None) -> Iterator[None]:
-        lock = self._lock  # another one after a fork in the middle
-        if not lock.acquire(timeout=_LOCK_TIMEOUT if timeout is None else timeout):
-            raise TimeoutError("the registry is being read or flushed elsewhere, and that does not end")
+        lock = self._acquired(timeout)
         try:
             yield
         finally:
             lock.release()
 
+    def _acquired(self, timeout: float | None = None) -> threading.Lock:
+        lock = self._lock  # another one after a fork in the middle
+        if not lock.acquire(timeout=_LOCK_TIMEOUT if timeout is None else timeout):
+            raise TimeoutError("the registry is being read or flushed elsewhere, and that does not end")
+        return lock
+
     def _gather(self, readings: Readings | None) -> None:
         now = self.clock.time()
+        if self._short:
+            self.account.add("out_of_memory")
+            self._short = False
+        self._ledger.finish()
+        self._parts.append(Aggregates())
+        part = self._parts[-1]
+        if self._in_hand:
+            self._put_down(part)
         passing = self._passing if readings is None else set()
         for instrument in list(self._asleep.values()):
             if instrument.sleeping and instrument._waiting:  # its last call was still under way when it left
@@ -358,30 +394,49 @@ class Registry(Instruments):
         for instrument in self._awake():
             if instrument.live:
                 self._ledger.know(instrument.kind, instrument.key, now)
-                instrument._collect(self._fresh)
+                state = instrument._take_state()
+                if state is not None:
+                    self._in_hand, self._in_hand_state = instrument, state  # no memory is needed for that
+                    self._put_down(part)
                 if readings is not None and type(instrument) is Gauge:
                     if instrument in readings:
-                        self._fresh.gauges[instrument.key] = readings[instrument]
+                        part.gauges[instrument.key] = readings[instrument]
                     if instrument._passing:
                         passing.add(instrument.key)
         self._passing = passing
         for source in self._sources:
             self._collect(source)
+        merged, parts = Aggregates(), list[Aggregates]()
+        for each in (self._fresh, *self._parts):
+            merged.merge(each)
+        self._fresh, self._parts = merged, parts
+
+    def _put_down(self, part: Aggregates) -> None:
+        """Add what an instrument gave up."""
+        instrument = self._in_hand
+        assert instrument is not None
+        value = instrument._aggregate(self._in_hand_state)
+        if value is not None:
+            part.add(instrument.kind, instrument.key, value)
+        self._in_hand = self._in_hand_state = None
 
     def _collect(self, source: Source) -> None:
+        self._parts.append(Aggregates())  # before anything is collected, for this needs memory
         try:
-            collected = source.collect()
+            self._parts[-1] = collected = source.collect()
+        except MemoryError:  # the source goes on with it
+            raise
         except Exception:
             log().exception("a source of metrics failed; what it had is missing in this interval")
             self.account.add("source_error")
         else:
             self.hold_members(_members_cost(collected.uniques))
-            self._fresh.merge(collected)
 
     def _cut(self, end: int, interval: float, *, closes: bool) -> tuple[Cut, Aggregates]:
-        fresh, self._fresh = self._fresh, Aggregates()
-        open_ = self._sent if self._sent or not closes else fresh  # what ends need be no copy: nobody adds to it
-        if open_ is not fresh:
+        fresh = open_ = self._fresh
+        if self._sent or not closes:  # what ends need be no copy: nobody adds to it
+            open_ = Aggregates()
+            open_.merge(self._sent)
             open_.merge(fresh)
         whole = self._ledger.window(open_, self._start, end, interval)
         return Cut(whole, fresh.window(whole), fresh.received, open_), open_

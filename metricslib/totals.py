@@ -120,29 +120,33 @@ class DistributionTotal(SummedTotal):
 
     @powers.setter
     def powers(self, powers: Mapping[int, float]) -> None:
-        self._powers = b"".join(starmap(_POWER.pack, powers.items()))
+        self._powers = _packed(powers)
 
     def take(self, happened: Any, end: float) -> None:
-        self.active = end
-        self.sum += happened.sum
-        self.count += happened.count
-        self._add_powers(happened.powers())
+        # All of it or nothing: there may be no memory for one of these.
+        added, count, powers = self.sum + happened.sum, self.count + happened.count, self._with(happened.powers())
+        self.active, self.sum, self.count = end, added, count
+        self._powers = powers
 
     def add(self, later: Total) -> None:
         super().add(later)
         self.count += later.count
-        self._add_powers(later.powers)
+        self._powers = self._with(later.powers)
 
-    def _add_powers(self, later: Mapping[int, float]) -> None:
+    def _with(self, later: Mapping[int, float]) -> bytes:
         powers = dict(_POWER.iter_unpack(self._powers))
         for power, weight in later.items():
             powers[power] = powers.get(power, 0) + weight
-        self.powers = powers
+        return _packed(powers)
 
     def copy(self) -> Self:
         copied = super().copy()
         copied.count, copied._powers = self.count, self._powers
         return copied
+
+
+def _packed(powers: Mapping[int, float]) -> bytes:
+    return b"".join(starmap(_POWER.pack, powers.items()))
 
 
 TOTALS: Mapping[Kind, type[Total]] = {

@@ -192,7 +192,10 @@ class Source(Protocol):
     """What feeds a registry from outside, such as the forwarder's intake."""
 
     def collect(self) -> Aggregates:
-        """Return what is new since the last call, and forget it. Called by one thread at a time."""
+        """Return what is new since the last call, and forget it. Called by one thread at a time.
+
+        After a MemoryError nothing is forgotten: the next call returns it.
+        """
         ...
 
     def forget(self, kind: Kind, key: str) -> None:

@@ -52,6 +52,7 @@ typedef struct {
     uint32_t count, done;
     account account;
     PyObject *dicts[KINDS];
+    PyObject *value; /* what is made of the next one, into which its sketch was moved; NULL: nothing yet */
 } collection;
 
 typedef struct {
@@ -684,6 +685,7 @@ static PyObject *intake_account(Intake *self, PyObject *Py_UNUSED(ignored)) {
 static void collection_free(Intake *self, collection *c) {
     let_go(&self->table, c->all, c->count);
     free(c->all);
+    Py_XDECREF(c->value);
     for (int kind = 0; kind < KINDS; kind++)
         Py_XDECREF(c->dicts[kind]);
     free(c);
@@ -712,11 +714,11 @@ fail:
 static int collection_go_on(Intake *self, collection *c) {
     for (; c->done < c->count; c->done++) {
         taken *one = &c->all[c->done];
-        PyObject *value = value_object(self, &one->was);
-        int failed = !value || PyDict_SetItem(c->dicts[one->was.kind], self->table.keys[one->number].key, value) < 0;
-        Py_XDECREF(value);
-        if (failed)
+        if (!c->value && !(c->value = value_object(self, &one->was)))
             return -1;
+        if (PyDict_SetItem(c->dicts[one->was.kind], self->table.keys[one->number].key, c->value) < 0)
+            return -1;
+        Py_CLEAR(c->value);
     }
     return 0;
 }
@@ -816,6 +818,8 @@ static int intake_traverse(Intake *self, visitproc visit, void *arg) {
     Py_VISIT(self->gauge_change);
     for (int kind = 0; self->unfinished && kind < KINDS; kind++)
         Py_VISIT(self->unfinished->dicts[kind]);
+    if (self->unfinished)
+        Py_VISIT(self->unfinished->value);
     return 0;
 }
 

@@ -4,7 +4,7 @@ from .batch import Batch, Deadline, Undelivered
 from .cluster import open_destinations
 from .destination import Destination, NodeStatus, Options
 from .destinations import open_destination
-from .dispatcher import Dispatcher
+from .dispatcher import Dispatcher, Puts
 from .queue import Queue, QueueStats
 from .sender import Sender, SenderStatus
 from .urls import several, split_urls
@@ -16,6 +16,7 @@ __all__ = [
     "Dispatcher",
     "NodeStatus",
     "Options",
+    "Puts",
     "Queue",
     "QueueStats",
     "Sender",

@@ -33,15 +33,15 @@ from .sender import Sender, SenderStatus
 if TYPE_CHECKING:
     from .store import Store
 
-__all__ = ["PARKED", "Dispatcher", "Put"]
+__all__ = ["PARKED", "Dispatcher", "Puts"]
 
 log = logging.getLogger("metricslib")
 
 PARKED = 16
 """For how many places that are no destination any more what waits is kept, each within the bounds of its queue."""
 
-Put = tuple[Sender, Sequence[Batch]]
-"""What one destination is to send of a window."""
+Puts = dict[Sender, Sequence[Batch]]
+"""What each destination is to send of a window."""
 Attempt = Callable[[str, Callable[[], object]], bool]
 
 
@@ -146,28 +146,43 @@ class Dispatcher:
 
     # -- what is to be delivered
 
-    def encode(self, cut: Cut, attempt: Attempt, *, whole: bool) -> list[Put]:
-        """Return what each is to send of ``cut``; those that take each slot once, only if it is ``whole``."""
-        puts: list[Put] = []
+    def encode(self, cut: Cut, attempt: Attempt, puts: Puts, *, whole: bool) -> None:
+        """Add to ``puts`` what each is to send of ``cut``; those that take each slot once, only if it is ``whole``.
+
+        Raises MemoryError if there was too little memory for one of them. The next call with the same ``puts`` goes on
+        with those that are not in there.
+        """
+        failed: list[MemoryError] = []
         for sender in self._senders:
             destination = sender.destination
-            if whole or destination.revise:
+            if sender not in puts and (whole or destination.revise):
 
                 def work(sender: Sender = sender) -> None:
-                    puts.append((sender, sender.destination.encode(cut)))
+                    try:
+                        puts[sender] = sender.destination.encode(cut)
+                    except MemoryError as error:
+                        failed.append(error)
+                        raise
 
                 attempt(f"encode for {destination.label}", work)
-        return puts
+        if failed:
+            raise failed[0]
 
-    def commit(self, puts: Sequence[Put], checkpoint: Mapping[str, bytes | None]) -> None:
-        """Let all of it wait, and keep the checkpoint: on disk together, or not at all."""
-        entries = [(sender.queue, sender.queue.entries(batches)) for sender, batches in puts]
+    def commit(self, puts: Puts, checkpoint: Mapping[str, bytes | None]) -> None:
+        """Let all of it wait, and keep the checkpoint: on disk together, or not at all.
+
+        Where this raises MemoryError, ``puts`` has left what is to be committed again.
+        """
+        entries = {sender: sender.queue.entries(batches) for sender, batches in puts.items()}
         if self._store:
-            self._store.put([record for queue, some in entries for record in queue.records(some)], checkpoint)
-        for queue, some in entries:
-            queue.admit(some)
-        for sender, batches in puts:
-            if batches:
+            self._store.put(
+                [record for sender, some in entries.items() for record in sender.queue.records(some)], checkpoint
+            )
+            puts.clear()  # it is on disk, and not to be there twice
+        for sender, some in entries.items():
+            sender.queue.admit(some)
+            puts.pop(sender, None)
+            if some:
                 sender.wake()
 
     def relay(self, points: Sequence[graphite.Point]) -> None:
