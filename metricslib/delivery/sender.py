@@ -441,8 +441,8 @@ class Sender:
 
     def reset_after_fork(self) -> None:
         """In a forked child: thread, sockets, locks and what waits are the parent's."""
+        self.queue.reset_after_fork()  # first: until then its lock may be held for ever
         self._reset()
-        self.queue.reset_after_fork()
         self.destination.close()
 
     # -- for the page

@@ -52,7 +52,7 @@ from urllib.parse import urlencode
 from ..clock import SYSTEM_CLOCK, Clock
 from ..names import prefixed
 from ..naming import Naming, expanded
-from .batch import Batch
+from .batch import Batch, Deadline
 from .urls import without_secrets
 
 __all__ = ["KEEP", "PENDING", "WITHIN", "Marker", "Verifier"]
@@ -161,6 +161,7 @@ class Verifier:
         self._away: str | None = None
         self._coarse: str | None = None
         self._thread: threading.Thread | None = None
+        self._stepping = threading.Lock()  # a thread that was stopped may still wait for an answer
         self.verified: int | None = None
         """The newest stamp that was shown, with nothing older still looked for; None: nothing yet."""
         self.unverified = 0
@@ -183,14 +184,15 @@ class Verifier:
 
     def step(self) -> float | None:
         """Ask if it is time; return the seconds until it is again, None when nothing is looked for."""
-        self._take_in()
-        now = self._clock.monotonic()
-        if now >= self._due:
-            self._due = now + _PERIOD
-            self._look([one for one in self._sent.values() if not one.waiting])
-            self._give_up()
-            self._move_on()
-        return max(0.0, self._due - self._clock.monotonic()) if self._sent else None
+        with self._stepping:
+            self._take_in()
+            now = self._clock.monotonic()
+            if now >= self._due:
+                self._due = now + _PERIOD
+                self._look([one for one in self._sent.values() if not one.waiting])
+                self._give_up()
+                self._move_on()
+            return max(0.0, self._due - self._clock.monotonic()) if self._sent else None
 
     def _take_in(self) -> None:
         while not self._inbox.empty():
@@ -355,17 +357,24 @@ class Verifier:
                 self._warn("defect", "%s: verify= met an unexpected %s", self._label, type(error).__name__)
                 wait = _PERIOD
             try:
-                self._accept(self._inbox.get(timeout=wait))
+                one = self._inbox.get(timeout=wait)
+                with self._stepping:
+                    self._accept(one)
             except queue.Empty:
                 pass
+        self._inbox.put(None)  # what this one took may have been for the thread that was started after it
 
 
 def _get(url: str, timeout: float) -> bytes:
+    body, deadline = bytearray(), Deadline(timeout)
     with urllib.request.urlopen(url, timeout=timeout) as answer:
-        body: bytes = answer.read(_LONGEST_ANSWER + 1)
-    if len(body) > _LONGEST_ANSWER:
-        raise ValueError("the answer is too long")
-    return body
+        while chunk := answer.read1(65536):
+            body += chunk
+            if len(body) > _LONGEST_ANSWER:
+                raise ValueError("the answer is too long")
+            if not deadline.left():
+                raise TimeoutError
+    return bytes(body)
 
 
 def _parsed(body: bytes) -> Series:

@@ -293,6 +293,28 @@ def test_looking_goes_on_with_other_options(senders):
     eventually(lambda: not any("verify" in thread.name for thread in threading.enumerate()))
 
 
+def test_a_forked_child_waits_for_no_lock_of_its_parents(senders):
+    """Another thread may have held the queue's when the process was forked."""
+    sender = senders(Fake(verify="http://graphite/render"))
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with sender.queue._lock:
+            held.set()
+            done.wait(60)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert held.wait(20)
+    child = threading.Thread(target=sender.reset_after_fork, daemon=True)
+    child.start()
+    child.join(5)
+    in_time = not child.is_alive()
+    done.set()
+    holder.join()
+    assert in_time
+
+
 def test_an_api_that_hangs_holds_up_nothing(senders, peer, over: threading.Event):
     """Neither deliveries nor the end of the program."""
     asked = threading.Event()

@@ -1,13 +1,16 @@
 """What was delivered is looked for in Graphite's render API, and sent once more if it is not there."""
 
+import contextlib
 import json
+import socket
+import threading
 import urllib.error
 from collections.abc import Collection
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from metricslib.delivery import open_destination
+from metricslib.delivery import open_destination, verify
 from metricslib.delivery.batch import Batch
 from metricslib.delivery.cluster import open_destinations
 from metricslib.delivery.verify import PENDING, Marker, Verifier
@@ -461,6 +464,57 @@ def test_an_answer_may_be_anything(look: Look, body: bytes):
     look.deliver(batch)
     look.wait(10)
     assert look.verifier.verified is None
+
+
+def test_an_api_that_drips_is_no_answer(peer, over: threading.Event):
+    """An answer has to be whole within the timeout, however often a byte of it comes."""
+
+    def drip(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
+        with contextlib.suppress(OSError):
+            while not over.wait(0.01):
+                connection.sendall(b" ")
+
+    with pytest.raises(TimeoutError):
+        verify._get(f"http://127.0.0.1:{peer(drip).port}/render", 0.2)
+
+
+def test_an_answer_is_bounded(peer):
+    """It is as long as somebody else likes."""
+
+    def flood(connection: socket.socket) -> None:
+        connection.recv(65536)
+        with contextlib.suppress(OSError):
+            connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n" + b" " * (17 << 20))
+
+    with pytest.raises(ValueError, match="too long"):
+        verify._get(f"http://127.0.0.1:{peer(flood).port}/render", 20)
+
+
+def test_two_threads_do_not_look_at_once(look: Look, over: threading.Event):
+    """One that was stopped in the middle of a request, and the one that was started after it."""
+    asked, answer = threading.Event(), threading.Event()
+
+    def ask(url: str, timeout: float) -> bytes:
+        asked.set()
+        answer.wait(20)
+        return look.api.ask(url, timeout)
+
+    look.verifier._ask = ask
+    look.deliver(*look.window())
+    look.clock.advance(2)
+    first = threading.Thread(target=look.verifier.step)
+    first.start()
+    assert asked.wait(20)
+    look.clock.advance(10)
+    second = threading.Thread(target=look.verifier.step)
+    second.start()
+    answer.set()
+    first.join(20)
+    second.join(20)
+    assert len(look.api.asked) == 1
+    assert look.verifier.verified == START
 
 
 def test_what_is_looked_for_is_bounded(look: Look):
