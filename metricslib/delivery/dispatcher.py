@@ -119,7 +119,7 @@ class Dispatcher:
         for sender in self._senders:
             sender.hurry()  # all of them now, for one that hangs may take all the time there is
         kept = [sender.stop(deadline.left()) for sender in self._senders]
-        kept += [sender.end() for sender in self._parked]
+        kept += [not sender.queue.end("shutdown") for sender in self._parked]
         if self._store:
             self._store.close(disk.left())
         fates = [fate for sender, past in zip(senders, dropped, strict=True) for fate in self._fates(sender, past)]
@@ -238,7 +238,7 @@ class Dispatcher:
     def _ended(self, sender: Sender) -> SenderStatus:
         """Give up what waits in memory, leave what waits on disk, and return how it ended."""
         past = sender.queue.stats().dropped
-        sender.end()
+        sender.queue.end("shutdown")
         if fates := list(self._fates(sender, past)):
             log.warning("more than %d destinations went with something left: %s", PARKED, "; ".join(fates))
         if self._store:

@@ -296,7 +296,6 @@ class Queue:
         self._recent = ResendBuffer(self._keep, self._max_bytes // 4)
         self._limiter = RateLimiter(self._replay) if self._replay else None
         self._size = self._put = self._delivered = self._windows = self._points = 0
-        self._backlog_batches = self._backlog_points = 0
         self._dropped: Counter[str] = Counter()
         self._unlogged: Counter[str] = Counter()
         self._logged: dict[str, float] = {}
@@ -491,7 +490,7 @@ class Queue:
                     self._windows += batch.windows if delivered and not remaining else 0
             if remaining:
                 self._sending = 0
-                self._begin_backlog()
+                self._backlog_end = self._next
             else:
                 self._resend(first, batch if delivered else None, resend)
         if self._store and remaining:
@@ -533,12 +532,7 @@ class Queue:
             one.time = now
             self._add(one, first=True)
         if repeats:
-            self._begin_backlog()
-
-    def _begin_backlog(self) -> None:
-        self._backlog_end = self._next
-        self._backlog_batches = len(self._waiting)
-        self._backlog_points = sum(entry.points for entry in self._waiting.values())
+            self._backlog_end = self._next
 
     def keep(self, seconds: float) -> None:
         """Keep what is delivered to be sent again for at least ``seconds``."""
@@ -599,11 +593,18 @@ class Queue:
 
     # -- what waits
 
+    def __len__(self) -> int:
+        """Return how many batches wait. What is being sent together is one."""
+        with self._lock:
+            self._take_in()
+            return len(self._waiting) - max(0, len(self._taken) - 1)
+
     def stats(self) -> QueueStats:
         """Return the account and what waits."""
         with self._lock:
             self._take_in()
-            batches, together = len(self._waiting), max(0, len(self._taken) - 1)
+            batches = len(self._waiting)
+            backlog = [entry.points for entry in self._waiting.values() if self._limiter and self._is_backlog(entry)]
             first = next(iter(self._waiting.values()), None)
             stats = QueueStats(
                 self._put,
@@ -611,10 +612,10 @@ class Queue:
                 self._windows,
                 dict(self._dropped),
                 self._points,
-                batches - together,
+                len(self),
                 self._size - batches * OVERHEAD,
-                self._backlog_batches if self._limiter else 0,
-                self._backlog_points if self._limiter else 0,
+                len(backlog),
+                sum(backlog),
                 max(0.0, self._clock.monotonic() - first.time) if first else 0.0,
                 self._limiter.rate if self._limiter else 0.0,
             )
@@ -642,9 +643,6 @@ class Queue:
         """Count ``entry`` in (1) or out (-1)."""
         self._size += sign * entry.size
         self._points += sign * entry.counted
-        if self._is_backlog(entry):
-            self._backlog_batches += sign
-            self._backlog_points += sign * entry.points
         self._group_sizes[entry.group] += sign * entry.size
         if not self._group_sizes[entry.group]:
             del self._group_sizes[entry.group]

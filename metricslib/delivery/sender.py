@@ -157,7 +157,7 @@ class Sender:
         rng: Callable[[], float] = random.random,
     ) -> None:
         self.destination = destination
-        self.queue = queue or Queue.to(destination, clock=clock)
+        self.queue = Queue.to(destination, clock=clock) if queue is None else queue
         self.queue.wake = self.wake
         self._clock = clock
         self._rng = rng
@@ -253,7 +253,7 @@ class Sender:
 
     def _deliver(self, batch: Batch, began: float) -> None:
         attempt = self._attempt = Deadline(self.destination.options.timeout)
-        attempt.urgent = self._stop is not None or self.queue.stats().waiting_batches > 1
+        attempt.urgent = self._stop is not None or len(self.queue) > 1
         if self._stop:
             attempt.cut(max(0.0, self._stop.left() - _MARGIN))
         try:
@@ -361,7 +361,7 @@ class Sender:
         deadline = Deadline(seconds)
         if here and not self._alive:
             self._deliver_here(deadline)
-        while self.queue.stats().waiting_batches:
+        while len(self.queue):
             if not deadline.left() or not self._alive:
                 return False
             if attempt := self._attempt:
@@ -385,7 +385,7 @@ class Sender:
         stop = Deadline(seconds)
         dropped = self._dropped()
         self.hurry()
-        if not self._alive and self.queue.stats().waiting_batches:
+        if not self._alive and len(self.queue):
             try:
                 self.start()
             except RuntimeError:  # the interpreter is ending, and begins no more threads
@@ -395,18 +395,12 @@ class Sender:
         self.queue.end("shutdown")
         return self._dropped() == dropped
 
-    def end(self) -> bool:
-        """Without a thread: drop what waits, as :meth:`stop` does when its time is over."""
-        dropped = self._dropped()
-        self.queue.end("shutdown")
-        return self._dropped() == dropped
-
     def park(self, seconds: float) -> bool:
         """Go on trying for at most ``seconds``, then end, and keep what waits; return whether nothing does."""
         self.hurry()
         if self._end_thread(Deadline(seconds)):
             self.destination.close()
-        return not self.queue.stats().waiting_batches
+        return not len(self.queue)
 
     def halt(self) -> None:
         """End the thread, and keep everything else as it is."""

@@ -398,9 +398,7 @@ class _Disk:
 
     def hand_over(self, places: Iterable[str]) -> None:
         """Let queues have what waits for them in our file."""
-        found: dict[str, list[Record]] = {}
-        for record in self._work(SpoolFile.records):
-            found.setdefault(record.place, []).append(record)
+        found = _by_place(self._work(SpoolFile.records))
         for place in places:
             if records := found.get(place):
                 self._places[place](records, {})
@@ -456,15 +454,9 @@ class _Disk:
             self._work(partial(SpoolFile.write, changes=changes))
             if places is not None:
                 other.write(Changes(gone={record.id for record in chunk}))
-                self._found(new, whole)
-
-    def _found(self, records: Iterable[Record], whole: Mapping[int, Record]) -> None:
-        by_place: dict[str, list[Record]] = {}
-        for record in records:
-            by_place.setdefault(record.place, []).append(record)
-        for place, found in by_place.items():
-            corrupt = sum(record.batch.points for record in found if record.id not in whole)
-            self._places[place]([record for record in found if record.id in whole], {"corrupt": corrupt})
+                for place, found in _by_place(new).items():
+                    corrupt = sum(record.batch.points for record in found if record.id not in whole)
+                    self._places[place]([record for record in found if record.id in whole], {"corrupt": corrupt})
 
     def _opened(self, lock: LockFile) -> SpoolFile | None:
         """Open what a dead process left; None where it is damaged. Then it is set aside, and what was in it counted."""
@@ -495,3 +487,10 @@ class _Disk:
         if what not in self._told:
             self._told.add(what)
             log.warning("spool %s: %s", self._directory, what)
+
+
+def _by_place(records: Iterable[Record]) -> dict[str, list[Record]]:
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        found.setdefault(record.place, []).append(record)
+    return found
