@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from metricslib.account import Account
 from metricslib.clock import SYSTEM_CLOCK, Clock
-from metricslib.delivery import Batch, Deadline, Options, Queue, Sender, SenderStatus, Undelivered
+from metricslib.delivery import Batch, Deadline, Destination, Options, Queue, Sender, SenderStatus, Undelivered
 from metricslib.delivery import lines as payloads
 from metricslib.delivery.transport import Datagrams, Endpoint, Stream
 from metricslib.own import OwnMetrics
@@ -37,20 +37,18 @@ _BURST_PAUSE = 0.25  # of what a destination pauses between bursts: packets come
 _EMPTY_LINES = re.compile(rb"\n{2,}")
 
 
-class Target:
+class Target(Destination):
     """One server, as a sender sees a destination."""
 
     deltas = True
     relays = False
     resend = False
-    revise = True
-    options = Options(timeout=5.0, spool_bytes=QUEUE, max_age=OLDEST)
 
     def __init__(self, url: str, *, pause: Callable[[float], object] = time.sleep) -> None:
         """``url`` is ``udp://HOST:PORT`` or ``tcp://HOST:PORT``; raises ValueError for any other."""
         address = parse_target(url)
         endpoint = Endpoint(address.host, address.port)
-        self.label = f"{address.scheme}://{endpoint}"
+        super().__init__(f"{address.scheme}://{endpoint}", Options(timeout=5.0, spool_bytes=QUEUE, max_age=OLDEST))
         self._pause = pause
         self._stream = Stream(endpoint) if address.scheme == "tcp" else None
         self._datagrams = Datagrams(endpoint, pause=lambda seconds: pause(seconds * _BURST_PAUSE))

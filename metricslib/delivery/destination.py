@@ -1,14 +1,14 @@
 """What a destination is: it encodes windows into batches of bytes, and delivers those."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 from ..window import Cut
 from ..wire.graphite import Point
 from .batch import Batch, Deadline
 
-__all__ = ["Destination", "NodeStatus", "OfNodes", "OneOfMany", "Options"]
+__all__ = ["Destination", "NodeStatus", "Options"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,66 +45,44 @@ class Options:
     """URL of the render API that is asked for what was delivered; None: it is not."""
 
 
-class Destination(Protocol):
-    """Where windows go. A sender calls it from one thread at a time; :meth:`encode` may be called from another."""
+class Destination(ABC):
+    """Where windows go: a base class with what most destinations have in common.
 
-    @property
-    def label(self) -> str:
-        """The URL without what may be secret: for pages and logs."""
-        ...
+    ``label`` is the URL without what may be secret, for pages and logs. A sender calls it from one thread at a time;
+    :meth:`encode`, :meth:`share` and :meth:`nodes` may be called from others.
+    """
 
-    @property
-    def options(self) -> Options: ...
+    deltas = False
+    """Whether it adds up what it is sent, and so gets each event once."""
+    relays = True
+    """Whether a payload may be lines of Graphite that came from elsewhere."""
+    resend = True
+    """Whether sending twice is harmless. Where it adds up what it is sent, it knows again what it has had."""
 
-    @property
-    def deltas(self) -> bool:
-        """Whether it adds up what it is sent, and so gets each event once."""
-        ...
-
-    @property
-    def relays(self) -> bool:
-        """Whether a payload may be lines of Graphite that came from elsewhere."""
-        ...
-
-    @property
-    def resend(self) -> bool:
-        """Whether sending twice is harmless. Where it adds up what it is sent, it knows again what it has had."""
-        ...
-
-    @property
-    def revise(self) -> bool:
+    def __init__(self, label: str, options: Options) -> None:
+        self.label = label
+        self.options = options
+        self.revise = options.revise
         """Whether a slot may be sent before it is complete, and again when it is."""
-        ...
 
+    @abstractmethod
     def encode(self, cut: Cut) -> list[Batch]:
         """Return what to send of ``cut``, in the order to send it; empty when there is nothing."""
-        ...
 
+    @abstractmethod
     def deliver(self, payload: bytes, deadline: Deadline) -> Mapping[str, int]:
         """Deliver a batch's payload before the deadline and return the lines that were lost on the way, by cause.
 
-        Raises :class:`Undelivered` when something remains to be sent.
+        Raises :class:`~.batch.Undelivered` when something remains to be sent.
         """
-        ...
-
-    def close(self) -> None:
-        """Let go of what is open; the destination may be used again. Called in a forked child, too."""
-        ...
-
-
-@runtime_checkable
-class OneOfMany(Protocol):
-    """A destination that gets only a share of what is relayed, since others get the rest."""
 
     def share(self, points: Sequence[Point]) -> Sequence[Point]:
-        """Return its share of ``points``. Any thread may call it."""
-        ...
-
-
-@runtime_checkable
-class OfNodes(Protocol):
-    """A destination behind which there are several servers."""
+        """Return what is for this destination of points that are relayed: all, unless others get the rest."""
+        return points
 
     def nodes(self) -> Sequence[NodeStatus]:
-        """Return how it goes with each. Any thread may call it."""
-        ...
+        """Return how it goes with each of several servers behind it; empty where there is one only."""
+        return ()
+
+    def close(self) -> None:  # noqa: B027
+        """Let go of what is open; the destination may be used again. Called in a forked child, too."""

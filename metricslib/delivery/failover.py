@@ -13,22 +13,18 @@ from collections.abc import Callable, Mapping, Sequence
 from ..clock import SYSTEM_CLOCK, Clock
 from ..window import Cut
 from .batch import Batch, Deadline, Undelivered
-from .destination import NodeStatus
+from .destination import Destination, NodeStatus
 from .graphite import GraphiteDestination
 from .sender import Backoff
 
 __all__ = ["Failover"]
 
 
-class Failover:
+class Failover(Destination):
     """Delivers to one of ``nodes``: the first in their order that is up. They understand the same payloads.
 
     ``rng`` returns random numbers from 0 to 1, for the time that a node is passed over.
     """
-
-    deltas = False
-    relays = True
-    resend = True
 
     def __init__(
         self,
@@ -38,9 +34,7 @@ class Failover:
         clock: Clock = SYSTEM_CLOCK,
         rng: Callable[[], float] = random.random,
     ) -> None:
-        self.label = label
-        self.options = nodes[0].options
-        self.revise = nodes[0].revise
+        super().__init__(label, nodes[0].options)
         self._nodes = [_Node(node, clock, Backoff(rng)) for node in nodes]
         self._encode = nodes[0].encode
         self._clock = clock

@@ -9,13 +9,13 @@ from ..window import Cut
 from ..wire import graphite, jsonl
 from . import lines
 from .batch import Batch, Deadline, Undelivered
-from .destination import Options
+from .destination import Destination, Options
 from .rotation import Rotation, append
 
 __all__ = ["ConsoleDestination", "FileDestination"]
 
 
-class FileDestination:
+class FileDestination(Destination):
     """Appends a line of JSON for each window; see :mod:`..wire.jsonl`.
 
     The file is opened for each line, so it may be moved away at any time; with ``rotation`` it is moved aside here when
@@ -23,16 +23,13 @@ class FileDestination:
     crash left of one is ended before the next begins.
     """
 
-    deltas = False
     relays = False
     resend = False
 
     def __init__(
         self, label: str, path: str, naming: Naming, options: Options, *, rotation: Rotation | None = None
     ) -> None:
-        self.label = label
-        self.options = options
-        self.revise = options.revise
+        super().__init__(label, options)
         self._path = path
         self._naming = naming
         self._rotation = rotation
@@ -51,21 +48,14 @@ class FileDestination:
             raise Undelivered(f"{self._path}: {error.strerror}", payload) from error
         return {}
 
-    def close(self) -> None:
-        """Nothing is open between lines."""
 
-
-class ConsoleDestination:
+class ConsoleDestination(Destination):
     """Writes Graphite's lines to a text stream, by default whatever is standard output at that moment."""
 
-    deltas = False
-    relays = True
     resend = False
 
     def __init__(self, label: str, naming: Naming, options: Options, stream: TextIO | None = None) -> None:
-        self.label = label
-        self.options = options
-        self.revise = options.revise
+        super().__init__(label, options)
         self._naming = naming
         self._stream = stream
 
@@ -81,6 +71,3 @@ class ConsoleDestination:
         except (OSError, ValueError, AttributeError) as error:  # a broken pipe; closed; a process without stdout
             raise Undelivered(f"the console: {error}", payload) from error
         return {}
-
-    def close(self) -> None:
-        """The stream is not ours to close."""

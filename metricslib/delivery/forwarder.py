@@ -21,7 +21,7 @@ from ..wire.numbered import Acks, Reader, new_batch, sync
 from . import lines
 from .batch import Batch, Deadline, Undelivered
 from .channel import SLICE, wait
-from .destination import Options
+from .destination import Destination, Options
 from .lines import LineLimit
 from .transport import Endpoint, Transport
 
@@ -31,19 +31,16 @@ _BATCH = 1 << 16
 """Bytes in a batch, about: a quarter of what a forwarder takes."""
 
 
-class ForwarderDestination:
+class ForwarderDestination(Destination):
     """Sends what is new, and nothing idle, and waits until it is safe: for the end of the forwarder's interval, unless
     somebody waits for that.
     """
 
     deltas = True
     relays = False
-    resend = True
-    revise = True
 
     def __init__(self, label: str, endpoint: Endpoint, naming: Naming, options: Options, limit: LineLimit) -> None:
-        self.label = label
-        self.options = options
+        super().__init__(label, options)
         self._limit = limit
         self._prefix = naming.prefix
         self._talk = _Talk(endpoint, options.timeout)

@@ -11,7 +11,7 @@ from ..wire.graphite import Pairs
 from . import lines
 from .batch import Batch, Deadline, Undelivered
 from .carriers import Carrier
-from .destination import Options
+from .destination import Destination, Options
 from .graphite_stats import GraphiteStats
 
 if TYPE_CHECKING:
@@ -42,12 +42,8 @@ class Encoder:
         return payloads
 
 
-class GraphiteDestination:
+class GraphiteDestination(Destination):
     """Sends whole slots. A slot keeps the last value sent, so sending again is harmless."""
-
-    deltas = False
-    relays = True
-    resend = True
 
     def __init__(
         self,
@@ -58,9 +54,7 @@ class GraphiteDestination:
         *,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self.label = label
-        self.options = options
-        self.revise = options.revise
+        super().__init__(label, options)
         self.encoder = Encoder(naming, clock)
         """The nodes of a cluster have one in common."""
         self._clock = clock

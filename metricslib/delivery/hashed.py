@@ -13,6 +13,7 @@ from ..window import Cut
 from ..wire.graphite import Pairs, Point
 from . import lines
 from .batch import Batch, Deadline
+from .destination import Destination
 from .graphite import Encoder, GraphiteDestination
 from .hashing import Ring
 
@@ -103,17 +104,11 @@ class _Owners(dict[str, tuple[int, ...]]):
         return owners
 
 
-class HashedNode:
+class HashedNode(Destination):
     """The node at ``place`` of a cluster: a Graphite destination that gets its share."""
 
-    deltas = False
-    relays = True
-    resend = True
-
     def __init__(self, label: str, node: GraphiteDestination, shares: Shares, place: int) -> None:
-        self.label = label
-        self.options = node.options
-        self.revise = node.revise
+        super().__init__(label, node.options)
         self._node = node
         self._shares = shares
         self._place = place

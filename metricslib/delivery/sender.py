@@ -35,7 +35,7 @@ from ..clock import SYSTEM_CLOCK, Clock
 from ..wire import graphite
 from . import lines
 from .batch import Batch, Deadline, Undelivered
-from .destination import Destination, NodeStatus, OfNodes, OneOfMany
+from .destination import Destination, NodeStatus
 from .queue import Queue, QueueStats
 
 if TYPE_CHECKING:
@@ -206,9 +206,7 @@ class Sender:
         if not self.destination.relays:
             self.queue.refuse(len(points), "unsupported")
             return
-        if isinstance(self.destination, OneOfMany):
-            points = self.destination.share(points)
-        self.put(*lines.batches(0, graphite.encode_points(points), windows=0))
+        self.put(*lines.batches(0, graphite.encode_points(self.destination.share(points)), windows=0))
 
     def put(self, *batches: Batch) -> None:
         """Let batches that belong together wait."""
@@ -465,7 +463,7 @@ class Sender:
             last_failure=self._last_failure,
             last_seconds=self._last_delivery[0],
             last_bytes=self._last_delivery[1],
-            nodes=self.destination.nodes() if isinstance(self.destination, OfNodes) else (),
+            nodes=self.destination.nodes(),
             lag=held.lag,
             backlog_batches=held.backlog_batches,
             backlog_points=held.backlog_points,

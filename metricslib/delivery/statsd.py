@@ -13,7 +13,7 @@ from ..window import Cut
 from ..wire import statsd
 from . import lines
 from .batch import Batch, Deadline, Undelivered
-from .destination import Options
+from .destination import Destination, Options
 from .lines import LineLimit
 from .transport import Datagrams, Endpoint, Stream
 
@@ -24,19 +24,17 @@ STATSD_LINE = 8192
 _UNIX_DATAGRAM = 8192
 
 
-class StatsdDestination:
+class StatsdDestination(Destination):
     """Sends what is new, and nothing idle, for the server to aggregate and name. Lost are lines over ``limit``."""
 
     deltas = True
     relays = False
     resend = False
-    revise = True
 
     def __init__(
         self, label: str, endpoint: Endpoint, naming: Naming, options: Options, limit: LineLimit, *, kind: int
     ) -> None:
-        self.label = label
-        self.options = options
+        super().__init__(label, options)
         self._prefix = naming.prefix
         self._transport = Stream(endpoint) if kind == socket.SOCK_STREAM else Datagrams(endpoint)
         self._limit = limit

@@ -27,7 +27,7 @@ from ..window import Cut
 from ..wire import graphite
 from . import lines
 from .batch import Batch, Deadline, Undelivered
-from .destination import Options
+from .destination import Destination, Options
 
 log = logging.getLogger("metricslib")
 
@@ -54,12 +54,8 @@ _NAMED = 100
 _SUMS = re.compile(r"(?:count|sum|sum_squares)(?:_(?:top)?\d[\d_]*)?|bin_\w+")
 
 
-class WhisperDestination:
+class WhisperDestination(Destination):
     """Writes points into files below ``directory``, each with the archives ``retentions``."""
-
-    deltas = False
-    relays = True
-    resend = True
 
     def __init__(
         self,
@@ -73,9 +69,7 @@ class WhisperDestination:
     ) -> None:
         import whisper
 
-        self.label = label
-        self.options = options
-        self.revise = options.revise
+        super().__init__(label, options)
         self._whisper: Any = whisper
         self._directory = directory
         self._naming = naming
@@ -122,9 +116,6 @@ class WhisperDestination:
                 raise Undelivered(f"{self._directory}: {error.strerror}", _encoded(left), lost) from error
             del left[path]
         return lost
-
-    def close(self) -> None:
-        """No file stays open."""
 
     def _write(self, path: str, points: list[tuple[int, float]], now: int) -> Mapping[str, int]:
         """Write one path's points; return how many are lost, by cause. Raises OSError if every file would fail."""

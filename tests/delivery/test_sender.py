@@ -9,7 +9,17 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
-from metricslib.delivery import Batch, Deadline, Options, Queue, Sender, Undelivered, open_destination, verify
+from metricslib.delivery import (
+    Batch,
+    Deadline,
+    Destination,
+    Options,
+    Queue,
+    Sender,
+    Undelivered,
+    open_destination,
+    verify,
+)
 from metricslib.naming import Naming
 from metricslib.testing import ManualClock
 from metricslib.window import Cut, Window
@@ -24,17 +34,11 @@ def fails(payload: bytes, deadline: Deadline) -> Mapping[str, int]:
     raise Undelivered("host:2003: Connection refused", payload) from ConnectionRefusedError()
 
 
-class Fake:
+class Fake(Destination):
     """A destination that does what the test says, one outcome after the other, and succeeds when nothing is said."""
 
-    label = "fake://host"
-    deltas = False
-    relays = True
-    resend = True
-    revise = True
-
     def __init__(self, *outcomes: Outcome, **options) -> None:
-        self.options = Options(**options)
+        super().__init__("fake://host", Options(**options))
         self.outcomes = list(outcomes)
         self.delivered: list[bytes] = []
         self.attempts = 0
