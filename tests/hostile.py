@@ -1,8 +1,9 @@
 """Hostile traffic beside good lines: nothing of those is lost, ticks are on time, memory stays, and the page answers.
 
 ``python -m tests.hostile SECONDS LINES_A_SECOND``. To one TCP listener, one UDP listener and the page of one forwarder
-come, all the time: clients that send a byte now and then, storms of connects, random bytes, HTTP requests, long keys
-that are all new, and patterns that take long to match. What was good is counted when it is over.
+come, all the time: clients that send a byte now and then, to the listener and to the page, storms of connects, random
+bytes, HTTP requests, long keys that are all new, and patterns that take long to match. What was good is counted when it
+is over.
 """
 
 import random
@@ -24,6 +25,8 @@ from tests.peers import PATIENCE, Forwarder, eventually
 BLOCK = 0.02
 """Seconds between two blocks of good lines."""
 SLOW = 40
+SLOW_REQUESTS = 8
+"""Connections to the page that never finish a request: half of those that it serves at a time."""
 STORM = 64
 DATAGRAM = 10
 """Lines in a good datagram."""
@@ -67,8 +70,7 @@ class Report:
 class _Traffic:
     """Threads that send until it is over."""
 
-    def __init__(self, addresses: dict[str, str], keys: int) -> None:
-        self._keys = keys
+    def __init__(self, addresses: dict[str, str]) -> None:
         self.over = threading.Event()
         self.tcp, self.udp, self.page = (_address(addresses[name]) for name in ("tcp", "udp", "http"))
         self.datagrams: list[int] = []
@@ -121,11 +123,20 @@ class _Traffic:
         self.over.wait(0.01)
 
     def long_keys(self, rng: random.Random) -> None:
-        keys = (random.Random(rng.randrange(self._keys)) for _ in range(20))
-        lines = b"".join(b"%s.%d:1|c\n" % (b"k" * key.randrange(3900), key.randrange(1 << 62)) for key in keys)
+        lines = b"".join(b"%s.%d:1|c\n" % (b"k" * rng.randrange(3900), rng.randrange(1 << 62)) for _ in range(20))
         with socket.create_connection(self.tcp, 5) as sock:
             sock.sendall(lines)
         self.over.wait(0.02)
+
+    def slow_requests(self, rng: random.Random) -> None:
+        with _sockets() as opened:
+            for _ in range(SLOW_REQUESTS):
+                opened.append(socket.create_connection(self.page, 5))
+                opened[-1].sendall(b"GET / HTTP/1.1\r\n")
+            for _ in range(20):
+                for sock in opened:
+                    sock.send(rng.choice((b"X", b":", b"\r")))
+                self.over.wait(0.25)
 
     def huge_queries(self, rng: random.Random) -> None:
         host, port = self.page
@@ -136,14 +147,11 @@ class _Traffic:
         self.over.wait(0.2)
 
 
-def run(seconds: float, rate: int, keys: int = 1 << 62) -> Report:
-    """Send good lines at ``rate`` a second for so long, a tenth of them over UDP, beside all kinds of hostile peers.
-
-    ``keys`` is how many different long keys there are.
-    """
+def run(seconds: float, rate: int) -> Report:
+    """Send good lines at ``rate`` a second for so long, a tenth of them over UDP, beside all kinds of hostile peers."""
     flags = ("--listen", "tcp://127.0.0.1:0", "--listen", "udp://127.0.0.1:0", "--interval", "1")
     forwarder = Forwarder(*flags, environ={"FORWARDER_MAX_SERIES": "1000", "FORWARDER_LOG_LEVEL": "error"})
-    report, traffic = Report(), _Traffic(forwarder.ready(), keys)
+    report, traffic = Report(), _Traffic(forwarder.ready())
     try:
         for kind in (
             traffic.slow_clients,
@@ -151,6 +159,7 @@ def run(seconds: float, rate: int, keys: int = 1 << 62) -> Report:
             traffic.random_bytes,
             traffic.long_keys,
             traffic.huge_queries,
+            traffic.slow_requests,
         ):
             traffic.run(kind)
         _send_good_lines(forwarder, traffic, report, seconds, rate)
@@ -216,8 +225,14 @@ def _count(forwarder: Forwarder, traffic: _Traffic, report: Report) -> None:
 
 
 def _page(url: str, match: str) -> dict[str, Any]:
-    page: dict[str, Any] = requests.get(f"{url}/?format=json&match={match}", timeout=PATIENCE).json()
-    return page
+    """Return the page; 503 says that it is made for another just now."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        answer = requests.get(f"{url}/?format=json&match={match}", timeout=PATIENCE)
+        if answer.status_code != 503 or time.monotonic() > end:
+            page: dict[str, Any] = answer.json()
+            return page
+        time.sleep(0.1)
 
 
 def _address(url: str) -> tuple[str, int]:
@@ -245,7 +260,7 @@ def main() -> int:
     faults = report.faults()
     print(f"lines over TCP: {report.sent} sent, {report.counted} counted, {report.sent / report.seconds:.0f} a second")
     print(f"datagrams: {report.datagrams_sent} sent, {report.datagrams_counted} read, {report.kernel_drops} dropped")
-    print(f"ticks: {report.ticks} in {report.seconds:.1f} s, the latest by {max(report.lags):.3f} s")
+    print(f"ticks: {report.ticks} in {report.seconds:.1f} s, the latest by {max(report.lags):.3f} s; {report.flusher}")
     print(f"memory: {min(report.memory) >> 20} to {max(report.memory) >> 20} MiB, {report.memory[-1] >> 20} at the end")
     print(f"health: {len(report.answers)} answers, the slowest after {max(report.answers):.3f} s")
     print(f"the TCP listener: {report.socket}")

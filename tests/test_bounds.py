@@ -1,0 +1,67 @@
+"""The page of bounds says what the code does: each default, and tests that exist."""
+
+import ast
+import inspect
+import re
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs/reference/bounds.md").read_text()
+ROWS = [
+    [cell.strip() for cell in line.strip("|").split("|")]
+    for line in PAGE.splitlines()
+    if line.startswith("| ") and not line.startswith("| bound |")
+]
+UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "s": 1}
+SOURCE = "".join(file.read_text() for package in ("metricslib", "forwarder") for file in (ROOT / package).rglob("*.py"))
+
+
+def default_in(text):
+    """The number at the end of a cell."""
+    number, unit = re.fullmatch(r".*?([0-9][0-9,]*) ?([A-Za-z]*)", text).groups()
+    return int(number.replace(",", "")) * UNITS[unit]
+
+
+def default_of(name):
+    """What the code has under a dotted name: a constant, a class' attribute, or a parameter in brackets."""
+    name, _, parameter = name.rstrip(")").partition("(")
+    path = name.split(".")
+    for length in range(len(path), 0, -1):
+        try:
+            found = import_module(".".join(path[:length]))
+            rest = path[length:]
+            break
+        except ModuleNotFoundError:
+            continue
+    for attribute in rest[:-1]:
+        found = getattr(found, attribute)
+    if rest and hasattr(found, "__dataclass_fields__"):
+        return found.__dataclass_fields__[rest[-1]].default
+    found = getattr(found, rest[-1])
+    return inspect.signature(found.__init__).parameters[parameter].default if parameter else found
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[2].strip("`"))
+def test_a_row_says_what_the_code_does(row):
+    bound, default, name, _option, _over, counters, tests = row
+    assert all(row[:3])
+    assert default_of(name.strip("`")) == default_in(default)
+    for counter in re.findall(r"`([^`]+)`", counters):
+        assert f'"{counter}"' in SOURCE or f"``{counter}``" in SOURCE, counter
+    for test in re.findall(r"`([^`]+)`", tests) or pytest.fail(f"no test holds {bound}"):
+        file, _, function = test.partition("::")
+        assert function in {
+            node.name for node in ast.walk(ast.parse((ROOT / file).read_text())) if isinstance(node, ast.FunctionDef)
+        }, test
+
+
+def test_the_page_has_every_option_that_bounds_something():
+    """Those of the forwarder that are called so."""
+    from forwarder.config import OPTIONS as options
+
+    for option in options:
+        if option.startswith("max_"):
+            assert f"Config.{option}`" in PAGE
