@@ -12,8 +12,11 @@ NPM_INSTALLED := $(NPM_DIR)/node_modules/.installed
 SANITIZED := build/sanitized
 SECONDS := 60
 SEED :=
-PURE_TESTS := $(filter-out tests/test_benchmarks.py tests/test_packaging.py tests/test_docs.py,$(wildcard tests/test_*.py)) \
-	tests/forwarder tests/conformance/test_conformance.py
+# Tests that run both implementations themselves, or have to do with neither.
+NOT_PURE := $(addprefix tests/test_,benchmarks.py docs.py docs_commands.py floors.py hints.py hostile.py need.py packaging.py twins.py) \
+	$(addprefix tests/forwarder/test_,config.py config_file.py from_statsd.py hostile_intake.py intake_twins.py javascript.py \
+		new_keys.py routes.py)
+PURE_TESTS := $(filter-out $(NOT_PURE),$(wildcard tests/test_*.py tests/forwarder/test_*.py)) tests/conformance/test_conformance.py
 SANITIZED_TESTS := tests/test_twins.py tests/test_instrument.py tests/test_counter.py tests/test_gauge.py \
 	tests/test_timer.py tests/test_histogram.py tests/test_unique.py tests/test_distribution.py tests/test_decorators.py \
 	tests/test_calls.py tests/test_exactness.py tests/test_fork.py tests/test_hostile.py tests/forwarder/test_intake.py \
@@ -55,7 +58,7 @@ sanitized: $(INSTALLED)
 		$(BIN)/python setup.py --quiet build --build-base $(SANITIZED)/objects --build-lib $(SANITIZED)/lib
 
 sanitize: sanitized  ## run the C twins under the address, undefined-behaviour and thread sanitizers
-	$(WITH_SANITIZERS) $(BIN)/pytest -o pythonpath="$(SANITIZED)/lib ." -p no:cacheprovider -k "not greenlet and not gevent" \
+	$(WITH_SANITIZERS) $(PYTEST) -o pythonpath="$(SANITIZED)/lib ." -p no:cacheprovider -k "not greenlet and not gevent" \
 		$(SANITIZED_TESTS) $(ARGS)
 	for part in cell table; do for sanitizer in thread address,undefined; do \
 		$(CC) -std=c11 -O1 -g -Wall -Wextra -Werror -Wno-maybe-uninitialized -fsanitize=$$sanitizer -fno-sanitize-recover \

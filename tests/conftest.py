@@ -22,6 +22,11 @@ hypothesis.settings.register_profile("metricslib", deadline=None, derandomize=os
 hypothesis.settings.load_profile("metricslib")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the slow ones, so that at the end no process waits for one of them alone."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 def _is_here(tool: str) -> bool:
     if "/" in tool:
         return (ROOT / tool).exists()

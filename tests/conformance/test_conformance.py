@@ -23,6 +23,7 @@ IN_ARITHMETIC = {"weighted-timers", "mixed-rates", "gauge-deltas", "endless-sums
 NEWER = {"graphite": {"legacyNamespace": False}}
 
 
+@pytest.mark.slow
 def test_drawn_cases_give_the_same(statsd, tally):
     """Lines from a grammar, under any options and over several intervals, in the same order and to the byte."""
 

@@ -96,6 +96,7 @@ class Cutter:
         self._thread.join()
 
 
+@pytest.mark.slow
 def test_resets_lose_nothing_and_double_nothing(forwarder: StartForwarder, program, graphite: GraphitePeer):
     """Connections break anywhere: in a header, in a line, between a batch and its answer. Every count is exact."""
     process = forwarder("--listen", "forwarder+tcp://127.0.0.1:0", "--to", graphite.url, "--interval", "1")
