@@ -19,6 +19,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Never
 
+from .budget import LEAST
 from .callbacks import CallbackReader
 from .delivery import Deadline, Dispatcher, Puts, SenderStatus, several
 from .errors import InvalidOption, InvalidType
@@ -146,7 +147,13 @@ class Flusher:
     def _prepare(self) -> None:
         """Make what a process must make for itself: destinations, and everything with a lock in it."""
         self.naming = replace(self._naming, prefix=expanded(self._naming.prefix))
-        self._dispatcher = Dispatcher(self.to, self.naming, clock=self.registry.clock, directory=self.spool)
+        self._dispatcher = Dispatcher(
+            self.to,
+            self.naming,
+            clock=self.registry.clock,
+            directory=self.spool,
+            window_bytes=max(LEAST, self.registry.budget.max_bytes),
+        )
         statuses = self._dispatcher.statuses
         self._own_metrics = OwnMetrics(self._own, self.registry.account, self._survived.account, statuses)
         self._thread: threading.Thread | None = None

@@ -27,7 +27,7 @@ from ..wire import graphite
 from .batch import Batch, Deadline
 from .cluster import open_destinations
 from .destination import Destination
-from .queue import Queue
+from .queue import WINDOW_BYTES, Queue
 from .sender import Sender, SenderStatus
 
 if TYPE_CHECKING:
@@ -48,12 +48,21 @@ Attempt = Callable[[str, Callable[[], object]], bool]
 class Dispatcher:
     """A sender for each place that the URLs ``to`` name.
 
-    What waits is kept in ``directory``, if there is one, or in memory.
-    Raises :class:`~..errors.InvalidDestination`.
+    What waits is kept in ``directory``, if there is one, or in memory. A window of more than ``window_bytes`` loses its
+    tail. Raises :class:`~..errors.InvalidDestination`.
     """
 
-    def __init__(self, to: Sequence[str], naming: Naming, *, clock: Clock, directory: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        to: Sequence[str],
+        naming: Naming,
+        *,
+        clock: Clock,
+        directory: str | Path | None = None,
+        window_bytes: int = WINDOW_BYTES,
+    ) -> None:
         self._clock = clock
+        self._window_bytes = window_bytes
         self._store = _store(directory) if directory else None
         self._senders = [self._sender(destination) for destination in self._opened(to, naming)]
         self._leaving: list[Sender] = []
@@ -70,7 +79,7 @@ class Dispatcher:
         return [destination for url in to for destination in open_destinations(url, naming, clock=self._clock)]
 
     def _sender(self, destination: Destination) -> Sender:
-        return Sender(destination, Queue.to(destination, store=self._store))
+        return Sender(destination, Queue.to(destination, store=self._store, window_bytes=self._window_bytes))
 
     @property
     def delta_only(self) -> bool:

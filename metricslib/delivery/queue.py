@@ -260,7 +260,14 @@ class Queue:
         """What it is called in the store."""
 
     @classmethod
-    def to(cls, destination: Destination, *, store: "Store | None" = None, clock: Clock = SYSTEM_CLOCK) -> "Queue":
+    def to(
+        cls,
+        destination: Destination,
+        *,
+        window_bytes: int = WINDOW_BYTES,
+        store: "Store | None" = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> "Queue":
         """Return the queue of a destination, with the bounds of its URL's options."""
         options, again = destination.options, destination.resend
         harmless = again and not destination.deltas
@@ -272,6 +279,7 @@ class Queue:
             join=b"" if again and destination.deltas else None,
             replay=options.replay if harmless else None,
             once=destination.deltas and not again,
+            window_bytes=window_bytes,
             label=destination.label,
             store=store,
             clock=clock,

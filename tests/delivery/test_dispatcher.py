@@ -57,3 +57,25 @@ def test_a_spool_directory_that_is_removed_is_made_anew_at_the_next_tick(
     second.start()
     assert second.status().destinations[0].waiting_points >= waiting > 2
     second.stop(0.1)
+
+
+def test_a_window_larger_than_the_memory_budget_loses_its_tail(clock: ManualClock, monkeypatch: pytest.MonkeyPatch):
+    """And says how much that is; what comes first arrives."""
+    monkeypatch.setattr("metricslib.flusher.LEAST", 1 << 20)
+    peer = GraphitePeer()
+    small = Registry(clock=clock, max_bytes=1 << 20, max_series=100_000)
+    flusher = Flusher(small, peer.url, own="")
+    flusher.start()
+    monkeypatch.setattr(small.budget.series, "allowed", 1 << 30)  # else there would be no such window
+    for number in range(COUNTERS):
+        small.counter(f"shop.frontend.requests.endpoint{number:07d}.hits").inc()
+    clock.advance(10)
+    flusher.tick()
+    assert flusher.flush(PATIENCE)
+    (status,) = flusher.status().destinations
+    flusher.stop()
+    peer.close()
+    assert set(status.dropped) == {"spool_full"}
+    assert status.points_sent + status.dropped["spool_full"] == 2 * 2 * COUNTERS
+    assert status.dropped["spool_full"] > 0
+    assert len(peer.values) == status.points_sent
