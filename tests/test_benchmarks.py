@@ -20,7 +20,7 @@ def test_every_row_is_measured(tmp_path):
     """All of them run, and the JSON has every row of every table: with figures, or why there are none."""
     file = tmp_path / "benchmarks.json"
     command = [sys.executable, "-m", "benchmarks", "--quick", "--json", str(file)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     results = json.loads(file.read_text())["results"]
     assert {name: [found["what"] for found in results[name]] for name in results} == {
@@ -36,7 +36,7 @@ def test_one_benchmark_can_be_run_alone(tmp_path):
     """Each headline number is repeated by its name."""
     file = tmp_path / "benchmarks.json"
     command = [sys.executable, "-m", "benchmarks", "imports", "--quick", "--json", str(file)]
-    subprocess.run(command, cwd=ROOT, capture_output=True, timeout=100, check=True)
+    subprocess.run(command, cwd=ROOT, capture_output=True, timeout=280, check=True)
     assert json.loads(file.read_text())["results"].keys() == {"imports"}
 
 
