@@ -25,7 +25,10 @@ CONNECTIONS = 1024
 """How many connections may be open. Beyond, one that is silent is aborted for a new one, cause ``connections_evicted``;
 where none is, the new one is aborted, cause ``connections_refused``."""
 ACCEPTS = 64
-"""How many connections are accepted before the open ones are read again."""
+"""How many connections are accepted before the open ones are read again, where none of these had anything to read."""
+ACCEPTS_BESIDE = 8
+"""How many where some had, or as many as those were if they were more: to accept a connection takes longer than to read
+one, and a storm of connects must not keep the others waiting."""
 _BACKLOG = 1024  # connections that the kernel accepts for us
 _SILENT = 1.0  # seconds after which a connection may have to go for a new one
 CHUNK = 1 << 16
@@ -136,24 +139,25 @@ class StreamListener(Listener):
     def _serve(self, sock: socket.socket, selector: selectors.BaseSelector, timeout: float | None) -> bool:
         """Wait, accept, read once from each connection that has something; return whether any had."""
         served = waiting = False
+        heard = 0
         for key, _ in selector.select(timeout):
             if key.fileobj is sock:
                 waiting = True
             elif key.data is not None:
                 served = True
-                self._receive(key.data)
+                heard += self._receive(key.data)
             else:
                 self._wake()
         self._hand_over(selector)
         if waiting:  # last: one of those that were read may have to go for a new one
-            self._accept(sock, selector)
+            self._accept(sock, selector, min(ACCEPTS, max(ACCEPTS_BESIDE, heard)) if heard else ACCEPTS)
         return served
 
-    def _accept(self, sock: socket.socket, selector: selectors.BaseSelector) -> bool:
+    def _accept(self, sock: socket.socket, selector: selectors.BaseSelector, most: int = ACCEPTS) -> bool:
         """Accept some of those who wait; return whether there may be more."""
         now = self._clock.monotonic()
         try:
-            for _ in range(ACCEPTS):
+            for _ in range(most):
                 accepted, _ = sock.accept()
                 if len(self._connections) >= self._limit and not self._evict(now, selector):
                     self._account.add("connections_refused")
@@ -187,27 +191,28 @@ class StreamListener(Listener):
         self._cut(silent, selector)
         return True
 
-    def _receive(self, connection: Connection) -> None:
-        """Read once."""
+    def _receive(self, connection: Connection) -> bool:
+        """Read once; return whether there was anything."""
         try:
             chunk = connection.socket.recv(CHUNK)
         except BlockingIOError:
-            return
+            return False
         except OSError:
             self._account.add("connection_errors")
             self._cut_off(connection)
             self._ended.append(connection)
-            return
+            return False
         if chunk:
             connection.heard = self._clock.monotonic()
             self._connections.move_to_end(connection.socket.fileno())
             self._take(connection, chunk)
-            return
+            return True
         if connection.is_foreign(b"", ended=True):
             self._refuse(connection)
         else:
             self._keep(connection.lines.close())
         self._ended.append(connection)
+        return False
 
     def _take(self, connection: Connection, chunk: bytes) -> None:
         if connection.is_foreign(chunk):

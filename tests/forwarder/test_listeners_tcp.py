@@ -10,7 +10,7 @@ import pytest
 from forwarder.intake import Intake
 from forwarder.listeners import TcpListener
 from forwarder.listeners.lines import LONGEST
-from forwarder.listeners.streams import ACCEPTS
+from forwarder.listeners.streams import ACCEPTS, ACCEPTS_BESIDE
 from forwarder.relay import Relay
 from metricslib.testing import ManualClock
 from tests.forwarder.heard import WAIT, Broken, Heard
@@ -174,6 +174,29 @@ def test_so_many_are_accepted_at_once_and_no_more(heard):
         assert listener.connections == ACCEPTS + 1
         listener.stop(0)
         for connection in (*storm, *(accepted.socket for accepted in listener._connections.values())):
+            connection.close()
+
+
+@pytest.mark.parametrize(
+    ("talking", "accepted"), [(0, ACCEPTS), (1, ACCEPTS_BESIDE), (ACCEPTS_BESIDE + 3, ACCEPTS_BESIDE + 3)]
+)
+def test_fewer_are_accepted_beside_connections_that_talk(heard, talking, accepted):
+    """To accept takes longer than to read, so a storm of connects would keep the others waiting."""
+    listener = TcpListener("127.0.0.1", 0, heard)
+    listener.bind()
+    with selectors.DefaultSelector() as selector:
+        selector.register(listener._socket, selectors.EVENT_READ)
+        open_ = [connect(listener) for _ in range(ACCEPTS_BESIDE + 3)]
+        while listener.connections < len(open_):
+            listener._serve(listener._socket, selector, 10)
+        for sock in open_[:talking]:
+            sock.sendall(b"a:1|c\n")
+        storm = [connect(listener) for _ in range(ACCEPTS + 1)]
+        listener._serve(listener._socket, selector, 10)
+        assert listener.connections == len(open_) + accepted
+        assert len(heard.lines) == talking
+        listener.stop(0)
+        for connection in (*open_, *storm, *(each.socket for each in listener._connections.values())):
             connection.close()
 
 
