@@ -19,7 +19,6 @@ import threading
 import weakref
 from array import array
 from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from .errors import InvalidOption
@@ -152,9 +151,9 @@ def default_max_bytes() -> int:
     return max(LEAST, available_memory() // 4)
 
 
-def available_memory(root: Path = Path("/")) -> int:
+def available_memory(root: str | os.PathLike[str] = "/") -> int:
     """Return the smallest of the machine's memory, the limits of its control groups and RLIMIT_AS, in bytes."""
-    return min([sys.maxsize, *_machine(), *_control_groups(root), *_address_space()])
+    return min([sys.maxsize, *_machine(), *_control_groups(os.fspath(root)), *_address_space()])
 
 
 def _machine() -> Iterator[int]:
@@ -173,29 +172,33 @@ def _address_space() -> Iterator[int]:
         yield soft
 
 
-def _control_groups(root: Path) -> Iterator[int]:
+def _control_groups(root: str) -> Iterator[int]:
     """Yield the limits of the groups that this process is in, and of those around them: version 2, and version 1.
 
     In a container the path of a group may be that outside, and then only the outermost directory is there.
     """
     try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
+        with open(f"{root}/proc/self/cgroup") as file:
+            lines = file.read().splitlines()
     except (OSError, ValueError):
         return
     for line in lines:
         _, _, rest = line.partition(":")
         controllers, _, group = rest.partition(":")
         if line.startswith("0::"):
-            yield from _limits(root / "sys/fs/cgroup", group, "memory.max")
+            yield from _limits(f"{root}/sys/fs/cgroup", group, "memory.max")
         elif "memory" in controllers.split(","):
-            yield from _limits(root / "sys/fs/cgroup/memory", group, "memory.limit_in_bytes")
+            yield from _limits(f"{root}/sys/fs/cgroup/memory", group, "memory.limit_in_bytes")
 
 
-def _limits(mount: Path, group: str, file: str) -> Iterator[int]:
-    relative = PurePosixPath(group.lstrip("/"))
-    directories: Iterable[PurePosixPath] = (relative, *relative.parents)
-    for directory in directories:
+def _limits(mount: str, group: str, name: str) -> Iterator[int]:
+    group = group.strip("/")
+    while True:
         try:
-            yield int((mount / directory / file).read_text())
+            with open(f"{mount}/{group}/{name}") as file:
+                yield int(file.read())
         except (OSError, ValueError):  # not there, or "max"
-            continue
+            pass
+        if not group:
+            return
+        group = group.rpartition("/")[0]

@@ -20,6 +20,7 @@ MODULES = [module for module in MODULES if module not in NEED_C or find_spec(NEE
 HEAVY = {
     *("flask", "sqlite3", "asyncio", "requests", "whisper", "waitress", "multiprocessing", "ssl", "http.server"),
     *("dataclasses", "inspect", "hashlib", "_hashlib", "logging", "traceback", "socket", "json"),
+    *("pathlib", "urllib.parse", "ipaddress"),
 }
 
 
