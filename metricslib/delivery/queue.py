@@ -298,6 +298,7 @@ class Queue:
         self._began = 0.0
         self._next, self._first = 0, 0  # sequences of what comes next, and of the first that was found on disk
         self._backlog_end = 0  # sequences below this are backlog
+        self._groups = itertools.count(1)  # windows
         self._group = self._sending = 0  # the newest window, and the one of which something was sent last
         self._group_sizes: Counter[int] = Counter()  # what waits of each window
         self._freed: list[int] = []  # ids to remove from the store
@@ -320,13 +321,15 @@ class Queue:
     def entries(self, batches: Sequence[Batch]) -> list[Entry]:
         """Return what of ``batches`` may wait; the tail of what is larger than ``window_bytes`` is dropped here."""
         now, size, entries = self._clock.monotonic(), 0, list[Entry]()
+        group = next(self._groups) if any(batch.windows for batch in batches) else 0
         for batch in batches:
             size += len(batch.payload) + OVERHEAD
             if size > self._window_bytes:
                 self.refuse(sum(one.points for one in batches[len(entries) :]), "spool_full")
                 break
             id = self._store.new_id() if self._store else 0
-            entries.append(Entry(0, batch.stamp, batch.points, batch.windows, len(batch.payload), now, batch, id))
+            length = len(batch.payload)
+            entries.append(Entry(0, batch.stamp, batch.points, batch.windows, length, now, batch, id, group))
         return entries
 
     def records(self, entries: Iterable[Entry]) -> "list[Record]":
@@ -341,11 +344,9 @@ class Queue:
         with self._lock:
             self._take_in()
             self._drop_old()
-            group = 0
-            if any(entry.windows for entry in entries):
-                group = self._group = self._group + 1
             for entry in entries:
-                entry.sequence, self._next, entry.group = self._next, self._next + 1, group
+                entry.sequence, self._next = self._next, self._next + 1
+                self._group = max(self._group, entry.group)
                 entry.batch = None if entry.id else entry.batch
                 self._put += entry.points
                 self._add(entry)

@@ -118,8 +118,8 @@ def test_what_is_relayed_leaves_the_window_in_flight_alone(make: Make):
 
 def test_a_window_larger_than_memory_loses_its_tail(make: Make):
     """Counted; what comes first is sent."""
-    queue = make(window_bytes=2 * (100 + OVERHEAD))
-    queue.put([batch(points, 100) for points in (1, 2, 4, 8)])
+    queue = make(max_bytes=400, window_bytes=2 * (100 + OVERHEAD))
+    queue.put([batch(points, 100, windows=points // 8) for points in (1, 2, 4, 8)])
     held = queue.stats()
     assert (held.put, held.dropped, held.waiting_points) == (15, {"spool_full": 12}, 3)
 
