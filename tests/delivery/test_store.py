@@ -1,5 +1,6 @@
 """A store keeps what was committed, whatever becomes of the process; and says what it cannot keep."""
 
+import errno
 import logging
 import os
 import shutil
@@ -18,6 +19,7 @@ import pytest
 from metricslib.delivery import Batch, Queue
 from metricslib.delivery.store import Store, cannot_write
 from metricslib.delivery.store.file import Changes, Record, SpoolFile
+from metricslib.delivery.store.store import _Disk
 from metricslib.testing import ManualClock
 from tests.peers import eventually
 
@@ -689,8 +691,9 @@ def test_a_full_disk_is_left_by_the_room_held_in_reserve(
     assert drain(queue) == [2, 3]
 
 
+@pytest.mark.parametrize("at_once", [True, False])
 def test_a_full_disk_is_left_when_nothing_waits_any_more(
-    opened: Open, clock: ManualClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    opened: Open, clock: ManualClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool
 ):
     """Where not even the reserve helps, an empty file takes the place of the one that is full; the checkpoint stays."""
     store, queue = opened()
@@ -699,6 +702,12 @@ def test_a_full_disk_is_left_when_nothing_waits_any_more(
     full(store, monkeypatch, room=lambda: not path.exists())
     assert len(drain(queue)) == 8
     clock.advance(30)
+    if not at_once:  # somebody else was quicker to take the room
+        with monkeypatch.context() as patched:
+            patched.setattr(_Disk, "_make", refuse)
+            store.sync()
+        assert (queue.stats().on_disk, queue.stats().trouble) == (False, "No space left on device")
+        clock.advance(30)
     store.sync()
     assert queue.stats().on_disk
     assert sum(one.stat().st_size for one in tmp_path.iterdir()) < 1 << 20
@@ -709,6 +718,10 @@ def test_a_full_disk_is_left_when_nothing_waits_any_more(
     assert again.open() == {"a": b"1"}
     assert drain(queue) == []
     again.close()
+
+
+def refuse(disk: _Disk) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def copied(path: Path) -> list[Record]:

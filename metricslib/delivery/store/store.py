@@ -22,7 +22,7 @@ this process has. While it is moved it is in both files, under the same id, and 
 *Trouble.* A damaged file is set aside; how many points were in it is counted by the queues, cause ``corrupt``. A file
 or directory that was removed while in use is made anew, with all that was in it, for an open file can still be read. A
 full disk takes not even a deletion, so some room is kept in reserve to be given back; and where nothing waits any more
-the file is replaced by an empty one. A forked child makes a file of its own.
+the file is replaced by an empty one (a crash in that moment costs the checkpoint). A forked child makes its own file.
 """
 
 import itertools
@@ -242,7 +242,10 @@ class Store:
         try:
             disk.write(changes)
         except BaseException:
-            self._writing = {}
+            with self._lock:
+                self._writing = {}
+                for key, value in changes.checkpoint.items():  # with that of a file that was given up
+                    pending.checkpoint.setdefault(key, value)
             raise
         with self._lock:
             self._writing = {}
@@ -328,7 +331,7 @@ class _Disk:
         except sqlite3.Error as error:
             if damaged(error) or not changes.gone:
                 raise
-            self._make_room(changes.gone)
+            self._make_room(changes)
             self._work(lambda file: file.write(changes))
             self._lock.keep_spare()
 
@@ -377,22 +380,25 @@ class _Disk:
         file.close()
         lock.release()
 
-    def _make_room(self, gone: set[int]) -> None:
-        """Find the way out of a full disk: remove what is gone, with the room held in reserve; or replace the file."""
+    def _make_room(self, changes: Changes) -> None:
+        """Find the way out of a full disk: remove what is gone, with the room held in reserve; or replace the file.
+
+        The checkpoint of a file that is replaced is added to ``changes``, which are written next.
+        """
         assert self._lock
         assert self._file
         self._lock.free_spare()
         try:
-            self._file.write(Changes(gone=gone))
+            self._file.write(Changes(gone=changes.gone))
             self._file.shrink(0)
         except sqlite3.Error:
-            if any(record.id not in gone for record in self._file.records()):
+            if any(record.id not in changes.gone for record in self._file.records()):
                 raise
-            checkpoint = self._file.checkpoint()
+            changes.checkpoint = {**self._file.checkpoint(), **changes.checkpoint}
             self._file.close()
             self._lock.remove()
+            self._lock = self._file = None  # where no file can be made now, one is opened with the next change
             self._make()
-            self._file.write(Changes(checkpoint=dict(checkpoint)))
 
     # -- files of dead processes
 
@@ -431,6 +437,7 @@ class _Disk:
             empty = file.empty
         finally:
             file.close()
+            lock.free_spare()
             self._passed.add((lock.path, lock.written))
             if empty:
                 lock.remove()
