@@ -17,7 +17,16 @@ from .series import KINDS, Kind, Series
 from .totals import TOTALS, DistributionTotal, GaugeTotal, SummedTotal, Total
 from .window import Aggregates, GaugeChange, OpenInterval
 
-__all__ = ["BadNote", "read_key", "read_open", "read_total", "write_open", "write_total"]
+__all__ = [
+    "BadNote",
+    "read_key",
+    "read_open",
+    "read_total",
+    "read_value",
+    "write_open",
+    "write_total",
+    "write_value",
+]
 
 _write = json.JSONEncoder(separators=(",", ":"), default=float).encode  # a source may count with numbers of its own
 _LARGEST_BUCKET = 5121
@@ -138,6 +147,17 @@ def read_open(note: bytes) -> tuple[OpenInterval, int]:
                 except BadNote:
                     bad += 1
     return interval, bad
+
+
+def write_value(kind: Kind, value: Any) -> Any:
+    """Return what happened to one series of that kind, as JSON can hold it."""
+    return _WRITERS[kind](value)
+
+
+def read_value(kind: Kind, value: Any) -> Any:
+    """Return what :func:`write_value` wrote. Raises :class:`BadNote` for anything else."""
+    with _nothing_but_bad_notes():
+        return _READERS[kind](value)
 
 
 def _read_value(kind: Kind, key: str, value: Any) -> Any:

@@ -99,6 +99,7 @@ class Registry(Instruments):
         self.sent_as: int | None = None
         """The stamp under which the open interval was sent so far; None if nothing of it was."""
         self._fresh = Aggregates()  # of the open interval: what no cut took yet
+        self._new: Aggregates | None = None  # of that, what no collection took yet; None before the first collection
         # What was collected and is not in `_fresh` yet, and the state that an instrument gave up and that is not in
         # there yet: only where a tick, a flush or a snapshot ran out of memory. The next one goes on with it.
         self._parts: list[Aggregates] = []
@@ -262,9 +263,10 @@ class Registry(Instruments):
         try:
             self._gather(readings)
             cut, open_ = self._cut(end, interval, closes=True)
-            fresh, sent = Aggregates(), Aggregates()
+            fresh, sent, new = Aggregates(), Aggregates(), None if self._new is None else Aggregates()
             # The interval is over. What follows, but for totals, may also be done after the next.
-            self._fresh, self._sent, self.sent_as, self._start, self._last = fresh, sent, None, end, cut.whole
+            self._fresh, self._sent, self._new = fresh, sent, new
+            self.sent_as, self._start, self._last = None, end, cut.whole
             try:
                 self._ledger.close(open_, end)
                 self._count_members()
@@ -292,8 +294,8 @@ class Registry(Instruments):
         try:
             self._gather(readings)
             cut, sent = self._cut(end, interval, closes=False)
-            fresh = Aggregates()
-            self._fresh, self._sent, self.sent_as = fresh, sent, end
+            fresh, new = Aggregates(), None if self._new is None else Aggregates()
+            self._fresh, self._sent, self._new, self.sent_as = fresh, sent, new, end
             try:
                 self._count_members()
             except MemoryError:  # done at the next
@@ -301,6 +303,28 @@ class Registry(Instruments):
         finally:
             lock.release()
         return cut
+
+    def collect(self) -> Aggregates:
+        """Return what happened since the last collection, tick or flush; neither of them will hold less for that.
+
+        Cheap enough for once a second: no window is built, no callback read, and an idle series costs a look. Each
+        gauge that changed is set to its present value. Where this raises MemoryError, the next one has all.
+        """
+        with self._locked():
+            self._gather(None)
+            found, empty = Aggregates(), Aggregates()
+            found.merge(self._fresh if self._new is None else self._new)
+            for key in found.gauges:
+                change = self._fresh.gauges[key]
+                if (sent := self._sent.gauges.get(key)) is not None:
+                    change = sent.then(change)
+                known = self._ledger["gauge"].get(key)
+                value = change.applied_to(known.gauge if known else None)
+                found.gauges[key] = ABSENT if value is None else GaugeChange(value)
+            if found.uniques:
+                self._count_members()  # the same members may have been collected before
+            self._new = empty
+            return found
 
     def keys(self, kind: Kind) -> list[str]:
         """Return the keys of all series of that kind, in order of first appearance."""
@@ -329,6 +353,8 @@ class Registry(Instruments):
             for key in going:
                 self._sent[kind].pop(key, None)
                 self._fresh[kind].pop(key, None)
+                if self._new is not None:
+                    self._new[kind].pop(key, None)
         if going:
             self.account.add("deleted", len(going))
         return going
@@ -409,7 +435,12 @@ class Registry(Instruments):
         merged, parts = Aggregates(), list[Aggregates]()
         for each in (self._fresh, *self._parts):
             merged.merge(each)
-        self._fresh, self._parts = merged, parts
+        new = self._new
+        if self._new is not None and any(self._parts):
+            new = Aggregates()
+            for each in (self._new, *self._parts):
+                new.merge(each)
+        self._fresh, self._parts, self._new = merged, parts, new
 
     def _put_down(self, part: Aggregates) -> None:
         """Add what an instrument gave up."""
@@ -451,7 +482,10 @@ class Registry(Instruments):
 
     def _count_members(self) -> None:
         self.hold_members(
-            _members_cost(self._sent.uniques) + _members_cost(self._last.uniques if self._last else {}) - self._members
+            _members_cost(self._sent.uniques)
+            + _members_cost(self._fresh.uniques)
+            + _members_cost(self._last.uniques if self._last else {})
+            - self._members
         )
 
     # -- over a restart

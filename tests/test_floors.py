@@ -64,6 +64,7 @@ FLOORS: Floors = {
     "metricslib/schedule.py": 10,
     "metricslib/own.py": 10,
     "metricslib/registry_keeper.py": 10,
+    "metricslib/group/*": 11,
     "metricslib/flusher.py": 11,
     "metricslib/testing.py": 11,
     "metricslib/default.py": 10,

@@ -1,0 +1,402 @@
+"""Records: what a member of a group appends to its file of a slot, and how all files of a slot become one interval.
+
+A slot is one interval of a group, named by its stamp. In it each member has one file, and appends records to it: once a
+second what is new, and at the slot's end the whole of what it measured in the slot. The page cache keeps what was
+written when the process is killed, so a killed member loses what came after its last record, and nothing else.
+
+A record is written by one ``write``::
+
+    magic "mlg1" | length of payload | checksum | writer's id, 8 bytes | flags | time | payload
+
+The checksum is of all that follows it, and the payload JSON. Aggregates are encoded as in the checkpoint
+(:mod:`~metricslib.notes`): numbers come back to the last bit, samples as samples, sketches bucket by bucket. A writer
+states a key once in a file; from then on it is its number, counted from 0 in order of appearance. A flag says that
+numbers begin anew: a writer has it in the first record after it opened the file. The other flag says that the record is
+whole.
+
+A *writer* is a process between two forks: its id is random, and new after a fork. A file may hold records of several
+writers, one after the other, for a number that a dead member left is taken again. A whole record supersedes the earlier
+records *of the same writer in the same file*, and those of others stay. Key numbers are a writer's own, so that no
+record depends on what another process wrote.
+
+Invariants:
+
+- A file is a sequence of whole records, and perhaps one torn record at its end (the writer was killed in the middle of
+  a ``write``, or the disk was full). Reading ends before the torn record. Nothing is appended behind one: the writer
+  cuts it first, be it the same writer or the next one.
+- What was once read stays: only torn bytes are cut. So a reader goes on where it ended, and reads what is new alone.
+- After a crash at any moment the file holds exactly the records whose ``write`` was complete.
+- :func:`combine` depends on the files alone, not on the order in which they are given or when they were read.
+"""
+
+import json
+import math
+import os
+import stat
+import struct
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+from ..notes import read_key, read_value, write_value
+from ..series import KINDS, Kind
+from ..window import Aggregates
+
+__all__ = [
+    "ACROSS",
+    "Across",
+    "BadRecord",
+    "FileReader",
+    "FileReplaced",
+    "FileWriter",
+    "GaugeValue",
+    "Slot",
+    "combine",
+]
+
+FORMAT = 1
+"""The version of this format: groups of different formats have different folders."""
+_MAGIC = b"mlg1"
+_HEAD = struct.Struct("<4sII")
+_REST = struct.Struct("<8sBd")
+_WHOLE = 1
+_ANEW = 2
+_LONGEST = 1 << 30  # bytes of payload
+_BLOCK = 1 << 20
+_PLAIN = frozenset((int, float))
+_write = json.JSONEncoder(separators=(",", ":"), default=float).encode
+
+Across = Literal["last", "sum", "min", "max", "each"]
+"""How the values that several members state of one gauge become one; ``each`` keeps them apart."""
+ACROSS: tuple[Across, ...] = get_args(Across)
+
+
+class BadRecord(ValueError):
+    """A record with a right checksum that does not say what a writer writes."""
+
+
+class FileReplaced(OSError):
+    """The file was deleted or replaced, or the descriptor is another file's by now."""
+
+
+class GaugeValue(NamedTuple):
+    """What one member states of a gauge."""
+
+    value: float | None
+    """None: it has no value, for its callback failed."""
+    time: float
+    """When that was, in seconds since the epoch."""
+    across: Across = "last"
+
+
+class _Keys:
+    """Numbers of the keys that one writer stated in one file."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[tuple[Kind, str], int] = {}
+
+    def numbered(self, kind: Kind, keys: Iterable[str], new: dict[tuple[Kind, str], int]) -> list[int]:
+        """Return the numbers of ``keys``; those that have none get one in ``new``."""
+        known, found = self.numbers, []
+        for key in keys:
+            series = (kind, key)
+            number = known.get(series)
+            if number is None:
+                number = new.setdefault(series, len(known) + len(new))
+            found.append(number)
+        return found
+
+
+# -- bytes
+
+
+def _frame(writer: bytes, flags: int, time: float, payload: bytes) -> bytes:
+    rest = _REST.pack(writer, flags, time) + payload
+    return _HEAD.pack(_MAGIC, len(payload), zlib.crc32(rest)) + rest
+
+
+class _Frame(NamedTuple):
+    writer: bytes
+    flags: int
+    time: float
+    payload: bytes
+    end: int
+    """Where in the bytes it ends."""
+
+
+def _frames(data: bytes) -> Iterator[_Frame]:
+    """Yield the whole records at the beginning of ``data``."""
+    at = 0
+    while len(data) - at >= _HEAD.size + _REST.size:
+        magic, length, checksum = _HEAD.unpack_from(data, at)
+        begin = at + _HEAD.size
+        end = begin + _REST.size + length
+        if magic != _MAGIC or length > _LONGEST or end > len(data):
+            return
+        if zlib.crc32(memoryview(data)[begin:end]) != checksum:
+            return
+        writer, flags, time = _REST.unpack_from(data, begin)
+        yield _Frame(writer, flags, time, data[begin + _REST.size : end], end)
+        at = end
+
+
+def _read_from(descriptor: int, offset: int) -> bytes:
+    blocks = []
+    while block := os.pread(descriptor, _BLOCK, offset):
+        blocks.append(block)
+        offset += len(block)
+    return b"".join(blocks)
+
+
+def _encode(
+    aggregates: Aggregates, gauges: Mapping[str, GaugeValue], keys: _Keys
+) -> tuple[bytes, dict[tuple[Kind, str], int]]:
+    """Return the payload, and the numbers of keys that it states."""
+    new: dict[tuple[Kind, str], int] = {}
+    document: dict[str, Any] = {}
+    for kind in KINDS:
+        values: Mapping[str, Any] = gauges if kind == "gauge" else aggregates[kind]
+        if not values:
+            continue
+        before = len(new)
+        numbers = keys.numbered(kind, values, new)
+        if kind == "counter" or kind == "gauge":
+            written = list(values.values())
+        else:
+            written = [write_value(kind, value) for value in values.values()]
+        document[kind] = [[key for _, key in islice(new, before, None)], numbers, written]
+    return _write(document).encode(), new
+
+
+class _Written:
+    """What one writer said in one file so far."""
+
+    def __init__(self) -> None:
+        self.aggregates = Aggregates()
+        self.gauges: dict[str, GaugeValue] = {}
+        self.time = 0.0
+        self._keys: list[tuple[Kind, str]] = []
+        self._broken = False
+
+    def take(self, frame: _Frame) -> None:
+        """Add a record. Raises BadRecord, and takes nothing of it."""
+        if frame.flags & _ANEW:
+            self._keys, self._broken = [], False
+        if self._broken:
+            raise BadRecord("an earlier record, which may have stated its keys, could not be read")
+        aggregates, gauges, new = Aggregates(), dict[str, GaugeValue](), list[tuple[Kind, str]]()
+        try:
+            document = json.loads(frame.payload)
+            if type(document) is not dict:
+                raise BadRecord("no object")
+            for kind in KINDS:
+                if kind in document:
+                    self._decode(kind, document[kind], new, aggregates, gauges)
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+            self._broken = True
+            raise BadRecord(str(error)) from error
+        self._keys += new
+        self.time = frame.time
+        if frame.flags & _WHOLE:
+            self.aggregates, self.gauges = aggregates, gauges
+        else:
+            self.aggregates.merge(aggregates)
+            self.gauges.update(gauges)
+
+    def _decode(
+        self,
+        kind: Kind,
+        part: Any,
+        new: list[tuple[Kind, str]],
+        aggregates: Aggregates,
+        gauges: dict[str, GaugeValue],
+    ) -> None:
+        stated, numbers, values = part
+        for key in stated:
+            read_key(kind, key)
+        new += [(kind, key) for key in stated]
+        known, count = self._keys, len(self._keys)
+        series = [known[number] if number < count else new[number - count] for number in map(_number, numbers)]
+        keys = [key for found, key in series if found == kind]
+        if not len(keys) == len(numbers) == len(values):
+            raise BadRecord("numbers, keys and values do not match")
+        if kind == "counter":
+            if not _PLAIN.issuperset(map(type, values)) or not all(map(math.isfinite, values)):
+                raise BadRecord("a count is no finite number")
+            aggregates.counters = dict(zip(keys, values, strict=True))
+        elif kind == "gauge":
+            gauges.update(zip(keys, map(_gauge, values), strict=True))
+        else:
+            aggregates[kind].update(zip(keys, (read_value(kind, value) for value in values), strict=True))
+
+
+def _number(number: Any) -> int:
+    if type(number) is not int or number < 0:
+        raise BadRecord("a key's number is none")
+    return number
+
+
+def _gauge(stated: Any) -> GaugeValue:
+    value, time, across = stated
+    for number in (time,) if value is None else (time, value):
+        if type(number) not in _PLAIN or not math.isfinite(number):
+            raise BadRecord("a gauge's value is no finite number")
+    if across not in ACROSS:
+        raise BadRecord("a gauge's rule is none")
+    return GaugeValue(value, time, across)
+
+
+# -- files
+
+
+class FileReader:
+    """Reads one file of a slot, each time only what is new in it. One owner at a time.
+
+    ``written`` are the writers in it in order of their first records; ``bad`` counts records that no writer of this
+    format writes, which are skipped.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._forget()
+
+    def _forget(self) -> None:
+        self._file = (0, 0)
+        self._end = 0
+        self.written: dict[bytes, _Written] = {}
+        self.closed = False
+        """Whether the last record is a whole one."""
+        self.last = b""
+        """The writer of the last record."""
+        self.bad = 0
+
+    def read(self) -> bool:
+        """Read what is new, and return whether there was something.
+
+        A file that is another one now, or shorter than what was read of it, is read from its beginning. Raises OSError
+        where it cannot be read.
+        """
+        descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            status = os.fstat(descriptor)
+            if (status.st_dev, status.st_ino) != self._file or status.st_size < self._end:
+                self._forget()
+                self._file = status.st_dev, status.st_ino
+            if status.st_size == self._end:
+                return False
+            data = _read_from(descriptor, self._end)
+        finally:
+            os.close(descriptor)
+        begin = self._end
+        for frame in _frames(data):
+            self._end = begin + frame.end
+            self.closed, self.last = bool(frame.flags & _WHOLE), frame.writer
+            try:
+                self.written.setdefault(frame.writer, _Written()).take(frame)
+            except BadRecord:
+                self.bad += 1
+        return self._end > begin
+
+
+class FileWriter:
+    """Appends records of one writer to its file of a slot. One owner at a time, who holds the member's lock.
+
+    A torn record that another writer left is cut before the first record. Raises OSError where the file cannot be made.
+    """
+
+    def __init__(self, path: Path, writer: bytes) -> None:
+        """``writer`` is the writer's id, eight bytes."""
+        self._path = path
+        self._writer = writer
+        self._keys = _Keys()
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        self._descriptor = os.open(path, flags, 0o600)
+        status = os.fstat(self._descriptor)
+        self._file = status.st_dev, status.st_ino
+        self._end = 0
+        if not stat.S_ISREG(status.st_mode):  # a FIFO would swallow what is written
+            self.close()
+            raise FileReplaced(f"{path} is no regular file")
+
+    def append(
+        self, aggregates: Aggregates, gauges: Mapping[str, GaugeValue], time: float, *, whole: bool = False
+    ) -> None:
+        """Append one record; ``whole`` says that it is everything that this writer measured in the slot.
+
+        Raises :class:`FileReplaced` where the file is gone, and OSError where the disk is full; then nothing was
+        appended, and the same may be tried again.
+        """
+        payload, new = _encode(aggregates, gauges, self._keys)
+        if len(payload) > _LONGEST:
+            raise OSError(f"a record of {len(payload)} bytes is too long")
+        record = _frame(self._writer, _WHOLE * whole | (0 if self._keys.numbers else _ANEW), time, payload)
+        self._cut_torn(self._checked_size())
+        written = os.write(self._descriptor, record)
+        if written < len(record):
+            os.ftruncate(self._descriptor, self._end)  # where that fails, the next append does it
+            raise OSError(f"{self._path}: only {written} of {len(record)} bytes could be written")
+        self._end += written
+        self._keys.numbers.update(new)
+
+    def _checked_size(self) -> int:
+        """Return the file's size, once it is sure that it is the file: daemonisers close and reuse descriptors."""
+        try:
+            status, named = os.fstat(self._descriptor), os.stat(self._path, follow_symlinks=False)
+        except OSError as error:
+            raise FileReplaced(f"{self._path}: {error}") from error
+        if not (status.st_dev, status.st_ino) == (named.st_dev, named.st_ino) == self._file:
+            raise FileReplaced(f"{self._path} is another file")
+        if status.st_size < self._end:
+            raise FileReplaced(f"{self._path} became shorter")
+        return status.st_size
+
+    def _cut_torn(self, size: int) -> None:
+        """Cut what stands behind the last whole record; whole records are kept, whoever has written them."""
+        if size == self._end:
+            return
+        begin = self._end
+        for frame in _frames(_read_from(self._descriptor, begin)):
+            self._end = begin + frame.end
+        if self._end < size:
+            os.ftruncate(self._descriptor, self._end)
+
+    def close(self) -> None:
+        """Close the file, unless its descriptor is another file's by now."""
+        try:
+            status = os.fstat(self._descriptor)
+        except OSError:
+            return
+        if (status.st_dev, status.st_ino) == self._file:
+            os.close(self._descriptor)
+
+
+# -- a slot
+
+
+class Slot(NamedTuple):
+    """All that the members of a group measured in one interval."""
+
+    aggregates: Aggregates
+    """Without gauges."""
+    gauges: dict[str, dict[int, GaugeValue]]
+    """What each member, by number, stated of each gauge last."""
+
+
+def combine(files: Mapping[int, FileReader]) -> Slot:
+    """Return the slot of which these are the files, by the number of their member, as far as they were read.
+
+    Sums are made in the order of numbers, and in a file in that of its writers. Of a file's gauges only those count
+    that its last writer stated: earlier ones are of processes that ended.
+    """
+    aggregates = Aggregates()
+    gauges: dict[str, dict[int, GaugeValue]] = {}
+    for number in sorted(files):
+        reader = files[number]
+        for written in reader.written.values():
+            aggregates.merge(written.aggregates)
+        if reader.last in reader.written:
+            for key, stated in reader.written[reader.last].gauges.items():
+                gauges.setdefault(key, {})[number] = stated
+    return Slot(aggregates, gauges)

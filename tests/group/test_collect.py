@@ -1,0 +1,128 @@
+"""A collection: what is new, at the cost of looking at it, and without changing what a tick or flush holds."""
+
+import pytest
+
+from metricslib.registry import Registry
+from metricslib.window import ABSENT, Aggregates, GaugeChange
+
+
+@pytest.fixture
+def measure(registry, clock):
+    def measure(on: Registry = registry) -> None:
+        on.counter("hits").inc(3)
+        on.timer("took").observe(0.5)
+        on.unique("users").add("ann")
+        on.gauge("depth").inc(2)
+
+    return measure
+
+
+def test_each_collection_has_what_is_new(registry, measure):
+    measure()
+    found = registry.collect()
+    assert found.counters == {"hits": 3}
+    assert found.timers["took"].parts()["samples"] == [500.0]
+    assert found.uniques == {"users": {"ann"}}
+    assert found.gauges == {"depth": GaugeChange(2)}
+    assert not registry.collect()
+    measure()
+    assert registry.collect().gauges == {"depth": GaugeChange(4)}
+
+
+@pytest.mark.parametrize("ends", ["tick", "flush"])
+def test_ticks_and_flushes_hold_the_same_with_collections_and_without(registry, clock, measure, ends):
+    alone = Registry(clock=clock)
+    cuts = []
+    for on in (alone, registry):
+        on.gauge("depth").set(7)
+        of = []
+        for end in (10, 20):
+            for _ in range(3):
+                measure(on)
+                if on is registry:
+                    on.collect()
+            of.append(getattr(on, ends)(end, 10.0))
+            measure(on)
+            if on is registry:
+                on.collect()
+        cuts.append([(_of(cut.whole), _of(cut.fresh)) for cut in of])
+    assert cuts[0] == cuts[1]
+
+
+def _of(window):
+    timers = {key: timer.parts() for key, timer in window.timers.items()}
+    return dict(window.counters), timers, dict(window.gauges), dict(window.uniques)
+
+
+def test_what_comes_after_a_tick_or_flush_is_new(registry, measure):
+    measure()
+    registry.flush(10, 10.0)
+    assert not registry.collect()
+    measure()
+    found = registry.collect()
+    assert found.counters == {"hits": 3}
+    assert found.gauges == {"depth": GaugeChange(4)}
+    assert registry.tick(10, 10.0).whole.counters == {"hits": 6}
+
+
+def test_a_snapshot_takes_nothing_from_a_collection_nor_the_other_way_round(registry, measure):
+    measure()
+    registry.snapshot()
+    assert registry.collect().counters == {"hits": 3}
+    measure()
+    assert registry.snapshot().open.counters == {"hits": 6}
+    assert registry.snapshot(only={"counter": ["hits"]}).open.counters == {"hits": 6}
+    assert registry.keys("counter") == ["hits"]
+
+
+def test_a_deleted_series_takes_what_was_collected_with_it(registry, measure):
+    measure()
+    registry.collect()
+    assert registry.forget("counter", ["hits"]) == ["hits"]
+    assert "hits" not in registry.tick(10, 10.0).whole.counters
+
+
+def test_no_callback_is_read(registry):
+    registry.gauge("free", read=lambda: pytest.fail("read"))
+    registry.counter("hits").inc()
+    assert registry.collect().counters == {"hits": 1}
+
+
+def test_numbers_of_batches_reach_the_next_cut(registry):
+    class Numbered:
+        def collect(self) -> Aggregates:
+            found = Aggregates()
+            found.received = {"sender": 7}
+            return found
+
+        def forget(self, kind: str, key: str) -> None: ...
+
+    source = Numbered()
+    registry.add_source(source)
+    registry.collect()
+    registry.remove_source(source)
+    assert registry.tick(10, 10.0).received == {"sender": 7}
+
+
+def test_members_of_sets_that_are_collected_again_are_counted_once(registry):
+    users = registry.unique("users")
+    users.add("ann")
+    registry.collect()
+    once = registry.budget.members.used
+    for _ in range(5):
+        users.add("ann")
+        registry.collect()
+    assert registry.budget.members.used == once > 0
+
+
+def test_a_gauge_without_a_value_is_absent(registry, clock):
+    class Failing:
+        def collect(self) -> Aggregates:
+            found = Aggregates()
+            found.gauges = {"depth": ABSENT}
+            return found
+
+        def forget(self, kind: str, key: str) -> None: ...
+
+    registry.add_source(Failing())
+    assert registry.collect().gauges["depth"] is ABSENT
