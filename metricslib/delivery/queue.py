@@ -489,8 +489,11 @@ class Queue:
             first = taken[0]
             if self._limiter and self._is_backlog(first):
                 self._limiter.spend(delivered, self._began, self._clock.monotonic())
-            self._put_back()
-            if remaining is not batch:
+            self._taken, self._batch = [], None
+            if remaining is batch:
+                for entry in taken:
+                    self._push(entry)
+            else:
                 self._finish(taken, remaining)
                 if not first.repeat:
                     self._delivered += delivered
@@ -522,12 +525,15 @@ class Queue:
             first.batch, first.length = remaining, len(remaining.payload)
             first.points, first.windows = remaining.points, remaining.windows
             self._count(first, 1)
+            self._push(first)
 
     def _resend(self, first: Entry, batch: Batch | None, resend: bool) -> None:
         """Keep ``batch``, just delivered; after an outage, let what was kept wait again, with its own sequences.
 
         Where that holds older values of the same slots, ``batch`` goes once more as well, after them.
         """
+        if not self._keep:
+            return
         now = self._clock.monotonic()
         repeats = self._recent.take(self._max_bytes - self._size) if resend else []
         if batch:
@@ -652,9 +658,10 @@ class Queue:
         """Count ``entry`` in (1) or out (-1)."""
         self._size += sign * entry.size
         self._points += sign * entry.counted
-        self._group_sizes[entry.group] += sign * entry.size
-        if not self._group_sizes[entry.group]:
-            del self._group_sizes[entry.group]
+        if entry.group:
+            self._group_sizes[entry.group] += sign * entry.size
+            if not self._group_sizes[entry.group]:
+                del self._group_sizes[entry.group]
 
     def _push(self, entry: Entry) -> None:
         entry.taken = False
@@ -673,6 +680,8 @@ class Queue:
             self._push(entry)
 
     def _drop_over(self) -> None:
+        if self._size <= self._max_bytes:
+            return
         in_flight = {self._group, self._sending} - {0}
         while self._size - sum(self._group_sizes[group] for group in in_flight) > self._max_bytes:
             droppable = (e for e in self._waiting.values() if not e.taken and e.group not in in_flight)
