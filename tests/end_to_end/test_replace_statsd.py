@@ -163,7 +163,7 @@ def test_the_page_is_followed(shell: Shell, tmp_path: Path):
         eventually(lambda: paths <= paths_written(tmp_path, begin).keys(), seconds=90, or_else=f"all paths at {begin}")
         return paths_written(tmp_path, begin)
 
-    started = follow("What you start from")
+    started = follow("Starting point")
     graphs(started + 2 * INTERVAL, {*HEIGHTS, "stats.gauges.shop.queue", LAST})  # its second flush has all of its own
     follow("Install the forwarder")
     follow("Convert the configuration")
@@ -171,11 +171,11 @@ def test_the_page_is_followed(shell: Shell, tmp_path: Path):
     changed = follow("Change over")
     log = tmp_path / "forwarder.log"  # which bash makes in its child, so perhaps after it took the next command
     eventually(lambda: log.exists() and "ready udp:" in log.read_text())
-    follow("Look")
+    follow("Check")
     after = graphs(changed + INTERVAL, before.keys())
     assert after.keys() == before.keys()
     for path in HEIGHTS:
         assert after[path] == pytest.approx(before[path], rel=0.5)
-    back = follow("Back, should you want to")
+    back = follow("Go back if necessary")
     again = graphs(back + INTERVAL, before.keys() - {"stats.gauges.statsd.timestamp_lag"})
     assert again.keys() <= before.keys()
