@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
-from metricslib.delivery.store.lockfile import cannot_write
 from metricslib.errors import CannotListen, InvalidOption, MetricsError
 
 from . import config_file
@@ -55,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(config: Config) -> int:
+    from metricslib.delivery.store import cannot_write  # with SQLite, which not every forwarder needs
+
     daemon = Daemon(config)
     if config.spool and (reason := cannot_write(config.spool)):
         raise InvalidOption("spool", config.spool, reason)
