@@ -620,7 +620,7 @@ class Queue:
             self._take_in()
             batches = len(self._waiting)
             backlog = [entry.points for entry in self._waiting.values() if self._limiter and self._is_backlog(entry)]
-            first = next(iter(self._waiting.values()), None)
+            now = self._clock.monotonic()
             stats = QueueStats(
                 self._put,
                 self._delivered,
@@ -631,7 +631,7 @@ class Queue:
                 self._size - batches * OVERHEAD,
                 len(backlog),
                 sum(backlog),
-                max(0.0, self._clock.monotonic() - first.time) if first else 0.0,
+                now - min((entry.time for entry in self._waiting.values()), default=now),
                 self._limiter.rate if self._limiter else 0.0,
             )
         self._after()

@@ -86,6 +86,18 @@ def test_what_is_sent_again_goes_before_its_own_slot(queue: Queue):
     assert take(queue).points == 7
 
 
+def test_what_is_sent_again_does_not_hide_how_old_the_rest_is(queue: Queue, clock: ManualClock):
+    """The lag is that of what has waited longest."""
+    put(queue, 10)
+    clock.advance(100)
+    put(queue, 20)
+    deliver(queue)
+    put(queue, 30)
+    queue.ack(take(queue), resend=True)
+    assert queue.stats().waiting_batches == 2
+    assert queue.stats().lag == 100
+
+
 def test_a_backlog_goes_out_at_its_rate(queue: Queue, clock: ManualClock):
     """At 100 points a second: a second's worth at once, then as time passes. What is new never waits for it."""
     for stamp in range(10, 60, 10):
