@@ -191,8 +191,8 @@ def _read_sketch(parts: Mapping[str, Any], limit: int) -> Restored:
     buckets = {
         _whole(bucket, -_LARGEST_BUCKET, _LARGEST_BUCKET): _positive(weight) for bucket, weight in parts["buckets"]
     }
-    if not buckets:
-        return Restored({}, limit=limit)
+    if not buckets:  # whose sums may have been adjusted
+        return Restored({}, limit=limit, sum=_number(parts["sum"]), sum_squares=_number(parts["sum_squares"]))
     least, most, unit = _finite(parts["min"]), _finite(parts["max"]), _not_negative(parts["unit"])
     _require(least <= most)
     _require(not unit or all(0.5 <= weight / unit <= _HEAVIEST for weight in buckets.values()))

@@ -155,7 +155,8 @@ class Samples:
         self.sum_squares += other.sum_squares
         self.min = min(self.min, other.min)
         self.max = max(self.max, other.max)
-        self._unit = other._unit if self._unit in (None, other._unit) else 0
+        if other._unit is not None:  # None: no sample, only adjusted sums
+            self._unit = other._unit if self._unit in (None, other._unit) else 0
 
     def adjust(self, sum: float, sum_squares: float) -> None:
         """Add to the sums what samples lack that stand for a bucket. There is a sketch from then on."""

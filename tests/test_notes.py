@@ -52,6 +52,8 @@ def there_and_back(modules: Any, kind: str, value: Any) -> Any:
 
 
 @PURE
+@example(writes=[("adjust", 0.0, 1.0)], limit=1, more=[])
+@example(writes=[("add", 0.0, 1), ("add", 0.0, 1)], limit=1, more=[("adjust", 0.0, 0.0)])
 @given(writes=st.lists(WRITES, max_size=12), limit=st.sampled_from([1, 5, 256]), more=st.lists(WRITES, max_size=6))
 def test_a_distribution_comes_back_as_it_was(pure, writes, limit, more):
     """To the last bit: samples, weights, buckets, sums, extremes; and what it is merged with later comes out the same,
