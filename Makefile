@@ -13,7 +13,8 @@ SANITIZED := build/sanitized
 SECONDS := 60
 SEED :=
 # Tests that run both implementations themselves, or have to do with neither.
-NOT_PURE := $(addprefix tests/test_,benchmarks.py docs.py docs_commands.py floors.py hints.py hostile.py need.py packaging.py twins.py) \
+NOT_PURE := $(addprefix tests/test_,benchmarks.py budget.py docs.py docs_commands.py floors.py hints.py hostile.py need.py \
+		out_of_memory.py packaging.py twins.py) \
 	$(addprefix tests/forwarder/test_,config.py config_file.py from_statsd.py hostile_intake.py intake_twins.py javascript.py \
 		new_keys.py routes.py)
 PURE_TESTS := $(filter-out $(NOT_PURE),$(wildcard tests/test_*.py tests/forwarder/test_*.py)) tests/conformance/test_conformance.py

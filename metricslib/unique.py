@@ -2,7 +2,7 @@
 
 import sys
 
-from .budget import Share, member_cost
+from .budget import member_cost
 from .instrument import Instrument
 from .names import text_or_none
 
@@ -29,28 +29,13 @@ def bounded_member(text: str) -> str:
 
 
 class _Members(set[str]):
-    """The members of an open interval. Their bytes count as used for as long as this is there, however it ends."""
+    """The members of an open interval, and how many bytes are counted for them."""
 
-    __slots__ = ("_share", "size")
+    __slots__ = ("size",)
 
-    def __init__(self, share: Share) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._share = share
         self.size = 0
-        """Bytes that are counted for them."""
-
-    def admit(self, text: str) -> bool:
-        """Add a member if there is room for it."""
-        size = member_cost(len(text))
-        if len(self) >= MEMBERS or not self._share.fits(size):
-            return False
-        self.add(text)
-        self.size += size
-        self._share.add(size)
-        return True
-
-    def __del__(self) -> None:
-        self._share.add(-self.size)
 
 
 class Unique(Instrument):
@@ -76,17 +61,27 @@ class Unique(Instrument):
         self._put(member)
 
     def _absorbed(self, state: _Members | None, batch: list[str | int]) -> tuple[_Members, int]:
-        members, bad = _Members(self._home.budget.members) if state is None else state, 0
+        members, room, size, bad = _Members() if state is None else state, self._home.budget.members, 0, 0
         for member in batch:
             text = text_or_none(member)
             if text is None:  # an int of more digits than Python writes
                 bad += 1
                 continue
             text = bounded_member(text)
-            if text not in members and not members.admit(text):
+            if text in members:
+                continue
+            cost = member_cost(len(text))
+            if len(members) < MEMBERS and room.fits(size + cost):
+                members.add(text)
+                size += cost
+            else:
                 self._home.account.add("unique_full")
+        room.add(size)  # at the end: an exception of a signal handler before it has counted nothing
+        members.size += size
         return members, bad
 
     def _aggregate(self, state: _Members) -> frozenset[str] | None:
-        self._home.hold_members(state.size)
+        size, state.size = state.size, 0  # once, for a tick that runs out of memory comes back with the same state
+        self._home.budget.members.add(-size)
+        self._home.hold_members(size)
         return frozenset(state) or None

@@ -243,16 +243,42 @@ def test_members_make_room_when_the_last_window_leaves(made):
     assert share.used == 0
 
 
-def test_a_set_that_is_left_behind_gives_back_its_bytes(made):
+def test_a_forked_child_begins_without_members(made):
+    """What the parent has in open sets is the parent's."""
     registry = made()
     unique = registry.unique("u")
     for number in range(2000):
         unique.add(number)
     unique._fold()
     assert registry.budget.members.used > 0
-    unique._forget()
-    gc.collect()
+    registry.left_in_parent()
     assert registry.budget.members.used == 0
+    unique.add("one")
+    unique._fold()
+    assert registry.budget.members.used == member_cost(3)
+
+
+def test_a_fold_that_is_broken_off_counts_no_bytes(made, monkeypatch):
+    """As by an exception of a signal handler; the next one counts them."""
+    registry = made()
+    unique = registry.unique("u")
+    unique.add("one")
+    unique.add("two")
+    texts = iter(["one", KeyboardInterrupt])
+
+    def interrupted(value):
+        text = next(texts)
+        if text is KeyboardInterrupt:
+            raise KeyboardInterrupt
+        return text
+
+    with monkeypatch.context() as patched:
+        patched.setitem(type(unique)._absorbed.__globals__, "text_or_none", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            unique._fold()
+    assert registry.budget.members.used == 0
+    unique._fold()
+    assert registry.budget.members.used == 2 * member_cost(3)
 
 
 def test_a_long_member_waits_as_its_hash(made):
