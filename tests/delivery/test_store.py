@@ -720,6 +720,38 @@ def test_a_full_disk_is_left_when_nothing_waits_any_more(
     again.close()
 
 
+def test_a_small_disk_gets_its_room_back_when_nothing_waits(
+    opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Where little is left on the disk, a backlog of less than what is else worth keeping leaves nothing behind."""
+    monkeypatch.setattr(SpoolFile, "_room", lambda file: 0)
+    store, queue = opened()
+    commit(store, [(queue, batch(number, 100_000)) for number in range(20)], {"a": b"1"})
+    assert len(drain(queue)) == 20
+    store.sync()
+    assert sum(one.stat().st_size for one in tmp_path.glob("*.sqlite*") if not one.name.endswith("-spare")) < 200_000
+
+
+def test_a_full_file_in_which_nothing_waits_gives_its_room_back(opened: Open, monkeypatch: pytest.MonkeyPatch):
+    """Also when the first change after a start only adds something, so that nothing is to be removed."""
+    _, queue = opened()
+    shrunk: list[int | None] = []
+    monkeypatch.setattr(SpoolFile, "shrink", lambda file, spare=None: shrunk.append(spare))
+    write = SpoolFile.write
+
+    def writing(file: SpoolFile, changes: Changes) -> None:
+        if 0 not in shrunk:
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+        write(file, changes)
+
+    monkeypatch.setattr(SpoolFile, "write", writing)
+    queue.put([batch(1)])
+    assert queue.stats().on_disk
+    assert drain(queue) == [1]
+
+
 def refuse(disk: _Disk) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -39,6 +39,7 @@ CREATE TRIGGER gone AFTER DELETE ON batches BEGIN
 # The sums come first, and so are on the first pages: they tell how much there was in a file that lost its end.
 _LOG = 4 << 20
 """Bytes to which the log beside a file is cut after it was longer."""
+_PAGE = 4096
 _SPARE = 1024
 """Pages of four kibibytes that may stay unused in a file."""
 
@@ -125,14 +126,32 @@ class SpoolFile:
         if gone:
             self.shrink()
 
-    def shrink(self, spare: int = _SPARE) -> None:
-        """When nothing waits, give back to the disk what a backlog took, but for ``spare`` pages."""
+    @property
+    def idle(self) -> bool:
+        """Whether no batch is in it."""
+        return not self._db.execute("SELECT 1 FROM batches LIMIT 1").fetchone()
+
+    def shrink(self, spare: int | None = None) -> None:
+        """When nothing waits, give back to the disk what a backlog took, but for ``spare`` pages.
+
+        By default that is as much as is worth keeping, and no more than a quarter of what the disk has left.
+        """
         unused = self._db.execute("PRAGMA freelist_count").fetchone()[0]
         with suppress(FileNotFoundError):
-            unused = max(unused, self._log.stat().st_size // 4096)
-        if unused > spare and not self._db.execute("SELECT 1 FROM batches LIMIT 1").fetchone():
+            unused = max(unused, self._log.stat().st_size // _PAGE)
+        if spare is None:
+            spare = min(_SPARE, self._room() // 4)
+        if unused > spare and self.idle:
             self._db.executescript("PRAGMA incremental_vacuum")  # execute() would give back a single page
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def _room(self) -> int:
+        """Return how many pages the disk has left."""
+        try:
+            disk = os.statvfs(self._log.parent)
+        except OSError:  # the directory was removed
+            return 0
+        return disk.f_bavail * disk.f_frsize // _PAGE
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -324,12 +324,13 @@ class _Disk:
     def write(self, changes: Changes) -> None:
         """Write all of it or nothing."""
         assert self._lock
+        assert self._file
         if not self._lock.in_place:
             self._make_anew()
         try:
             self._work(lambda file: file.write(changes))
         except sqlite3.Error as error:
-            if damaged(error) or not changes.gone:
+            if damaged(error) or not (changes.gone or self._file.idle):
                 raise
             self._make_room(changes)
             self._work(lambda file: file.write(changes))
@@ -389,7 +390,8 @@ class _Disk:
         assert self._file
         self._lock.free_spare()
         try:
-            self._file.write(Changes(gone=changes.gone))
+            if changes.gone:
+                self._file.write(Changes(gone=changes.gone))
             self._file.shrink(0)
         except sqlite3.Error:
             if any(record.id not in changes.gone for record in self._file.records()):
