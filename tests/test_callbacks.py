@@ -114,7 +114,7 @@ def test_the_number_of_threads_is_bounded(registry, reader, hanging):
     assert hung.calls <= MOST
     hung.returns.set()
     eventually(lambda: len(reading()) <= 1)
-    assert len(reader.read(asked, Deadline(PATIENCE))) == 3 * MOST
+    eventually(lambda: len(reader.read(asked, Deadline(PATIENCE))) == 3 * MOST)  # a thread may be leaving the last call
 
 
 def test_a_deadline_that_is_moved_counts(registry, reader, hanging):
