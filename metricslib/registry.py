@@ -304,7 +304,7 @@ class Registry(Instruments):
             lock.release()
         return cut
 
-    def collect(self) -> Aggregates:
+    def collect_new(self) -> Aggregates:
         """Return what happened since the last collection, tick or flush; neither of them will hold less for that.
 
         Cheap enough for once a second: no window is built, no callback read, and an idle series costs a look. Each

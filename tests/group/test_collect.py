@@ -19,14 +19,14 @@ def measure(registry, clock):
 
 def test_each_collection_has_what_is_new(registry, measure):
     measure()
-    found = registry.collect()
+    found = registry.collect_new()
     assert found.counters == {"hits": 3}
     assert found.timers["took"].parts()["samples"] == [500.0]
     assert found.uniques == {"users": {"ann"}}
     assert found.gauges == {"depth": GaugeChange(2)}
-    assert not registry.collect()
+    assert not registry.collect_new()
     measure()
-    assert registry.collect().gauges == {"depth": GaugeChange(4)}
+    assert registry.collect_new().gauges == {"depth": GaugeChange(4)}
 
 
 @pytest.mark.parametrize("ends", ["tick", "flush"])
@@ -40,11 +40,11 @@ def test_ticks_and_flushes_hold_the_same_with_collections_and_without(registry, 
             for _ in range(3):
                 measure(on)
                 if on is registry:
-                    on.collect()
+                    on.collect_new()
             of.append(getattr(on, ends)(end, 10.0))
             measure(on)
             if on is registry:
-                on.collect()
+                on.collect_new()
         cuts.append([(_of(cut.whole), _of(cut.fresh)) for cut in of])
     assert cuts[0] == cuts[1]
 
@@ -57,9 +57,9 @@ def _of(window):
 def test_what_comes_after_a_tick_or_flush_is_new(registry, measure):
     measure()
     registry.flush(10, 10.0)
-    assert not registry.collect()
+    assert not registry.collect_new()
     measure()
-    found = registry.collect()
+    found = registry.collect_new()
     assert found.counters == {"hits": 3}
     assert found.gauges == {"depth": GaugeChange(4)}
     assert registry.tick(10, 10.0).whole.counters == {"hits": 6}
@@ -68,7 +68,7 @@ def test_what_comes_after_a_tick_or_flush_is_new(registry, measure):
 def test_a_snapshot_takes_nothing_from_a_collection_nor_the_other_way_round(registry, measure):
     measure()
     registry.snapshot()
-    assert registry.collect().counters == {"hits": 3}
+    assert registry.collect_new().counters == {"hits": 3}
     measure()
     assert registry.snapshot().open.counters == {"hits": 6}
     assert registry.snapshot(only={"counter": ["hits"]}).open.counters == {"hits": 6}
@@ -77,7 +77,7 @@ def test_a_snapshot_takes_nothing_from_a_collection_nor_the_other_way_round(regi
 
 def test_a_deleted_series_takes_what_was_collected_with_it(registry, measure):
     measure()
-    registry.collect()
+    registry.collect_new()
     assert registry.forget("counter", ["hits"]) == ["hits"]
     assert "hits" not in registry.tick(10, 10.0).whole.counters
 
@@ -85,7 +85,7 @@ def test_a_deleted_series_takes_what_was_collected_with_it(registry, measure):
 def test_no_callback_is_read(registry):
     registry.gauge("free", read=lambda: pytest.fail("read"))
     registry.counter("hits").inc()
-    assert registry.collect().counters == {"hits": 1}
+    assert registry.collect_new().counters == {"hits": 1}
 
 
 def test_numbers_of_batches_reach_the_next_cut(registry):
@@ -99,7 +99,7 @@ def test_numbers_of_batches_reach_the_next_cut(registry):
 
     source = Numbered()
     registry.add_source(source)
-    registry.collect()
+    registry.collect_new()
     registry.remove_source(source)
     assert registry.tick(10, 10.0).received == {"sender": 7}
 
@@ -107,11 +107,11 @@ def test_numbers_of_batches_reach_the_next_cut(registry):
 def test_members_of_sets_that_are_collected_again_are_counted_once(registry):
     users = registry.unique("users")
     users.add("ann")
-    registry.collect()
+    registry.collect_new()
     once = registry.budget.members.used
     for _ in range(5):
         users.add("ann")
-        registry.collect()
+        registry.collect_new()
     assert registry.budget.members.used == once > 0
 
 
@@ -125,4 +125,4 @@ def test_a_gauge_without_a_value_is_absent(registry, clock):
         def forget(self, kind: str, key: str) -> None: ...
 
     registry.add_source(Failing())
-    assert registry.collect().gauges["depth"] is ABSENT
+    assert registry.collect_new().gauges["depth"] is ABSENT
