@@ -18,7 +18,7 @@ import sys
 import threading
 import weakref
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Protocol
 
 from .errors import InvalidOption
@@ -31,6 +31,7 @@ __all__ = [
     "available_memory",
     "default_max_bytes",
     "member_cost",
+    "members_cost",
     "series_cost",
     "series_costs",
 ]
@@ -60,6 +61,11 @@ def series_costs(series: Iterable[tuple[Kind, str]]) -> list[int]:
 def member_cost(length: int) -> int:
     """Return the bytes that are counted for a set's member of that length: 192, and twice its length."""
     return _MEMBER + 2 * length
+
+
+def members_cost(sets: Iterable[Collection[str]]) -> int:
+    """Return what :func:`member_cost` is for all members of many sets."""
+    return sum(_MEMBER * len(members) + 2 * sum(map(len, members)) for members in sets)
 
 
 class Share:

@@ -14,7 +14,7 @@ from typing import Any, Never
 from .account import Account
 from .admission import Admission, stands_in
 from .attempt import attempt, from_signal_handler
-from .budget import Budget, member_cost
+from .budget import Budget, members_cost
 from .clock import SYSTEM_CLOCK, Clock
 from .counter import Counter
 from .distribution import EXACT
@@ -461,7 +461,7 @@ class Registry(Instruments):
             log().exception("a source of metrics failed; what it had is missing in this interval")
             self.account.add("source_error")
         else:
-            self.hold_members(_members_cost(collected.uniques))
+            self.hold_members(members_cost(collected.uniques.values()))
 
     def _cut(self, end: int, interval: float, *, closes: bool) -> tuple[Cut, Aggregates]:
         fresh = open_ = self._fresh
@@ -482,9 +482,9 @@ class Registry(Instruments):
 
     def _count_members(self) -> None:
         self.hold_members(
-            _members_cost(self._sent.uniques)
-            + _members_cost(self._fresh.uniques)
-            + _members_cost(self._last.uniques if self._last else {})
+            members_cost(self._sent.uniques.values())
+            + members_cost(self._fresh.uniques.values())
+            + members_cost(self._last.uniques.values() if self._last else ())
             - self._members
         )
 
@@ -578,7 +578,3 @@ class Registry(Instruments):
         self._start_anew()
         for instrument in [*self._awake(), *self._asleep.values()]:
             instrument._forget()
-
-
-def _members_cost(sets: Mapping[str, frozenset[str]]) -> int:
-    return sum(len(members) * member_cost(0) + 2 * sum(map(len, members)) for members in sets.values())

@@ -80,11 +80,11 @@ def test_what_an_instrument_gave_up_is_in_the_next_window(implementation, monkey
     assert registry.snapshot().totals["counter"]["c"].sum == 3
 
 
-@pytest.mark.parametrize("step", ["_cut", "_members_cost", "merge"])
+@pytest.mark.parametrize("step", ["_cut", "members_cost", "merge"])
 def test_every_step_of_a_tick_may_fail(monkeypatch, step):
     registry, source = Registry(clock=ManualClock()), Source()
     registry.add_source(source)
-    home = {"_cut": Registry, "_members_cost": sys.modules[Registry.__module__], "merge": Aggregates}[step]
+    home = {"_cut": Registry, "members_cost": sys.modules[Registry.__module__], "merge": Aggregates}[step]
     for turn in range(4):
         measure(registry, 1)
         source.new.counters["c"] = 5
