@@ -6,7 +6,6 @@ wrong. Each error is one line on stderr.
 """
 
 import argparse
-import difflib
 import logging
 import os
 import sys
@@ -17,7 +16,19 @@ from typing import Any
 from metricslib.errors import CannotListen, InvalidOption, MetricsError
 
 from . import config_file
-from .config import CONFIG, OPTIONS, Config, ConfigError, masked, masked_text, of_environment, of_file, of_flags, settle
+from .config import (
+    CONFIG,
+    OPTIONS,
+    Config,
+    ConfigError,
+    masked,
+    masked_text,
+    nearest,
+    of_environment,
+    of_file,
+    of_flags,
+    settle,
+)
 from .daemon import Daemon
 from .from_statsd import convert
 from .inherited import Inherited, InvalidSocket
@@ -100,9 +111,9 @@ class _Parser(argparse.ArgumentParser):
         arguments, unknown = self.parse_known_args(args, namespace)
         if unknown:
             flag = masked(unknown[0].partition("=")[0])
-            flags = [flag for action in self._actions for flag in action.option_strings]
-            near = [known for known in flags if known.startswith(flag)] or difflib.get_close_matches(flag, flags, 1)
-            self.error(f"unknown argument: {flag}" + (f"; did you mean {near[0]}?" if near else ""))
+            flags = [known for action in self._actions for known in action.option_strings]
+            meant = next((known for known in flags if known.startswith(flag)), flag)
+            self.error(f"unknown argument: {flag}{nearest(meant, dict(zip(flags, flags, strict=True)))}")
         return arguments
 
 

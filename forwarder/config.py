@@ -31,6 +31,7 @@ __all__ = [
     "Setting",
     "masked",
     "masked_text",
+    "nearest",
     "of_environment",
     "of_file",
     "of_flags",
@@ -254,7 +255,7 @@ def of_environment(environ: Mapping[str, str]) -> Settings:
             continue
         if variable not in known:
             hints = {full.removeprefix(ENVIRONMENT): full for full in (*known, CONFIG)}
-            hint = _nearest(variable.removeprefix(ENVIRONMENT), hints)
+            hint = nearest(variable.removeprefix(ENVIRONMENT), hints)
             raise ConfigError("environment", variable, f"unknown variable {variable}{hint}")
         if text:
             name = known[variable]
@@ -280,7 +281,7 @@ def of_file(text: str, file: str) -> Settings:
     for name in given:
         if name not in OPTIONS:
             where, _, key = name.rpartition(".")
-            raise ConfigError(file, name, f"unknown key {_short(name)}{_nearest(key, _hints(where))}")
+            raise ConfigError(file, name, f"unknown key {_short(name)}{nearest(key, _hints(where))}")
     return {name: _setting(name, f"{file}: {name}", value, None) for name, value in given.items()}
 
 
@@ -382,7 +383,7 @@ def _short(text: str) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
-def _nearest(word: str, hints: Mapping[str, str]) -> str:
+def nearest(word: str, hints: Mapping[str, str]) -> str:
     """Return the hint that belongs to the word most like ``word``, as the end of a message; nothing when none is."""
     near = difflib.get_close_matches(word[:_SHOWN], hints, 1)
     return f"; did you mean {hints[near[0]]}?" if near else ""
