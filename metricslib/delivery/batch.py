@@ -79,7 +79,7 @@ class Deadline:
         return max(0.0, min(self._end, self._bound) - self._now())
 
     def cut(self, seconds: float) -> None:
-        """End at most ``seconds`` from now, and let nobody put that off."""
+        """End at most ``seconds`` from now, and let nothing extend that again."""
         self._bound = min(self._bound, self._now() + seconds)
 
     def extend(self, seconds: float) -> None:

@@ -168,7 +168,7 @@ class Sender:
         self._stop: Deadline | None = None
         self._attempt: Deadline | None = None
         # A signal handler may stop the program at any moment: it may put into this queue, but not set an Event.
-        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._wakeups: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._backoff = Backoff(self._rng)
         self._due_since: float | None = None  # since when something waits that should be confirmed
         self._since = self._clock.time()
@@ -217,8 +217,8 @@ class Sender:
         """Something waits: deliver it when it is due."""
         if self._due_since is None:
             self._due_since = self._clock.monotonic()
-        if self._bell.empty():
-            self._bell.put(None)
+        if self._wakeups.empty():
+            self._wakeups.put(None)
         if self._thread is not None and not self._stop:
             try:
                 self.start()  # nothing should have ended the thread; if something has, it begins again
@@ -318,9 +318,9 @@ class Sender:
         """
         if not self._alive:
             self._stop = None
-            bell = self._bell = queue.SimpleQueue()  # the one before is for a thread that hung, to wake and end it
+            wakeups = self._wakeups = queue.SimpleQueue()  # a thread that hung keeps its own
             name = f"metricslib-{self.destination.label}"
-            thread = threading.Thread(target=self._run, args=(bell,), name=name, daemon=True)
+            thread = threading.Thread(target=self._run, args=(wakeups,), name=name, daemon=True)
             self._thread, before = thread, self._thread
             try:
                 thread.start()
@@ -334,7 +334,7 @@ class Sender:
     def _alive(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
-    def _run(self, bell: "queue.SimpleQueue[None]") -> None:
+    def _run(self, wakeups: "queue.SimpleQueue[None]") -> None:
         me = threading.current_thread()
         while self._thread is me:
             try:
@@ -347,7 +347,7 @@ class Sender:
                 return
             try:
                 if wait != 0:
-                    bell.get(timeout=min(wait, stop.left()) if stop and wait is not None else wait)
+                    wakeups.get(timeout=min(wait, stop.left()) if stop and wait is not None else wait)
             except queue.Empty:
                 pass
 
@@ -372,7 +372,7 @@ class Sender:
         self._backoff.hurry()
         if attempt := self._attempt:
             attempt.urgent = True
-        self._bell.put(None)
+        self._wakeups.put(None)
 
     def stop(self, seconds: float) -> bool:
         """Go on trying for at most ``seconds`` while something waits, then end, and return whether nothing was dropped.
@@ -413,7 +413,7 @@ class Sender:
         if attempt := self._attempt:
             attempt.urgent = True
             attempt.cut(max(0.0, stop.left() - _MARGIN))
-        self._bell.put(None)
+        self._wakeups.put(None)
         if self.verifier:
             self.verifier.stop()
         thread, ended = self._thread, True
@@ -427,7 +427,7 @@ class Sender:
         """Deliver what waits in the calling thread."""
         self._thread, self._stop = threading.current_thread(), deadline
         try:
-            self._run(self._bell)
+            self._run(self._wakeups)
         finally:
             self._thread, self._stop = None, None
 

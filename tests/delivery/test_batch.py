@@ -25,7 +25,7 @@ def test_a_deadline_is_brought_forward_but_never_put_off():
 
 
 def test_a_deadline_is_extended_by_what_it_is_for_alone():
-    """Who learns on the way how long it takes may put it off, but not beyond where somebody else cut it."""
+    """An attempt may extend it, but not beyond where it was cut from outside."""
     now = [100.0]
     deadline = Deadline(5, lambda: now[0])
     deadline.extend(20)

@@ -649,8 +649,8 @@ def test_stop_counts_what_it_could_not_deliver(senders):
     assert balanced(sender)
 
 
-def test_stop_ends_in_time_whatever_hangs(senders, over: threading.Event):
-    """A resolver cannot be interrupted: stop() does not wait for it, and what it comes to later does not count."""
+def hanging(over: threading.Event) -> tuple[Fake, threading.Event]:
+    """A destination that hangs until ``over``, and an event that says that it has begun to."""
     begun = threading.Event()
 
     def hang(payload, deadline):
@@ -658,7 +658,12 @@ def test_stop_ends_in_time_whatever_hangs(senders, over: threading.Event):
         over.wait(60)
         return {}
 
-    destination = Fake(hang)
+    return Fake(hang), begun
+
+
+def test_stop_ends_in_time_whatever_hangs(senders, over: threading.Event):
+    """A resolver cannot be interrupted: stop() does not wait for it, and what it comes to later does not count."""
+    destination, begun = hanging(over)
     sender = senders(destination)
     sender.start()
     thread = sender._thread
@@ -753,14 +758,7 @@ def test_a_stop_without_threads_delivers_in_the_callers(monkeypatch: pytest.Monk
 
 def test_a_forked_child_has_nothing_of_its_parents(senders, over: threading.Event):
     """Neither thread nor lock nor what waits: that is the parent's to deliver. The child can begin anew."""
-    begun = threading.Event()
-
-    def hang(payload, deadline):
-        begun.set()
-        over.wait(60)
-        return {}
-
-    destination = Fake(hang)
+    destination, begun = hanging(over)
     sender = senders(destination)
     sender.start()
     sender.put(batch(b"parent's\n"))

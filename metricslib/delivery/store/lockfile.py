@@ -85,7 +85,7 @@ class LockFile:
 
     @property
     def in_place(self) -> bool:
-        """Whether file and lock are where they were made: nobody removed them, or the directory."""
+        """Whether file and lock are still where they were made; False when they, or the directory, were removed."""
         with suppress(OSError):
             return self.path.exists() and os.path.samestat(os.fstat(self._lock), os.stat(_lock_of(self.path)))
         return False

@@ -77,7 +77,7 @@ class Store:
 
     def reset_after_fork(self) -> None:
         """In a forked child: the file is the parent's, and so is what is pending."""
-        # By the machine's own clock, and finer than anybody starts: ids are unique among the files of a directory, and
+        # From the machine's clock, in steps finer than processes start: ids are unique in all files of a directory, and
         # grow from one process to the next.
         self._ids = itertools.count((time.time_ns() // 1000 << 12) + secrets.randbelow(1 << 12))
         self._lock = threading.RLock()  # held for moments, and never while the thread is waited for
@@ -135,7 +135,7 @@ class Store:
         self._answer_by = deadline
 
     def close(self, timeout: float = 2.0) -> None:
-        """Write no more, and leave the file to whoever comes next. What waits on disk stays there.
+        """Write no more, and leave the file to the next process. What waits on disk stays there.
 
         A disk that does not answer is waited for at most ``timeout`` seconds.
         """
