@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -51,6 +51,9 @@ _LEAST, _MOST = 0.1, 10.0
 _TAKEOVER = 0.75
 """The share of the time that stop() has after which it closes the interval itself if the thread hangs in a callback."""
 
+_STAMP = "schedule/last"
+"""The key of the note that has the last stamp."""
+
 
 @dataclass(frozen=True, slots=True)
 class FlusherStatus:
@@ -86,6 +89,30 @@ class _Unsent:
         self.whole = whole
         """Whether it is the last cut of its slot."""
         self.puts: Puts = {}
+
+
+class _LastStamp:
+    """Keeps the stamp of the last closed interval over a restart: see :meth:`.Schedule.resume`."""
+
+    def __init__(self, flusher: "Flusher") -> None:
+        self._flusher = flusher
+
+    def notes(self, cut: Cut, *, closes: bool) -> Mapping[str, bytes | None]:
+        """Return the stamp of the cut, or in mid-interval the one before it."""
+        return {_STAMP: b"%d" % (cut.whole.end if closes else cut.whole.end - self._flusher.interval)}
+
+    def kept(self, cut: Cut) -> None:
+        """Nothing to do."""
+
+    def restore(self, notes: Mapping[str, bytes]) -> None:
+        """Continue behind the last stamp."""
+        if _STAMP in notes:
+            try:
+                last = int(notes[_STAMP])
+            except ValueError:
+                self._flusher.registry.account.add("bad_note")
+            else:
+                self._flusher._resume(last)
 
 
 class Flusher:
@@ -134,6 +161,7 @@ class Flusher:
         self._keepers = Keepers()
         self._state = RegistryKeeper(registry, self._next_slot, self._naming.own or own) if spool else None
         if self._state:
+            self._keepers.add(_LastStamp(self))  # first, for the registry's keeper asks for the next stamp
             self._keepers.add(self._state)
         self._ticks = 0
         self.turns = 0
@@ -372,6 +400,9 @@ class Flusher:
 
     def _next_slot(self) -> tuple[int, int]:
         return self._schedule.next_stamp(self._now()), self.interval
+
+    def _resume(self, last: int) -> None:
+        self._schedule.resume(last, self._now())
 
     def _run(self) -> None:
         while self._ending is None and not self._is_abandoned():

@@ -2,8 +2,9 @@
 both.
 
 Ticks fall on wall-clock multiples of the interval, so that every process fills the same slots of Graphite. A tick that
-comes late ends one interval, stamped with the last boundary passed. Stamps strictly increase: after the clock was set
-back, intervals run on into one window for at most ten intervals, and then follow the clock.
+comes late ends one interval, stamped with the last boundary passed. Stamps strictly increase, also over a restart where
+the last one was kept: after the clock was set back, intervals run on into one window for at most ten intervals, and
+then follow the clock.
 """
 
 from .errors import InvalidOption
@@ -59,6 +60,19 @@ class Schedule:
         self.skipped += max(0, late // self.interval)
         return boundary
 
+    def resume(self, last: int, now: float) -> None:
+        """Continue after an earlier process, whose last window had the stamp ``last``.
+
+        Without this, a restart after the clock was set back would overwrite slots that were sent. A stamp that is more
+        than ten intervals ahead is not waited for: stamps follow the clock at once, counted in :attr:`steps_back`.
+        """
+        if self._last is not None:  # the same process, which knows better
+            return
+        if last <= now + PATIENCE * self.interval:
+            self._last = last
+        else:
+            self.steps_back += 1
+
     def changed(self, interval: float, now: float) -> "Schedule":
         """Return the schedule that goes on from here with another interval: its stamps follow those used already."""
         if interval == self.interval:
@@ -71,7 +85,7 @@ class Schedule:
     def open_stamp(self, now: float) -> int:
         """Return the stamp that the open interval will have if it ends at the next boundary."""
         end = self._end(now)
-        return end if self._last is None else max(end, self._last + self.interval)
+        return end if self._last is None else max(end, self._end(self._last))
 
     def next_stamp(self, now: float) -> int:
         """Return the stamp of what is sent next, if that is at ``now`` and the clock was not set back."""

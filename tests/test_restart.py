@@ -4,6 +4,7 @@ a later one. Each test is real processes on a real directory; only their time is
 
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -126,6 +127,37 @@ def test_killed_in_the_slot_in_which_it_starts_again(tmp_path, program):
     second.end()
     assert told(slots(tmp_path)[60]) == (6, 3, 3)
     assert in_whisper(tmp_path, "counters.c.count")[0] == 6
+
+
+TICK = "clock.advance(60); flusher.tick()"
+
+
+@pytest.mark.parametrize("end", [Program.kill, Program.end])
+def test_a_clock_set_back_before_a_restart_costs_no_slot(tmp_path, program, end):
+    """The slots that the first process sent lie in the future of the second, which waits until they are over."""
+    first = program(0)
+    first.do(USE, TICK, USE, TICK, USE, TICK, USE, "flusher.flush()")
+    end(first)
+    second = program(75)
+    second.do(USE, TICK, USE, TICK, USE, TICK, USE)
+    second.end()
+    assert {end: told(slot)[0] for end, slot in slots(tmp_path).items()} == {60: 2, 120: 2, 180: 2, 240: 8, 300: 2}
+    assert in_whisper(tmp_path, "counters.c.count") == [2, 2, 2, 8, 2]
+
+
+def test_a_last_stamp_that_cannot_be_read_is_counted(tmp_path, program):
+    """Intervals follow the clock, and the page shows the note that was skipped."""
+    first = program(0)
+    first.do(USE, TICK)
+    first.end()
+    (file,) = (tmp_path / "spool").glob("*.sqlite")
+    with sqlite3.connect(file) as database:
+        database.execute("UPDATE notes SET value = 'x' WHERE key = 'schedule/last'")
+    database.close()
+    second = program(75)
+    second.do(USE, "assert registry.account.totals() == {'bad_note': 1}, registry.account.totals()", TICK)
+    second.end()
+    assert told(slots(tmp_path)[120])[0] == 2
 
 
 def test_killed_behind_a_tick_it_has_lost_the_open_interval_and_nothing_else(tmp_path, program):

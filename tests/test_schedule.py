@@ -57,6 +57,34 @@ def test_a_short_step_back_costs_no_slot():
     assert schedule.steps_back == 0
 
 
+def test_a_restart_after_a_step_back_continues_behind_the_last_stamp():
+    """What an earlier process sent is not overwritten: its slots are waited for."""
+    schedule = Schedule(10, now=105)
+    schedule.resume(120, now=105)
+    assert schedule.next_stamp(105) == 130
+    assert [schedule.tick(now) for now in (110, 120, 130, 140)] == [None, None, 130, 140]
+
+
+def test_a_restart_continues_with_another_interval_on_its_own_boundaries():
+    schedule = Schedule(10, now=105)
+    schedule.resume(125, now=105)
+    assert schedule.open_stamp(105) == 130
+
+
+def test_a_restart_does_not_wait_for_a_stamp_that_is_further_ahead_than_a_step_back_is_waited_for():
+    schedule = Schedule(10, now=105)
+    schedule.resume(105 + 10 * PATIENCE + 1, now=105)
+    assert schedule.tick(110) == 110
+    assert schedule.steps_back == 1
+
+
+def test_a_start_again_in_the_same_process_knows_the_last_stamp_itself():
+    schedule = Schedule(10, now=105)
+    schedule.tick(110)
+    schedule.resume(130, now=115)
+    assert schedule.tick(120) == 120
+
+
 def test_the_open_interval_never_has_a_stamp_already_used():
     """What flush() sends in mid-interval is never sent over a closed slot, also after a step back."""
     schedule = Schedule(10, now=100)
@@ -124,7 +152,7 @@ def test_another_interval_goes_on_behind_the_last_stamp():
     assert schedule.changed(10, 103) is schedule
     longer = schedule.changed(60, 103)
     assert longer.delay(103) == 17
-    assert longer.open_stamp(103) == 160  # a slot after 100, and not before the next boundary
+    assert longer.open_stamp(103) == 120  # the next boundary, which is later than 100
     assert longer.tick(120) == 120
     shorter = longer.changed(10, 121)
     assert (shorter.delay(121), shorter.open_stamp(121)) == (9, 130)
