@@ -26,7 +26,7 @@ def _tables(about: Mapping[str, str], titled: Mapping[str, Sequence[Result]]) ->
     yield "Measured with " + ", ".join(f"{name} {value}" for name, value in about.items()) + ".\n"
     for title, results in titled.items():
         yield f"**{title}**\n"
-        yield "| | cost | beside | ratio | goal | |\n|---|--:|---|--:|---|---|"
+        yield "| | cost | compared with | ratio | goal | |\n|---|--:|---|--:|---|---|"
         for found in results:
             cells = (
                 found.what,
