@@ -13,7 +13,7 @@ SANITIZED := build/sanitized
 SECONDS := 60
 SEED :=
 # Tests that run both implementations themselves, or have to do with neither.
-NOT_PURE := $(addprefix tests/test_,benchmarks.py budget.py docs.py docs_commands.py floors.py hints.py hostile.py need.py \
+NOT_PURE := $(addprefix tests/test_,benchmarks.py budget.py docs.py docs_commands.py layers.py hints.py hostile.py need.py \
 		out_of_memory.py packaging.py twins.py) \
 	$(addprefix tests/forwarder/test_,config.py config_file.py from_statsd.py hostile_intake.py intake_twins.py javascript.py \
 		new_keys.py routes.py)
@@ -83,6 +83,7 @@ lint: $(INSTALLED)  ## check format, style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy --strict
+	$(BIN)/lint-imports
 
 format: $(INSTALLED)  ## format the code and mend what can be mended
 	$(BIN)/ruff check --fix-only .

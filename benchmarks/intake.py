@@ -80,7 +80,7 @@ def many_values(mind: random.Random) -> str:
 
 def measure(scale: Scale) -> Samples:
     """Return seconds a line, with the twin of this process."""
-    from metricslib import twins
+    from metricslib import _accelerate as twins
 
     fast = twins.load("forwarder._intake") is not None
     count = max(1, (_BATCHES if fast else _BATCHES // 20) * scale.calls // 40_000)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-from metricslib.names import join, split
+from metricslib.series import join, split
 
 from .parser import LONGEST_KEY, parse
 from .space_saving import Counted, SpaceSaving

@@ -21,12 +21,11 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from metricslib.account import Account
 from metricslib.clock import SYSTEM_CLOCK, Clock
-from metricslib.distribution import Readable
-from metricslib.names import join, split
+from metricslib.drops import Account
 from metricslib.registry import Registry
-from metricslib.series import Kind
+from metricslib.series import Kind, join, split
+from metricslib.sketch import Readable
 
 from .health import Health
 from .vitals import Vitals

@@ -17,8 +17,8 @@ from typing import Any
 from metricslib.clock import SYSTEM_CLOCK, Clock
 from metricslib.errors import CannotListen, MetricsError
 from metricslib.flusher import Flusher
-from metricslib.ledger import Idle
 from metricslib.registry import Registry
+from metricslib.series_state import Idle
 from metricslib.view import Server, application
 
 from .busiest import Busiest

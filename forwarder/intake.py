@@ -5,7 +5,7 @@
 
 from typing import TYPE_CHECKING
 
-from metricslib.twins import load
+from metricslib._accelerate import load
 
 from .intake_in_python import IntakeInPython
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from metricslib.clock import SYSTEM_CLOCK, Clock
-from metricslib.distribution import Distribution
+from metricslib.instruments.unique import MEMBERS, bounded_member
 from metricslib.series import Kind
-from metricslib.unique import MEMBERS, bounded_member
+from metricslib.sketch import Distribution
 from metricslib.window import Aggregates, GaugeChange
 
 from . import _intake

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 
 from metricslib.budget import Share, member_cost
 from metricslib.clock import SYSTEM_CLOCK, Clock
-from metricslib.distribution import Distribution
+from metricslib.instruments.unique import MEMBERS, bounded_member
 from metricslib.series import Kind
-from metricslib.unique import MEMBERS, bounded_member
+from metricslib.sketch import Distribution
 from metricslib.window import Aggregates, GaugeChange, total
 
 from .counts import BadLine, BadLines, Counts

@@ -4,10 +4,9 @@ import sys
 from collections.abc import Sequence
 from typing import Protocol
 
-from metricslib.account import Account
 from metricslib.budget import Budget
-from metricslib.names import Tags, split
-from metricslib.series import KINDS, Kind
+from metricslib.drops import Account
+from metricslib.series import KINDS, Kind, Tags, split
 
 __all__ = ["Keys", "Registry", "is_overflow"]
 

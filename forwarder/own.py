@@ -19,8 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from metricslib.names import sanitise
-from metricslib.series import Kind
+from metricslib.series import Kind, sanitise
 from metricslib.window import Aggregates, GaugeChange
 
 from .counts import BadLine, Counts

@@ -26,8 +26,7 @@ import math
 import re
 from typing import NamedTuple
 
-from metricslib.names import canonical_path
-from metricslib.series import Kind
+from metricslib.series import Kind, canonical_path
 
 __all__ = ["KINDS", "LONGEST_KEY", "Line", "Point", "Sample", "number", "parse", "parse_point", "with_tags"]
 
@@ -80,7 +79,7 @@ class Line(NamedTuple):
     """All that one statsd line says."""
 
     key: str
-    """Name and tags in Graphite's form, as written; :func:`metricslib.names.split` makes them canonical. No colon."""
+    """Name and tags in Graphite's form, as written; :func:`metricslib.series.split` makes them canonical. No colon."""
     samples: tuple[Sample, ...] = ()
     bad: tuple[str, ...] = ()
     """For each bad piece, what is wrong with it."""

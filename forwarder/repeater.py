@@ -14,12 +14,12 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from metricslib.account import Account
 from metricslib.clock import SYSTEM_CLOCK, Clock
 from metricslib.delivery import Batch, Deadline, Destination, Options, Queue, Sender, SenderStatus, Undelivered
 from metricslib.delivery import lines as payloads
 from metricslib.delivery.transport import Datagrams, Endpoint, Stream
-from metricslib.own import OwnMetrics
+from metricslib.drops import Account
+from metricslib.self_metrics import OwnMetrics
 from metricslib.window import Cut
 from metricslib.wire.statsd import DATAGRAM, SEPARATOR
 

@@ -20,9 +20,7 @@ functions here work on one default registry; :class:`Registry` and :class:`Flush
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from .counter import Counter
-from .decorators import SlowCall
-from .default import (
+from ._default import (
     count_exceptions,
     counted,
     counter,
@@ -35,22 +33,23 @@ from .default import (
     timer,
     unique,
 )
+from ._scope import Scope
+from .decorators import SlowCall
 from .errors import AlreadyStarted, CannotListen, InvalidDestination, InvalidOption, InvalidType, MetricsError
-from .gauge import Gauge
 from .hints import NAMES, missing
-from .histogram import Histogram
-from .instruments import Scope
+from .instruments.counter import Counter
+from .instruments.gauge import Gauge
+from .instruments.histogram import Histogram
+from .instruments.timer import Span, Timer
+from .instruments.unique import Unique
 from .registry import Registry
 from .series import add_tags, drop, keep, rename
-from .timer import Span, Timer
-from .unique import Unique
 
 if TYPE_CHECKING:
-    from . import view as view
+    from ._shipping import flush as flush
+    from ._shipping import start as start
+    from ._shipping import stop as stop
     from .flusher import Flusher as Flusher
-    from .shipping import flush as flush
-    from .shipping import start as start
-    from .shipping import stop as stop
     from .view import serve as serve
 
     __version__: str
@@ -95,7 +94,7 @@ __all__ = [
 ]
 
 
-_LATER = {"start": ".shipping", "flush": ".shipping", "stop": ".shipping", "Flusher": ".flusher", "serve": ".view"}
+_LATER = {"start": "._shipping", "flush": "._shipping", "stop": "._shipping", "Flusher": ".flusher", "serve": ".view"}
 
 if not TYPE_CHECKING:  # for a type checker, what __all__ does not name is a mistake
 

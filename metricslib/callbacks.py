@@ -16,8 +16,8 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import NamedTuple, Protocol
 
-from .gauge import Gauge, Read, change_by_callback
-from .log import log
+from ._process import log
+from .instruments.gauge import Gauge, Read, change_by_callback
 from .window import GaugeChange
 
 __all__ = ["MOST", "CallbackReader", "TimeLeft"]

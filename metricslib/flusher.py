@@ -19,21 +19,20 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Never
 
+from ._process import at_exit, exiting, not_at_exit, tell_of_forks
 from .budget import LEAST
 from .callbacks import CallbackReader
+from .checkpoint import Keeper, Keepers, RegistryKeeper
 from .delivery import Deadline, Dispatcher, Puts, SenderStatus, several
+from .drops import Survived
 from .errors import InvalidOption, InvalidType
 from .hints import unknown_option
 from .history import History
-from .keepers import Keeper, Keepers
-from .names import text_of
 from .naming import Naming, expanded
-from .own import OwnMetrics
-from .process import at_exit, exiting, not_at_exit, tell_of_forks
 from .registry import Readings, Registry
-from .registry_keeper import RegistryKeeper
 from .schedule import Schedule
-from .survived import Survived
+from .self_metrics import OwnMetrics
+from .series import text_of
 from .window import Cut, Source
 
 __all__ = ["Flusher", "FlusherStatus"]

@@ -17,10 +17,9 @@ from functools import partial
 from itertools import chain, compress
 from operator import methodcaller
 
-from .distribution import Distribution
 from .errors import InvalidOption, InvalidType
-from .names import filled, prefixed, sanitise, text_of, without_empty_parts
-from .series import Kind
+from .series import Kind, filled, prefixed, sanitise, text_of, without_empty_parts
+from .sketch import Distribution
 from .window import Window
 from .wire.graphite import Pairs, number
 

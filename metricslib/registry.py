@@ -11,28 +11,24 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from typing import Any, Never
 
-from .account import Account
-from .admission import Admission, stands_in
+from ._process import log, tell_of_forks
+from ._scope import Instruments
 from .attempt import attempt, from_signal_handler
 from .budget import Budget, members_cost
 from .clock import SYSTEM_CLOCK, Clock
-from .counter import Counter
-from .distribution import EXACT
+from .drops import Account
 from .errors import AlreadyStarted, InvalidOption
-from .gauge import Gauge, change_by_callback
 from .hints import unknown_option
-from .histogram import Histogram
-from .instrument import Instrument
-from .instruments import Instruments
-from .ledger import Idle, Ledger
-from .log import log
-from .names import Tags, join
-from .process import tell_of_forks
-from .series import KINDS, Filter, Kind, Series, series_of
-from .snapshot import Snapshot
-from .timer import Timer
-from .totals import Total
-from .unique import Unique
+from .instruments.base import Instrument
+from .instruments.counter import Counter
+from .instruments.gauge import Gauge, change_by_callback
+from .instruments.histogram import Histogram
+from .instruments.timer import Timer
+from .instruments.unique import Unique
+from .limits import Admission, stands_in
+from .series import KINDS, Filter, Kind, Series, Tags, join, series_of
+from .series_state import Idle, Ledger, Snapshot, Total
+from .sketch import EXACT
 from .window import ABSENT, Aggregates, Cut, GaugeChange, OpenInterval, Source, Window
 
 __all__ = ["Readings", "Registry"]

@@ -1,16 +1,239 @@
-"""What identifies a series: its kind, its name and its tags.
+"""A series: its kind, name and tags, and how these are written. The one place that knows which characters are legal.
 
-And how filters change that before a series is first used.
+A series is written ``name;key=value;key2=value2``: Graphite's own form, tags sorted by key, the last of a duplicate
+winning. A tag called ``name`` becomes ``name_``, since Graphite keeps the name itself under that key. Characters are
+treated as statsd treats them: white space becomes ``_``, ``/`` becomes ``-``, everything outside ``[a-zA-Z0-9_.;=-]``
+is deleted. A name is therefore never refused for its characters, and a series has the same path whether its program
+ships it to Graphite itself or through a statsd server.
+
+Filters (:func:`drop`, :func:`keep`, :func:`rename`, :func:`add_tags`) change a series before it is first used.
 """
 
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import translate
 from typing import Literal, NamedTuple, get_args
 
-from .names import EMPTY, Tags, canonical_tags, checked_name, filled, join, sanitise, split, without_empty_parts
+from .attempt import attempt
+from .errors import InvalidOption, InvalidType
 
-__all__ = ["KINDS", "Filter", "Kind", "Series", "add_tags", "drop", "keep", "rename", "series_of"]
+__all__ = [
+    "EMPTY",
+    "Filter",
+    "KINDS",
+    "Kind",
+    "Series",
+    "TagMapping",
+    "Tags",
+    "add_tags",
+    "canonical_path",
+    "canonical_tags",
+    "checked_name",
+    "checked_tags",
+    "drop",
+    "filled",
+    "join",
+    "keep",
+    "prefixed",
+    "rename",
+    "sanitise",
+    "series_of",
+    "split",
+    "text_of",
+    "text_or_none",
+    "with_suffix",
+    "without_empty_parts",
+]
+
+TagMapping = Mapping[str, object]
+"""Tags as a program gives them: values may be strings, or anything with a ``str()``."""
+
+Tags = tuple[tuple[str, str], ...]
+"""Tags in canonical form: sanitised, in the order of their texts ``key=value``, keys unique."""
+
+EMPTY = "_"
+"""What stands for a name, tag key or tag value of which no legal character is left."""
+
+_RESERVED = "name"
+"""The key under which Graphite keeps a series' name among its tags. A tag of that key would be lost."""
+
+# JavaScript's \s, which differs from Python's in U+FEFF and the separators U+001C to U+001F.
+_SPACES = re.compile("[\\t\\n\\v\\f\\r \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+")
+_ILLEGAL = re.compile(r"[^a-zA-Z0-9_.;=-]")
+_LEGAL = re.compile(r"[a-zA-Z0-9_.;=-]*\Z")
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_SHORT = 2048  # bits; an int of that many has fewer digits than the lowest limit, 640
+
+
+def text_of(value: object) -> str:
+    """Return ``value`` as a plain string: the characters of a string, ``str()`` of anything else.
+
+    A member of an Enum of strings is a string, and so stands for its value: ``M.HITS`` with the value ``"hits"`` is
+    ``hits``. Its ``str()`` and ``format()`` differ between ``StrEnum`` and ``class M(str, Enum)``, and between versions
+    of Python, so neither is asked.
+    """
+    return str.__str__(value if issubclass(type(value), str) else str(value))
+
+
+def text_or_none(value: object) -> str | None:
+    """Return what :func:`text_of` does, but None if the value's own ``__str__`` raises.
+
+    None is also returned for an int of more digits than Python writes.
+    """
+    kind = type(value)
+    if kind is int:
+        return str(value) if _has_text(value) else None  # type: ignore[arg-type]
+    if kind is float or kind is bool or value is None or issubclass(kind, str):
+        return text_of(value)
+    text = attempt(str, value)
+    return None if text is None else str.__str__(text)
+
+
+def _has_text(number: int) -> bool:
+    limit = sys.get_int_max_str_digits()
+    return not limit or number.bit_length() <= _SHORT or -(10**limit) < number < 10**limit
+
+
+def filled(option: str, template: str, words: Mapping[str, str]) -> str:
+    """Return ``template`` with each ``{word}`` replaced by what ``words`` has for it.
+
+    This is no :meth:`str.format`: attributes, indexes, conversions and format specs are refused, so a template from a
+    configuration reaches nothing but ``words``. A brace has no other meaning, for it is legal in no name.
+
+    Raises :class:`InvalidOption` for any other word, and for a brace without its partner.
+    """
+    for word in _BRACES.findall(template):
+        if word not in words:
+            raise InvalidOption(option, template, f"{{{word}}} is unknown; {_meant(word, words)}")
+    if "{" in (rest := _BRACES.sub("", template)) or "}" in rest:
+        raise InvalidOption(option, template, f"a brace stands alone; {_meant('', words)}")
+    return _BRACES.sub(lambda match: words[match[1]], template)
+
+
+def _meant(word: str, words: Mapping[str, str]) -> str:
+    from difflib import get_close_matches  # a mistake is rare, and this takes a while to load
+
+    name = re.split(r"[^a-z]", word.strip().lower())[0]
+    close = get_close_matches(name, words, 1)
+    return f"did you mean {{{close[0]}}}?" if close else f"known are {', '.join(f'{{{known}}}' for known in words)}"
+
+
+def sanitise(key: str) -> str:
+    """Return ``key`` as statsd writes it; it may still hold ``;`` and ``=``, and may come out empty."""
+    if _LEGAL.match(key):
+        return key
+    return _ILLEGAL.sub("", _SPACES.sub("_", key).replace("/", "-"))
+
+
+def checked_name(name: object, argument: str = "name") -> str:
+    """Return ``name`` as a plain string if it is a non-empty string.
+
+    Raises :class:`InvalidType` otherwise: a wrong name is a mistake of set-up, to be heard early.
+    """
+    if type(name) is str and name:
+        return name
+    if not isinstance(name, str) or not (text := text_of(name)):
+        raise InvalidType(argument, name, "a non-empty string")
+    return text
+
+
+def checked_tags(tags: TagMapping | None) -> TagMapping | None:
+    """Return ``tags`` if they are a mapping or None, and raise :class:`InvalidType` otherwise."""
+    if tags is not None and not isinstance(tags, Mapping):
+        raise InvalidType("tags", tags, "a mapping")
+    return tags
+
+
+def _tag_key(key: object) -> str:
+    found = sanitise(text_of(key)).replace(";", "_").replace("=", "_") or EMPTY
+    return f"{found}_" if found == _RESERVED else found
+
+
+def _tag_value(value: object) -> str:
+    return sanitise(text_of(value)).replace(";", "_") or EMPTY
+
+
+def canonical_tags(tags: Mapping[str, object] | Iterable[tuple[str, object]]) -> Tags:
+    """Return ``tags`` in canonical form; keys and values may be anything that :func:`text_of` takes.
+
+    >>> canonical_tags({"status": 200, "route": "/u v"})
+    (('route', '-u_v'), ('status', '200'))
+    """
+    pairs = tags.items() if isinstance(tags, Mapping) else tags
+    return _in_order({_tag_key(key): _tag_value(value) for key, value in pairs})
+
+
+def _in_order(tags: Mapping[str, str]) -> Tags:
+    """Sort tags as carbon does, which sorts the texts ``key=value``: ``a1`` comes before ``a``."""
+    return tuple(sorted(tags.items(), key=lambda tag: tag[0] + "="))
+
+
+def canonical_path(path: str) -> str | None:
+    """Return a path of Graphite, which is not ours to sanitise, as carbon stores it; None if carbon finds it malformed.
+
+    carbon leaves out a tag called ``name`` and any ``~`` before the name.
+
+    >>> canonical_path("a.b;z=1;c=2;z=3"), canonical_path("~a;name=b"), canonical_path("no;tags")
+    ('a.b;c=2;z=3', 'a', None)
+    """
+    if ";" not in path:
+        return path.lstrip("~") or None
+    name, *pieces = path.split(";")
+    tags = {}
+    for piece in pieces:
+        key, _, value = piece.partition("=")
+        if not key or "!" in key or "^" in key or not value or value.startswith("~"):
+            return None
+        tags[key] = value
+    tags.pop(_RESERVED, None)
+    name = name.lstrip("~")
+    return join(name, _in_order(tags)) if name else None
+
+
+def join(name: str, tags: Tags = ()) -> str:
+    """Return the series' canonical text: ``name;key=value``.
+
+    ``name`` must hold no ``;`` and ``tags`` must be canonical.
+    """
+    return name if not tags else name + "".join([f";{key}={value}" for key, value in tags])
+
+
+def split(series: str) -> tuple[str, Tags]:
+    """Return the name and canonical tags of ``series``, a name that may carry tags in Graphite's form, in any order.
+
+    A tag without ``=`` means ``true``, for Graphite refuses a series that has one.
+
+    >>> split("web.hits;route=u;beta")
+    ('web.hits', (('beta', 'true'), ('route', 'u')))
+    """
+    name, *pieces = series.split(";")
+    name = sanitise(name) or EMPTY
+    if not pieces:
+        return name, ()
+    pairs = (piece.partition("=") for piece in pieces if piece)
+    return name, canonical_tags([(key, value if equals else "true") for key, equals, value in pairs])
+
+
+def without_empty_parts(name: str) -> str:
+    """Return ``name`` without dots that have no part between them, in front or at the end; it may come out empty.
+
+    >>> without_empty_parts("a..b"), without_empty_parts(".a.b."), without_empty_parts("..")
+    ('a.b', 'a.b', '')
+    """
+    return ".".join(filter(None, name.split(".")))
+
+
+def prefixed(prefix: str, name: str) -> str:
+    """Return ``name`` behind ``prefix``; an empty prefix vanishes with its dot."""
+    return f"{prefix}.{name}" if prefix else name
+
+
+def with_suffix(series: str, suffix: str) -> str:
+    """Return ``series`` with ``suffix`` after its name and before its tags."""
+    name, semicolon, tags = series.partition(";")
+    return f"{name}{suffix}{semicolon}{tags}"
+
 
 Kind = Literal["counter", "timer", "histogram", "gauge", "unique"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

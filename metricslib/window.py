@@ -9,8 +9,8 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple, Protocol
 
-from .distribution import Distribution, merged
 from .series import KINDS, Kind
+from .sketch import Distribution, merged
 
 __all__ = ["ABSENT", "Aggregates", "Cut", "GaugeChange", "OpenInterval", "Source", "Window", "total"]
 

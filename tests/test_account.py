@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metricslib import account as account_module
-from metricslib.account import Account
+from metricslib import drops as account_module
+from metricslib.drops import Account
 
 COUNTS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 5)), max_size=50)
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metricslib.account import Account
-from metricslib.admission import OVERFLOW, Admission
 from metricslib.budget import Share
+from metricslib.drops import Account
 from metricslib.errors import InvalidOption
+from metricslib.limits import OVERFLOW, Admission
 from metricslib.registry import Registry
 from metricslib.series import KINDS, Series, add_tags, drop, keep, rename, series_of
 from metricslib.testing import ManualClock

@@ -8,7 +8,7 @@ import pytest
 from metricslib import Flusher, Registry
 from metricslib.callbacks import MOST, CallbackReader
 from metricslib.delivery import Deadline
-from metricslib.gauge import Gauge
+from metricslib.instruments.gauge import Gauge
 from tests.peers import FOREVER, PATIENCE, GraphitePeer, eventually
 
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metricslib.calls import around, is_plain
+from metricslib.decorators import around, is_plain
 
 
 class Log(list):

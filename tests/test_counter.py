@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metricslib.cell import FULL
+from metricslib.instruments.base import FULL
 from metricslib.registry import Registry
 from metricslib.testing import ManualClock
 

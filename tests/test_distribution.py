@@ -10,8 +10,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from metricslib.buckets import bucket, bucket_counts, bucket_middle, bucket_power, bucket_upper
-from metricslib.distribution import EXACT, NO_SAMPLES, Distribution
+from metricslib.sketch import (
+    EXACT,
+    NO_SAMPLES,
+    Distribution,
+    bucket,
+    bucket_counts,
+    bucket_middle,
+    bucket_power,
+    bucket_upper,
+)
 
 LEAST, MOST = 2.0**-40, 2.0**40
 MAGNITUDES = st.one_of(

@@ -15,8 +15,8 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,8 +30,6 @@ from metricslib.naming import Naming
 from metricslib.view.as_json import as_values
 from metricslib.view.report import report
 from metricslib.wire import jsonl
-
-from .test_floors import FLOORS, SOURCE_SUFFIXES
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -232,23 +230,17 @@ def test_code_that_is_not_run_says_so():
 # -- the order of the source, as architecture.md tells it
 
 
-def told_floors() -> dict[str, int]:
-    """Return file or folder → floor, from the tables of architecture.md: rows of ``| floor | `package/file` … |``."""
+def test_the_layers_are_told_as_they_are():
+    """The tables in architecture.md have every module in the layer that import-linter's contract gives it."""
     text = (DOCS / "architecture.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (\d+) \| (`[^|]*) \|", text, re.MULTILINE)
-    return {name: int(floor) for floor, files in rows for name in re.findall(r"`([^`]+)`", files)}
-
-
-def test_the_floors_are_told_as_they_are():
-    """The tables in architecture.md have every file of both packages, on the floor that FLOORS gives it."""
-    files = [
-        path.relative_to(ROOT).as_posix()
-        for package in ("metricslib", "forwarder")
-        for path in (ROOT / package).rglob("*")
-        if path.suffix in SOURCE_SUFFIXES
-    ]
-    patterns = {next(pattern for pattern in FLOORS if fnmatchcase(file, pattern)) for file in files}
-    assert told_floors() == {pattern.replace(".*", ".c").removesuffix("*"): FLOORS[pattern] for pattern in patterns}
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    for contract in contracts:
+        if contract["type"] == "layers":
+            (package,) = contract["containers"]
+            table = text.partition(f"| layer | modules of `{package}` |")[2].partition("\n\n")[0]
+            rows = [row.split("|")[2] for row in table.splitlines()[2:]]
+            told = [{name.removesuffix("/") for name in re.findall(r"`([^`]+)`", row)} for row in rows]
+            assert told == [set(layer.split(" : ")) for layer in contract["layers"]]
 
 
 # -- names that readers rely on
@@ -275,7 +267,7 @@ def test_the_members_of_the_json_are_told():
 
 def test_every_cause_of_the_registry_is_told():
     """registry.md has every cause under which floors up to the registry count what they drop, and no other."""
-    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "metricslib").glob("*.py")]
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "metricslib").rglob("*.py")]
     causes = {cause for source in sources for cause in re.findall(r"account\.add\(\"([a-z_]+)\"", source)}
     assert set(told_names("registry.md", "What is counted when something is dropped")) - {"str()", "on_slow"} == causes
 

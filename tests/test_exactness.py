@@ -10,9 +10,8 @@ from importlib import import_module
 
 import pytest
 
-from metricslib.cell import FULL
-from metricslib.counter import Counter
-from metricslib.instrument import OVERRUN
+from metricslib.instruments.base import FULL, OVERRUN
+from metricslib.instruments.counter import Counter
 from metricslib.registry import Registry
 from metricslib.testing import ManualClock
 
@@ -120,7 +119,7 @@ def reader():
 @pytest.mark.parametrize("full", [FULL, 3])
 def test_a_counter_counts_every_increment(reader, monkeypatch, full):
     """8 × 100,000, and buffers stay far below their bound; also if they are folded at every turn."""
-    monkeypatch.setattr(import_module("metricslib.counter"), "FULL", full)
+    monkeypatch.setattr(import_module("metricslib.instruments.counter"), "FULL", full)
     counter = reader.registry.counter("x")
 
     def work(_):
@@ -136,7 +135,7 @@ def test_a_counter_counts_every_increment(reader, monkeypatch, full):
 @pytest.mark.parametrize("full", [FULL, 3])
 def test_a_timer_counts_every_observation(reader, monkeypatch, full):
     """8 × 100,000: counts, sums, and the lifetime counts of every power of two."""
-    monkeypatch.setattr(import_module("metricslib.timer"), "FULL", full)
+    monkeypatch.setattr(import_module("metricslib.instruments.timer"), "FULL", full)
     timer = reader.registry.timer("x")
 
     def work(number):
@@ -196,7 +195,7 @@ def test_all_kinds_at_once_count_every_call(reader):
 
 def test_batches_that_overflow_a_small_buffer_are_kept_or_counted(reader, monkeypatch):
     """When folds cannot keep up, what is dropped is on the account: made = aggregated + dropped."""
-    monkeypatch.setattr("metricslib.instrument.OVERRUN", 600)
+    monkeypatch.setattr("metricslib.instruments.base.OVERRUN", 600)
     counter = reader.registry.counter("x")
 
     def work(_):
@@ -246,7 +245,7 @@ def test_what_comes_while_a_fold_is_under_way_waits_for_the_next(reader, interle
 
 def test_what_is_dropped_from_a_full_buffer_was_not_folded(reader, interleave, monkeypatch):
     """Two threads put a value into a full buffer and are stopped; the fold begins; then they find it full."""
-    monkeypatch.setattr("metricslib.instrument.OVERRUN", 10)
+    monkeypatch.setattr("metricslib.instruments.base.OVERRUN", 10)
     counter = reader.registry.counter("x")
     interleave(lambda: (counter._fold(), counter._fold()))
     for _ in range(12):
@@ -259,7 +258,7 @@ def test_what_is_dropped_from_a_full_buffer_was_not_folded(reader, interleave, m
 
 def test_a_thread_that_finds_a_full_buffer_no_longer_full_drops_nothing(reader, monkeypatch):
     """It was stopped after its look at the length; what is there now may be in another's fold already."""
-    monkeypatch.setattr("metricslib.instrument.OVERRUN", 10)
+    monkeypatch.setattr("metricslib.instruments.base.OVERRUN", 10)
     counter = reader.registry.counter("x")
     for _ in range(10):
         counter._put(1)

@@ -452,7 +452,7 @@ for prefix in ("parent", "child"):
         metrics.start(sys.argv[1], prefix=prefix)
         metrics.counter("a").inc(5)
         metrics.stop()
-        metrics.shipping.ensure_flusher()
+        metrics._shipping.ensure_flusher()
         sys.exit(0)
     assert os.waitpid(pid, 0)[1] == 0
 """
@@ -468,7 +468,7 @@ def test_the_page_of_a_child_starts_the_childs_own_flusher(peer: GraphitePeer):
 import os, sys, metricslib as metrics
 metrics.start(sys.argv[1], prefix="w{pid}")
 if os.fork() == 0:
-    flusher = metrics.shipping.ensure_flusher()
+    flusher = metrics._shipping.ensure_flusher()
     assert flusher.running and flusher.to
     metrics.counter("a").inc(3)
     sys.exit(0)
@@ -499,12 +499,12 @@ def test_destinations_may_come_from_the_environment(peer: GraphitePeer, tmp_path
 def test_many_threads_may_ask_for_the_default_flusher_at_once():
     """The first requests of a page that was never started come together, and get one flusher."""
     program = """
-import threading, metricslib as metrics, metricslib.shipping
+import threading, metricslib as metrics, metricslib._shipping
 found = []
 barrier = threading.Barrier(8)
 def ask():
     barrier.wait()
-    found.append(metrics.shipping.ensure_flusher())
+    found.append(metrics._shipping.ensure_flusher())
 for _ in range(20):
     threads = [threading.Thread(target=ask) for _ in range(8)]
     [thread.start() for thread in threads]

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metricslib.distribution import Distribution
 from metricslib.registry import Registry
+from metricslib.sketch import Distribution
 from metricslib.testing import ManualClock
 
 

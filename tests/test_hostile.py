@@ -12,7 +12,7 @@ from unittest import mock
 
 import pytest
 
-from metricslib.twins import load
+from metricslib._accelerate import load
 from tests.twins import twin
 
 NOT_FINITE = [math.nan, math.inf, -math.inf]
@@ -27,7 +27,7 @@ def modules(request):
 
 @pytest.fixture
 def distribution_type(modules):
-    return modules["metricslib.distribution"].Distribution
+    return modules["metricslib.sketch"].Distribution
 
 
 @pytest.fixture
@@ -251,7 +251,7 @@ def test_a_state_that_is_an_empty_tuple_of_the_right_type_is_kept_as_an_object(m
 def test_an_empty_change_of_a_gauge_is_counted_as_bad(modules, registry):
     gauge = registry.gauge("x")
     gauge.set(5)
-    gauge._put(tuple.__new__(modules["metricslib.gauge"]._Delta, ()))
+    gauge._put(tuple.__new__(modules["metricslib.instruments.gauge"]._Delta, ()))
     assert total(registry, "gauges") == 5
     assert registry.account.totals() == {"bad_value": 1}
 

@@ -14,9 +14,8 @@ from types import SimpleNamespace
 import greenlet
 import pytest
 
-from metricslib import instrument as instrument_module
-from metricslib.cell import CHILDREN, FULL
-from metricslib.instrument import CROWDED, Instrument
+from metricslib.instruments import base as instrument_module
+from metricslib.instruments.base import CHILDREN, CROWDED, FULL, Instrument
 from metricslib.registry import Registry
 from metricslib.series import KINDS
 
@@ -175,8 +174,8 @@ def let_wait(instrument, value=1):
 
 def set_full(monkeypatch, full):
     """Fold after so few values; the C twin, where few wait at all, keeps its own number."""
-    for name in ("cell", *NUMERIC):
-        module = import_module(f"metricslib.{name}")
+    for name in ("base", *NUMERIC):
+        module = import_module(f"metricslib.instruments.{name}")
         if hasattr(module, "FULL"):
             monkeypatch.setattr(module, "FULL", full)
 

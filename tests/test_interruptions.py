@@ -96,8 +96,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:R
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Let buffers be full at once, so that folds are among what is interrupted, and nobody wait long for a lock."""
-    for module in ("cell", "instrument", "counter", "gauge", "timer", "histogram"):
-        module = importlib.import_module(f"metricslib.{module}")
+    for module in ("base", "counter", "gauge", "timer", "histogram"):
+        module = importlib.import_module(f"metricslib.instruments.{module}")
         for name, value in (("FULL", 1), ("_PATIENCE", 0.001)):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, value)

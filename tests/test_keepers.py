@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from metricslib import Flusher, Registry
-from metricslib.keepers import Keepers
-from metricslib.survived import Survived
+from metricslib.checkpoint import Keepers
+from metricslib.drops import Survived
 from metricslib.testing import ManualClock
 from metricslib.window import Cut, Window
 from tests.peers import FOREVER, GraphitePeer, eventually

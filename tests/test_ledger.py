@@ -3,10 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metricslib.distribution import Distribution
-from metricslib.ledger import Idle, Ledger
 from metricslib.series import KINDS
-from metricslib.totals import TOTALS, DistributionTotal
+from metricslib.series_state import TOTALS, DistributionTotal, Idle, Ledger
+from metricslib.sketch import Distribution
 from metricslib.window import ABSENT, Aggregates, GaugeChange
 
 

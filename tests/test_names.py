@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metricslib.errors import InvalidOption, InvalidType, MetricsError
-from metricslib.names import (
+from metricslib.series import (
     EMPTY,
     canonical_path,
     canonical_tags,

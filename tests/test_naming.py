@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from metricslib.distribution import NO_SAMPLES, Distribution
 from metricslib.errors import InvalidOption, InvalidType
 from metricslib.naming import Naming, Spelled, expanded
+from metricslib.sketch import NO_SAMPLES, Distribution
 from metricslib.window import Window
 
 

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from metricslib.distribution import Distribution
+from metricslib._accelerate import load
+from metricslib.checkpoint import BadNote, read_key, read_open, read_total, write_open, write_total
 from metricslib.naming import Naming
-from metricslib.notes import BadNote, read_key, read_open, read_total, write_open, write_total
 from metricslib.series import KINDS, Series
-from metricslib.totals import TOTALS
-from metricslib.twins import load
+from metricslib.series_state import TOTALS
+from metricslib.sketch import Distribution
 from metricslib.window import ABSENT, Aggregates, GaugeChange, OpenInterval, Window
 from metricslib.wire import jsonl, statsd
 from tests.test_twins import WRITES, contents
@@ -28,7 +28,7 @@ KEYS = st.from_regex(r"[a-z_]{1,3}(;[a-c]=[a-z]{1,3})?", fullmatch=True)
 
 def built(modules: Any, writes: Any, limit: int) -> Any:
     """A distribution of either twin, made as ``writes`` say."""
-    make = modules["metricslib.distribution"].Distribution
+    make = modules["metricslib.sketch"].Distribution
     distribution = make(limit=limit)
     for write in writes:
         if write[0] == "merge":
@@ -43,7 +43,7 @@ def built(modules: Any, writes: Any, limit: int) -> Any:
 
 def there_and_back(modules: Any, kind: str, value: Any) -> Any:
     """What comes back of one series of the open interval."""
-    window, notes = modules["metricslib.window"], modules["metricslib.notes"]
+    window, notes = modules["metricslib.window"], modules["metricslib.checkpoint"]
     sent = window.Aggregates()
     sent.add(kind, "x", value)
     opened, bad = notes.read_open(notes.write_open(window.OpenInterval(1.5, 20, sent)))
@@ -62,7 +62,7 @@ def test_a_distribution_comes_back_as_it_was(pure, writes, limit, more):
     if not pure and load("metricslib._speedups") is None:
         pytest.skip("the C twins were not built")
     modules = twin(pure)
-    merged = modules["metricslib.distribution"].merged
+    merged = modules["metricslib.sketch"].merged
     before, later = built(modules, writes, limit), built(modules, more, 20)
     after = there_and_back(modules, "timer", before)
     assert contents(after) == contents(before)
@@ -75,7 +75,7 @@ def test_a_distribution_comes_back_as_it_was(pure, writes, limit, more):
 @given(FINITE, FINITE, st.frozensets(st.text(max_size=5), min_size=1, max_size=5))
 def test_all_other_kinds_come_back_as_they_were(number, delta, members):
     """Whole numbers stay whole, a gauge that was only changed stays without a base, members may be any text."""
-    modules = {name: __import__(name, fromlist=[""]) for name in ("metricslib.window", "metricslib.notes")}
+    modules = {name: __import__(name, fromlist=[""]) for name in ("metricslib.window", "metricslib.checkpoint")}
     for kind, value in (
         ("counter", number),
         ("gauge", GaugeChange(number, delta)),

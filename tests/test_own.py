@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from metricslib.account import Account
 from metricslib.delivery import NodeStatus, SenderStatus
-from metricslib.own import OwnMetrics
+from metricslib.drops import Account
+from metricslib.self_metrics import OwnMetrics
 
 
 def status(label: str, sent: int) -> SenderStatus:

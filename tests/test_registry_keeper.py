@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forwarder.intake import Intake
-from metricslib.distribution import Distribution
+from metricslib.checkpoint import RegistryKeeper
 from metricslib.flusher import Flusher
-from metricslib.ledger import Idle
 from metricslib.registry import Registry
-from metricslib.registry_keeper import RegistryKeeper
 from metricslib.schedule import Schedule
+from metricslib.series_state import Idle
+from metricslib.sketch import Distribution
 from metricslib.testing import ManualClock
 from metricslib.window import Aggregates, Cut, GaugeChange
 

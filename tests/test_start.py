@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+import metricslib._process
 import metricslib.flusher
-import metricslib.process
 from metricslib import Flusher, Registry
 from metricslib.delivery.dispatcher import Dispatcher
 from tests.peers import FOREVER, PATIENCE, GraphitePeer, eventually
@@ -112,7 +112,7 @@ def test_a_default_flusher_that_cannot_start_may_be_started_later(peer: Graphite
     """Also with other arguments; and the one that ends intervals for the page goes on meanwhile."""
     program = """
 import sys, threading, metricslib as metrics
-from metricslib import shipping
+from metricslib import _shipping
 start = threading.Thread.start
 failing = False
 def no_thread(thread):
@@ -123,14 +123,14 @@ threading.Thread.start = no_thread
 metrics.counter("a").inc(3)
 for page in (False, True):
     if page:
-        flusher = shipping.ensure_flusher()
+        flusher = _shipping.ensure_flusher()
     failing = True
     try:
         metrics.start(sys.argv[1])
     except RuntimeError as error:
         print(error)
     if page:
-        assert shipping.ensure_flusher() is flusher and flusher.running
+        assert _shipping.ensure_flusher() is flusher and flusher.running
     failing = False
 metrics.start(sys.argv[1], prefix="p")
 print(metrics.stop())

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metricslib.distribution import Distribution
+from metricslib._accelerate import load
 from metricslib.registry import Registry
+from metricslib.sketch import Distribution
 from metricslib.testing import ManualClock
-from metricslib.twins import load
 from tests.twins import twin
 
 

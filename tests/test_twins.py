@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from metricslib.twins import load
+from metricslib._accelerate import load
 from tests.peers import ROOT
 from tests.twins import twin
 
@@ -157,7 +157,7 @@ WRITES = st.one_of(
 
 
 def written(pure, writes, limit):
-    distribution_type = twin(pure)["metricslib.distribution"].Distribution
+    distribution_type = twin(pure)["metricslib.sketch"].Distribution
     distribution = distribution_type(limit=limit)
     for write in writes:
         if write[0] == "merge":
@@ -183,15 +183,15 @@ def test_the_c_twins_are_in_use_where_they_were_built():
     c = modules["metricslib._speedups"]
     registry = modules["metricslib.registry"].Registry()
     assert isinstance(registry.counter("x"), c.Cell)
-    assert issubclass(modules["metricslib.distribution"].Distribution, c.Samples)
+    assert issubclass(modules["metricslib.sketch"].Distribution, c.Samples)
     assert [type(cell.cell_contents) for cell in registry.timed("f")(abs).__closure__] == [type(abs)] * 2
-    assert not hasattr(twin(True)["metricslib.counter"].Counter, "count")
+    assert not hasattr(twin(True)["metricslib.instruments.counter"].Counter, "count")
 
 
 @pytest.mark.parametrize(("pure", "outcome"), [("1", "Cell"), ("0", "Cell"), ("2", "METRICSLIB_PURE = '2'")])
 def test_the_environment_chooses(pure, outcome):
     """1 takes Python, 0 C, and anything else is refused at once."""
-    code = "from metricslib.cell import Cell; print(Cell.__module__, Cell.__name__)"
+    code = "from metricslib.instruments.base import Cell; print(Cell.__module__, Cell.__name__)"
     run = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "METRICSLIB_PURE": pure},

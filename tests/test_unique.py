@@ -97,7 +97,7 @@ def test_long_members_are_kept_as_digests(registry, tick):
 
 def test_the_number_of_members_is_bounded_and_what_is_over_is_counted(registry, tick, monkeypatch):
     """Known members do not count as dropped."""
-    monkeypatch.setattr(import_module("metricslib.unique"), "MEMBERS", 10)
+    monkeypatch.setattr(import_module("metricslib.instruments.unique"), "MEMBERS", 10)
     unique = registry.unique("x")
     for number in [*range(15), *range(5)]:
         unique.add(number)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metricslib.distribution import Distribution
 from metricslib.series import KINDS
+from metricslib.sketch import Distribution
 from metricslib.window import ABSENT, Aggregates, GaugeChange, Window, total
 
 NUMBERS = st.integers(-1000, 1000) | st.integers(-1000, 1000).map(lambda n: n / 8)

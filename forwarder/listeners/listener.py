@@ -10,8 +10,8 @@ import threading
 from collections.abc import Sequence
 from typing import Protocol
 
-from metricslib.account import Account
 from metricslib.clock import Clock
+from metricslib.drops import Account
 
 __all__ = ["Listener", "Sink"]
 

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from hashlib import md5
 from typing import NamedTuple
 
-from ..names import canonical_path
+from ..series import canonical_path
 
 __all__ = ["HASHES", "Node", "Ring"]
 

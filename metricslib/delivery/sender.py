@@ -30,8 +30,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..account import Account
 from ..clock import SYSTEM_CLOCK, Clock
+from ..drops import Account
 from ..wire import graphite
 from . import lines
 from .batch import Batch, Deadline, Undelivered

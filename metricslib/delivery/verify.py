@@ -50,8 +50,8 @@ from http.client import HTTPException
 from urllib.parse import urlencode
 
 from ..clock import SYSTEM_CLOCK, Clock
-from ..names import prefixed
 from ..naming import Naming, expanded
+from ..series import prefixed
 from .batch import Batch, Deadline
 from .urls import without_secrets
 

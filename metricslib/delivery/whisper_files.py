@@ -21,8 +21,8 @@ from hashlib import sha256
 from typing import Any
 
 from ..clock import Clock
-from ..names import canonical_path
 from ..naming import Naming
+from ..series import canonical_path
 from ..window import Cut
 from ..wire import graphite
 from . import lines

@@ -37,7 +37,7 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ..process import tell_of_forks
+from .._process import tell_of_forks
 from ..window import Aggregates
 from .directory import Unusable, make_private
 from .record import FileReplaced, FileWriter, GaugeValue

@@ -9,10 +9,10 @@ A record is written by one ``write``::
     magic "mlg1" | length of payload | checksum | writer's id, 8 bytes | flags | time | payload
 
 The checksum is of all that follows it, and the payload JSON. Aggregates are encoded as in the checkpoint
-(:mod:`~metricslib.notes`): numbers come back to the last bit, samples as samples, sketches bucket by bucket. A writer
-states a key once in a file; from then on it is its number, counted from 0 in order of appearance. A flag says that
-numbers begin anew: a writer has it in the first record after it opened the file. The other flag says that the record is
-whole.
+(:mod:`~metricslib.checkpoint`): numbers come back to the last bit, samples as samples, sketches bucket by bucket. A
+writer states a key once in a file; from then on it is its number, counted from 0 in order of appearance. A flag says
+that numbers begin anew: a writer has it in the first record after it opened the file. The other flag says that the
+record is whole.
 
 A *writer* is a process between two forks: its id is random, and new after a fork. A file may hold records of several
 writers, one after the other, for a number that a dead member left is taken again. A whole record supersedes the earlier
@@ -40,7 +40,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-from ..notes import read_key, read_value, write_value
+from ..checkpoint import read_key, read_value, write_value
 from ..series import KINDS, Kind
 from ..window import Aggregates
 

@@ -370,7 +370,7 @@ done:
 /* Import what floors above have made by now; -1 with an exception, also if it is not what it should be. */
 static int resolve(module_state *state) {
     static const char *const from[][2] = {
-        {"metricslib.distribution", "Distribution"}, {"metricslib.window", "GaugeChange"}, {"metricslib.clock", "SystemClock"}};
+        {"metricslib.sketch", "Distribution"}, {"metricslib.window", "GaugeChange"}, {"metricslib.clock", "SystemClock"}};
     PyObject *found[3] = {NULL};
     int good = 1;
     if (state->system_clock)
@@ -777,7 +777,7 @@ static PyMemberDef cell_members[] = {
 };
 
 static PyType_Slot cell_slots[] = {
-    {Py_tp_doc, "The values of one instrument: the twin of metricslib.cell.Cell."},
+    {Py_tp_doc, "The values of one instrument: the twin of metricslib.instruments.base.Cell."},
     {Py_tp_new, cell_new},
     {Py_tp_dealloc, cell_dealloc},
     {Py_tp_traverse, cell_traverse},

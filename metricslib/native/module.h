@@ -30,7 +30,7 @@
 
 typedef struct {
     PyTypeObject *cell_type, *samples_type, *span_type;
-    PyTypeObject *distribution; /* of metricslib.distribution; this one and the next two when first needed */
+    PyTypeObject *distribution; /* of metricslib.sketch; this one and the next two when first needed */
     PyObject *gauge_change;     /* of metricslib.window */
     PyObject *system_clock;     /* SystemClock.monotonic of metricslib.clock */
     PyObject *time_dict;        /* of the module time */

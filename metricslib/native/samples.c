@@ -521,7 +521,7 @@ static PyMemberDef samples_members[] = {
 };
 
 static PyType_Slot samples_slots[] = {
-    {Py_tp_doc, "Weighted samples, as stored: the twin of metricslib.samples.Samples."},
+    {Py_tp_doc, "Weighted samples, as stored: the twin of metricslib.sketch.Samples."},
     {Py_tp_new, samples_new},
     {Py_tp_init, samples_init},
     {Py_tp_dealloc, samples_dealloc},

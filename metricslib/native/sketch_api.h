@@ -9,7 +9,7 @@
 #define SKETCH_API "metricslib._speedups.sketch_api"
 
 typedef struct {
-    /* Move `from` into a new, frozen object of `type`, which is metricslib.distribution.Distribution; `from` is then
+    /* Move `from` into a new, frozen object of `type`, which is metricslib.sketch.Distribution; `from` is then
        empty. NULL with an exception on failure, and `from` is still the caller's. */
     PyObject *(*distribution)(PyTypeObject *type, sketch *from);
 } sketch_api;

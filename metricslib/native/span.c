@@ -252,7 +252,7 @@ static PyType_Slot span_slots[] = {
 };
 
 PyType_Spec span_spec = {
-    .name = "metricslib.timer.Span",
+    .name = "metricslib.instruments.timer.Span",
     .basicsize = sizeof(Span),
     .flags =
         Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_DISALLOW_INSTANTIATION,

@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from .._process import tell_of_forks
 from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import InvalidOption
 from ..flusher import Flusher
-from ..process import tell_of_forks
 from . import as_json, page
 from .query import Query
 from .report import Report, Section, TooSlow, report, select

@@ -7,9 +7,9 @@ Flask is imported when a blueprint is asked for, and nowhere else in the library
 
 from typing import TYPE_CHECKING, Never
 
+from .._shipping import ensure_flusher
 from ..flusher import Flusher
 from ..hints import unknown_option
-from ..shipping import ensure_flusher
 from .answer import METHODS, Extra, View
 
 if TYPE_CHECKING:

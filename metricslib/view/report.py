@@ -15,12 +15,10 @@ from itertools import islice
 from typing import cast
 
 from ..delivery import SenderStatus
-from ..distribution import Readable
 from ..flusher import FlusherStatus
-from ..names import Tags, split
-from ..series import KINDS, Kind
-from ..snapshot import Snapshot
-from ..totals import Total
+from ..series import KINDS, Kind, Tags, split
+from ..series_state import Snapshot, Total
+from ..sketch import Readable
 from ..window import Window
 from ..wire.graphite import number
 

@@ -17,12 +17,12 @@ from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any, Never
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from ..default import default_registry
+from .._default import default_registry
+from .._shipping import ensure_flusher
 from ..errors import CannotListen, InvalidOption
 from ..flusher import Flusher
 from ..hints import unknown_option
 from ..registry import Registry
-from ..shipping import ensure_flusher
 from .answer import View
 from .hosts import is_loopback, only_for
 from .wsgi import RESERVED, application_of

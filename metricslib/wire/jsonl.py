@@ -22,8 +22,8 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 
-from ..distribution import Distribution
-from ..names import prefixed
+from ..series import prefixed
+from ..sketch import Distribution
 from ..window import Window
 from .graphite import number
 

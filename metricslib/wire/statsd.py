@@ -15,8 +15,8 @@ from decimal import Decimal
 from functools import lru_cache
 from hashlib import sha256
 
-from ..distribution import Distribution
-from ..names import prefixed
+from ..series import prefixed
+from ..sketch import Distribution
 from ..window import Window
 from .graphite import number
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from forwarder.parser import Sample, number, parse
-from metricslib.names import join, sanitise, split
+from metricslib.series import join, sanitise, split
 
 __all__ = ["READINGS", "Plain", "plain"]
 

@@ -10,9 +10,9 @@ from array import array
 
 import pytest
 
-from metricslib.distribution import Distribution
+from metricslib._accelerate import load
 from metricslib.registry import Registry
-from metricslib.twins import load
+from metricslib.sketch import Distribution
 from metricslib.window import GaugeChange
 
 _intake = load("forwarder._intake")

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from forwarder.counts import LOG_EVERY, Counts
 from forwarder.intake import Intake
 from forwarder.relay import Relay
-from metricslib.distribution import Distribution
 from metricslib.registry import Registry
 from metricslib.series import drop
+from metricslib.sketch import Distribution
 from metricslib.testing import ManualClock
 from metricslib.window import GaugeChange
 

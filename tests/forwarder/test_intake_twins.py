@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from metricslib.twins import load
+from metricslib._accelerate import load
 from tests.conformance.corpus import CRASHES, LINES
 from tests.conformance.grammar import datagrams
 from tests.test_twins import exact, exact_or_none

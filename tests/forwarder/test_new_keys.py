@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from metricslib.twins import load
+from metricslib._accelerate import load
 from tests.twins import twin
 
 from .test_intake_twins import Side

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from metricslib.twins import load
+from metricslib._accelerate import load
 from tests.peers import FOREVER, Forwarder, GraphitePeer
 from tests.twins import twin
 
@@ -116,7 +116,7 @@ PLAIN = st.text(st.characters(exclude_characters=":|\n\r,;="), max_size=8)
 def test_tags_of_dogstatsd_are_those_of_the_library(modules, name: str, tags: dict[str, str]):
     """Written by hand with `:` between key and value, they make the same series, a `=` in a value included."""
     assume(not name.startswith("_e{"))
-    assume("" not in modules["metricslib.names"].sanitise(name).split("."))  # a forwarder leaves those as they are
+    assume("" not in modules["metricslib.series"].sanitise(name).split("."))  # a forwarder leaves those as they are
     written = ",".join(f"{key}:{value}" for key, value in tags.items())
     line = f"{name}:3|c" + (f"|#{written}" if tags else "")
     direct = paths(modules, measured(modules, name, tags, []).whole)

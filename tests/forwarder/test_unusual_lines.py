@@ -2,7 +2,7 @@
 
 import pytest
 
-from metricslib.twins import load
+from metricslib._accelerate import load
 
 from .test_intake_twins import Side
 

@@ -34,13 +34,13 @@ from typing import Any
 
 from forwarder import _intake
 from forwarder.intake_in_c import IntakeInC
-from metricslib import instrument as instrument_module
-from metricslib.cell import Cell
-from metricslib.distribution import Distribution
-from metricslib.gauge import _Delta
+from metricslib.instruments import base as instrument_module
+from metricslib.instruments.base import Cell
+from metricslib.instruments.gauge import _Delta
+from metricslib.instruments.timer import Timer
 from metricslib.registry import Registry
+from metricslib.sketch import Distribution
 from metricslib.testing import ManualClock
-from metricslib.timer import Timer
 from metricslib.window import GaugeChange
 
 from .intake import datagram

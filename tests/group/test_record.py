@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metricslib.distribution import Distribution
 from metricslib.group.record import FileReader, FileReplaced, FileWriter, GaugeValue, _frame, combine
+from metricslib.sketch import Distribution
 from metricslib.window import Aggregates
 
 ONE, OTHER = b"writer-1", b"writer-2"

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator, Iterator
 from typing import TypeVar, assert_type, overload
 
 from metricslib.decorators import SlowCall
+from metricslib.instruments.timer import Span
 from metricslib.registry import Registry
-from metricslib.timer import Span
 
 metrics = Registry()
 

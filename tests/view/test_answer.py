@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlencode
 
 import pytest
 
-from metricslib.totals import Total
+from metricslib.series_state import Total
 from metricslib.view import report as report_module
 from metricslib.view.answer import View
 

@@ -116,7 +116,7 @@ def test_importing_starts_nothing_and_registering_ends_intervals():
         """
 import sys, threading
 import metricslib.view
-from metricslib import default
+from metricslib import _default
 assert "flask" not in sys.modules
 print(threading.active_count())
 blueprints = [metricslib.view.blueprint(), metricslib.view.blueprint(name="second")]
@@ -126,7 +126,7 @@ app = flask.Flask("shop")
 for blueprint in blueprints:
     app.register_blueprint(blueprint, url_prefix="/" + blueprint.name)
 print(threading.active_count())
-default.counter("hits").inc(7)
+_default.default_registry.counter("hits").inc(7)
 print(app.test_client().get("/second?format=json&match=hits").json["series"][0]["open"]["count"])
 """
     )
@@ -138,11 +138,11 @@ def test_start_may_follow_the_page(tmp_path):
     told = run(
         f"""
 import flask, metricslib.view
-from metricslib import default, shipping
+from metricslib import _default, _shipping
 app = flask.Flask("shop")
 app.register_blueprint(metricslib.view.blueprint(), url_prefix="/metrics")
-default.counter("hits").inc(7)
-shipping.start("file://{tmp_path}/out.jsonl", interval=1000)
+_default.default_registry.counter("hits").inc(7)
+_shipping.start("file://{tmp_path}/out.jsonl", interval=1000)
 found = app.test_client().get("/metrics?format=json&match=hits").json
 print(len(found["destinations"]), found["interval"], found["series"][0]["open"]["count"])
 """

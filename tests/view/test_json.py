@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from metricslib.delivery import NodeStatus
 from metricslib.flusher import FlusherStatus
 from metricslib.series import KINDS
-from metricslib.snapshot import Snapshot
+from metricslib.series_state import Snapshot
 from metricslib.view.as_json import as_json
 from metricslib.view.report import report
 from metricslib.window import Window

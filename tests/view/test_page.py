@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from metricslib.delivery import NodeStatus, SenderStatus
 from metricslib.flusher import FlusherStatus
-from metricslib.snapshot import Snapshot
-from metricslib.totals import SummedTotal
+from metricslib.series_state import Snapshot, SummedTotal
 from metricslib.view.page import page
 from metricslib.view.query import Query
 from metricslib.view.report import report

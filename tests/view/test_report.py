@@ -8,12 +8,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from metricslib.distribution import Distribution
 from metricslib.flusher import Flusher
-from metricslib.ledger import Idle
 from metricslib.registry import Registry
-from metricslib.snapshot import Snapshot
-from metricslib.totals import DistributionTotal, SummedTotal, Total
+from metricslib.series_state import DistributionTotal, Idle, Snapshot, SummedTotal, Total
+from metricslib.sketch import Distribution
 from metricslib.view.report import TooSlow, matcher, percentile_name, report, select
 from metricslib.window import Window
 

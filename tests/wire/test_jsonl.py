@@ -6,7 +6,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metricslib.distribution import NO_SAMPLES, Distribution
+from metricslib.sketch import NO_SAMPLES, Distribution
 from metricslib.window import Window
 from metricslib.wire import jsonl
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metricslib.distribution import Distribution
+from metricslib.sketch import Distribution
 from metricslib.window import Window
 from metricslib.wire.statsd import SEPARATOR, encode, rates
 

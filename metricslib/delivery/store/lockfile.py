@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from ...process import tell_of_forks
+from ..._process import tell_of_forks
 
 __all__ = ["LockFile", "cannot_write"]
 

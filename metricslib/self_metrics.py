@@ -8,10 +8,9 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from .account import Account
 from .delivery import SenderStatus
-from .names import canonical_tags, join
-from .series import Kind
+from .drops import Account
+from .series import Kind, canonical_tags, join
 from .window import Aggregates, GaugeChange
 
 __all__ = ["OwnMetrics"]

@@ -1,4 +1,4 @@
-"""The default registry: what stands behind the package's functions that measure. Shipping it is :mod:`~.shipping`."""
+"""The default registry: what stands behind the package's functions that measure. Shipping it is :mod:`~._shipping`."""
 
 from .registry import Registry
 
@@ -17,7 +17,7 @@ __all__ = [
 ]
 
 default_registry = Registry()
-"""The registry behind ``metricslib.counter`` and its like."""
+"""The registry behind ``metricslib.instruments.counter`` and its like."""
 
 
 def _registry() -> Registry:

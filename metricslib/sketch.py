@@ -1,27 +1,135 @@
-"""What a distribution stores: every sample while they are few, a log-linear sketch once they are many.
+"""The distribution of a timer or histogram: every sample while there are few, a log-linear sketch when there are many.
 
-In: samples with weights, one at a time or in batches, or another distribution's. Out: what every tick asks of them. The
-rest of the reading side is :mod:`~.distribution`. Sums run in the order in which samples came, or, while they are kept,
-over the sorted samples, smallest first. Where all of these have one weight, it is multiplied into the sums last, and
-means and the deviation are those of the samples without it, as in statsd: a weight such as 1/0.3 would round each
-product, and a mean might lie beyond the largest sample. The C implementation in ``native/samples.c`` does the same
-operations in the same order.
+In: samples with weights, one at a time or in batches, or another distribution. Out: percentiles, sums over the smallest
+or largest share of the samples, counts per bucket. Count, sum, sum of squares, minimum and maximum are always exact.
+
+**Buckets.** Every power of two is divided into 64 equal buckets, so a bucket is at most 1/64 as wide as its lower
+bound, and its middle lies within 1/128 (0.8 %) of every sample in it. No logarithm is taken: exponent and top bits of
+the double are the index. Buckets are ``(lower, upper]``, so counts up to a power of two are exact too, as Prometheus
+histograms require. Magnitudes are clamped to 2⁻⁴⁰ … 2⁴⁰; zero has a bucket of its own, and negative numbers mirror the
+positive ones. Adding two sketches bucket by bucket loses nothing, in any order.
+
+**Sums** run in the order in which samples came or, while samples are stored, over the sorted samples, smallest first.
+Where all of these have one weight, the weight is multiplied into the sums last, and mean and deviation are those of the
+samples without it, as in statsd: a weight such as 1/0.3 would round each product, and a mean might exceed the largest
+sample. The C implementation in ``native/samples.c`` does the same operations in the same order.
+
+A distribution is written by one owner, then frozen; from then on any thread may read it. One that was read from a
+checkpoint (:class:`Restored`) is read like any other.
+
+The file in order: addition, buckets, how samples are stored (:class:`Samples`, also in C), what is read from them
+(:class:`Readable`), and the two together (:class:`Distribution`).
 """
 
 import math
+import sys
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
-from functools import reduce
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial, reduce
 from itertools import accumulate, repeat
 from operator import add, index, mul
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from .added import added
-from .buckets import bucket, bucket_counts, bucket_middle, bucket_power
-from .twins import load
+from ._accelerate import load
 
-__all__ = ["EXACT", "Samples", "SamplesInPython"]
+__all__ = [
+    "Distribution",
+    "EXACT",
+    "NO_SAMPLES",
+    "Readable",
+    "Restored",
+    "Samples",
+    "SamplesInPython",
+    "Share",
+    "added",
+    "bucket",
+    "bucket_counts",
+    "bucket_middle",
+    "bucket_power",
+    "bucket_upper",
+    "merged",
+]
+
+added: Callable[[Iterable[float], float], float]
+"""Return the second argument plus all numbers of the first, added one after the other, in C and every Python version.
+
+It is a function in C, so that it may be given to :func:`~.attempt.attempt`.
+"""
+
+if sys.version_info >= (3, 12):  # sum() compensates for rounding errors from here on
+    added = partial(reduce, add)
+else:
+    added = sum
+
+
+_SUB_BUCKETS = 64
+_MIN_POWER = -40
+_MAX_POWER = 40
+_MAX_KEY = (_MAX_POWER - _MIN_POWER) * _SUB_BUCKETS + 1
+_MIN_POSITIVE = 2.0**_MIN_POWER
+_MAX_POSITIVE = 2.0**_MAX_POWER
+_BITS_SHIFT = 52 - 6  # what remains of a double's 64 bits: sign, exponent and the top six bits of the mantissa
+_BITS_OFFSET = (1023 + _MIN_POWER) * _SUB_BUCKETS - 2  # makes the key of 2**-40, counted from the bits, 1
+# What is taken off the bits first. One of it makes the bounds inclusive at the top: an exact bound falls to the bucket
+# below. And zero, whose bits are 0, falls below all positive numbers.
+_BITS_BASE = (_BITS_OFFSET << _BITS_SHIFT) + 1
+_ZERO = -_BITS_BASE >> _BITS_SHIFT
+_SIGN = 1 << 63 - _BITS_SHIFT
+
+
+def bucket(value: float) -> int:
+    """Return the key of the bucket that holds ``value``: 0 for zero, 1 to 5121 if positive, mirrored if negative.
+
+    Keys are in the order of their values. This is the specification; :func:`bucket_counts` does the same for a batch.
+    """
+    magnitude = abs(value)
+    if magnitude <= _MIN_POSITIVE:
+        key = 1 if magnitude else 0
+    elif magnitude >= _MAX_POSITIVE:
+        key = _MAX_KEY
+    else:
+        mantissa, exponent = math.frexp(magnitude)
+        key = (exponent - 1 - _MIN_POWER) * _SUB_BUCKETS + math.ceil(mantissa * 128) - 63
+    return -key if value < 0 else key
+
+
+def bucket_upper(key: int) -> float:
+    """Return the bound of bucket ``key`` that is farther from zero; it belongs to the bucket."""
+    if key == 0:
+        return 0.0
+    power, step = divmod(abs(key) - 1, _SUB_BUCKETS)
+    return math.copysign(math.ldexp(_SUB_BUCKETS + step, power + _MIN_POWER - 6), key)
+
+
+def bucket_middle(key: int) -> float:
+    """Return the value that stands for every sample in bucket ``key``."""
+    if -2 < key < 2:
+        return bucket_upper(key)
+    return (bucket_upper(key) + bucket_upper(key - 1 if key > 0 else key + 1)) / 2
+
+
+def bucket_power(key: int) -> int:
+    """Return the least ``p`` from -40 to 40 with no sample in bucket ``key`` above 2ᵖ (but for clamped ones)."""
+    return _MIN_POWER + max(0, -(-(key - 1) // _SUB_BUCKETS))
+
+
+def bucket_counts(values: Sequence[float]) -> Iterable[tuple[int, int]]:
+    """Return bucket keys with the number of ``values`` in each; the keys come straight from the bits of the doubles."""
+    all_bits = memoryview(array("d", values)).cast("B").cast("q").tolist()
+    counts = Counter([(bits - _BITS_BASE) >> _BITS_SHIFT for bits in all_bits])
+    if min(counts) > 0 and max(counts) <= _MAX_KEY:
+        return counts.items()
+    return [(_clamped(key), count) for key, count in counts.items()]
+
+
+def _clamped(key: int) -> int:
+    """Return the key of the bucket that is meant by one counted from the bits of any number."""
+    if key < _ZERO:
+        return -_clamped(key + _SIGN)
+    return min(max(key, 1), _MAX_KEY) if key > _ZERO else 0
+
 
 Row = tuple[float, float, float, float, float]
 """Weight, boundary, sum, sum of squares and mean of a share of the samples."""
@@ -302,7 +410,7 @@ class Samples:
         return values[middle]
 
     def _shares(self, percents: Sequence[float]) -> list[Row | None]:
-        """Return what :meth:`~.distribution.Readable.shares` does, as plain tuples."""
+        """Return what :meth:`~.sketch.Readable.shares` does, as plain tuples."""
         percents = _numbers(percents)
         if not self.count or not percents:
             return [None] * len(percents)
@@ -341,7 +449,145 @@ class Samples:
 
 
 SamplesInPython = Samples
-"""Also where the C twin takes its place."""
+"""The Python implementation, also where ``Samples`` is the one in C."""
 
 if not TYPE_CHECKING and (_speedups := load("metricslib._speedups")) is not None:
     Samples = _speedups.Samples
+
+
+class Share(NamedTuple):
+    """The smallest (or, for negative percents, largest) so many percent of the samples."""
+
+    weight: float
+    """How many samples the share has."""
+    boundary: float
+    """The largest sample of the share; the smallest for negative percents."""
+    sum: float
+    sum_squares: float
+    mean: float
+
+
+if TYPE_CHECKING:
+    _Stored = Samples
+else:
+    _Stored = object
+
+
+class Readable(_Stored):
+    """What can be read from frozen samples, whichever implementation stores them."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        kept = f"{len(self._samples)} samples" if self.exact else f"sketch of {len(self._buckets or ())} buckets"
+        return f"<Distribution {kept}, count {self.count:g}>"
+
+    def percentile(self, percent: float) -> float:
+        """Return the boundary of the smallest ``percent`` percent of the samples; NaN when there is none."""
+        (share,) = self.shares((percent,))
+        return math.nan if share is None else share.boundary
+
+    def shares(self, percents: Sequence[float]) -> list[Share | None]:
+        """Return, for each percent, the smallest so many percent of the samples, or the largest for a negative percent.
+
+        The share of n samples has ``floor(|percent| / 100 · n + 0.5)`` of them, as in statsd; it is None when that is
+        none. A single sample is in every share. Where all samples weigh the same, n is their number, otherwise the sum
+        of the weights.
+        """
+        return [row and Share(*row) for row in self._shares(percents)]
+
+    def below(self, bound: float) -> float:
+        """Return the weight of all samples less than ``bound`` (within a bucket's width of it when sketched)."""
+        values, weights = self._sorted()
+        return sum(weights[: bisect_left(values, bound)])
+
+    def entries(self) -> Iterator[tuple[float, float]]:
+        """Yield values and weights, in order, that give the same buckets, minimum and maximum when added elsewhere."""
+        values, weights = self._sorted()
+        if self.exact:
+            yield from zip(values, weights, strict=True)
+            return
+        unit, last = self._common_weight(), len(values) - 1
+        for place, (value, weight) in enumerate(zip(values, weights, strict=True)):
+            least = [self.min] * (place == 0)
+            most = [self.max] * (place == last and not (least and self.min == self.max))
+            if unit == 1:  # each extreme stands for itself, so that the others keep to the middle
+                yield from ((extreme, 1) for extreme in least)
+                if weight > len(least) + len(most):
+                    yield value, weight - len(least) - len(most)
+                yield from ((extreme, 1) for extreme in most)
+            elif least and most:
+                part = unit or weight // 2 or weight / 2
+                yield self.min, part
+                yield self.max, weight - part
+            else:
+                yield (*least, *most, value)[0], weight
+
+    def parts(self) -> dict[str, Any]:
+        """Return all that is stored, by name: ``limit``, and either ``samples`` and ``weights`` (None: all 1), or what
+        :class:`Restored` takes.
+        """
+        if self.exact:
+            return {"limit": self.limit, "samples": self._samples, "weights": self._weights}
+        names = ("limit", "count", "sum", "sum_squares", "min", "max")
+        return {**{name: getattr(self, name) for name in names}, "unit": self._unit, "buckets": self._buckets}
+
+
+class Distribution(Readable, Samples):
+    """Weighted samples, kept exactly up to ``limit`` of them and as a sketch beyond.
+
+    ``count`` is the sum of the weights; it and ``sum``, ``sum_squares``, ``min`` and ``max`` may be read once the
+    distribution is frozen. Sums run over the sorted samples, smallest first, while they are kept. A value that
+    is not finite raises ValueError, as does a weight that is not finite and greater than 0.
+    """
+
+    __slots__ = ()
+
+
+if TYPE_CHECKING:
+    _InPython = Distribution
+else:
+
+    class _InPython(Readable, SamplesInPython):
+        __slots__ = ()
+
+
+class Restored(_InPython):
+    """A sketch as it once was, put together from its parts instead of from samples.
+
+    It is stored in Python, whichever implementation is in use, and takes in distributions of both. :func:`merged` does
+    the reverse.
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        buckets: Mapping[int, float] | None = None,
+        *,
+        limit: int,
+        count: float = 0,
+        sum: float = 0.0,
+        sum_squares: float = 0.0,
+        min: float = math.inf,
+        max: float = -math.inf,
+        unit: float | None = None,
+    ) -> None:
+        """``unit`` is what every sample weighs, 0 where they differ; without ``buckets`` there is no sample yet."""
+        super().__init__(limit=limit)
+        if buckets is not None:
+            self._buckets, self._unit = dict(buckets), unit
+            self.count, self.sum, self.sum_squares, self.min, self.max = count, sum, sum_squares, min, max
+
+
+def merged(one: Distribution, other: Distribution) -> Distribution:
+    """Return both in a new, frozen distribution; they stay as they are."""
+    restored = isinstance(one, Restored) or isinstance(other, Restored)
+    both = (Restored if restored else Distribution)(limit=max(one.limit, other.limit))
+    both.merge(one)
+    both.merge(other)
+    return both.freeze()
+
+
+NO_SAMPLES = Distribution().freeze()
+"""What an idle timer had in an interval."""

@@ -5,11 +5,10 @@ from collections.abc import Callable
 from threading import current_thread, main_thread
 from typing import Any
 
-from .attempt import attempt, from_signal_handler
-from .cell import FULL
-from .instrument import Home, Instrument, all_plain_and_finite, finite
-from .twins import replaced_by
-from .window import ABSENT, GaugeChange, total
+from .._accelerate import replaced_by
+from ..attempt import attempt, from_signal_handler
+from ..window import ABSENT, GaugeChange, total
+from .base import FULL, Home, Instrument, all_plain_and_finite, finite
 
 __all__ = ["Gauge", "Read", "change_by_callback"]
 

@@ -1,19 +1,166 @@
-"""What is known of each series beyond the open interval: since when it is idle, a gauge's value, lifetime totals.
+"""The state of each series beyond the open interval: lifetime totals, a gauge's value, since when it is idle.
 
-In: what happened in an interval. Out: the interval's window, in which idle series have their place too, unless they are
-to leave. One owner at a time.
+In: the aggregates of an interval. Out: the interval's window, in which idle series have their place too until they
+expire, and the totals that the page shows. There is a class of totals for each kind, because fields that a kind does
+not use would cost memory in every series. One owner writes; readers get copies.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import repeat
-from typing import Any, NamedTuple
+from itertools import repeat, starmap
+from struct import Struct
+from typing import Any, NamedTuple, Self
 
-from .distribution import NO_SAMPLES
 from .series import KINDS, Kind
-from .totals import TOTALS, Total
+from .sketch import NO_SAMPLES
 from .window import Aggregates, Window
 
-__all__ = ["Idle", "Ledger"]
+__all__ = ["DistributionTotal", "GaugeTotal", "Idle", "Ledger", "Snapshot", "SummedTotal", "TOTALS", "Total"]
+
+_POWER = Struct("=bd")
+
+
+class Total:
+    """One series since it first appeared. Which numbers may be set depends on its kind; the others are not there."""
+
+    __slots__ = ("active", "idle", "place")
+
+    gauge: float | None = None
+    sum: float = 0
+    """For counters the total."""
+    count: float = 0
+    """How many samples there were, by weight."""
+
+    def __init__(self, active: float) -> None:
+        self.active = active
+        """End of the last interval in which something happened."""
+        self.idle = 0
+        """In how many windows it was since something happened to it; of kinds that stay it is not counted."""
+        self.place: int | None = None
+        """Where it stands among the series that are remembered over a restart; None: not settled yet."""
+
+    @property
+    def powers(self) -> Mapping[int, float]:
+        """Weight of the samples in (2ᵖ⁻¹, 2ᵖ] by p; for timers in milliseconds."""
+        return {}
+
+    def take(self, happened: Any, end: float) -> None:
+        """Add what happened in the interval that ended at ``end``, as :class:`~.window.Aggregates` have it."""
+        self.active = end
+
+    def leave(self) -> None:
+        """It left the windows: what has a value has none any more."""
+
+    def add(self, later: "Total") -> None:
+        """Add what happened to the same series afterwards."""
+        self.active = later.active
+
+    def copy(self) -> Self:
+        """Return a total that stays as this one is now."""
+        return type(self)(self.active)
+
+
+class GaugeTotal(Total):
+    """A gauge's value."""
+
+    __slots__ = ("gauge",)
+
+    def __init__(self, active: float) -> None:
+        self.active, self.idle, self.place = active, 0, None
+        self.gauge: float | None = None
+
+    def take(self, happened: Any, end: float) -> None:
+        self.active = end
+        self.gauge = happened.applied_to(self.gauge)
+
+    def leave(self) -> None:
+        self.gauge = None
+
+    def add(self, later: Total) -> None:
+        super().add(later)
+        self.gauge = self.gauge if later.gauge is None else later.gauge
+
+    def copy(self) -> Self:
+        copied = super().copy()
+        copied.gauge = self.gauge
+        return copied
+
+
+class SummedTotal(Total):
+    """What was counted."""
+
+    __slots__ = ("sum",)
+
+    def __init__(self, active: float) -> None:
+        self.active, self.idle, self.place = active, 0, None  # no super(): at each new series it takes as long again
+        self.sum: float = 0
+
+    def take(self, happened: Any, end: float) -> None:
+        self.active = end
+        self.sum += happened
+
+    def add(self, later: Total) -> None:
+        super().add(later)
+        self.sum += later.sum
+
+    def copy(self) -> Self:
+        copied = super().copy()
+        copied.sum = self.sum
+        return copied
+
+
+class DistributionTotal(SummedTotal):
+    """How many samples there were, their sum, and in which powers of two they were."""
+
+    __slots__ = ("_powers", "count")
+
+    def __init__(self, active: float) -> None:
+        super().__init__(active)
+        self.count: float = 0
+        self._powers = b""  # packed, nine bytes each; a dictionary takes more than all the rest
+
+    @property
+    def powers(self) -> Mapping[int, float]:
+        return dict(_POWER.iter_unpack(self._powers))
+
+    @powers.setter
+    def powers(self, powers: Mapping[int, float]) -> None:
+        self._powers = _packed(powers)
+
+    def take(self, happened: Any, end: float) -> None:
+        # All of it or nothing: there may be no memory for one of these.
+        added, count, powers = self.sum + happened.sum, self.count + happened.count, self._with(happened.powers())
+        self.active, self.sum, self.count = end, added, count
+        self._powers = powers
+
+    def add(self, later: Total) -> None:
+        super().add(later)
+        self.count += later.count
+        self._powers = self._with(later.powers)
+
+    def _with(self, later: Mapping[int, float]) -> bytes:
+        powers = dict(_POWER.iter_unpack(self._powers))
+        for power, weight in later.items():
+            powers[power] = powers.get(power, 0) + weight
+        return _packed(powers)
+
+    def copy(self) -> Self:
+        copied = super().copy()
+        copied.count, copied._powers = self.count, self._powers
+        return copied
+
+
+def _packed(powers: Mapping[int, float]) -> bytes:
+    return b"".join(starmap(_POWER.pack, powers.items()))
+
+
+TOTALS: Mapping[Kind, type[Total]] = {
+    "counter": SummedTotal,
+    "timer": DistributionTotal,
+    "histogram": DistributionTotal,
+    "gauge": GaugeTotal,
+    "unique": Total,
+}
+"""The total of each kind."""
 
 
 class Idle(NamedTuple):
@@ -218,3 +365,18 @@ class Ledger:
                 total.idle = 1 + max(0, int((end - total.active) // interval))
                 if self._has_left(kind, key):
                     total.leave()
+
+
+class Snapshot(NamedTuple):
+    """A registry at one moment. Reading it changes nothing; callback gauges are as of the last tick."""
+
+    time: float
+    """Wall-clock seconds since the epoch."""
+    open: Window
+    """The interval that is open, until now."""
+    last: Window | None
+    """The last whole interval; None before the first tick."""
+    totals: Mapping[Kind, Mapping[str, Total]]
+    """Lifetime totals over all whole intervals, by kind and key."""
+    dropped: Mapping[str, int]
+    """What was refused or dropped since the start, by cause."""

@@ -1,12 +1,17 @@
-"""A tally by cause that may be written from anywhere: threads, signal handlers, callbacks of the garbage collector.
+"""What is lost, refused or broken, counted by cause: from here it goes to the page and into the library's own metrics.
 
-What is dropped or refused anywhere in the library ends in one of these, and from there on the page.
+``Account`` counts from anywhere: threads, signal handlers, callbacks of the garbage collector. ``Survived`` runs code
+whose errors must not end a thread, counts them and logs the first of each cause.
 """
 
 import threading
 from collections import Counter
+from collections.abc import Callable
 
-__all__ = ["Account"]
+from ._process import log
+from .attempt import from_signal_handler
+
+__all__ = ["Account", "Survived"]
 
 _FULL = 256
 _PATIENCE = 0.25  # seconds
@@ -59,3 +64,31 @@ class Account:
         for cause, count in self._pending[:taken]:
             self._totals[cause] += count
         del self._pending[:taken]
+
+
+class Survived:
+    """What went wrong in ``who``, and was survived. ``account`` counts it by cause."""
+
+    def __init__(self, who: str) -> None:
+        self.account = Account()
+        self._who = who
+        self._logged: set[str] = set()
+
+    def attempt(self, cause: str, work: Callable[[], object]) -> bool:
+        """Do the work; return whether it raised nothing. What it raises is counted under ``cause``.
+
+        An exception of a signal handler is raised.
+        """
+        try:
+            work()
+            return True
+        except Exception as error:
+            if from_signal_handler(error):
+                raise
+            self.account.add(cause)
+            if cause not in self._logged:
+                self._logged.add(cause)
+                log().exception(
+                    "%s: %s failed with %s; it goes on, and this is logged once", self._who, cause, type(error).__name__
+                )
+            return False

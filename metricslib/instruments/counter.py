@@ -3,11 +3,10 @@
 import sys
 from collections.abc import Sequence
 
-from .added import added
-from .attempt import attempt
-from .cell import FULL
-from .instrument import Instrument, all_finite, plain
-from .twins import replaced_by
+from .._accelerate import replaced_by
+from ..attempt import attempt
+from ..sketch import added
+from .base import FULL, Instrument, all_finite, plain
 
 __all__ = ["Counter"]
 

@@ -1,27 +1,204 @@
-"""What all instruments share: values wait in a cell that anybody may use at any moment, and a fold empties it.
+"""What all instruments share: values that wait, a state, and the fold that moves values into the state.
 
-The rule is that measuring never waits for anybody. Whoever finds the cell full folds it into the instrument's state,
-under a lock that is only tried; if another has it, the call goes on, and where the cell is crowded it first stands back
-for a moment. The flusher alone waits. Values are checked in the fold, where a bad one is counted.
+A call must never wait: not for a lock that a signal handler, a callback of the garbage collector, a switch of greenlets
+or a fork could find held. So a call only appends its value to a list, which is atomic, and a **fold** empties the list:
+
+.. code-block:: text
+
+    inc() ──append──> _pending ──fold, under _lock──> _state ──_take, by the flusher──> the window
+
+Who folds:
+
+- A call that finds more than ``FULL`` values waiting. It only tries the lock. If another thread folds, or if the caller
+  is a signal handler that interrupted a fold, the call goes on and its value waits for the next fold. Where threads add
+  values faster than one of them can fold, one call in ``FULL`` first sleeps for a millisecond (``CROWDED``). If the
+  fold makes no progress, values beyond ``OVERRUN`` are dropped and counted, cause ``buffer_full``.
+- The flusher, when it takes the state. It alone waits for the lock, at most ``_PATIENCE``. Then it **steals the lock**:
+  it replaces ``_lock`` by a new one that it holds, and folds itself. The other may be a thread that was stopped, a
+  signal handler that waits for this very flush, or code that raised between taking the lock and the ``try``, in which
+  case the lock would never be released.
+
+A fold changes nothing until its end. It computes the new state from the old state and the first n values
+(``_absorbed``), then ``_commit`` sets the state and deletes these values, with no call between the two statements at
+which a signal handler could run. ``_commit`` first compares the lock: after a theft, or in the child of a fork, the
+cell has another one, and the old fold throws its result away. So an exception at any line leaves state and values as
+they were, and no value is counted twice.
+
+The list has three forms, chosen by ``_pending``, so that an ordinary call pays nothing for the others:
+
+- the list itself, while the instrument is awake;
+- an :class:`_Alarm`, while it sleeps (it expired, or a fork left it behind): the first value wakes it;
+- a :class:`_Void`, which keeps nothing, where a filter or a cap left the series out.
+
+The C implementation of :class:`Cell` puts most values into the state at once, and lets only unusual values wait, and
+those behind them. How much waits differs between the implementations, but never what comes out.
+
+Values are checked in the fold; a bad one is counted there, cause ``bad_value``.
 """
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
-from .account import Account
-from .attempt import attempt
-from .budget import Budget
-from .cell import CHILDREN, FULL, LONGEST, Cell
-from .clock import Clock
-from .hints import Hinted
-from .names import Tags, canonical_tags, split, text_or_none
-from .series import Kind
-from .twins import replaced_by
+from .._accelerate import load, replaced_by
+from ..attempt import attempt
+from ..budget import Budget
+from ..clock import Clock
+from ..drops import Account
+from ..hints import Hinted
+from ..series import Kind, Tags, canonical_tags, split, text_or_none
 
-__all__ = ["Home", "Instrument", "all_finite", "all_plain_and_finite", "finite", "plain"]
+__all__ = [
+    "CHILDREN",
+    "Cell",
+    "FULL",
+    "Home",
+    "Instrument",
+    "LONGEST",
+    "all_finite",
+    "all_plain_and_finite",
+    "finite",
+    "plain",
+]
+
+FULL = 512
+"""How many values may wait in a cell before whoever adds one more folds them."""
+CHILDREN = 4096
+"""How many ways of writing its tags an instrument remembers, for ``tagged``,"""
+LONGEST = 256
+"""where keys and values have at most so many characters together."""
+
+
+class _Alarm(list[Any]):
+    """The list of a sleeping instrument: the first value put into it wakes the instrument."""
+
+    __slots__ = ("_cell",)
+
+    def __init__(self, cell: "Cell") -> None:
+        self._cell = cell
+
+    def append(self, value: Any) -> None:
+        self._cell._wake()
+        self._cell._pending.append(value)
+
+
+class _Void(list[Any]):
+    """The list of an instrument that a filter or a cap left out."""
+
+    __slots__ = ()
+
+    def append(self, value: Any) -> None:
+        pass
+
+
+_VOID = _Void()
+
+
+def _check_number(number: int) -> None:
+    if number < 0:
+        raise ValueError("must not be negative")
+
+
+class Cell:
+    """The values of one instrument that wait, and the state into which they are folded. Nothing here waits or raises.
+
+    Whoever folds holds ``_lock``. ``_children`` is what ``tagged`` remembers, ``_now`` a timer's clock.
+    """
+
+    __slots__ = ("_awake", "_children", "_lock", "_now", "_pending", "_state")
+
+    _now: Callable[[], float]
+
+    def _wake(self) -> None:
+        """A sleeping cell is in use again."""
+        raise NotImplementedError
+
+    def _fold(self) -> None:
+        """Empty the cell into the state, unless somebody is at it already."""
+        raise NotImplementedError
+
+    @property
+    def live(self) -> bool:
+        """Whether anything is kept of what is measured here; not so when a filter or a cap left the series out."""
+        return self._awake is not _VOID
+
+    @property
+    def sleeping(self) -> bool:
+        """Whether the next use wakes the instrument."""
+        return type(self._pending) is _Alarm
+
+    @property
+    def _waiting(self) -> int:
+        """How many values wait."""
+        return len(self._awake)
+
+    def _open(self, live: bool) -> None:
+        """Start anew: values, lock and all."""
+        self._lock = threading.Lock()
+        self._awake: list[Any] = [] if live else _VOID
+        self._pending = self._awake
+        self._state: Any = None
+        self._children: dict[tuple[object, ...], Any] | None = None
+
+    def _put(self, value: Any) -> None:
+        """Let a value wait; whoever finds the cell full folds it."""
+        pending = self._pending
+        pending.append(value)
+        if len(pending) > FULL:
+            self._fold()
+
+    def _begin(self, limit: int) -> tuple[Any, list[Any]]:
+        """Return the state, and the first ``limit`` values that wait; from now on nothing changes the state."""
+        _check_number(limit)
+        return self._state, self._awake[:limit]
+
+    def _commit(self, lock: threading.Lock, state: Any, taken: int) -> bool:
+        """Exchange the first ``taken`` values, which the caller still holds, for ``state``, in which they are by now.
+
+        Return False, and do nothing, if the cell has another lock by now: another took over, because it took too long,
+        or this is the child of a fork.
+        """
+        _check_number(taken)
+        if self._lock is not lock:
+            return False
+        # Nothing comes between these two: the interpreter lets others in at calls and jumps only.
+        self._state = state
+        del self._awake[:taken]
+        return True
+
+    def _take(self) -> Any:
+        """Return the state, and leave none."""
+        state, self._state = self._state, None
+        return state
+
+    def _take_at_once(self) -> Any:
+        """As :meth:`_take`, without the lock; ``NotImplemented`` where that cannot be, for a fold may be under way."""
+        return NotImplemented
+
+    def _drop(self, index: int) -> bool:
+        """Drop one of the values that wait; return whether it was there."""
+        _check_number(index)
+        try:
+            del self._awake[index]  # and no call: what a signal handler raises comes out of one, and may be this error
+        except IndexError:  # a fold went on in this moment
+            return False
+        return True
+
+    def _fall_asleep(self) -> None:
+        """Wake at the next use."""
+        if self.live:
+            self._pending = _Alarm(self)
+
+    def _rouse(self) -> None:
+        """Be awake."""
+        self._pending = self._awake
+
+
+if not TYPE_CHECKING and (_speedups := load("metricslib._speedups")) is not None:
+    Cell = _speedups.Cell
+
 
 CROWDED = 16 * FULL
 """From how many on callers stand back for a moment, one call in ``FULL``, to let the fold catch up.

@@ -3,17 +3,16 @@
 from collections.abc import Callable, Mapping
 from typing import Never, TypeVar
 
-from .counter import Counter
 from .decorators import Decorators
 from .errors import InvalidType
-from .gauge import Gauge
 from .hints import VALUES, Hinted, unknown_option
-from .histogram import Histogram
-from .instrument import Instrument
-from .names import TagMapping, Tags, canonical_tags, checked_name, checked_tags, prefixed, split
-from .series import Kind
-from .timer import Timer
-from .unique import Unique
+from .instruments.base import Instrument
+from .instruments.counter import Counter
+from .instruments.gauge import Gauge
+from .instruments.histogram import Histogram
+from .instruments.timer import Timer
+from .instruments.unique import Unique
+from .series import Kind, TagMapping, Tags, canonical_tags, checked_name, checked_tags, prefixed, split
 
 __all__ = ["Instruments", "Scope"]
 

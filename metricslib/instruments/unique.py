@@ -2,9 +2,9 @@
 
 import sys
 
-from .budget import member_cost
-from .instrument import Instrument
-from .names import text_or_none
+from ..budget import member_cost
+from ..series import text_or_none
+from .base import Instrument
 
 try:  # as the standard library's random does, for hashlib loads all of OpenSSL
     if sys.version_info >= (3, 12):

@@ -2,11 +2,10 @@
 
 import math
 
-from .attempt import attempt
-from .cell import FULL
-from .distribution import Distribution
-from .instrument import Instrument, all_finite, plain
-from .twins import replaced_by
+from .._accelerate import replaced_by
+from ..attempt import attempt
+from ..sketch import Distribution
+from .base import FULL, Instrument, all_finite, plain
 
 __all__ = ["Histogram"]
 

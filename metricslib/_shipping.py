@@ -1,7 +1,7 @@
 """The default registry's flusher: what stands behind ``start``, ``flush`` and ``stop`` of the package itself.
 
 Loaded when one of these is first asked for, so that a program which only measures does not wait for what ships. With
-:mod:`~.default` the one place with module-level state, and the one that reads the environment. Arguments win over it.
+:mod:`~._default` the one place with module-level state, and the one that reads the environment. Arguments win over it.
 """
 
 import os
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Never
 
-from .default import default_registry
+from ._default import default_registry
 from .delivery import Deadline, several
 from .delivery.urls import without_secrets
 from .errors import AlreadyStarted, InvalidOption

@@ -8,11 +8,10 @@ from operator import mul
 from types import TracebackType
 from typing import Any, Never, Self
 
-from .attempt import attempt
-from .cell import FULL
-from .distribution import Distribution
-from .instrument import Home, Instrument, all_finite, plain
-from .twins import replaced_by
+from .._accelerate import replaced_by
+from ..attempt import attempt
+from ..sketch import Distribution
+from .base import FULL, Home, Instrument, all_finite, plain
 
 __all__ = ["Span", "Timer"]
 

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from itertools import compress
 from operator import is_, itemgetter
 
-from .account import Account
 from .attempt import from_signal_handler
 from .budget import Share, series_cost, series_costs
+from .drops import Account
 from .errors import InvalidOption
-from .names import Tags, join
-from .series import KINDS, Filter, Kind, Series, series_of
+from .series import KINDS, Filter, Kind, Series, Tags, join, series_of
 
 __all__ = ["OVERFLOW", "Admission", "stands_in"]
 

@@ -1,0 +1,468 @@
+"""The checkpoint: what a program still knows after a restart, kept in the spool together with the windows.
+
+Each part of the program that keeps something is a participant (``Keeper``): the registry, the forwarder's list of the
+batches that it has received. Before a flush is put into the spool every participant returns notes, by key. Notes and
+flush go into the spool in one transaction. So the notes always describe exactly the windows that are in the spool: the
+totals behind them, or the number up to which a client's batches are in them. Afterwards the participants are told that
+their notes are kept. At a start each gets all notes of the previous process.
+
+What the registry keeps (:class:`RegistryKeeper`):
+
+- At the end of an interval, the totals and gauges of the series in which something happened: as much work as was
+  measured, however many series there are.
+- In mid-interval, what of the open interval was sent. The end of the interval deletes this note.
+- Series that expire or are deleted take their notes with them.
+
+Notes are JSON as Python writes it, in which a number may also be NaN or Infinity. Nothing is lost: numbers come back to
+the last bit, samples as samples, sketches bucket by bucket. The file may have been damaged or edited, so whatever could
+not have been written raises :class:`BadNote`, and nothing gets into a registry that a call could not have put there.
+"""
+
+import json
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Protocol
+
+from .drops import Survived
+from .registry import Registry
+from .series import KINDS, Kind, Series
+from .series_state import TOTALS, DistributionTotal, GaugeTotal, SummedTotal, Total
+from .sketch import Distribution, Restored
+from .window import Aggregates, Cut, GaugeChange, OpenInterval
+
+__all__ = [
+    "BadNote",
+    "Keeper",
+    "Keepers",
+    "RegistryKeeper",
+    "read_key",
+    "read_open",
+    "read_total",
+    "read_value",
+    "write_open",
+    "write_total",
+    "write_value",
+]
+
+_write = json.JSONEncoder(separators=(",", ":"), default=float).encode  # a source may count with numbers of its own
+_LARGEST_BUCKET = 5121
+_MOST_SAMPLES = 2**31 - 1
+_HEAVIEST = 2.0**53  # units in a bucket
+
+
+class BadNote(ValueError):
+    """A note that is not as it was written."""
+
+
+# -- what may be in a note
+
+
+@contextmanager
+def _nothing_but_bad_notes() -> Iterator[None]:
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise BadNote(str(error)) from error
+
+
+def _require(condition: bool) -> None:
+    if not condition:
+        raise BadNote("a part of it cannot be")
+
+
+def _number(value: Any) -> float:
+    """Any number: what a sum can be."""
+    _require(type(value) is float or type(value) is int)
+    return value  # type: ignore[no-any-return]
+
+
+def _finite(value: Any) -> float:
+    _require(math.isfinite(_number(value)))
+    return value  # type: ignore[no-any-return]
+
+
+def _not_negative(value: Any) -> float:
+    _require(_finite(value) >= 0)
+    return value  # type: ignore[no-any-return]
+
+
+def _positive(value: Any) -> float:
+    _require(_finite(value) > 0)
+    return value  # type: ignore[no-any-return]
+
+
+def _whole(value: Any, least: int, most: int) -> int:
+    _require(type(value) is int and least <= value <= most)
+    return value  # type: ignore[no-any-return]
+
+
+# -- a series' totals
+
+
+def write_total(total: Total) -> bytes:
+    """Return all of ``total`` but for how many windows it is idle, which changes by itself."""
+    note: dict[str, Any] = {"place": total.place, "active": total.active}
+    if total.gauge is not None:
+        note["gauge"] = total.gauge
+    if total.sum or total.count:
+        note["sum"], note["count"] = total.sum, total.count
+    if total.powers:
+        note["powers"] = total.powers
+    return _write(note).encode()
+
+
+def read_total(kind: Kind, note: bytes) -> Total:
+    """Return what :func:`write_total` wrote of a series of that kind. Raises :class:`BadNote` for anything else."""
+    with _nothing_but_bad_notes():
+        document = json.loads(note)
+        total = TOTALS[kind](_finite(document["active"]))
+        total.place = _whole(document["place"], 0, 2**63)
+        if isinstance(total, GaugeTotal) and "gauge" in document:
+            total.gauge = _finite(document["gauge"])
+        if isinstance(total, SummedTotal):
+            total.sum = _number(document.get("sum", 0))
+        if isinstance(total, DistributionTotal):
+            total.count = _not_negative(document.get("count", 0))
+            weights = document.get("powers", {}).items()
+            total.powers = {_whole(int(power), -40, 40): _not_negative(weight) for power, weight in weights}
+        return total
+
+
+def read_key(kind: Kind, key: str) -> Series:
+    """Return the series of which ``key`` is the canonical text. Raises :class:`BadNote` if it is none."""
+    series = Series.of_key(kind, key)
+    _require(series.key == key)
+    return series
+
+
+# -- the open interval
+
+
+def write_open(interval: OpenInterval) -> bytes:
+    """Return the whole of an open interval."""
+    document: dict[str, Any] = {"start": interval.start, "end": interval.end}
+    for kind in KINDS:
+        write = _WRITERS[kind]
+        document[kind] = {key: write(value) for key, value in interval.sent[kind].items()}
+    return _write(document).encode()
+
+
+def read_open(note: bytes) -> tuple[OpenInterval, int]:
+    """Return what :func:`write_open` wrote, and how many series in it make no sense, and are left out.
+
+    Raises :class:`BadNote` where there is no interval.
+    """
+    sent, bad = Aggregates(), 0
+    with _nothing_but_bad_notes():
+        document = json.loads(note)
+        interval = OpenInterval(_finite(document["start"]), _whole(document["end"], 0, 2**63), sent)
+        for kind in KINDS:
+            for key, value in document[kind].items():
+                try:
+                    sent[kind][key] = _read_value(kind, key, value)
+                except BadNote:
+                    bad += 1
+    return interval, bad
+
+
+def write_value(kind: Kind, value: Any) -> Any:
+    """Return what happened to one series of that kind, as JSON can hold it."""
+    return _WRITERS[kind](value)
+
+
+def read_value(kind: Kind, value: Any) -> Any:
+    """Return what :func:`write_value` wrote. Raises :class:`BadNote` for anything else."""
+    with _nothing_but_bad_notes():
+        return _READERS[kind](value)
+
+
+def _read_value(kind: Kind, key: str, value: Any) -> Any:
+    with _nothing_but_bad_notes():
+        read_key(kind, key)
+        return _READERS[kind](value)
+
+
+def _write_distribution(distribution: Distribution) -> dict[str, Any]:
+    parts = {name: part for name, part in distribution.parts().items() if part is not None}
+    if "buckets" in parts:
+        parts["buckets"] = sorted(parts["buckets"].items())
+    return parts
+
+
+def _read_distribution(parts: Mapping[str, Any]) -> Distribution:
+    limit = _whole(parts["limit"], 1, _MOST_SAMPLES)
+    if "buckets" in parts:
+        return _read_sketch(parts, limit)
+    distribution = Distribution(limit=limit)
+    samples = [_finite(sample) for sample in parts["samples"]]
+    if "weights" in parts:
+        for sample, weight in zip(samples, parts["weights"], strict=True):
+            distribution.add(sample, _positive(weight))
+    else:
+        distribution.extend(samples)
+    return distribution.freeze()
+
+
+def _read_sketch(parts: Mapping[str, Any], limit: int) -> Restored:
+    buckets = {
+        _whole(bucket, -_LARGEST_BUCKET, _LARGEST_BUCKET): _positive(weight) for bucket, weight in parts["buckets"]
+    }
+    if not buckets:  # whose sums may have been adjusted
+        return Restored({}, limit=limit, sum=_number(parts["sum"]), sum_squares=_number(parts["sum_squares"]))
+    least, most, unit = _finite(parts["min"]), _finite(parts["max"]), _not_negative(parts["unit"])
+    _require(least <= most)
+    _require(not unit or all(0.5 <= weight / unit <= _HEAVIEST for weight in buckets.values()))
+    return Restored(
+        buckets,
+        limit=limit,
+        count=_positive(parts["count"]),
+        sum=_number(parts["sum"]),
+        sum_squares=_number(parts["sum_squares"]),
+        min=least,
+        max=most,
+        unit=unit,
+    )
+
+
+def _read_gauge(value: Any) -> GaugeChange:
+    base, delta = value
+    absent = type(base) is float and math.isnan(base)
+    return GaugeChange(base if base is None or absent else _finite(base), _finite(delta))
+
+
+def _read_members(value: Any) -> frozenset[str]:
+    _require(type(value) is list and bool(value) and all(type(member) is str for member in value))
+    return frozenset(value)
+
+
+_WRITERS: Mapping[Kind, Callable[[Any], Any]] = {
+    "counter": lambda count: count,
+    "timer": _write_distribution,
+    "histogram": _write_distribution,
+    "gauge": list,
+    "unique": sorted,
+}
+_READERS: Mapping[Kind, Callable[[Any], Any]] = {
+    "counter": _finite,
+    "timer": _read_distribution,
+    "histogram": _read_distribution,
+    "gauge": _read_gauge,
+    "unique": _read_members,
+}
+
+
+class Keeper(Protocol):
+    """What has notes to be kept with each cut. Called by one thread at a time, the one that makes the cut.
+
+    Keys begin with the keeper's own word: ``sender/…``, ``series/…``.
+    """
+
+    def notes(self, cut: Cut, *, closes: bool) -> Mapping[str, bytes | None]:
+        """Return what is to be noted anew with ``cut``, by key; None deletes a note.
+
+        ``closes`` says that the cut ends its interval; one that does not is in the middle of it.
+        """
+        ...
+
+    def kept(self, cut: Cut) -> None:
+        """The cut and the notes on it are in the spool now: on disk, where there is a spool directory that works."""
+        ...
+
+    def restore(self, notes: Mapping[str, bytes]) -> None:
+        """Take up what was noted before the program was started again; all notes, those of others among them."""
+        ...
+
+
+class Keepers:
+    """All keepers of a flusher. One that fails is counted in ``survived``, and costs the others nothing."""
+
+    def __init__(self) -> None:
+        self._keepers: list[Keeper] = []
+
+    def add(self, keeper: Keeper) -> None:
+        """Ask ``keeper``, too, from the next cut on."""
+        self._keepers.append(keeper)
+
+    def commit(
+        self, cut: Cut, commit: Callable[[Mapping[str, bytes | None]], object], survived: Survived, *, closes: bool
+    ) -> None:
+        """Ask everyone for notes on ``cut``, have ``commit`` keep them with it, and then tell everyone.
+
+        Who failed to note is not told, for what it knows of the cut was not kept. Raises MemoryError where ``commit``
+        does; it may be tried again then.
+        """
+        notes: dict[str, bytes | None] = {}
+        noted: list[Keeper] = []
+        for keeper in self._keepers:
+            if survived.attempt("notes", partial(_note, keeper, cut, closes, notes)):
+                noted.append(keeper)
+        short: list[MemoryError] = []
+
+        def kept() -> None:
+            try:
+                commit(notes)
+            except MemoryError as error:
+                short.append(error)
+                raise
+
+        if survived.attempt("commit", kept):
+            for keeper in noted:
+                survived.attempt("kept", partial(keeper.kept, cut))
+        if short:
+            raise short[0]
+
+    def restore(self, notes: Mapping[str, bytes], survived: Survived) -> None:
+        """Give everyone what was noted."""
+        for keeper in self._keepers:
+            survived.attempt("restore", partial(keeper.restore, notes))
+
+
+def _note(keeper: Keeper, cut: Cut, closes: bool, notes: dict[str, bytes | None]) -> None:
+    notes.update(keeper.notes(cut, closes=closes))
+
+
+_OPEN = "open"
+_SERIES = "series"
+
+_Totals = dict[Kind, dict[str, Total]]
+
+
+class RegistryKeeper:
+    """Keeps the state of ``registry``. ``next_slot`` returns the stamp of its next window, and the interval in seconds.
+
+    It is also a source of the registry, to be told what leaves. Series whose names begin with ``own`` tell of this
+    process, and begin anew in the next; only what was sent of them in the open interval goes on. What was noted and
+    cannot be read is counted in the registry's account, cause ``bad_note``, and series for which there is no room any
+    more, cause ``not_restored``.
+    """
+
+    def __init__(self, registry: Registry, next_slot: Callable[[], tuple[int, int]], own: str = "") -> None:
+        self._registry = registry
+        self._next_slot = next_slot
+        self._own = f"{own}." if own else "\0"
+        self._next = 0  # the next place in the order
+        self._unseen = False  # whether series may be known that were not looked at yet
+        self._left: deque[str] = deque()  # keys of notes, from any thread
+        self._pending: dict[str, bytes | None] = {}  # notes that are not known to be kept
+
+    # -- a source, which has nothing
+
+    def collect(self) -> Aggregates:
+        """Return nothing."""
+        return Aggregates()
+
+    def forget(self, kind: Kind, key: str) -> None:
+        """The series expired or was deleted: its note goes with the next cut."""
+        self._left.append(_key(kind, key))
+
+    # -- a keeper
+
+    def notes(self, cut: Cut, *, closes: bool) -> Mapping[str, bytes | None]:
+        """Return what changed with ``cut``, and before if that was not kept."""
+        pending = self._pending
+        while self._left:  # first, for one that is in use again has a note again
+            pending[self._left.popleft()] = None
+        if self._unseen:
+            self._unseen = False
+            known, _ = self._registry.remembered()
+            pending.update(self._noted(known, closes=False))
+        changed, opened = self._registry.remembered(cut)
+        pending.update(self._noted(changed, closes=closes))
+        pending[_OPEN] = None if closes or opened is None else write_open(opened)
+        return pending
+
+    def kept(self, cut: Cut) -> None:
+        """What was noted with ``cut`` is kept."""
+        self._pending = {}
+
+    def _noted(self, totals: list[tuple[Kind, str, Total]], *, closes: bool) -> Iterator[tuple[str, bytes]]:
+        """Yield notes of those series that changed, which in mid-interval are only those that are new."""
+        for kind, key, total in totals:
+            if key.startswith(self._own) or not key.isascii():  # the latter is no series' text, and could not come back
+                continue
+            new = total.place is None
+            if new:
+                total.place = self._next
+                self._next += 1
+            if new or closes:
+                yield _key(kind, key), write_total(total)
+
+    def restore(self, notes: Mapping[str, bytes]) -> None:
+        """Go on from what an earlier process noted; a registry does that once, and from then on knows better."""
+        self._unseen = True
+        series = {key: note for key, note in notes.items() if key.startswith(f"{_SERIES}/")}
+        if self._registry.restored:
+            self._start_over([*series, _OPEN])
+            return
+        stamp, interval = self._next_slot()
+        totals = self._read(series)
+        opened = self._read_open(notes[_OPEN], totals, stamp) if _OPEN in notes else None
+        self._next = 1 + max((total.place or 0 for known in totals.values() for total in known.values()), default=-1)
+        self._registry.restore(totals, opened, stamp, interval)
+        if opened:  # if its time is over, it changed totals
+            for kind in KINDS:
+                both = opened.sent[kind].keys() & totals[kind].keys()
+                self._pending.update({_key(kind, key): write_total(totals[kind][key]) for key in both})
+
+    def _start_over(self, keys: list[str]) -> None:
+        """Have the next cut note all that is known in the place of what is noted."""
+        self._pending.update(dict.fromkeys(keys))
+        for _, _, total in self._registry.remembered()[0]:
+            total.place = None
+
+    def _read(self, notes: Mapping[str, bytes]) -> _Totals:
+        found = []
+        for note_key, note in notes.items():
+            try:
+                series = _series(note_key)
+                found.append((series, read_total(series.kind, note)))
+            except BadNote:
+                self._registry.account.add("bad_note")
+                self._pending[note_key] = None
+        found.sort(key=lambda entry: entry[1].place or 0)
+        totals: _Totals = {kind: {} for kind in KINDS}
+        for series, total in found:
+            if self._admit(series):
+                totals[series.kind][series.key] = total
+        return totals
+
+    def _read_open(self, note: bytes, totals: _Totals, stamp: int) -> OpenInterval | None:
+        try:
+            opened, bad = read_open(note)
+        except BadNote:
+            self._registry.account.add("bad_note")
+            return None
+        if bad:
+            self._registry.account.add("bad_note", bad)
+        for kind in KINDS:
+            for key in [key for key in opened.sent[kind] if key not in totals[kind]]:
+                own = key.startswith(self._own)
+                goes_on = own and kind != "gauge" and opened.end == stamp
+                if not goes_on and (own or not self._admit(Series.of_key(kind, key))):
+                    del opened.sent[kind][key]
+        return opened
+
+    def _admit(self, series: Series) -> bool:
+        if self._registry.readmit(series):
+            return True
+        note_key = _key(series.kind, series.key)
+        if note_key not in self._pending:  # it may be in the open interval, too
+            self._registry.account.add("not_restored")
+        self._pending[note_key] = None
+        return False
+
+
+def _key(kind: Kind, key: str) -> str:
+    return f"{_SERIES}/{kind}/{key}"
+
+
+def _series(note_key: str) -> Series:
+    """Return the series that a note is of. Raises :class:`~.checkpoint.BadNote`."""
+    _, _, rest = note_key.partition("/")
+    for kind in KINDS:
+        if rest.startswith(f"{kind}/"):
+            return read_key(kind, rest.removeprefix(f"{kind}/"))
+    raise BadNote("no kind of series")
