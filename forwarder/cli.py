@@ -89,7 +89,7 @@ def _show_conversion(file: str) -> int:
     conversion = convert(_read(file), file)
     print(conversion.toml, end="")
     for line in conversion.left_out:
-        print(f"not taken over: {line}", file=sys.stderr)
+        print(f"not converted: {line}", file=sys.stderr)
     return 0
 
 

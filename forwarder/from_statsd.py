@@ -19,41 +19,41 @@ __all__ = ["OURS", "STATSD", "Conversion", "StatsdOption", "convert", "table"]
 
 
 class StatsdOption(NamedTuple):
-    """What becomes of one of statsd's options."""
+    """An option of statsd and its equivalent here."""
 
     name: str
     default: Any
-    """What statsd takes where it is not given; None: nothing."""
+    """The default of statsd; None if there is none."""
     ours: str
-    """The option of ours that it goes into; empty: it is gone."""
+    """The equivalent option of the forwarder; empty if there is none."""
     why: str = ""
-    """What is different about it, or why it is gone."""
+    """How it differs, or why there is no equivalent."""
 
 
-_DELETE = "`true`: its kind is in the list"
-_LOG = "the log goes to stderr, where a service manager takes it, to syslog and elsewhere"
-_LEGACY = "in the legacy namespace without effect, as in statsd"
+_DELETE = "`true`: the kind is in the list"
+_LOG = "the log goes to stderr; a service manager can pass it to syslog and elsewhere"
+_LEGACY = "no effect in the legacy namespace, as in statsd"
 _SERVER = "also in `servers`"
 
 STATSD = (
-    StatsdOption("server", "./servers/udp", "listen", f"`udp` and `tcp` are the schemes; {_SERVER}"),
-    StatsdOption("address", "0.0.0.0", "listen", f"a tcp server's default is `::`, as node's is; {_SERVER}"),
-    StatsdOption("address_ipv6", False, "listen", f"`[::]` where there is no address; {_SERVER}"),
+    StatsdOption("server", "./servers/udp", "listen", f"the scheme `udp` or `tcp`; {_SERVER}"),
+    StatsdOption("address", "0.0.0.0", "listen", f"the default of a TCP server is `::`, as in Node; {_SERVER}"),
+    StatsdOption("address_ipv6", False, "listen", f"`[::]` if there is no address; {_SERVER}"),
     StatsdOption("port", 8125, "listen", _SERVER),
-    StatsdOption("socket", None, "listen", f"`unix://`, of a tcp server; must be absolute; {_SERVER}"),
+    StatsdOption("socket", None, "listen", f"`unix://`, for a TCP server; must be an absolute path; {_SERVER}"),
     StatsdOption("socket_mod", None, "socket_mode", f"one for all sockets; {_SERVER}"),
-    StatsdOption("servers", None, "listen", "a URL each"),
+    StatsdOption("servers", None, "listen", "one URL for each server"),
     StatsdOption(
-        "mgmt_address", None, "console", "statsd lets everybody in if it is not given; here, only this machine"
+        "mgmt_address", None, "console", "if not set, statsd is open to all hosts, the forwarder only to this host"
     ),
     StatsdOption("mgmt_port", 8126, "console"),
-    StatsdOption("healthStatus", "up", "health", "statsd 0.9.0 does not heed it"),
-    StatsdOption("title", None, "", "processes have the names that their managers know them by"),
-    StatsdOption("backends", ["./backends/graphite"], "to", "those that come with statsd; others are not loaded"),
+    StatsdOption("healthStatus", "up", "health", "statsd 0.9.0 ignores it"),
+    StatsdOption("title", None, "", "the service manager names the process"),
+    StatsdOption("backends", ["./backends/graphite"], "to", "only the backends that come with statsd"),
     StatsdOption("graphiteHost", None, "to", "`graphite://HOST:PORT`"),
     StatsdOption("graphitePort", 2003, "to"),
     StatsdOption(
-        "graphiteProtocol", "text", "to", "`pickle`: `graphite+pickle://HOST:PORT`, whose values are numbers, not texts"
+        "graphiteProtocol", "text", "to", "`pickle`: `graphite+pickle://HOST:PORT`; values are numbers, not strings"
     ),
     StatsdOption("graphitePicklePort", 2004, "to"),
     StatsdOption("graphite.legacyNamespace", True, "naming.legacy"),
@@ -62,41 +62,41 @@ STATSD = (
     StatsdOption("graphite.prefixTimer", "timers", "naming.timers", _LEGACY),
     StatsdOption("graphite.prefixGauge", "gauges", "naming.gauges", _LEGACY),
     StatsdOption("graphite.prefixSet", "sets", "naming.sets", _LEGACY),
-    StatsdOption("graphite.globalSuffix", "", "naming.suffix", "if it is given and empty, statsd sends a dot for it"),
+    StatsdOption(
+        "graphite.globalSuffix", "", "naming.suffix", "if it is set and empty, statsd adds a dot to every name"
+    ),
     StatsdOption("prefixStats", "statsd", "own_prefix"),
     StatsdOption("flushInterval", 10_000, "interval", "in whole seconds"),
     StatsdOption("percentThreshold", 90, "percentiles", "always a list"),
     StatsdOption("histogram", [], "naming.bins", "`metric` is `match`, `bins` are `bounds`, `'inf'` is `inf`"),
     StatsdOption("flush_counts", True, "naming.flush_counts"),
     StatsdOption("calculatedTimerMetrics", [], "naming.calculated"),
-    StatsdOption("deleteIdleStats", False, "delete_idle", "`true`: all kinds but those whose own option says `false`"),
+    StatsdOption("deleteIdleStats", False, "delete_idle", "`true`: all kinds except those whose own option is `false`"),
     StatsdOption("deleteCounters", False, "delete_idle", _DELETE),
-    StatsdOption("deleteTimers", False, "delete_idle", f"{_DELETE}, and histograms with it"),
+    StatsdOption("deleteTimers", False, "delete_idle", f"{_DELETE}, and histograms, too"),
     StatsdOption("deleteGauges", False, "delete_idle", _DELETE),
     StatsdOption("deleteSets", False, "delete_idle", _DELETE),
     StatsdOption("gaugesMaxTTL", 1, "gauges_ttl"),
     StatsdOption("keyFlush.interval", 0, "key_flush.interval", "in seconds"),
     StatsdOption("keyFlush.percent", 100, "key_flush.percent"),
     StatsdOption(
-        "keyFlush.log", None, "key_flush.log", "none: reports go to the log, not to stdout; moments are in RFC 3339"
+        "keyFlush.log", None, "key_flush.log", "if not set, reports go to the log, not to stdout; times are in RFC 3339"
     ),
-    StatsdOption("repeater", [], "repeat", "if the backend is loaded; a URL each"),
-    StatsdOption("repeaterProtocol", "udp4", "repeat", "the scheme; whether IPv4 or IPv6 is the address's matter"),
+    StatsdOption("repeater", [], "repeat", "if the backend is loaded; one URL for each server"),
+    StatsdOption("repeaterProtocol", "udp4", "repeat", "the scheme; the address determines IPv4 or IPv6"),
     StatsdOption("debug", False, "log_level", "`true` is `debug`"),
-    StatsdOption("dumpMessages", False, "", "all that comes would bury the log; the page has the last bad lines"),
+    StatsdOption("dumpMessages", False, "", "it would flood the log; the page shows the last bad lines"),
     StatsdOption("log.backend", "stdout", "", _LOG),
     StatsdOption("log.application", "statsd", "", _LOG),
     StatsdOption("log.level", "LOG_INFO", "", _LOG),
-    StatsdOption("console.prettyprint", None, "", "the destination `console:` prints Graphite's lines"),
+    StatsdOption("console.prettyprint", None, "", "the destination `console:` prints Graphite lines"),
     StatsdOption(
         "keyNameSanitize",
         True,
         "",
-        "names are always cleaned; with `false`, statsd sends tags as they came, and names cleaned to one as two",
+        "names are always sanitised; with `false`, statsd sends tags unchanged, and may send two series under one name",
     ),
-    StatsdOption(
-        "automaticConfigReload", True, "", "a file may be half written; SIGHUP reads it again when you say so"
-    ),
+    StatsdOption("automaticConfigReload", True, "", "the file may be half-written when it is read; SIGHUP reloads it"),
 )
 
 OURS: Mapping[str, Callable[[Statsd], Any]] = {
@@ -175,7 +175,7 @@ class _Setting(NamedTuple):
     name: str
     value: Any
     said: str
-    """The options of statsd's that say so; none where it is what statsd does when it is told nothing."""
+    """The options of statsd that set it; empty if it is statsd's default."""
 
 
 def _settings(statsd: Statsd) -> list[_Setting]:
@@ -226,10 +226,10 @@ def _matters(option: StatsdOption, value: Any) -> bool:
 
 
 def _lines(file: str, settings: list[_Setting], left_out: tuple[str, ...]) -> Iterator[str]:
-    yield f"# What {file} means to statsd, for the forwarder. Written by: forwarder --from-statsd"
+    yield f"# Converted from {file} by: forwarder --from-statsd"
     yield from _sections(settings)
     if left_out:
-        yield from ("", "# Not taken over:")
+        yield from ("", "# Not converted:")
         yield from (f"# {line}" for line in left_out)
     yield ""
 
@@ -241,13 +241,13 @@ def _sections(settings: list[_Setting]) -> Iterator[str]:
         if home != table:
             yield from ("", f"[{home}]")
             table = home
-        yield f"{key} = {toml(value)}  # {said or 'what statsd does when it is told nothing'}"
+        yield f"{key} = {toml(value)}  # {said or 'the default of statsd'}"
 
 
 def table() -> str:
     """Return :data:`STATSD` as a table in Markdown."""
-    rows = ["| statsd | default | here | |", "|---|---|---|---|"]
+    rows = ["| statsd | default | forwarder | |", "|---|---|---|---|"]
     for name, default, ours, why in STATSD:
         shown = "" if default is None else f"`{toml(default)}`"
-        rows.append(f"| `{name}` | {shown} | {f'`{ours}`' if ours else 'gone'} | {why} |".replace("|  |", "| |"))
+        rows.append(f"| `{name}` | {shown} | {f'`{ours}`' if ours else 'none'} | {why} |".replace("|  |", "| |"))
     return "\n".join([*rows, ""])

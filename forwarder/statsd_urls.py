@@ -29,7 +29,7 @@ def console(statsd: Statsd) -> str:
     """Return where the management console listens. Where statsd is told no address, it is open to everybody."""
     host = statsd.get("mgmt_address")
     if not isinstance(host, str) or not host:
-        why = 'not given, so statsd lets everybody in; here: only this machine. To let others in: console = "[::]:PORT"'
+        why = 'not set, so statsd is open to all hosts; here only to this host. To open it: console = "[::]:PORT"'
         statsd.leave("mgmt_address", why)
         host = "127.0.0.1"
     elif host not in ("127.0.0.1", "::1", "localhost"):

@@ -25,8 +25,7 @@ NOTHING_SAID = {
     "naming": {"legacy": True},
 }
 CONSOLE = (
-    "mgmt_address: not given, so statsd lets everybody in; here: only this machine."
-    ' To let others in: console = "[::]:PORT"'
+    'mgmt_address: not set, so statsd is open to all hosts; here only to this host. To open it: console = "[::]:PORT"'
 )
 
 
@@ -95,7 +94,7 @@ def test_the_page_shows_the_table():
     assert table() in page
 
 
-# -- what statsd does when it is told nothing
+# -- statsd's defaults
 
 
 def test_nothing_said():
@@ -285,13 +284,13 @@ def test_what_an_option_becomes(options: dict[str, Any], expected: dict[str, Any
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"title": "my statsd"}, "title: processes have the names that their managers know them by"),
-        ({"dumpMessages": True}, "dumpMessages: all that comes would bury the log; the page has the last bad lines"),
+        ({"title": "my statsd"}, "title: the service manager names the process"),
+        ({"dumpMessages": True}, "dumpMessages: it would flood the log; the page shows the last bad lines"),
         (
             {"keyNameSanitize": False},
-            "keyNameSanitize: names are always cleaned; with `false`, statsd sends tags as they came",
+            "keyNameSanitize: names are always sanitised; with `false`, statsd sends tags unchanged",
         ),
-        ({"automaticConfigReload": False}, "automaticConfigReload: a file may be half written"),
+        ({"automaticConfigReload": False}, "automaticConfigReload: the file may be half-written"),
         ({"console": {"prettyprint": True}}, "console.prettyprint: the destination `console:` prints"),
         ({"log": {"backend": "syslog"}}, "log.backend: the log goes to stderr"),
         (
@@ -332,10 +331,10 @@ def test_what_an_option_becomes(options: dict[str, Any], expected: dict[str, Any
             'repeater: { host: "b" } has no host and port',
         ),
         ({"prefixStats": None}, "prefixStats: null cannot be made letters, digits"),
-        ({"automaticConfigReload": "0"}, "automaticConfigReload: a file may be half written"),
+        ({"automaticConfigReload": "0"}, "automaticConfigReload: the file may be half-written"),
         (
             {"keyNameSanitize": None},
-            "keyNameSanitize: names are always cleaned; with `false`, statsd sends tags as they came",
+            "keyNameSanitize: names are always sanitised; with `false`, statsd sends tags unchanged",
         ),
         ({"graphite": {"globalSuffix": ""}}, "graphite.globalSuffix: empty, statsd sends a dot behind every name"),
         (
@@ -371,11 +370,11 @@ def test_sockets_with_several_modes():
 
 
 def test_each_setting_says_where_it_comes_from():
-    """A comment names the options, or says that statsd does so when it is told nothing."""
+    """A comment names the options, or says that the value is statsd's default."""
     lines = converted({"graphiteHost": "g", "graphitePort": 2013}).toml.splitlines()
     assert 'to = ["graphite://g:2013"]  # graphiteHost, graphitePort' in lines
-    assert "expire = 0  # what statsd does when it is told nothing" in lines
-    assert lines[0] == "# What config.js means to statsd, for the forwarder. Written by: forwarder --from-statsd"
+    assert "expire = 0  # the default of statsd" in lines
+    assert lines[0] == "# Converted from config.js by: forwarder --from-statsd"
 
 
 NAMES = [option.name for option in STATSD if "." not in option.name]
@@ -464,7 +463,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     file.write_text("// ours\n({ graphiteHost: 'g', dumpMessages: true, })\n")
     assert main(["--from-statsd", str(file)]) == 0
     shown = capsys.readouterr()
-    assert shown.err.splitlines()[1].startswith("not taken over: dumpMessages: ")
+    assert shown.err.splitlines()[1].startswith("not converted: dumpMessages: ")
     (tmp_path / "f.toml").write_text(shown.out)
     assert main(["--config", str(tmp_path / "f.toml"), "--check-config"]) == 0
     assert '\nto = ["graphite://g:2003"]\n' in capsys.readouterr().out
