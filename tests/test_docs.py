@@ -25,7 +25,7 @@ import pytest
 from forwarder.config import OPTIONS, Config
 from forwarder.options import toml
 from metricslib import Flusher, Registry
-from metricslib.delivery.whisper_files import aggregation
+from metricslib.delivery.whisper import aggregation
 from metricslib.naming import Naming
 from metricslib.view.as_json import as_values
 from metricslib.view.report import report

@@ -29,8 +29,8 @@ from .destination import Destination
 from .destinations import open_destination
 from .failover import Failover
 from .graphite import GraphiteDestination
+from .hash_ring import HASHES, Node, Ring
 from .hashed import HashedNode, Shares
-from .hashing import HASHES, Node, Ring
 from .urls import without_secrets
 
 __all__ = ["open_destinations"]

@@ -42,7 +42,7 @@ from .lines import LineLimit
 from .rotation import KEEP, Rotation
 from .statsd import STATSD_LINE, StatsdDestination
 from .transport import Datagrams, Endpoint, Resolve, Stream
-from .whisper_files import RETENTIONS, WhisperDestination, parse_retentions
+from .whisper import RETENTIONS, WhisperDestination, parse_retentions
 
 __all__ = ["SCHEMES", "open_destination"]
 

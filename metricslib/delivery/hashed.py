@@ -15,7 +15,7 @@ from . import lines
 from .batch import Batch, Deadline
 from .destination import Destination
 from .graphite import Encoder, GraphiteDestination
-from .hashing import Ring
+from .hash_ring import Ring
 
 __all__ = ["HashedNode", "Shares"]
 

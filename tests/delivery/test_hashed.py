@@ -8,7 +8,7 @@ import pytest
 
 from metricslib.delivery import Deadline, Destination, Sender, SenderStatus, hashed, open_destinations
 from metricslib.delivery.graphite import Encoder
-from metricslib.delivery.hashing import Node, Ring
+from metricslib.delivery.hash_ring import Node, Ring
 from metricslib.flusher import Flusher
 from metricslib.naming import Naming
 from metricslib.registry import Registry

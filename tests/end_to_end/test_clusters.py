@@ -14,7 +14,7 @@ import pytest
 
 from metricslib import Flusher, Registry
 from metricslib.delivery import Deadline, open_destination
-from metricslib.delivery.hashing import HASHES, Node, Ring
+from metricslib.delivery.hash_ring import HASHES, Node, Ring
 from metricslib.naming import Naming
 from metricslib.testing import ManualClock
 from tests.end_to_end.conftest import Carbon

@@ -18,7 +18,7 @@ import pytest
 import requests
 import whisper
 
-from metricslib.delivery.whisper_files import relative_path
+from metricslib.delivery.whisper import relative_path
 from tests.peers import ROOT, eventually
 
 from .conftest import Shop

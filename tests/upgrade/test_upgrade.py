@@ -196,7 +196,7 @@ def gauge(key: str) -> list[float]:
 
 
 def in_whisper(path: str, clock: Any) -> list[float]:
-    from metricslib.delivery.whisper_files import relative_path
+    from metricslib.delivery.whisper import relative_path
 
     _, values = whisper.fetch(
         str(Path("data", relative_path(path) or "")), SLOTS[0] - 1, SLOTS[4], now=int(clock.time())

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metricslib.delivery import Deadline, Destination, Undelivered, open_destination
-from metricslib.delivery.whisper_files import aggregation, parse_retentions, relative_path
+from metricslib.delivery.whisper import aggregation, parse_retentions, relative_path
 from metricslib.naming import Naming
 from metricslib.testing import ManualClock
 from metricslib.window import Cut, Window

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from metricslib.delivery.hashing import HASHES, Node, Ring
+from metricslib.delivery.hash_ring import HASHES, Node, Ring
 
 THREE = [Node("10.0.0.1", 2003, "a"), Node("10.0.0.2", 2003, "b"), Node("10.0.0.3")]
 CLUSTERS = {
