@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 
 from metricslib.clock import SYSTEM_CLOCK, Clock
-from metricslib.delivery.rotation import open_to_append
+from metricslib.delivery.files import open_to_append
 
 from .busiest import Busiest
 from .space_saving import Counted

@@ -35,11 +35,10 @@ from ..wire.pickle import FRAME
 from . import urls
 from .carriers import DATAGRAM_LINE, LINE, Carrier, LineDatagrams, LineStream, PickleStream
 from .destination import Destination, Options
-from .files import ConsoleDestination, FileDestination
+from .files import KEEP, ConsoleDestination, FileDestination, Rotation
 from .forwarder import ForwarderDestination
 from .graphite import GraphiteDestination
 from .lines import LineLimit
-from .rotation import KEEP, Rotation
 from .statsd import STATSD_LINE, StatsdDestination
 from .transport import Datagrams, Endpoint, Resolve, Stream
 from .whisper import RETENTIONS, WhisperDestination, parse_retentions

@@ -1,7 +1,28 @@
-"""Destinations on this machine: a file of JSON lines, and the console."""
+"""Destinations on this machine: a file of JSON lines, and the console.
 
+A file is opened for each line, so any tool may move it away at any moment. With ``?rotate=SIZE`` it is moved aside
+here: ``m.jsonl`` becomes ``m.jsonl.1``, that one ``m.jsonl.2``. Several processes may append to one file. Each locks it
+before it looks at its size and moves it; a process that waited for the lock of a file that was moved meanwhile opens
+the new one.
+
+*After a crash at any line* no line is lost or there twice. Every step of a rotation is one renaming: a crash between
+two of them leaves a number without a file, which the next rotation fills. A line is written by one call or not at all:
+what a full disk left of one is taken back, and what a crash left of one is ended before the next begins. A line that is
+the last one already is not written again.
+
+Links are not followed: other users who can write to the directory could lead us to any file of ours.
+"""
+
+import errno
+import fcntl
+import os
+import re
+import stat
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TextIO
 
 from ..naming import Naming
@@ -10,17 +31,158 @@ from ..wire import graphite, jsonl
 from . import lines
 from .batch import Batch, Deadline, Undelivered
 from .destination import Destination, Options
-from .rotation import Rotation, append
 
-__all__ = ["ConsoleDestination", "FileDestination"]
+__all__ = ["ConsoleDestination", "FileDestination", "KEEP", "Rotation", "append", "open_to_append"]
+
+KEEP = 5
+"""How many files that were moved aside are kept, unless said otherwise."""
+_MODE = 0o640
+_WAIT = 0.005
+_STREAM = re.compile(r"/dev/(?:stdout|stderr|fd/\d+)|/proc/self/fd/\d+")
+"""Links that the system made, to what this process has open already: followed, and never moved."""
+_SIZE = re.compile(r"(\d{1,15})(?:([kmg])(i?)b|b)?", re.IGNORECASE)
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3}
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """When a file is moved aside, and how many such files are kept."""
+
+    size: int
+    """Bytes that a file holds at most; a single line that is longer has a file of its own."""
+    keep: int = KEEP
+
+    @classmethod
+    def parse(cls, size: str, keep: str) -> "Rotation":
+        """Return what a URL says: a size such as ``100MB`` or ``1GiB``, a number from 1 to 1000.
+
+        Raises ValueError for anything else.
+        """
+        match = _SIZE.fullmatch(size)
+        given = int(match[1]) * (1024 if match[3] else 1000) ** _POWERS[(match[2] or "").lower()] if match else 0
+        if not given:
+            raise ValueError("rotate must be a size above 0, such as 100MB or 1GiB")
+        if not re.fullmatch(r"\d{1,4}", keep) or not 1 <= int(keep) <= 1000:
+            raise ValueError("keep must be a whole number from 1 to 1000")
+        return cls(given, int(keep))
+
+
+def append(path: str, line: bytes, rotation: Rotation | None, deadline: Deadline) -> None:
+    """Append a whole line, or raise OSError and append nothing. A line that is the last one already stays alone.
+
+    For a process that died after it had written a line, but before that was noted, is followed by one that writes it
+    again.
+    """
+    stream = bool(_STREAM.fullmatch(path))
+    while True:
+        opened = open_to_append(path, follow=stream)
+        try:
+            if rotation is None or stream:
+                return _append(opened, line)
+            with _locked(opened, deadline):
+                if _is_at(opened, path):
+                    if _has_room(opened, line, rotation.size):
+                        return _append(opened, line)
+                    _move_aside(path, rotation.keep)
+                elif not deadline.left():
+                    raise TimeoutError(errno.ETIMEDOUT, "moved away again and again")
+        finally:
+            os.close(opened)
+
+
+def open_to_append(path: str, *, follow: bool = False) -> int:
+    """Return a descriptor to append to ``path``; OSError for a link, unless they are followed, and for a pipe that has
+    no reader: what is written there would be lost.
+    """
+    flags = os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
+    while True:
+        pipe = _is_pipe(path)
+        try:
+            # Who opens a pipe to read as well is its reader.
+            opened = os.open(path, flags | (os.O_WRONLY if pipe else os.O_RDWR), _MODE)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise OSError(errno.ELOOP, "is a symbolic link, which is not followed") from error
+            if error.errno == errno.ENXIO and pipe:
+                raise OSError(errno.ENXIO, "is a pipe that nobody reads") from error
+            raise
+        if pipe or not stat.S_ISFIFO(os.fstat(opened).st_mode):
+            return opened
+        os.close(opened)  # it was put there just now
+
+
+def _is_pipe(path: str) -> bool:
+    try:
+        return stat.S_ISFIFO(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
+@contextmanager
+def _locked(opened: int, deadline: Deadline) -> Iterator[None]:
+    while True:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if not deadline.left():
+                raise TimeoutError(errno.ETIMEDOUT, "another process has it locked") from None
+            time.sleep(_WAIT)
+    try:
+        yield
+    finally:
+        fcntl.flock(opened, fcntl.LOCK_UN)  # a child forked meanwhile has the file open, too, and would hold the lock
+
+
+def _is_at(opened: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(opened), os.lstat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _has_room(opened: int, line: bytes, limit: int) -> bool:
+    size = os.fstat(opened).st_size
+    return not size or size + len(line) <= limit or _ends_with(opened, line)
+
+
+def _move_aside(path: str, keep: int) -> None:
+    """Give each file the next number, up to the first that is free; where none is, the oldest file goes."""
+    names = [path, *(f"{path}.{number}" for number in range(1, keep + 1))]
+    last = next((place for place, name in enumerate(names) if not os.path.lexists(name)), keep)
+    for place in range(last, 0, -1):
+        os.replace(names[place - 1], names[place])
+
+
+def _ends_with(opened: int, line: bytes) -> bool:
+    start = os.fstat(opened).st_size - len(line)
+    if start < 0 or os.pread(opened, len(line), start) != line:
+        return False
+    return not start or os.pread(opened, 1, start - 1) == b"\n"
+
+
+def _append(opened: int, line: bytes) -> None:
+    """Append, after the end of what a crash may have left of a line. Pipes and devices have no size, and no end."""
+    if _ends_with(opened, line):
+        return
+    size = os.fstat(opened).st_size
+    _write(opened, b"\n" + line if size and os.pread(opened, 1, size - 1) != b"\n" else line)
+
+
+def _write(opened: int, line: bytes) -> None:
+    """Write all by one call, or take back what a full disk left of it and raise OSError."""
+    written = os.write(opened, line)
+    if written < len(line):
+        status = os.fstat(opened)
+        if stat.S_ISREG(status.st_mode) and os.lseek(opened, 0, os.SEEK_CUR) == status.st_size:
+            os.ftruncate(opened, status.st_size - written)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 class FileDestination(Destination):
     """Appends a line of JSON for each window; see :mod:`..wire.jsonl`.
 
-    The file is opened for each line, so it may be moved away at any time; with ``rotation`` it is moved aside here when
-    it is large. A line is written by one call or not at all: what a full disk left of one is taken back, and what a
-    crash left of one is ended before the next begins.
+    With ``rotation`` the file is moved aside when it is large.
     """
 
     relays = False

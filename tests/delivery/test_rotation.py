@@ -13,8 +13,9 @@ from typing import IO
 
 import pytest
 
-from metricslib.delivery import Deadline, Undelivered, open_destination, rotation
-from metricslib.delivery.rotation import _STREAM, Rotation
+from metricslib.delivery import Deadline, Undelivered, open_destination
+from metricslib.delivery import files as file_module
+from metricslib.delivery.files import _STREAM, Rotation
 from metricslib.errors import InvalidDestination
 from metricslib.naming import Naming
 from tests.peers import ROOT
@@ -200,13 +201,13 @@ def test_whoever_waited_for_a_file_that_was_moved_opens_the_new_one(
 def test_a_child_forked_in_the_middle_holds_no_lock(path: Path, append, monkeypatch: pytest.MonkeyPatch):
     """It has the descriptor, too, but the lock is given back for both."""
     kept: list[int] = []
-    write = rotation._append
+    write = file_module._append
 
     def forks(opened: int, line: bytes) -> None:
         kept.append(os.dup(opened))  # what a fork does
         write(opened, line)
 
-    monkeypatch.setattr(rotation, "_append", forks)
+    monkeypatch.setattr(file_module, "_append", forks)
     append(b"01\n")
     append(b"02\n", seconds=0.1)
     for descriptor in kept:
