@@ -1,7 +1,16 @@
-"""The URL of a Graphite cluster in, its destinations out.
+"""Graphite on several servers: the URL of a cluster in, its destinations out.
 
-``graphite://h1:2003:a,h2:2003:b?hash=carbon_ch&replicas=2`` is a destination for each node, which gets its share of
-the paths; ``graphite://h1:2003,h2:2003?pick=failover`` is one for all of them.
+*Sharded*: ``graphite://h1:2003:a,h2:2003:b?hash=carbon_ch&replicas=2``. Each node keeps a part of the paths; a hash
+ring says which. Every node is a destination with a queue and a sender of its own: one that is down delays only its own
+points, and those wait for it, since the ring does not ask which nodes are up. The paths and values of a window are
+computed once, and each node takes its share of them. Relayed points are split the same way.
+
+*Alternatives*: ``graphite://h1:2003,h2:2003?pick=failover``. Any one node will do. All are one destination with one
+queue, and each batch goes to the first node that is up. So nothing waits for a node that stays down, and batches keep
+their order across nodes: an older value of a slot never arrives last. When a node fails that was up, the attempt fails,
+as that of a single destination does. The sender tries again, now with the next node, and also sends it what was
+delivered in the last minute, which the failed node may have had only in memory. From then on that node is passed over,
+longer after each failure, and tried again in attempts that fall back on the next node.
 
 ============  ==========================  ==============================================================
 ``hash``      ``carbon_ch``               each path to the nodes that the hash says, as Graphite's relays do;
@@ -18,22 +27,222 @@ All other options are those of each node.
 
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import parse_qsl
 
 from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import InvalidDestination
 from ..naming import Naming
-from .destination import Destination
+from ..window import Cut
+from ..wire.graphite import Pairs, Point
+from . import lines
+from .batch import Batch, Deadline, Undelivered
+from .destination import Destination, NodeStatus
 from .destinations import open_destination
-from .failover import Failover
-from .graphite import GraphiteDestination
+from .graphite import Encoder, GraphiteDestination
 from .hash_ring import HASHES, Node, Ring
-from .hashed import HashedNode, Shares
+from .sender import Backoff
 from .urls import without_secrets
 
-__all__ = ["open_destinations"]
+__all__ = ["Failover", "HashedNode", "Shares", "open_destinations"]
+
+
+class Failover(Destination):
+    """Delivers to one of ``nodes``: the first in their order that is up. They understand the same payloads.
+
+    ``rng`` returns random numbers from 0 to 1, for the time that a node is passed over.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        nodes: Sequence[GraphiteDestination],
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        rng: Callable[[], float] = random.random,
+    ) -> None:
+        super().__init__(label, nodes[0].options)
+        self._nodes = [_Node(node, clock, Backoff(rng)) for node in nodes]
+        self._encode = nodes[0].encode
+        self._clock = clock
+
+    def encode(self, cut: Cut) -> list[Batch]:
+        return self._encode(cut)
+
+    def deliver(self, payload: bytes, deadline: Deadline) -> Mapping[str, int]:
+        tried = self._due()
+        for left, node in zip(range(len(tried), 0, -1), tried, strict=True):
+            was_up = not node.backoff.failures
+            try:
+                lost = node.destination.deliver(payload, deadline if was_up else deadline.part(1 / left))
+            except Undelivered as failure:
+                node.failed(failure.reason)
+                if was_up or left == 1:
+                    raise
+            else:
+                node.arrived()
+                return lost
+        raise AssertionError("there is always one to try")
+
+    def _due(self) -> list["_Node"]:
+        """Return whom to try: those whose time has come again, and then the first that is up."""
+        now, found = self._clock.monotonic(), list[_Node]()
+        for node in self._nodes:
+            if now >= node.backoff.due:
+                found.append(node)
+            if not node.backoff.failures:
+                break
+        return found or [min(self._nodes, key=lambda node: node.backoff.due)]
+
+    def nodes(self) -> list[NodeStatus]:
+        """Return how each node is, in their order; changes nothing."""
+        return [node.status() for node in self._nodes]
+
+    def close(self) -> None:
+        for node in self._nodes:
+            node.destination.close()
+
+
+class _Node:
+    """A node and how it goes with it. One thread delivers, others ask for the status."""
+
+    def __init__(self, destination: GraphiteDestination, clock: Clock, backoff: Backoff) -> None:
+        self.destination = destination
+        self.backoff = backoff
+        """How often it failed in a row, and before which moment it is passed over."""
+        self._clock = clock
+        self._since = clock.time()
+        self._errors = 0
+        self._last_error: str | None = None
+
+    def failed(self, reason: str) -> None:
+        if not self.backoff.failures:
+            self._since = self._clock.time()
+        self.backoff.failed(self._clock.monotonic())
+        self._errors += 1
+        self._last_error = reason
+
+    def arrived(self) -> None:
+        if self.backoff.failures:
+            self._since = self._clock.time()
+        self.backoff.succeeded()
+
+    def status(self) -> NodeStatus:
+        up = not self.backoff.failures
+        return NodeStatus(self.destination.label, up, self._since, self._errors, self._last_error)
+
+
+Whole = TypeVar("Whole")
+Share = TypeVar("Share")
+
+_RELAYED = 200_000
+"""How many paths are remembered with their nodes, beside twice those of the largest window."""
+
+
+class Shares:
+    """What the nodes of a cluster have in common: who gets what. Any thread may ask."""
+
+    def __init__(self, ring: Ring, nodes: int, encoder: Encoder) -> None:
+        self._owners = _Owners(ring)
+        self._nodes = nodes
+        self._cuts: _Splits[Cut, bytes] = _Splits(lambda cut: encoder.encode(cut, self._split_pairs))
+        self._points: _Splits[Sequence[Point], list[Point]] = _Splits(self._split_points)
+
+    def take(self, cut: Cut, place: int) -> bytes:
+        """Return a node's share of ``cut``, as lines."""
+        return self._cuts.take(cut, place)
+
+    def of(self, points: Sequence[Point], place: int) -> Sequence[Point]:
+        """Return the points that a node keeps."""
+        return self._points.take(points, place)
+
+    def _split_pairs(self, pairs: Pairs) -> list[Pairs]:
+        """Return what each node gets."""
+        self._owners.make_room(len(pairs))
+        # Written for speed, as naming and encoding are.
+        shares = [Pairs() for _ in range(self._nodes)]
+        appends = [(share.paths.append, share.values.append) for share in shares]
+        owners = self._owners
+        for path, value in pairs:
+            for place in owners[path]:
+                append_path, append_value = appends[place]
+                append_path(path)
+                append_value(value)
+        return shares
+
+    def _split_points(self, points: Iterable[Point]) -> list[list[Point]]:
+        shares: list[list[Point]] = [[] for _ in range(self._nodes)]
+        for point in points:
+            for place in self._owners[point[0]]:
+                shares[place].append(point)
+        return shares
+
+
+class _Splits(threading.local, Generic[Whole, Share]):
+    """Splits once what all nodes are to have a share of, since a thread asks for one node after the other.
+
+    What was taken is not kept: it waits in a queue, and nowhere else. Who asks again has it split again.
+    """
+
+    def __init__(self, split: Callable[[Whole], Sequence[Share]]) -> None:
+        self._split = split
+        self._whole: Whole | None = None
+        self._shares: dict[int, Share] = {}
+
+    def take(self, whole: Whole, place: int) -> Share:
+        if whole is not self._whole or place not in self._shares:
+            self._whole, self._shares = whole, dict(enumerate(self._split(whole)))
+        share = self._shares.pop(place)
+        if not self._shares:
+            self._whole = None
+        return share
+
+
+class _Owners(dict[str, tuple[int, ...]]):
+    """The places of the nodes that keep a path. Paths are remembered, within a bound: most come again."""
+
+    def __init__(self, ring: Ring) -> None:
+        super().__init__()
+        self._ring = ring
+        self._room = _RELAYED
+
+    def make_room(self, paths: int) -> None:
+        """Expect windows with so many paths."""
+        self._room = max(self._room, 2 * paths + _RELAYED)
+
+    def __missing__(self, path: str) -> tuple[int, ...]:
+        if len(self) >= self._room:
+            self.clear()
+        owners = self[path] = self._ring(path)
+        return owners
+
+
+class HashedNode(Destination):
+    """The node at ``place`` of a cluster: a Graphite destination that gets its share."""
+
+    def __init__(self, label: str, node: GraphiteDestination, shares: Shares, place: int) -> None:
+        super().__init__(label, node.options)
+        self._node = node
+        self._shares = shares
+        self._place = place
+
+    def encode(self, cut: Cut) -> list[Batch]:
+        return lines.batches(cut.whole.end, self._shares.take(cut, self._place))
+
+    def share(self, points: Sequence[Point]) -> Sequence[Point]:
+        """Return those points that this node keeps."""
+        return self._shares.of(points, self._place)
+
+    def deliver(self, payload: bytes, deadline: Deadline) -> Mapping[str, int]:
+        return self._node.deliver(payload, deadline)
+
+    def close(self) -> None:
+        self._node.close()
+
+
+# -- the URL
 
 _OPTIONS: Mapping[str, tuple[str, ...]] = {
     "hash": tuple(HASHES),
@@ -116,7 +325,7 @@ def _picked(
     return Failover(f"{cluster.scheme}://{','.join(hosts)}", nodes, clock=clock)
 
 
-# -- parts of the URL; nothing of it may stand in an error, for it may hold a password
+# Errors quote no part of the URL: it may hold a password.
 
 
 def _parse(url: str) -> _Cluster | None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from metricslib.delivery import Deadline, Destination, open_destinations, several, split_urls
-from metricslib.delivery.failover import Failover
+from metricslib.delivery.cluster import Failover
 from metricslib.errors import InvalidDestination, InvalidOption, InvalidType
 from metricslib.naming import Naming
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from metricslib.delivery import Batch, NodeStatus, Sender, open_destinations
-from metricslib.delivery.failover import Failover
+from metricslib.delivery.cluster import Failover
 from metricslib.delivery.graphite import GraphiteDestination
 from metricslib.flusher import Flusher
 from metricslib.naming import Naming

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from metricslib.delivery import Deadline, Destination, Sender, SenderStatus, hashed, open_destinations
+from metricslib.delivery import Deadline, Destination, Sender, SenderStatus, cluster, open_destinations
 from metricslib.delivery.graphite import Encoder
 from metricslib.delivery.hash_ring import Node, Ring
 from metricslib.flusher import Flusher
@@ -100,8 +100,8 @@ def test_threads_that_relay_at_once_get_what_is_their_own():
 
 def test_what_is_remembered_of_paths_is_bounded(monkeypatch: pytest.MonkeyPatch):
     """Paths that never come again do not fill the memory; twice those of the largest window stay."""
-    monkeypatch.setattr(hashed, "_RELAYED", 100)
-    shares = hashed.Shares(Ring(NODES), 3, Encoder(Naming(), ManualClock()))
+    monkeypatch.setattr(cluster, "_RELAYED", 100)
+    shares = cluster.Shares(Ring(NODES), 3, Encoder(Naming(), ManualClock()))
     for number in range(1000):
         shares.of([(f"a.{number}", 0.0, 0)], 0)
         assert len(shares._owners) <= 100
