@@ -121,7 +121,7 @@ def _split(datagrams: list[bytes], count: int) -> int:
 
 
 def _feed(datagrams: list[bytes], values: int = 1) -> Callable[[int], int]:
-    from forwarder.intake import Intake
+    from forwarder.aggregator import Intake
     from metricslib import Registry
 
     intake = Intake(Registry(max_series=1_000_000))
@@ -137,7 +137,7 @@ def _feed(datagrams: list[bytes], values: int = 1) -> Callable[[int], int]:
 
 def _new_keys(datagrams: list[bytes]) -> float:
     """Feed lines of keys that were never seen, end the interval, name all paths; return seconds of CPU for each key."""
-    from forwarder.intake import Intake
+    from forwarder.aggregator import Intake
     from metricslib import Registry
     from metricslib.naming import Naming
 

@@ -98,7 +98,7 @@ def _used(registry: Any, what: str, count: int) -> Callable[[], None]:
 
 
 def _taken(registry: Any, what: str, count: int) -> Callable[[], None]:
-    from forwarder.intake import Intake
+    from forwarder.aggregator import Intake
 
     intake = Intake(registry)
     registry.add_source(intake)

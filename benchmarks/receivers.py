@@ -156,7 +156,7 @@ def missing_receiver(name: str) -> str:
 
 def main() -> None:
     """Be the forwarder's part that takes lines in: a listener and its intake."""
-    from forwarder.intake import Intake
+    from forwarder.aggregator import Intake
     from forwarder.listeners import UdpListener
     from metricslib import Registry
 

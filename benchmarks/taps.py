@@ -3,9 +3,9 @@
 import socket
 from collections.abc import Callable
 
-from forwarder.busiest import Busiest
-from forwarder.intake import Intake
+from forwarder.aggregator import Intake
 from forwarder.repeater import Repeater
+from forwarder.top_keys import Busiest
 from metricslib import Registry
 
 from .intake import DATAGRAMS, LINES, batch, mixed

@@ -43,7 +43,7 @@ class Interval:
     """A forwarder's registry, intake and destination without the sockets, and an interval's lines."""
 
     def __init__(self, counters: int) -> None:
-        from forwarder.intake import Intake
+        from forwarder.aggregator import Intake
         from metricslib.delivery import open_destination
         from metricslib.naming import Naming
         from metricslib.registry import Registry

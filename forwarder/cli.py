@@ -30,10 +30,9 @@ from .config import (
     settle,
 )
 from .daemon import Daemon
-from .from_statsd import convert
-from .inherited import Inherited, InvalidSocket
-from .notify import Notifier
 from .options import URLS
+from .service import Inherited, InvalidSocket, Notifier
+from .statsd_import import convert
 
 __all__ = ["main"]
 

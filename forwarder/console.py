@@ -1,7 +1,7 @@
-"""statsd's management console, without its socket: a command in, what to answer out.
+"""statsd's management console, without its socket: a command in, the answer out. And the health that it sets.
 
-Texts are statsd's to the letter; where statsd prints a JavaScript object, here stands JSON, an entry a line. A command
-is its first word, words are parted by single spaces, and case counts::
+Texts are statsd's to the letter; where statsd prints a JavaScript object, the answer is JSON, an entry a line. A
+command is the first word of its line, words are separated by single spaces, and case counts::
 
     help                        the commands that there are
     stats                       uptime, ages of the last message, flush and error, and how the last flush went
@@ -13,13 +13,16 @@ is its first word, words are parted by single spaces, and case counts::
     quit                        hang up
 
 Anything else is answered with ``ERROR``.
+
+Health tells load balancers whether this server wants traffic. It is on the page's port as well: ``GET /health`` answers
+``{"health": "up"}`` with status 200, or ``down`` with 503.
 """
 
 import json
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from metricslib.clock import SYSTEM_CLOCK, Clock
 from metricslib.drops import Account
@@ -27,10 +30,47 @@ from metricslib.registry import Registry
 from metricslib.series import Kind, join, split
 from metricslib.sketch import Readable
 
-from .health import Health
-from .vitals import Vitals
+from .stats import Vitals
 
-__all__ = ["Console"]
+__all__ = ["Console", "Health"]
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+
+PATH = "/health"
+
+
+class Health:
+    """One word that any thread may read or change."""
+
+    def __init__(self, status: Literal["up", "down"] = "up") -> None:
+        self.status: Literal["up", "down"] = status
+
+    def beside(self, page: "WSGIApplication") -> "WSGIApplication":
+        """Return a WSGI application that answers at ``/health``, and passes every other request to ``page``."""
+
+        def answer(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+            if environ.get("PATH_INFO") != PATH:
+                return page(environ, start_response)
+            method = environ["REQUEST_METHOD"]
+            if method not in ("GET", "HEAD"):
+                return _send(start_response, "405 Method Not Allowed", "text/plain", b"", ("Allow", "GET, HEAD"))
+            status = "200 OK" if self.status == "up" else "503 Service Unavailable"
+            body = json.dumps({"health": self.status}).encode() + b"\n"
+            sent = _send(start_response, status, "application/json", body)
+            return [] if method == "HEAD" else sent
+
+        return answer
+
+
+def _send(
+    start_response: "StartResponse", status: str, content_type: str, body: bytes, *headers: tuple[str, str]
+) -> Iterable[bytes]:
+    common = [("Content-Type", content_type), ("Content-Length", str(len(body))), ("Cache-Control", "no-store")]
+    start_response(status, [*common, ("X-Content-Type-Options", "nosniff"), *headers])
+    return [body]
+
 
 log = logging.getLogger("forwarder")
 

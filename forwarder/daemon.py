@@ -21,20 +21,16 @@ from metricslib.registry import Registry
 from metricslib.series_state import Idle
 from metricslib.view import Server, application
 
-from .busiest import Busiest
+from .aggregator import Intake
 from .config import Config, masked_text
-from .console import Console
-from .entrance import Entrance
-from .health import Health
-from .inherited import Inherited
-from .intake import Intake
-from .key_flush import KeyFlush
+from .console import Console, Health
+from .inputs import Entrance
 from .listeners import CommandListener, Listener
-from .notify import Notifier
-from .own import Door, OwnMetrics, own_counters, own_gauge
 from .repeater import Repeater
-from .vitals import Vitals, vitals
-from .watchdog import Watchdog
+from .self_metrics import Door, OwnMetrics, own_counters, own_gauge
+from .service import Inherited, Notifier, Watchdog
+from .stats import Vitals, vitals
+from .top_keys import Busiest, KeyFlush
 
 __all__ = ["Daemon"]
 

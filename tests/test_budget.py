@@ -37,7 +37,7 @@ def fed(implementation, made):
 
     def fed(keys=1 << 20, **caps):
         registry = made(**caps)
-        intake = implementation["forwarder.intake"].Intake(registry, keys=keys)
+        intake = implementation["forwarder.aggregator"].Intake(registry, keys=keys)
         registry.add_source(intake)
         return registry, intake
 
@@ -333,7 +333,7 @@ def test_spellings_of_one_series_are_bounded(fed):
 
 def test_a_part_of_the_share_bounds_one_listener(implementation, made):
     registry = made(max_bytes=400 * MB)
-    intake = implementation["forwarder.intake"].Intake(registry, key_bytes=100_000)
+    intake = implementation["forwarder.aggregator"].Intake(registry, key_bytes=100_000)
     for start in range(0, 1000, 50):
         intake.feed(lines(50, 1000, start))
     assert intake.key_bytes <= 100_000
@@ -344,7 +344,7 @@ def test_a_part_of_the_share_bounds_one_listener(implementation, made):
 
 def test_no_key_needs_to_be_remembered(implementation, made):
     registry = made()
-    intake = implementation["forwarder.intake"].Intake(registry, key_bytes=0)
+    intake = implementation["forwarder.aggregator"].Intake(registry, key_bytes=0)
     for _ in range(3):
         intake.feed([b"a:1|c\nb:1|c"])
     assert intake.collect().counters == {"a": 3, "b": 3}
@@ -367,7 +367,7 @@ def test_members_that_are_heard_are_bounded(fed):
 
 def test_members_of_two_listeners_share_the_room(implementation, fed):
     registry, first = fed(max_bytes=4 * 50 * member_cost(100))
-    second = implementation["forwarder.intake"].Intake(registry)
+    second = implementation["forwarder.aggregator"].Intake(registry)
     registry.add_source(second)
     for number in range(60):
         (first, second)[number % 2].feed([b"s:%0100d|s" % number])
@@ -376,7 +376,7 @@ def test_members_of_two_listeners_share_the_room(implementation, fed):
 
 def test_an_intake_that_goes_gives_back_its_members(implementation, made):
     registry = made()
-    intake = implementation["forwarder.intake"].Intake(registry)
+    intake = implementation["forwarder.aggregator"].Intake(registry)
     intake.feed([b"s:a|s\ns:b|s"])
     intake.collect()
     intake.feed([b"s:c|s"])
@@ -398,7 +398,7 @@ FLOODS = {
 }
 FLOOD = """
 import json, re
-from forwarder.intake import Intake
+from forwarder.aggregator import Intake
 from metricslib.registry import Registry
 pad = b"x" * 3900
 member = b"s%d:%d.%d." + pad[:200] + b"|s\\n"

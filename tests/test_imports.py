@@ -10,7 +10,7 @@ import pytest
 import metricslib
 
 ROOT = Path(__file__).parent.parent
-NEED_C = {"forwarder.intake_in_c": "forwarder._intake"}
+NEED_C = {"forwarder.aggregator_c": "forwarder._intake"}
 """Modules that are there for an extension, and the extension: where no compiler was, there is neither."""
 MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")

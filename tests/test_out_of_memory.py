@@ -140,8 +140,7 @@ def test_totals_are_finished_after_the_tick(monkeypatch, turn, total):
 @pytest.mark.parametrize("step", ["_counts", "aggregates"])
 def test_an_intake_goes_on_with_what_it_collected(implementation, monkeypatch, step):
     registry = implementation["metricslib.registry"].Registry(clock=ManualClock())
-    name = "forwarder.intake_in_python" if step == "aggregates" else "forwarder.intake"
-    module = implementation[name]
+    module = implementation["forwarder.aggregator"]
     intake = getattr(module, "IntakeInPython" if step == "aggregates" else "Intake")(registry)
     registry.add_source(intake)
     intake.feed([b"c:1|c\nt:1|ms\nh:1|h\ng:1|g\nu:1|s"])
@@ -161,8 +160,8 @@ def test_an_intake_goes_on_with_what_it_collected(implementation, monkeypatch, s
 
 
 def test_numbered_batches_stay_with_their_numbers(monkeypatch):
-    from forwarder.intake import Intake
-    from forwarder.senders import Senders
+    from forwarder.aggregator import Intake
+    from forwarder.dedup import Senders
     from metricslib.wire.numbered import Numbered
 
     registry, senders = Registry(clock=ManualClock()), Senders()
@@ -243,7 +242,7 @@ def test_a_tick_without_memory_is_one_of_the_next(shipping, monkeypatch):
 
 LIMITED = """
 import resource
-from forwarder.intake import Intake
+from forwarder.aggregator import Intake
 from metricslib.registry import Registry
 registry = Registry(max_series=10**6, max_bytes=1 << 40)
 intake = Intake(registry, key_bytes=1 << 40)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forwarder.intake import Intake
+from forwarder.aggregator import Intake
 from metricslib.registry import Registry
 from metricslib.series import KINDS
 from metricslib.testing import ManualClock

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forwarder.intake import Intake
+from forwarder.aggregator import Intake
 from metricslib.checkpoint import RegistryKeeper
 from metricslib.flusher import Flusher
 from metricslib.registry import Registry

@@ -1,10 +1,10 @@
 """Where lines come in: each listener owns its socket and one thread, and feeds one sink."""
 
-from .commands import CommandListener
-from .listener import Listener, Sink
+from .base import Listener, Sink
+from .console import CommandListener
 from .numbered import NumberedListener, NumberedTcpListener, NumberedUnixListener
-from .tap import Taker, Tap
 from .tcp import TcpListener
+from .tee import Taker, Tap
 from .udp import UdpListener
 from .unix import UnixDatagramListener, UnixStreamListener
 

@@ -1,9 +1,11 @@
-"""Numbered batches over TCP and Unix streams, and the answers: up to which number a sender's batches are safe.
+"""Numbered batches over TCP and Unix streams, and the answers: up to which number a client's batches are safe.
 
-An answer comes at once for what was safe before, and for everything else when the flusher has kept the window that it
-is in. A sender that cannot wait so long asks for that, and all who ask at about the same time get one flush. The
-listener falls silent in two steps: first nothing more is read, and when the last window is kept, the last answers are
-given.
+A batch is safe when the flusher has put the window that it is in into the spool. A batch that was safe before, because
+the client sends it again, is answered at once. A client that cannot wait for the next flush asks for one;
+:class:`Syncs` coalesces the requests, so that all who ask at about the same time get one flush.
+
+The listener stops in two steps: first it reads nothing more, and when the last window is safe it sends the last
+answers.
 """
 
 import selectors
@@ -17,14 +19,52 @@ from typing import Protocol, cast
 from metricslib.clock import SYSTEM_CLOCK, Clock
 from metricslib.wire.numbered import Numbered, Reader, ack, greeting
 
-from .lines import Lines
-from .listener import Sink
-from .streams import CHUNK, CONNECTIONS, Connection, StreamListener
-from .syncs import Syncs
+from .base import Sink
+from .framing import Lines
+from .stream import CHUNK, CONNECTIONS, Connection, StreamListener
 from .tcp import TcpListener
 from .unix import MODE, UnixStreamListener
 
-__all__ = ["Batches", "NumberedListener", "NumberedTcpListener", "NumberedUnixListener"]
+__all__ = ["Batches", "NumberedListener", "NumberedTcpListener", "NumberedUnixListener", "PATIENCE", "REST", "Syncs"]
+
+REST = 0.5
+"""Seconds of rest between two calls, at least."""
+PATIENCE = 10.0
+"""Seconds after which a call that helped nobody is made again, if somebody asks."""
+
+
+class Syncs:
+    """Calls ``sync`` for many who ask: one call at a time, and before the next a rest of as long as the last one took,
+    but at least :data:`REST` seconds.
+    """
+
+    def __init__(self, sync: Callable[[], object]) -> None:
+        self._sync = sync
+        self._called: float | None = None  # when; None when that is done
+        self._again = False  # whether somebody asked since
+        self._rested = 0.0
+        self.due: float | None = None
+        """When :meth:`keep_time` has something to do; None: never."""
+
+    def ask(self, now: float) -> None:
+        """Somebody cannot wait."""
+        self._again = self._called is not None
+        self.due = max(now, self._rested) if self._called is None else self._called + PATIENCE
+
+    def keep_time(self, now: float) -> None:
+        """Call if it is time to."""
+        if self.due is not None and now >= self.due:
+            self._called, self._again, self.due = now, False, None
+            self._sync()
+
+    def done(self, now: float, *, again: bool) -> None:
+        """What was asked for is there; ``again`` says whether anybody still waits."""
+        if self._called is not None:
+            self._rested = now + max(REST, now - self._called)
+        self._called = None
+        self.due = self._rested if again and (self._again or self.due is not None) else None
+        self._again = False
+
 
 UNSAFE = 100_000
 """How many senders may wait for an answer."""
@@ -32,7 +72,7 @@ _LAST_CHUNKS = 100  # how often a connection is read at the end
 
 
 class Batches(Protocol):
-    """Who knows what was heard before: :class:`~forwarder.senders.Senders`."""
+    """Who knows what was heard before: :class:`~forwarder.dedup.Senders`."""
 
     def take(self, batch: Numbered, sink: Sink) -> bool:
         """Feed ``sink`` with what is new; return whether it is."""

@@ -6,9 +6,9 @@ from typing import Any
 
 from metricslib.clock import SYSTEM_CLOCK, Clock
 
-from .lines import Lines
-from .listener import Sink
-from .streams import CONNECTIONS, Connection, StreamListener
+from .base import Sink
+from .framing import Lines
+from .stream import CONNECTIONS, Connection, StreamListener
 
 __all__ = ["TcpListener", "new_socket", "resolve", "url"]
 

@@ -14,10 +14,10 @@ import stat
 
 from metricslib.clock import SYSTEM_CLOCK, Clock
 
-from .datagrams import DatagramListener
-from .listener import Sink
-from .packets import LinesOrPackets
-from .streams import CONNECTIONS, Connection, StreamListener
+from .base import Sink
+from .framing import LinesOrPackets
+from .stream import CONNECTIONS, Connection, StreamListener
+from .udp import DatagramListener
 
 __all__ = ["MODE", "UnixDatagramListener", "UnixStreamListener"]
 

@@ -874,7 +874,7 @@ static PyGetSetDef intake_getset[] = {
 };
 
 static PyType_Slot intake_slots[] = {
-    {Py_tp_doc, "Lines to aggregates; see forwarder.intake."},
+    {Py_tp_doc, "Lines to aggregates; see forwarder.aggregator."},
     {Py_tp_new, intake_new},
     {Py_tp_dealloc, intake_dealloc},
     {Py_tp_traverse, intake_traverse},

@@ -14,12 +14,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from forwarder.aggregator import Intake
 from forwarder.config import Config, of_file, settle
 from forwarder.daemon import Daemon
-from forwarder.from_statsd import convert
-from forwarder.intake import Intake
 from forwarder.options import toml
-from forwarder.own import Door
+from forwarder.self_metrics import Door
+from forwarder.statsd_import import convert
 from metricslib.testing import ManualClock
 
 __all__ = ["INTERVAL", "START", "STATSD", "Case", "Crash", "Statsd", "configured", "ours", "shown"]

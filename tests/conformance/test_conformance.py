@@ -5,9 +5,8 @@ import pickle
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from forwarder.busiest import Busiest
 from forwarder.config import OPTIONS
-from forwarder.key_flush import KeyFlush
+from forwarder.top_keys import Busiest, KeyFlush
 from metricslib.testing import ManualClock
 from metricslib.wire.graphite import decode
 from metricslib.wire.pickle import encode_points

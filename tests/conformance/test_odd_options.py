@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from forwarder.config import of_file, settle
-from forwarder.from_statsd import convert
+from forwarder.statsd_import import convert
 
 from .daemons import INTERVAL, Case, Crash, ours
 

@@ -18,7 +18,7 @@ import pytest
 import statsd
 from datadog.dogstatsd.base import DogStatsd
 
-from forwarder.from_statsd import convert
+from forwarder.statsd_import import convert
 from metricslib.wire.graphite import number
 from tests.peers import ROOT, Forwarder, GraphitePeer, eventually, free_port
 

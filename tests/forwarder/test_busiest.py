@@ -9,10 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forwarder import busiest as module
-from forwarder.busiest import Busiest
-from forwarder.key_flush import KeyFlush
-from forwarder.space_saving import Counted
+from forwarder import top_keys as module
+from forwarder.top_keys import Busiest, Counted, KeyFlush
 from metricslib.testing import ManualClock
 from tests.peers import eventually
 

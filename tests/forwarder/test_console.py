@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forwarder.console import Console
-from forwarder.health import Health
-from forwarder.intake import Intake
-from forwarder.vitals import Vitals
+from forwarder.aggregator import Intake
+from forwarder.console import Console, Health
+from forwarder.stats import Vitals
 from metricslib.registry import Registry
 from metricslib.testing import ManualClock
 

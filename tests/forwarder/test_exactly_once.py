@@ -9,8 +9,8 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forwarder.intake import Intake
-from forwarder.senders import Senders
+from forwarder.aggregator import Intake
+from forwarder.dedup import Senders
 from metricslib import Registry
 from metricslib.delivery import open_destination
 from metricslib.naming import Naming

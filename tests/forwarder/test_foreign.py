@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forwarder.counts import BadLines
 from forwarder.foreign import is_foreign, redacted
-from forwarder.listeners.lines import Lines
-from forwarder.listeners.streams import Connection
+from forwarder.listeners.framing import Lines
+from forwarder.listeners.stream import Connection
+from forwarder.stats import BadLines
 from metricslib.testing import ManualClock
 
 FOREIGN = [

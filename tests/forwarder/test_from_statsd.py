@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from forwarder.cli import main
 from forwarder.config import OPTIONS, Config, ConfigError, of_file, settle
-from forwarder.from_statsd import OURS, STATSD, Conversion, convert, table
+from forwarder.statsd_import import OURS, STATSD, Conversion, convert, table
 
 ROOT = Path(__file__).parent.parent.parent
 STATSD_PACKAGE = "tests/end_to_end/node_modules/statsd"
@@ -89,7 +89,7 @@ def test_every_option_has_its_place_or_a_reason():
 
 
 def test_the_page_shows_the_table():
-    """docs/reference/statsd-options.md has the table as it is here: forwarder.from_statsd.table() writes it."""
+    """docs/reference/statsd-options.md has the table as it is here: forwarder.statsd_import.table() writes it."""
     page = (ROOT / "docs" / "reference" / "statsd-options.md").read_text(encoding="utf-8")
     assert table() in page
 

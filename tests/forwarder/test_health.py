@@ -6,7 +6,7 @@ from wsgiref.validate import validator
 
 import pytest
 
-from forwarder.health import Health
+from forwarder.console import Health
 
 
 def page(environ, start_response):

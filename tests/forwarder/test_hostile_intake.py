@@ -249,8 +249,8 @@ def test_numbers_of_forgotten_series_are_used_again():
 
 @pytest.mark.parametrize("pure", [True, False], ids=["Python", "C"])
 def test_feeding_collecting_and_forgetting_at_once_loses_nothing(pure):
-    from forwarder.intake_in_c import IntakeInC
-    from forwarder.intake_in_python import IntakeInPython
+    from forwarder.aggregator import IntakeInPython
+    from forwarder.aggregator_c import IntakeInC
 
     registry = Registry(max_series=500)
     intake = (IntakeInPython if pure else IntakeInC)(registry)
@@ -289,7 +289,7 @@ def test_feeding_collecting_and_forgetting_at_once_loses_nothing(pure):
 
 
 def test_what_is_forgotten_while_a_batch_begins_is_not_lost():
-    from forwarder.intake_in_c import IntakeInC
+    from forwarder.aggregator_c import IntakeInC
 
     expired = []
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from forwarder import inherited
+from forwarder import service as inherited
 from forwarder.addresses import parse
-from forwarder.inherited import Inherited, InvalidSocket
+from forwarder.service import Inherited, InvalidSocket
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forwarder.counts import LOG_EVERY, Counts
-from forwarder.intake import Intake
-from forwarder.relay import Relay
+from forwarder.aggregator import Intake
+from forwarder.graphite import Relay
+from forwarder.stats import LOG_EVERY, Counts
 from metricslib.registry import Registry
 from metricslib.series import drop
 from metricslib.sketch import Distribution

@@ -28,7 +28,7 @@ class Side:
         modules = twin(pure)
         self.clock = modules["metricslib.testing"].ManualClock()
         self.registry = modules["metricslib.registry"].Registry(clock=self.clock, exact=5, expire=25, **caps)
-        self.intake = modules["forwarder.intake"].Intake(self.registry, clock=self.clock, members=3)
+        self.intake = modules["forwarder.aggregator"].Intake(self.registry, clock=self.clock, members=3)
         self.registry.add_source(self.intake)
 
     def do(self, step):

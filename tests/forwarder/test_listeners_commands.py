@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forwarder.listeners import commands as module
-from forwarder.listeners.commands import LONGEST, CommandListener
+from forwarder.listeners import console as module
+from forwarder.listeners.console import LONGEST, CommandListener
 from metricslib.testing import ManualClock
 from tests.peers import eventually
 

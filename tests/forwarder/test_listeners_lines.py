@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forwarder.listeners.lines import LONGEST, Lines
+from forwarder.listeners.framing import LONGEST, Lines
 
 BOUND = 5
 

@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
+from forwarder.dedup import Senders
 from forwarder.listeners import NumberedTcpListener, NumberedUnixListener
-from forwarder.senders import Senders
 from metricslib.window import Cut, Window
 from metricslib.wire.numbered import LONGEST, Numbered, ack, greeting, new_batch, sync
 from tests.forwarder.heard import WAIT, Broken, Heard

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forwarder.listeners.packets import LinesOrPackets
+from forwarder.listeners.framing import LinesOrPackets
 
 BOUND = 8
 

@@ -1,6 +1,6 @@
 """Many who cannot wait, and one call that helps them all."""
 
-from forwarder.listeners.syncs import PATIENCE, REST, Syncs
+from forwarder.listeners.numbered import PATIENCE, REST, Syncs
 
 
 def test_the_first_to_ask_is_helped_at_once():

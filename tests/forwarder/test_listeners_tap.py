@@ -2,7 +2,7 @@
 
 import pytest
 
-from forwarder.listeners.tap import Tap
+from forwarder.listeners.tee import Tap
 
 from .heard import Broken, Heard
 

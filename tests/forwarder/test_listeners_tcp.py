@@ -7,11 +7,11 @@ import struct
 
 import pytest
 
-from forwarder.intake import Intake
+from forwarder.aggregator import Intake
+from forwarder.graphite import Relay
 from forwarder.listeners import TcpListener
-from forwarder.listeners.lines import LONGEST
-from forwarder.listeners.streams import ACCEPTS, ACCEPTS_BESIDE
-from forwarder.relay import Relay
+from forwarder.listeners.framing import LONGEST
+from forwarder.listeners.stream import ACCEPTS, ACCEPTS_BESIDE
 from metricslib.testing import ManualClock
 from tests.forwarder.heard import WAIT, Broken, Heard
 from tests.peers import eventually
@@ -344,7 +344,7 @@ def test_want_of_descriptors_ends_nothing(heard, caplog, monkeypatch):
         def __getattr__(self, name):
             return getattr(self.sock, name)
 
-    monkeypatch.setattr("forwarder.listeners.streams._REST", 0.01)
+    monkeypatch.setattr("forwarder.listeners.stream._REST", 0.01)
     listener = TcpListener("127.0.0.1", 0, heard)
     listener.bind()
     listener._socket = Exhausted(listener._socket)

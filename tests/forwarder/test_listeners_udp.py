@@ -53,7 +53,7 @@ def test_what_comes_in_a_moment_is_read_together(listen, heard, monkeypatch):
     monkeypatch.setattr(heard, "feed", lambda chunks: (feeds.append(chunks), Heard.feed(heard, chunks)))
     listener = listen(heard)
     with sender(listener) as sock:
-        monkeypatch.setattr("forwarder.listeners.datagrams.time.sleep", lambda seconds: sock.send(b"b:1|c"))
+        monkeypatch.setattr("forwarder.listeners.udp.time.sleep", lambda seconds: sock.send(b"b:1|c"))
         sock.send(b"a:1|c")
         heard.wait(lines=2)
         monkeypatch.undo()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from forwarder.notify import Notifier
+from forwarder.service import Notifier
 
 
 @pytest.fixture

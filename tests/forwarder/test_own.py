@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forwarder.intake import Intake
-from forwarder.own import Door, OwnMetrics
-from forwarder.relay import Relay
+from forwarder.aggregator import Intake
+from forwarder.graphite import Relay
+from forwarder.self_metrics import Door, OwnMetrics
 from metricslib.registry import Registry
 from metricslib.testing import ManualClock
 

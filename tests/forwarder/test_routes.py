@@ -53,7 +53,7 @@ def paths(modules: Any, window: Any) -> dict[str, float]:
 def heard(modules: Any, *chunks: bytes) -> dict[str, float]:
     """Return what a forwarder sends to Graphite when it hears ``chunks``."""
     registry = modules["metricslib.registry"].Registry(clock=modules["metricslib.testing"].ManualClock())
-    intake = modules["forwarder.intake"].Intake(registry)
+    intake = modules["forwarder.aggregator"].Intake(registry)
     registry.add_source(intake)
     intake.feed(chunks)
     window = registry.tick(STAMP, 10).whole
@@ -154,7 +154,7 @@ def test_what_statsds_clients_send_keeps_its_dots(modules):
 def test_a_series_with_empty_parts_can_leave_a_forwarder(modules):
     """When it is deleted or expires it makes room, as any other."""
     registry = modules["metricslib.registry"].Registry(clock=modules["metricslib.testing"].ManualClock(), max_series=1)
-    intake = modules["forwarder.intake"].Intake(registry)
+    intake = modules["forwarder.aggregator"].Intake(registry)
     registry.add_source(intake)
     for name in (b"a..b", b".c"):
         intake.feed([name + b":1|c"])

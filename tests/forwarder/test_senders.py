@@ -2,9 +2,9 @@
 
 import pytest
 
-from forwarder.counts import Counts
-from forwarder.intake import Intake
-from forwarder.senders import Senders
+from forwarder.aggregator import Intake
+from forwarder.dedup import Senders
+from forwarder.stats import Counts
 from metricslib.wire.numbered import Numbered
 
 

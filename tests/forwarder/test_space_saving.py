@@ -6,7 +6,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forwarder.space_saving import Counted, SpaceSaving
+from forwarder.top_keys import Counted, SpaceSaving
 
 STREAMS = st.lists(st.tuples(st.sampled_from("abcdefghijklmnop"), st.integers(1, 50)), max_size=200)
 

@@ -5,8 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from forwarder.notify import Notifier
-from forwarder.watchdog import Watchdog
+from forwarder.service import Notifier, Watchdog
 from metricslib.testing import ManualClock
 from tests.peers import eventually
 

@@ -33,7 +33,7 @@ from functools import cache
 from typing import Any
 
 from forwarder import _intake
-from forwarder.intake_in_c import IntakeInC
+from forwarder.aggregator_c import IntakeInC
 from metricslib.instruments import base as instrument_module
 from metricslib.instruments.base import Cell
 from metricslib.instruments.gauge import _Delta

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 
-from .listener import Sink
+from .base import Sink
 
 __all__ = ["Taker", "Tap"]
 

@@ -1,9 +1,9 @@
 """From lines to aggregates: what one listener received since the registry last asked. The specification.
 
 In: batches of datagrams, or blocks of whole lines from a stream. Out: :class:`~metricslib.window.Aggregates`, and the
-account of what came in. Lines are parsed and aggregated one by one, in order, which is all there is to understand. The
-C implementation (:mod:`~.intake_in_c`) gives the same aggregates and the same account of the same bytes, to the last
-bit, and is the fast one.
+account of what came in. Lines are parsed and aggregated one by one, in order. The C implementation
+(:mod:`~.aggregator_c`) gives the same aggregates and the same account of the same bytes, to the last bit, and is the
+fast one: where it was built, it takes the place of the class here.
 
 Each ``value|type`` of a line is one sample. It ends in exactly one place: in an aggregate, among the bad, or dropped
 with a cause. So ``received = aggregated + bad + dropped`` holds whenever the lock is free.
@@ -12,7 +12,9 @@ with a cause. So ``received = aggregated + bad + dropped`` holds whenever the lo
 import threading
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from metricslib._accelerate import load
 from metricslib.budget import Share, member_cost
 from metricslib.clock import SYSTEM_CLOCK, Clock
 from metricslib.instruments.unique import MEMBERS, bounded_member
@@ -20,11 +22,11 @@ from metricslib.series import Kind
 from metricslib.sketch import Distribution
 from metricslib.window import Aggregates, GaugeChange, total
 
-from .counts import BadLine, BadLines, Counts
-from .keys import Keys, Registry
 from .parser import Sample, parse
+from .raw_keys import Keys, Registry
+from .stats import BadLine, BadLines, Counts
 
-__all__ = ["IntakeInPython"]
+__all__ = ["Intake", "IntakeInPython"]
 
 _WHOLE = 2.0**53
 """Below it, a float without a fraction is the whole number that was written."""
@@ -215,3 +217,9 @@ class IntakeInPython:
                 self._aggregated += 1
             else:
                 self._dropped["unique_full"] += 1
+
+
+if TYPE_CHECKING or load("forwarder._intake") is None:
+    Intake = IntakeInPython
+else:
+    from .aggregator_c import IntakeInC as Intake

@@ -8,11 +8,11 @@ from metricslib.errors import CannotListen
 from metricslib.flusher import Flusher
 
 from .addresses import Address, parse
-from .busiest import Busiest
+from .aggregator import Intake
 from .config import Config
+from .dedup import Senders
 from .descriptors import connections_each
-from .inherited import Inherited, InvalidSocket
-from .intake import Intake
+from .graphite import Relay
 from .listeners import (
     Listener,
     NumberedTcpListener,
@@ -25,11 +25,11 @@ from .listeners import (
     UnixDatagramListener,
     UnixStreamListener,
 )
-from .listeners.streams import CONNECTIONS
-from .own import Door
-from .relay import Relay
+from .listeners.stream import CONNECTIONS
 from .repeater import Repeater
-from .senders import Senders
+from .self_metrics import Door
+from .service import Inherited, InvalidSocket
+from .top_keys import Busiest
 
 __all__ = ["Entrance"]
 
@@ -69,7 +69,7 @@ class Entrance:
         """What was heard in numbered batches; None where nobody listens for any."""
 
     def open(self) -> None:
-        """Bind every address. Raises :class:`CannotListen`, or :class:`~.inherited.InvalidSocket` for one left over."""
+        """Bind every address. Raises :class:`CannotListen`, or :class:`~.service.InvalidSocket` for one left over."""
         self._connections = self._bound_connections()
         schemes = [parse(url).scheme for url in self._config.listen]
         intakes = sum(self._config.udp_threads if scheme == "udp" else scheme != "graphite" for scheme in schemes)

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 
 from metricslib.clock import SYSTEM_CLOCK, Clock
 
-from .counts import BadLine, BadLines, Counts
 from .parser import Point, parse_point
+from .stats import BadLine, BadLines, Counts
 
 __all__ = ["Relay"]
 

@@ -22,9 +22,9 @@ from typing import Any
 from metricslib.series import Kind, sanitise
 from metricslib.window import Aggregates, GaugeChange
 
-from .counts import BadLine, Counts
-from .intake import Intake
-from .relay import Relay
+from .aggregator import Intake
+from .graphite import Relay
+from .stats import BadLine, Counts
 
 __all__ = ["Door", "OwnMetrics", "own_counters", "own_gauge"]
 

@@ -16,8 +16,8 @@ from collections import OrderedDict
 from metricslib.clock import SYSTEM_CLOCK, Clock
 
 from ..foreign import is_foreign
-from .lines import LONGEST, Lines
-from .listener import Listener, Sink
+from .base import Listener, Sink
+from .framing import LONGEST, Lines
 
 __all__ = ["CHUNK", "CONNECTIONS", "Connection", "StreamListener"]
 

@@ -21,7 +21,7 @@ _SPARE = 1.0  # seconds that the thread may take beyond its deadline, for handin
 
 
 class Sink(Protocol):
-    """Where a listener puts what it hears: :class:`~forwarder.intake.Intake` or :class:`~forwarder.relay.Relay`."""
+    """What a listener feeds: an :class:`~forwarder.aggregator.Intake` or a :class:`~forwarder.graphite.Relay`."""
 
     def feed(self, chunks: Sequence[bytes]) -> None:
         """Take datagrams, or blocks of whole lines."""

@@ -1,16 +1,21 @@
-"""The account of what came in through a door, and the last lines that made no sense, for page and log."""
+"""What came in through a listener, and how the daemon does: for the page, the log, and statsd's ``stats``.
+
+:class:`Counts` is the account of one listener, :class:`BadLines` the last lines that could not be read, and
+:class:`Vitals` the few figures of the console's ``stats`` command.
+"""
 
 import logging
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from metricslib.clock import Clock
+from metricslib.delivery import SenderStatus
 
 from .foreign import redacted
 
-__all__ = ["BadLine", "BadLines", "Counts"]
+__all__ = ["BadLine", "BadLines", "Counts", "Vitals", "vitals"]
 
 log = logging.getLogger("forwarder")
 
@@ -95,3 +100,38 @@ class BadLines:
             log.warning('bad line, %s: "%s" (%d bad since the last warning)', last.reason, last.text, self._unlogged)
             self._unlogged = 0
             self._next_log = now + LOG_EVERY
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """Moments are seconds since the epoch; None is for what has not happened yet."""
+
+    started: float
+    last_message: float | None
+    bad_lines: int
+    last_flush: float | None
+    last_exception: float | None
+    """When a delivery last failed."""
+    flush_time: float
+    """Seconds that the last delivery took."""
+    flush_length: int
+    """Its bytes."""
+
+
+def vitals(started: float, now: float, counts: Sequence[Counts], destinations: Sequence[SenderStatus]) -> Vitals:
+    """Return the vitals of a daemon whose doors have these ``counts``.
+
+    Of several destinations the one counts that is worst off, so that who watches one number misses nothing: the oldest
+    flush, the latest exception, the longest time and length. Where some are Graphite, only those count.
+    """
+    chosen = [status for status in destinations if status.label.startswith("graphite")] or destinations
+    flushes = [started if status.age is None else now - status.age for status in chosen]
+    return Vitals(
+        started,
+        max((count.seen for count in counts), default=0) or None,
+        sum(count.bad for count in counts),
+        min(flushes, default=None),
+        max((status.last_failure for status in chosen), default=0) or None,
+        max((status.last_seconds for status in chosen), default=0),
+        max((status.last_bytes for status in chosen), default=0),
+    )

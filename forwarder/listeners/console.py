@@ -15,8 +15,8 @@ from typing import cast
 from metricslib.clock import SYSTEM_CLOCK, Clock
 from metricslib.view.hosts import is_loopback
 
-from .lines import Lines
-from .streams import Connection
+from .framing import Lines
+from .stream import Connection
 from .tcp import TcpListener
 
 __all__ = ["CommandListener"]

@@ -17,9 +17,9 @@ from metricslib.sketch import Distribution
 from metricslib.window import Aggregates, GaugeChange
 
 from . import _intake
-from .counts import BadLine, BadLines, Counts
-from .keys import Keys, Registry, is_overflow
 from .parser import parse, with_tags
+from .raw_keys import Keys, Registry, is_overflow
+from .stats import BadLine, BadLines, Counts
 
 __all__ = ["IntakeInC"]
 
@@ -46,7 +46,7 @@ Answer = tuple[list[Effect], int]
 
 
 class IntakeInC:
-    """A source of ``registry``, fed by one listener: see :class:`~.intake_in_python.IntakeInPython`."""
+    """A source of ``registry``, fed by one listener: see :class:`~.aggregator.IntakeInPython`."""
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ from metricslib.series import Kind
 from metricslib.window import Aggregates, Cut
 from metricslib.wire.numbered import Numbered
 
-from .intake import Intake
+from .aggregator import Intake
 
 __all__ = ["REMEMBERED", "Senders"]
 
