@@ -47,14 +47,30 @@ def hits(forwarder: Forwarder) -> list[dict[str, dict[str, float]]]:
 
 
 def test_check_config_looks_at_the_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """It makes nothing, and says in one line what is wrong."""
-    wanted = tmp_path / "new" / "spool"
-    assert main(["--spool", str(wanted), "--check-config"]) == 0
-    assert f'spool = "{wanted}"' in capsys.readouterr().out
-    assert not wanted.parent.exists()
+    """It leaves nothing behind."""
+    wanted, there = tmp_path / "new" / "spool", tmp_path / "there"
+    there.mkdir()
+    for directory in (wanted, there):
+        assert main(["--spool", str(directory), "--check-config"]) == 0
+        assert f'spool = "{directory}"' in capsys.readouterr().out
+    assert list(tmp_path.rglob("*")) == [there]
+
+
+@pytest.mark.parametrize("directory", ["/proc/metricslib", "{tmp}/file", "{tmp}/file/spool", "{tmp}/new/" + "x" * 256])
+def test_check_config_says_of_the_directory_what_a_start_would_say(
+    directory: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+):
+    """Whether a directory can be made there is known only when that was tried."""
     (tmp_path / "file").write_text("")
-    assert main(["--spool", str(tmp_path / "file" / "spool"), "--check-config"]) == 2
-    assert capsys.readouterr().err == (f"forwarder: spool = '{tmp_path}/file/spool': {tmp_path}/file is no directory\n")
+    directory = directory.format(tmp=tmp_path)
+    daemon = Daemon(Config(listen=(), http="off", console="off", spool=directory))
+    daemon.start()
+    daemon.stop(0)
+    (reason,) = re.findall(rf"spool {directory}: (.+); what waits is kept in memory until", caplog.text)
+    before = set(tmp_path.rglob("*"))
+    assert main(["--spool", directory, "--check-config"]) == 2
+    assert capsys.readouterr().err == f"forwarder: spool = '{directory}': {reason}\n"
+    assert set(tmp_path.rglob("*")) == before
 
 
 def test_a_directory_that_cannot_be_written_is_no_reason_not_to_start(tmp_path: Path):

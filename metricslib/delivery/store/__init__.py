@@ -1,7 +1,6 @@
 """Batches and checkpoints on disk, in SQLite."""
 
 from .file import Record
-from .lockfile import cannot_write
-from .store import Store
+from .store import Store, cannot_write
 
 __all__ = ["Record", "Store", "cannot_write"]

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from ..._process import tell_of_forks
 
-__all__ = ["LockFile", "cannot_write"]
+__all__ = ["LockFile"]
 
 _NAME = "spool-*.sqlite"
 _SET_ASIDE = 3
@@ -115,9 +115,11 @@ class LockFile:
 
     def remove(self) -> None:
         """Delete the file, and let go."""
-        for path in (*_parts(self.path), _lock_of(self.path)):
-            path.unlink(missing_ok=True)
-        self.release()
+        try:
+            for path in (*_parts(self.path), _lock_of(self.path)):
+                path.unlink(missing_ok=True)
+        finally:
+            self.release()
 
     def set_aside(self) -> Path:
         """Rename the damaged file such that nobody takes it for a spool any more, and let go; return its new name.
@@ -136,18 +138,6 @@ class LockFile:
             for part in _parts(path):
                 part.unlink(missing_ok=True)
         return aside
-
-
-def cannot_write(directory: str | Path) -> str | None:
-    """Return why there can be no files in ``directory``, None if there can. It need not exist yet, and is not made."""
-    path = Path(directory).absolute()
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    if not path.is_dir():
-        return f"{path} is no directory"
-    if path == Path(directory).absolute() and (reason := _unsafe(path)):
-        return f"{path} {reason}"
-    return None if os.access(path, os.W_OK | os.X_OK) else f"{path} cannot be written"
 
 
 def _unsafe(directory: Path) -> str | None:

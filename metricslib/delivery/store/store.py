@@ -33,6 +33,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,7 +44,7 @@ from .file import Changes, Record, SpoolFile, damaged, points_in
 from .lockfile import LockFile
 from .thread import Gone, StoreThread
 
-__all__ = ["Store"]
+__all__ = ["Store", "cannot_write"]
 
 log = logging.getLogger("metricslib")
 
@@ -216,7 +217,7 @@ class Store:
             self._refused(error)
 
     def _refused(self, error: Exception) -> None:
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = _reason(error)
         if reason != self._why:
             log.warning("spool %s: %s; what waits is kept in memory until it can be written", self.directory, reason)
         self._why, self.on_disk = reason, False
@@ -355,7 +356,7 @@ class _Disk:
         try:
             self._lock, self._file = lock, SpoolFile(lock.path)
         except BaseException:
-            lock.release()
+            lock.remove()
             raise
 
     def _make_anew(self) -> None:
@@ -496,6 +497,31 @@ class _Disk:
         if what not in self._told:
             self._told.add(what)
             log.warning("spool %s: %s", self._directory, what)
+
+
+def cannot_write(directory: str | Path) -> str | None:
+    """Return why a store in ``directory`` would be kept in memory; None if it can be on disk.
+
+    Makes a file there, and the directory if it is missing, as :meth:`Store.open` does, and removes what it made.
+    """
+    path = Path(directory).absolute()
+    missing: list[Path] = []
+    try:
+        missing = [parent for parent in (path, *path.parents) if not parent.exists()]
+        disk = _Disk(path, {})
+        disk.open(own=False)
+        disk.close()
+    except (sqlite3.Error, OSError) as error:
+        return _reason(error)
+    finally:
+        for parent in missing:
+            with suppress(OSError):  # it was not made, or another process has put something there
+                parent.rmdir()
+    return None
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _by_place(records: Iterable[Record]) -> dict[str, list[Record]]:
