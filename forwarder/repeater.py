@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from metricslib.clock import SYSTEM_CLOCK, Clock
 from metricslib.delivery import Batch, Deadline, Destination, Options, Queue, Sender, SenderStatus, Undelivered
-from metricslib.delivery import lines as payloads
+from metricslib.delivery.batch import count_lines, split_lines
 from metricslib.delivery.transport import Datagrams, Endpoint, Stream
 from metricslib.drops import Account
 from metricslib.self_metrics import OwnMetrics
@@ -108,7 +108,7 @@ class Repeater:
 
     def _offer(self, payload: bytes) -> None:
         if payload:
-            batch = Batch(0, payloads.count(payload), payload, windows=0)
+            batch = Batch(0, count_lines(payload), payload, windows=0)
             for sender in self._senders:
                 sender.put(batch)
 
@@ -150,5 +150,5 @@ def _packed(packets: Sequence[bytes], limit: int) -> bytes:
         if len(packet) <= limit:
             packed.append(packet)
         else:
-            packed += [piece.removesuffix(b"\n") for piece in payloads.pieces(packet, b"\n", limit)]
+            packed += [piece.removesuffix(b"\n") for piece in split_lines(packet, b"\n", limit)]
     return SEPARATOR.join(filter(None, packed))

@@ -1,7 +1,10 @@
 """What delivery is about: a batch of bytes, the error that says it did not arrive, and the deadline of an attempt.
 
-Everything else in this folder is above these three. A batch is immutable. An attempt to deliver one ends in one of
-three ways, and each point of the batch has exactly one fate:
+Everything else in this folder is built on these three. A batch is immutable, and its payload consists of lines, which
+can be counted, and split where a line ends. Lines of Graphite all end in a newline. Lines of statsd are grouped into
+datagrams, with an empty line between two datagrams.
+
+An attempt to deliver a batch ends in one of three ways, and each point of the batch has exactly one fate:
 
 - the destination returns: all of it is delivered, save what the returned mapping says was lost, by cause;
 - it raises :class:`Undelivered`: ``remaining`` is to be tried again, ``lost`` is lost, the rest was delivered;
@@ -10,12 +13,15 @@ three ways, and each point of the batch has exactly one fate:
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ..errors import MetricsError
 
-__all__ = ["LONGEST", "Batch", "Deadline", "Undelivered"]
+__all__ = ["LONGEST", "Batch", "Deadline", "Undelivered", "batches_of", "count_lines", "split_lines"]
+
+_BATCH = 1 << 20
+"""Bytes in a batch, about: what a server takes within seconds, and must be sent again if it does not."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +53,45 @@ class Undelivered(MetricsError):
         self.remaining = remaining
         self.lost: Mapping[str, int] = lost or {}
         self.points = points
+
+
+def count_lines(payload: bytes, *, datagrams: bool = True) -> int:
+    """Return how many lines are in ``payload``, empty ones between ``datagrams`` left out.
+
+    >>> count_lines(b"a 1 0\\nb 2 0\\n"), count_lines(b"a:1|c\\nb:1|c\\n\\nc:1|c"), count_lines(b"")
+    (2, 3, 0)
+    """
+    unterminated = bool(payload) and not payload.endswith(b"\n")
+    empty = payload.count(b"\n\n") if datagrams else 0  # to look for them takes longer than all the rest
+    return payload.count(b"\n") - empty + unterminated
+
+
+def split_lines(payload: bytes, separator: bytes, limit: int) -> Iterator[bytes]:
+    """Cut ``payload`` after a separator into pieces of at most ``limit`` bytes; joined, they are ``payload``.
+
+    Only what has no separator for longer than that makes a longer piece.
+    """
+    start, end = 0, len(payload)
+    while end - start > limit:
+        cut = payload.rfind(separator, start, start + limit)
+        if cut < 0 and (cut := payload.find(separator, start + limit - len(separator) + 1)) < 0:
+            break
+        yield payload[start : cut + len(separator)]
+        start = cut + len(separator)
+    if start < end:
+        yield payload[start:]
+
+
+def batches_of(
+    stamp: int, payload: bytes, separator: bytes = b"\n", *, windows: int = 1, size: int = _BATCH
+) -> list[Batch]:
+    """Return ``payload`` in batches of about ``size`` bytes; the last one stands for the window."""
+    parts = [part.removesuffix(b"\n\n") for part in split_lines(payload, separator, size)]
+    datagrams, last = separator != b"\n", len(parts) - 1
+    return [
+        Batch(stamp, count_lines(part, datagrams=datagrams), part, windows if place == last else 0)
+        for place, part in enumerate(parts)
+    ]
 
 
 LONGEST = 1e9

@@ -37,8 +37,7 @@ from ..errors import InvalidDestination
 from ..naming import Naming
 from ..window import Cut
 from ..wire.graphite import Pairs, Point
-from . import lines
-from .batch import Batch, Deadline, Undelivered
+from .batch import Batch, Deadline, Undelivered, batches_of
 from .destination import Destination, NodeStatus
 from .destinations import open_destination
 from .graphite import Encoder, GraphiteDestination
@@ -229,7 +228,7 @@ class HashedNode(Destination):
         self._place = place
 
     def encode(self, cut: Cut) -> list[Batch]:
-        return lines.batches(cut.whole.end, self._shares.take(cut, self._place))
+        return batches_of(cut.whole.end, self._shares.take(cut, self._place))
 
     def share(self, points: Sequence[Point]) -> Sequence[Point]:
         """Return those points that this node keeps."""

@@ -33,14 +33,12 @@ from ..errors import InvalidDestination, InvalidType
 from ..naming import Naming
 from ..wire.pickle import FRAME
 from . import urls
-from .carriers import DATAGRAM_LINE, LINE, Carrier, LineDatagrams, LineStream, PickleStream
 from .destination import Destination, Options
 from .files import KEEP, ConsoleDestination, FileDestination, Rotation
 from .forwarder import ForwarderDestination
-from .graphite import GraphiteDestination
-from .lines import LineLimit
+from .graphite import DATAGRAM_LINE, LINE, GraphiteDestination, LineDatagrams, LineStream, LineTransport, PickleStream
 from .statsd import STATSD_LINE, StatsdDestination
-from .transport import Datagrams, Endpoint, Resolve, Stream
+from .transport import Datagrams, Endpoint, LineLimit, Resolve, Stream
 from .whisper import RETENTIONS, WhisperDestination, parse_retentions
 
 __all__ = ["SCHEMES", "open_destination"]
@@ -132,8 +130,8 @@ def _open(url: str, naming: Naming, clock: Clock, console: TextIO | None, resolv
         endpoint = urls.host(parts, scheme, _PORTS[scheme])
         label = f"{scheme}://{endpoint}"
         if scheme.startswith("graphite"):
-            carrier = _carrier(scheme, label, endpoint, own, resolve)
-            return GraphiteDestination(label, carrier, naming, options, clock=clock)
+            transport = _line_transport(scheme, label, endpoint, own, resolve)
+            return GraphiteDestination(label, transport, naming, options, clock=clock)
         if scheme == "forwarder+tcp":
             return ForwarderDestination(label, endpoint, naming, options, _limit(label, own, STATSD_LINE))
         kind = socket.SOCK_STREAM if scheme == "statsd+tcp" else socket.SOCK_DGRAM
@@ -170,7 +168,9 @@ def _limit(label: str, own: dict[str, str], default: int) -> LineLimit:
     return LineLimit(label, default if text is None else urls.whole("max_line", text))
 
 
-def _carrier(scheme: str, label: str, endpoint: Endpoint, own: dict[str, str], resolve: Resolve | None) -> Carrier:
+def _line_transport(
+    scheme: str, label: str, endpoint: Endpoint, own: dict[str, str], resolve: Resolve | None
+) -> LineTransport:
     if scheme == "graphite+udp":
         return LineDatagrams(Datagrams(endpoint, resolve=resolve), _limit(label, own, DATAGRAM_LINE))
     if scheme == "graphite+tls":

@@ -28,8 +28,7 @@ from typing import TextIO
 from ..naming import Naming
 from ..window import Cut
 from ..wire import graphite, jsonl
-from . import lines
-from .batch import Batch, Deadline, Undelivered
+from .batch import Batch, Deadline, Undelivered, batches_of
 from .destination import Destination, Options
 
 __all__ = ["ConsoleDestination", "FileDestination", "KEEP", "Rotation", "append", "open_to_append"]
@@ -223,7 +222,7 @@ class ConsoleDestination(Destination):
 
     def encode(self, cut: Cut) -> list[Batch]:
         stamp = cut.whole.end
-        return lines.batches(stamp, graphite.encode(self._naming.pairs(cut.whole), stamp))
+        return batches_of(stamp, graphite.encode(self._naming.pairs(cut.whole), stamp))
 
     def deliver(self, payload: bytes, deadline: Deadline) -> Mapping[str, int]:
         stream = self._stream or sys.stdout

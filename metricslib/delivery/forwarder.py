@@ -18,12 +18,9 @@ from ..naming import Naming
 from ..window import Cut
 from ..wire import statsd
 from ..wire.numbered import Acks, Reader, new_batch, sync
-from . import lines
-from .batch import Batch, Deadline, Undelivered
-from .channel import SLICE, wait
+from .batch import Batch, Deadline, Undelivered, batches_of
 from .destination import Destination, Options
-from .lines import LineLimit
-from .transport import Endpoint, Transport
+from .transport import SLICE, Endpoint, LineLimit, Transport, wait
 
 __all__ = ["ForwarderDestination"]
 
@@ -52,7 +49,7 @@ class ForwarderDestination(Destination):
         if self._process != os.getpid():  # a forked child is another sender
             self._process, self._sender, self._number = os.getpid(), secrets.token_hex(8), 0
         payload, _ = statsd.encode(cut.fresh, self._prefix, _BATCH // 8, exact_sums=True)
-        return [self._numbered(batch) for batch in lines.batches(cut.fresh.end, payload, statsd.SEPARATOR, size=_BATCH)]
+        return [self._numbered(batch) for batch in batches_of(cut.fresh.end, payload, statsd.SEPARATOR, size=_BATCH)]
 
     def _numbered(self, batch: Batch) -> Batch:
         self._number += 1

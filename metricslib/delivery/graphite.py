@@ -1,23 +1,183 @@
-"""Graphite as a destination: whole slots, as lines, which a carrier brings there."""
+"""Graphite as a destination: whole slots, as lines, in frames of pickle or in datagrams.
 
+A slot keeps the last value sent, so sending again is harmless: a payload of lines arrives, less the lines that no such
+receiver can read, or all of it remains to be tried again. By default that is what carbon 1.1.10 can read:
+
+============  ==========================================  =======================================================
+TCP           a line of 16,384 bytes (Twisted's           beyond, it closes the connection
+              ``LineOnlyReceiver.MAX_LENGTH``)
+UDP           a datagram of 8,192 bytes (Twisted's        beyond, it reads the first 8,192
+              ``maxPacketSize``)
+pickle        a frame of 1,048,576 bytes                  beyond, it closes the connection
+              (``PICKLE_RECEIVER_MAX_LENGTH``)
+============  ==========================================  =======================================================
+
+carbon-c-relay 3.7.3 reads lines of 32,766 bytes and resets the connection at a longer one.
+
+A daemon's window ends with figures of its own, those of statsd, in statsd's order. All are of this one destination.
+All but ``numStats`` describe the time before this flush, because a flush cannot say how its own delivery went:
+
+=================================  ==========================================================================
+``numStats``                       how many series the window has
+``graphiteStats.calculationtime``  milliseconds that it took to write the window's lines
+``processing_time``                milliseconds that it took to compute the window's values
+``graphiteStats.last_exception``   when a delivery last failed, in seconds since the epoch; 0: never
+``graphiteStats.last_flush``       when one last succeeded; before the first, when this began
+``graphiteStats.flush_time``       milliseconds that the last window's deliveries took
+``graphiteStats.flush_length``     their bytes
+=================================  ==========================================================================
+"""
+
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ..clock import SYSTEM_CLOCK, Clock
 from ..naming import Naming
 from ..window import Cut
-from ..wire import graphite
+from ..wire import graphite, pickle
 from ..wire.graphite import Pairs
-from . import lines
-from .batch import Batch, Deadline, Undelivered
-from .carriers import Carrier
+from .batch import Batch, Deadline, Undelivered, batches_of, count_lines, split_lines
 from .destination import Destination, Options
-from .graphite_stats import GraphiteStats
+from .transport import Datagrams, LineLimit, Stream
 
 if TYPE_CHECKING:
     from .verify import Marker
 
-__all__ = ["Encoder", "GraphiteDestination"]
+__all__ = [
+    "DATAGRAM_LINE",
+    "Encoder",
+    "GraphiteDestination",
+    "GraphiteStats",
+    "LINE",
+    "LineDatagrams",
+    "LineStream",
+    "PickleStream",
+]
+
+LINE = 16_384
+"""Bytes of the longest line that carbon reads from a stream, without its line feed,"""
+DATAGRAM_LINE = 8_191
+"""and of one that it reads from a datagram, which has a line feed, too."""
+_DATAGRAM = 1432
+
+
+class LineTransport(Protocol):
+    """Brings lines to one place."""
+
+    def send(self, payload: bytes, deadline: Deadline) -> Mapping[str, int]:
+        """Bring all, and return how many lines were lost on the way, by cause; raises :class:`Undelivered`."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what is open."""
+        ...
+
+
+class LineStream:
+    """Lines as they are. Delivered means that the peer read every byte. Lost are lines over ``limit``."""
+
+    def __init__(self, stream: Stream, limit: LineLimit) -> None:
+        self._stream = stream
+        self._limit = limit
+        self.close = stream.close
+
+    def send(self, payload: bytes, deadline: Deadline) -> Mapping[str, int]:
+        kept, lost = self._limit.take_out(payload)
+        try:
+            if kept:
+                self._stream.send(kept, deadline, again=True)
+        except Undelivered as failure:
+            raise Undelivered(failure.reason, payload) from failure.__cause__
+        return lost
+
+
+class PickleStream:
+    """Points in frames of pickle. Delivered means that the peer read every byte.
+
+    Lost are lines that are no points (``bad_line``) or whose path no frame of ``max_frame`` bytes could hold
+    (``too_long``).
+    """
+
+    def __init__(self, stream: Stream, label: str, max_frame: int = pickle.FRAME) -> None:
+        self._stream = stream
+        self._max_frame = max_frame
+        self._limit = LineLimit(label, max_frame, "max_frame")
+        self.close = stream.close
+
+    def send(self, payload: bytes, deadline: Deadline) -> Mapping[str, int]:
+        points = list(graphite.decode(payload))
+        short = []
+        for point in points:
+            if pickle.size(point[0]) <= self._max_frame:
+                short.append(point)
+            else:
+                self._limit.report(graphite.encode_points([point]))
+        frames = b"".join(pickle.encode_points(short, self._max_frame))
+        try:
+            if frames:
+                self._stream.send(frames, deadline, again=True)
+        except Undelivered as failure:
+            raise Undelivered(failure.reason, payload) from failure.__cause__
+        causes = {"bad_line": count_lines(payload) - len(points), "too_long": len(points) - len(short)}
+        return {cause: count for cause, count in causes.items() if count}
+
+
+class LineDatagrams:
+    """Lines in datagrams that fit a frame of Ethernet, or hold one line. Delivered means that the kernel took them.
+
+    Lost are lines over ``limit``.
+    """
+
+    def __init__(self, datagrams: Datagrams, limit: LineLimit) -> None:
+        self._datagrams = datagrams
+        self._limit = limit
+        self.close = datagrams.close
+
+    def send(self, payload: bytes, deadline: Deadline) -> Mapping[str, int]:
+        kept, lost = self._limit.take_out(payload)
+        try:
+            lost_by_network = self._datagrams.send(list(split_lines(kept, b"\n", _DATAGRAM)), deadline) if kept else {}
+        except Undelivered as failure:
+            raise Undelivered(failure.reason, payload) from failure.__cause__
+        return Counter(lost) + Counter(lost_by_network)
+
+
+class GraphiteStats:
+    """The state of one destination. Deliveries are told by one thread while another asks for the values."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._last_flush = round(clock.time())
+        self._last_exception = 0
+        self._shown = (0.0, 0)
+        self._fresh: deque[tuple[float, int]] = deque(maxlen=1000)
+
+    def delivered(self, seconds: float, length: int) -> None:
+        """A payload of so many bytes arrived."""
+        self._last_flush = round(self._clock.time())
+        self._fresh.append((seconds, length))
+
+    def failed(self) -> None:
+        """A delivery failed."""
+        self._last_exception = round(self._clock.time())
+
+    def pairs(self, naming: Naming, series: int, processing: float, calculation: float) -> Pairs:
+        """Return paths and values for the end of a window with so many series. Times are in seconds."""
+        fresh = [self._fresh.popleft() for _ in range(len(self._fresh))]
+        if fresh:
+            self._shown = sum(seconds for seconds, _ in fresh), sum(length for _, length in fresh)
+        seconds, length = self._shown
+        own = {
+            "numStats": series,
+            "graphiteStats.calculationtime": _milliseconds(calculation),
+            "processing_time": _milliseconds(processing),
+            "graphiteStats.last_exception": self._last_exception,
+            "graphiteStats.last_flush": self._last_flush,
+            "graphiteStats.flush_time": _milliseconds(seconds),
+            "graphiteStats.flush_length": length,
+        }
+        return Pairs([naming.own_path(name) for name in own], [*own.values()])
 
 
 class Encoder:
@@ -48,7 +208,7 @@ class GraphiteDestination(Destination):
     def __init__(
         self,
         label: str,
-        carrier: Carrier,
+        transport: LineTransport,
         naming: Naming,
         options: Options,
         *,
@@ -58,18 +218,18 @@ class GraphiteDestination(Destination):
         self.encoder = Encoder(naming, clock)
         """The nodes of a cluster have one in common."""
         self._clock = clock
-        self._carrier = carrier
+        self._transport = transport
         self._marker = _marker(naming) if options.verify else None
 
     def encode(self, cut: Cut) -> list[Batch]:
         (payload,) = self.encoder.encode(cut, lambda pairs: [pairs])
-        batches = lines.batches(cut.whole.end, payload)
+        batches = batches_of(cut.whole.end, payload)
         return self._marker.add(batches) if self._marker else batches
 
     def deliver(self, payload: bytes, deadline: Deadline) -> Mapping[str, int]:
         began = self._clock.monotonic()
         try:
-            lost = self._carrier.send(payload, deadline)
+            lost = self._transport.send(payload, deadline)
         except Undelivered:
             self.encoder.stats.failed()
             raise
@@ -77,10 +237,14 @@ class GraphiteDestination(Destination):
         return lost
 
     def close(self) -> None:
-        self._carrier.close()
+        self._transport.close()
 
 
 def _marker(naming: Naming) -> "Marker":
     from .verify import Marker  # with an HTTP client, which not every program needs
 
     return Marker(naming)
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)

@@ -33,8 +33,7 @@ from typing import TYPE_CHECKING
 from ..clock import SYSTEM_CLOCK, Clock
 from ..drops import Account
 from ..wire import graphite
-from . import lines
-from .batch import Batch, Deadline, Undelivered
+from .batch import Batch, Deadline, Undelivered, batches_of, count_lines
 from .destination import Destination, NodeStatus
 from .queue import Queue, QueueStats
 
@@ -206,7 +205,7 @@ class Sender:
         if not self.destination.relays:
             self.queue.refuse(len(points), "unsupported")
             return
-        self.put(*lines.batches(0, graphite.encode_points(self.destination.share(points)), windows=0))
+        self.put(*batches_of(0, graphite.encode_points(self.destination.share(points)), windows=0))
 
     def put(self, *batches: Batch) -> None:
         """Let batches that belong together wait."""
@@ -276,7 +275,7 @@ class Sender:
         elif remaining == batch.payload:
             self.queue.retry(batch, None, failure.lost)
         else:
-            points = lines.count(remaining) if failure.points is None else failure.points
+            points = count_lines(remaining) if failure.points is None else failure.points
             self.queue.retry(batch, Batch(batch.stamp, points, remaining, batch.windows), failure.lost)
         self._bytes += len(batch.payload) - len(remaining)
 

@@ -11,11 +11,9 @@ from dataclasses import replace
 from ..naming import Naming
 from ..window import Cut
 from ..wire import statsd
-from . import lines
-from .batch import Batch, Deadline, Undelivered
+from .batch import Batch, Deadline, Undelivered, batches_of
 from .destination import Destination, Options
-from .lines import LineLimit
-from .transport import Datagrams, Endpoint, Stream
+from .transport import Datagrams, Endpoint, LineLimit, Stream
 
 __all__ = ["STATSD_LINE", "StatsdDestination"]
 
@@ -42,7 +40,7 @@ class StatsdDestination(Destination):
 
     def encode(self, cut: Cut) -> list[Batch]:
         payload, _ = statsd.encode(cut.fresh, self._prefix, self._datagram)
-        batches = lines.batches(cut.fresh.end, payload, statsd.SEPARATOR)
+        batches = batches_of(cut.fresh.end, payload, statsd.SEPARATOR)
         if isinstance(self._transport, Datagrams):
             return batches
         return [replace(batch, payload=_stream(batch.payload)) for batch in batches]

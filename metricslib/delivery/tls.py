@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from .batch import Deadline
-from .channel import EARLY, acknowledged, end_is_there, ended, wait
+from .transport import EARLY, acknowledged, end_is_there, ended, wait
 
 __all__ = ["Tls"]
 

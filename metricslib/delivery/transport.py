@@ -1,30 +1,77 @@
 """Bytes to a place: over TCP and Unix stream sockets with confirmation, over UDP and Unix datagrams without.
 
-Names are resolved at each connection and all addresses are tried, with an equal share of the time that is left. The
-resolver alone cannot be interrupted; after it nothing is sent if the deadline has passed.
+*Addresses.* Names are resolved at each connection and all addresses are tried, with an equal share of the time that is
+left. Only the resolver cannot be interrupted; if the deadline has passed when it returns, nothing is sent.
+
+*Confirmation.* A peer confirms by closing. We write everything, close our side for writing, and read to the end of
+file: the peer had read to the end before it closed. A peer that closes before we have, or before its kernel has
+acknowledged all our bytes, did not read all; if it closes with bytes unread, its kernel sends a reset. A timeout
+confirms nothing.
+
+::
+
+    we      write … write  half-close  ─────────────▶  read: end of file    confirmed
+    peer        read … read … read     read: end, close
+
+    we      write … write              half-close      read: end of file    not confirmed: the peer's end came first
+    peer        read   half-close, and reads no more
+
+The kernel knows whether the peer's end came first, even when unread bytes stand before it (an answer such as "400 Bad
+Request"). It is asked right before our half-close. An end that arrives in the microsecond between the two shows in the
+state of the connection afterwards: only the side that ends second reaches ``LAST_ACK``. That state lasts until the peer
+acknowledges; over loopback it has passed by then, and the microsecond remains.
+
+*Waiting.* Sockets do not block. Each wait is short and then looks at the deadline again, which another thread may have
+brought forward.
+
+*Long lines.* A line that is longer than its receiver can read is never sent: :class:`LineLimit` takes it out.
 """
 
 import errno
+import fcntl
+import logging
 import os
 import select
 import socket
 import struct
+import sys
+import termios
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from . import lines
-from .batch import Deadline, Undelivered
-from .channel import SLICE, Channel, Plain, wait
+from .batch import Deadline, Undelivered, count_lines
 
-__all__ = ["Datagrams", "Endpoint", "Resolve", "Stream", "Transport"]
+__all__ = [
+    "Channel",
+    "Datagrams",
+    "EARLY",
+    "Endpoint",
+    "LineLimit",
+    "Plain",
+    "Resolve",
+    "SLICE",
+    "Stream",
+    "Transport",
+    "acknowledged",
+    "end_is_there",
+    "ended",
+    "wait",
+]
+
+log = logging.getLogger("metricslib")
 
 Resolve = Callable[..., Sequence[tuple[Any, ...]]]
 """What :func:`socket.getaddrinfo` does."""
 Address = tuple[int, Any]
 """A family and what the kernel takes as an address of it."""
 
+SLICE = 0.05
+"""Seconds that a single wait takes at most."""
+EARLY = "closed before it had read all"
+_RDHUP = getattr(select, "POLLRDHUP", 0)  # Linux alone
+_LAST_ACK = 9
 _NO_ADDRESS = "the name has no address"
 _BURST = 32
 _PAUSE = 0.001
@@ -49,6 +96,87 @@ class Endpoint(NamedTuple):
             return [(socket.AF_UNIX, self.path)]
         found = (resolve or socket.getaddrinfo)(self.host, self.port, type=kind)
         return list(dict.fromkeys((int(family), address) for family, _, _, _, address in found))
+
+
+class Channel(Protocol):
+    """A way to a peer, over a socket that is connected."""
+
+    def send(self, data: memoryview, deadline: Deadline) -> int:
+        """Hand over some of ``data``, and return how many bytes. What raises OSError handed over nothing readable."""
+        ...
+
+    def confirm(self, deadline: Deadline) -> None:
+        """Return when the peer has closed after reading everything; raise OSError when it has closed otherwise."""
+        ...
+
+
+class Plain:
+    """Bytes as they are."""
+
+    def __init__(self, opened: socket.socket, deadline: Deadline) -> None:
+        self._opened = opened
+
+    def send(self, data: memoryview, deadline: Deadline) -> int:
+        wait(self._opened, select.POLLOUT, deadline)
+        return self._opened.send(data)
+
+    def confirm(self, deadline: Deadline) -> None:
+        opened = self._opened
+        if ended(opened) or end_is_there(opened):
+            raise ConnectionAbortedError(EARLY)
+        opened.shutdown(socket.SHUT_WR)
+        if _ended_second(opened):
+            raise ConnectionAbortedError(EARLY)
+        while not ended(opened):
+            wait(opened, select.POLLIN, deadline)
+        if not acknowledged(opened):
+            raise ConnectionAbortedError(EARLY)
+
+
+def wait(opened: socket.socket, event: int, *deadlines: Deadline) -> None:
+    """Return when ``event`` is there; raises TimeoutError at the first deadline."""
+    poll = select.poll()
+    poll.register(opened, event)
+    while left := min(deadline.left() for deadline in deadlines):
+        if poll.poll(min(left, SLICE) * 1000):
+            return
+    raise TimeoutError
+
+
+def ended(opened: socket.socket) -> bool:
+    """Whether the peer has closed its side; what it says meanwhile is of no interest."""
+    try:
+        return not opened.recv(65536)
+    except BlockingIOError:
+        return False
+
+
+def end_is_there(opened: socket.socket) -> bool:
+    """Whether the peer's end has arrived, also behind bytes that are not read yet; False where no system call tells."""
+    poll = select.poll()
+    poll.register(opened, _RDHUP)
+    return any(event & _RDHUP for _, event in poll.poll(0))
+
+
+def _ended_second(opened: socket.socket) -> bool:
+    """Whether our end, which has just been sent, came after the peer's, as far as this system tells."""
+    if opened.family == socket.AF_UNIX or not sys.platform.startswith("linux"):
+        return False
+    try:
+        return opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == bytes([_LAST_ACK])
+    except OSError:
+        return False
+
+
+def acknowledged(opened: socket.socket) -> bool:
+    """Whether the peer's kernel has acknowledged every byte, as far as this system tells."""
+    if opened.family == socket.AF_UNIX:
+        return True
+    try:
+        answer: bytes = fcntl.ioctl(opened.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
+    except OSError:
+        return True
+    return struct.unpack("i", answer) == (0,)
 
 
 class Transport:
@@ -100,7 +228,7 @@ class Transport:
 class Stream(Transport):
     """TCP or a Unix stream socket. Each payload has a connection of its own.
 
-    ``secure`` makes a :class:`.channel.Channel` of a connected socket before a deadline, or raises OSError.
+    ``secure`` makes a :class:`Channel` of a connected socket before a deadline, or raises OSError.
     """
 
     kind = socket.SOCK_STREAM
@@ -136,7 +264,7 @@ class Stream(Transport):
             if opened is not None and started and unwritten:
                 _abort(opened)
             if started and not again:
-                raise Undelivered(reason, b"", {"unconfirmed": lines.count(payload)}) from error
+                raise Undelivered(reason, b"", {"unconfirmed": count_lines(payload)}) from error
             raise Undelivered(reason, payload) from error
         finally:
             if opened is not None:
@@ -198,7 +326,7 @@ class Datagrams(Transport):
                 self._pause(_PAUSE)
             try:
                 if not _send_one(opened, unsent[0], deadline):
-                    lost["too_long"] += lines.count(unsent.popleft())
+                    lost["too_long"] += count_lines(unsent.popleft())
                     continue
                 sent, last = sent + 1, unsent.popleft()
                 if refusal := opened.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
@@ -207,7 +335,7 @@ class Datagrams(Transport):
                 if sent == 1 and not self.endpoint.path:
                     unsent.appendleft(last)
                 elif sent and not self.endpoint.path:
-                    lost["refused"] += lines.count(last)
+                    lost["refused"] += count_lines(last)
                 raise
 
 
@@ -251,3 +379,53 @@ def _abort(opened: socket.socket) -> None:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     except OSError:  # it is gone already
         pass
+
+
+class LineLimit:
+    """Takes out of payloads the lines that are longer than their receiver can read.
+
+    A receiver does worse than skip such a line. carbon and carbon-c-relay close the connection, and everything after
+    the line is lost. A receiver of datagrams truncates it, and may take what is left for a point. So such a line is
+    never sent. The destination counts it as lost, cause ``too_long``; the first one is logged.
+    """
+
+    def __init__(self, label: str, limit: int, option: str = "max_line") -> None:
+        """``limit`` is the length of the longest line that ``label`` reads, in bytes without the line feed.
+
+        ``option`` names the option of the URL that sets it.
+        """
+        self._label = label
+        self._limit = limit
+        self._option = option
+        self._logged = False
+
+    def take_out(self, payload: bytes) -> tuple[bytes, dict[str, int]]:
+        """Return ``payload`` without the lines that are too long, and how many lines that costs, by cause."""
+        kept, long = bytearray(), 0
+        start = at = 0  # what is before start is done; what is before at is short enough
+        while len(payload) - at > self._limit:
+            feed = payload.rfind(b"\n", at, at + self._limit + 1)
+            if feed >= 0:
+                at = feed + 1
+                continue
+            end = payload.find(b"\n", at) + 1 or len(payload)
+            self.report(payload[at:end])
+            kept += payload[start:at]
+            start = at = end
+            long += 1
+        if not long:
+            return payload, {}
+        return bytes(kept + payload[start:]), {"too_long": long}
+
+    def report(self, line: bytes) -> None:
+        """Log the first ``line`` that is too long."""
+        if not self._logged:
+            self._logged = True
+            log.warning(
+                "%s: a line of %d bytes is longer than %s=%d and was dropped, cause too_long: %.80s...; logged once",
+                self._label,
+                len(line.rstrip(b"\n")),
+                self._option,
+                self._limit,
+                line.decode("utf-8", "replace"),
+            )

@@ -25,8 +25,7 @@ from ..naming import Naming
 from ..series import canonical_path
 from ..window import Cut
 from ..wire import graphite
-from . import lines
-from .batch import Batch, Deadline, Undelivered
+from .batch import Batch, Deadline, Undelivered, batches_of, count_lines
 from .destination import Destination, Options
 
 log = logging.getLogger("metricslib")
@@ -81,7 +80,7 @@ class WhisperDestination(Destination):
 
     def encode(self, cut: Cut) -> list[Batch]:
         stamp = cut.whole.end
-        return lines.batches(stamp, graphite.encode(self._naming.pairs(cut.whole), stamp))
+        return batches_of(stamp, graphite.encode(self._naming.pairs(cut.whole), stamp))
 
     def deliver(self, payload: bytes, deadline: Deadline) -> Mapping[str, int]:
         """Write all points. Lost are those with a path that is no file's (``bad_path``), or too long for one
@@ -105,7 +104,7 @@ class WhisperDestination(Destination):
                 left.setdefault(path, []).append((stamp, value))
             else:
                 lost["bad_stamp"] += 1
-        if bad := lines.count(payload) - points:
+        if bad := count_lines(payload) - points:
             lost["bad_line"] = bad
         for path in list(left):
             if not deadline.left():

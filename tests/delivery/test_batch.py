@@ -1,6 +1,10 @@
-"""A deadline runs out, and can be brought forward."""
+"""Payloads are counted, and split where lines end; a deadline runs out, and can be brought forward."""
 
-from metricslib.delivery.batch import Deadline
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metricslib.delivery.batch import Deadline, batches_of, count_lines, split_lines
 
 
 def test_a_deadline_runs_out_and_is_never_negative():
@@ -35,3 +39,53 @@ def test_a_deadline_is_extended_by_what_it_is_for_alone():
     assert deadline.left() == 10
     deadline.extend(1)
     assert deadline.left() == 1
+
+
+@pytest.mark.parametrize(
+    ("payload", "count"),
+    [
+        (b"", 0),
+        (b"a 1 2\n", 1),
+        (b"a 1 2\nb 1 2\n", 2),
+        (b"a:1|c", 1),
+        (b"a:1|c\nb:1|c\n\nc:1|c", 3),
+        (b"a:1|c\n\nb:1|c\n\nc:1|c", 3),
+    ],
+)
+def test_lines_are_counted(payload: bytes, count: int):
+    """Lines of Graphite and of statsd; the empty ones between datagrams are none."""
+    assert count_lines(payload) == count
+
+
+@given(st.lists(st.binary(max_size=20).map(lambda line: line.replace(b"\n", b"_"))), st.integers(1, 60))
+def test_pieces_are_whole_and_nothing_is_missing(rows: list[bytes], limit: int):
+    """Joined they are the payload; each ends where a line does; only a single long line exceeds the limit."""
+    payload = b"".join(row + b"\n" for row in rows)
+    cut = list(split_lines(payload, b"\n", limit))
+    assert b"".join(cut) == payload
+    assert all(piece.endswith(b"\n") for piece in cut)
+    assert all(len(piece) <= limit or piece.count(b"\n") == 1 for piece in cut)
+
+
+def test_a_large_window_goes_in_batches_and_counts_as_one_window():
+    """A server takes a batch within its time-out, however large the window; no line is cut."""
+    payload = b"some.path 12345 1700000000\n" * 100_000
+    batches = batches_of(1_700_000_000, payload)
+    assert len(batches) == 3
+    assert sum(batch.points for batch in batches) == 100_000
+    assert [batch.windows for batch in batches] == [0, 0, 1]
+    assert b"".join(batch.payload for batch in batches) == payload
+
+
+def test_datagrams_are_not_torn_between_batches():
+    """A negative gauge is two lines of one datagram: they stay together."""
+    payload = b"\n\n".join([b"g:0|g\ng:-5|g"] * 200_000)
+    batches = batches_of(0, payload, b"\n\n")
+    assert len(batches) > 1
+    assert b"\n\n".join(batch.payload for batch in batches) == payload
+    assert sum(batch.points for batch in batches) == 400_000
+
+
+def test_nothing_makes_no_batch():
+    """An idle window costs no connection."""
+    assert batches_of(0, b"") == []

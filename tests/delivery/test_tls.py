@@ -17,9 +17,8 @@ import pytest
 import trustme
 
 from metricslib.delivery import Deadline, Undelivered, open_destination
-from metricslib.delivery.channel import Channel
 from metricslib.delivery.tls import Tls
-from metricslib.delivery.transport import Endpoint, Stream
+from metricslib.delivery.transport import Channel, Endpoint, Stream
 from metricslib.errors import InvalidDestination
 from metricslib.naming import Naming
 

@@ -2,7 +2,9 @@
 
 import contextlib
 import errno
+import logging
 import os
+import re
 import select
 import socket
 import struct
@@ -12,10 +14,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from metricslib.delivery import channel, transport
+from metricslib.delivery import transport
 from metricslib.delivery.batch import Deadline, Undelivered
-from metricslib.delivery.transport import Datagrams, Endpoint, Stream
+from metricslib.delivery.transport import Datagrams, Endpoint, LineLimit, Stream
 
 LINES = b"".join(b"path.number.%d 1 1700000000\n" % number for number in range(1000))
 LARGE = LINES * 400
@@ -135,7 +139,7 @@ def test_an_end_that_comes_before_ours_confirms_nothing(peer, over: threading.Ev
     class Late(Stream):
         def _connect(self, deadline):
             opened = super()._connect(deadline)
-            channel.wait(opened, select.POLLIN, deadline)  # until the end is there
+            transport.wait(opened, select.POLLIN, deadline)  # until the end is there
             return opened
 
     def end_at_once(connection):
@@ -160,7 +164,7 @@ def test_an_end_behind_an_answer_confirms_nothing(connect, over: threading.Event
     opened = stream._connect(Deadline(20))
     assert ended.wait(20)
     with opened, pytest.raises(ConnectionAbortedError, match="closed before it had read all"):
-        channel.Plain(opened, Deadline(20)).confirm(Deadline(20))
+        transport.Plain(opened, Deadline(20)).confirm(Deadline(20))
 
 
 def test_an_end_that_comes_just_before_ours_confirms_nothing(peer, over: threading.Event, monkeypatch):
@@ -170,7 +174,7 @@ def test_an_end_that_comes_just_before_ours_confirms_nothing(peer, over: threadi
         """A socket whose peer takes its time to acknowledge our end, as one that is not on loopback."""
 
         def getsockopt(self, *option):
-            return bytes([channel._LAST_ACK]) if option[1] == socket.TCP_INFO else super().getsockopt(*option)
+            return bytes([transport._LAST_ACK]) if option[1] == socket.TCP_INFO else super().getsockopt(*option)
 
     monkeypatch.setattr(socket, "socket", Distant)
     stream = Stream(Endpoint("127.0.0.1", peer(read_all).port))
@@ -188,7 +192,7 @@ def test_an_end_without_our_last_bytes_acknowledged_confirms_nothing():
         with theirs:
             threading.Timer(0.05, theirs.shutdown, (socket.SHUT_WR,)).start()
             with pytest.raises(ConnectionAbortedError):
-                channel.Plain(ours, Deadline(20)).confirm(Deadline(20))
+                transport.Plain(ours, Deadline(20)).confirm(Deadline(20))
 
 
 def test_a_peer_that_dies_with_bytes_unread_confirms_nothing(connect):
@@ -476,7 +480,7 @@ def test_a_wait_ends_when_the_socket_is_ready():
     with one, other:
         other.send(b"x")
         begin = time.monotonic()
-        channel.wait(one, select.POLLIN, Deadline(20))
+        transport.wait(one, select.POLLIN, Deadline(20))
         assert time.monotonic() - begin < 15
 
 
@@ -499,3 +503,26 @@ def test_a_send_that_is_given_up_ends_in_no_half_line(peer, over: threading.Even
     over.set()
     one.close()
     assert seen == [ConnectionResetError]
+
+
+@given(st.lists(st.binary(max_size=20).map(lambda line: line.replace(b"\n", b"_"))), st.integers(1, 30), st.booleans())
+def test_lines_over_the_limit_are_taken_out(rows: list[bytes], limit: int, terminated: bool):
+    """Those and no others, wherever they stand; the last line may lack its line feed."""
+    payload = b"\n".join(rows) + (b"\n" if terminated and rows else b"")
+    kept, lost = LineLimit("d", limit).take_out(payload)
+    whole = re.findall(rb"[^\n]*\n|[^\n]+", payload)
+    assert kept == b"".join(line for line in whole if len(line.rstrip(b"\n")) <= limit)
+    assert lost.get("too_long", 0) == sum(len(line.rstrip(b"\n")) > limit for line in whole)
+
+
+def test_the_first_long_line_is_logged(caplog: pytest.LogCaptureFixture):
+    """With where it was to go, its length, its beginning, and the option that sets the limit."""
+    limit = LineLimit("graphite://host:2003", 100)
+    with caplog.at_level(logging.WARNING, "metricslib"):
+        for _ in range(2):
+            assert limit.take_out(b"a" * 101 + b"\nb 1 2\n" + b"c" * 200)[1] == {"too_long": 2}
+    (record,) = caplog.records
+    message = record.getMessage()
+    assert message.startswith("graphite://host:2003: a line of 101 bytes is longer than max_line=100 ")
+    assert "a" * 80 + "..." in message
+    assert len(message) < 250
