@@ -47,8 +47,9 @@ class replaced_by:
     def __call__(self, method: F) -> F:
         if load("metricslib._speedups") is None:
             return method
+        self._doc = method.__doc__ or ""
         return self  # type: ignore[return-value]  # until the class is there, in a moment
 
     def __set_name__(self, owner: type, name: str) -> None:
         # Of the very class: with a method of a base class the interpreter's fastest way of calling is not taken.
-        setattr(owner, name, load("metricslib._speedups").method_of(owner, self._twin))
+        setattr(owner, name, load("metricslib._speedups").method_of(owner, self._twin, self._doc))

@@ -42,7 +42,15 @@ class Instruments(Decorators, metaclass=Hinted):
         return self._make(cls.kind, checked_name(name), tags)  # type: ignore[return-value]
 
     def counter(self, name: str, tags: TagMapping | None = None, **unknown: Never) -> Counter:
-        """Return the counter ``name``, made at first use."""
+        """Return the counter ``name``. It is created at first use; the same name and tags return the same object.
+
+        Args:
+            name: A non-empty string, which may contain tags: ``"web.hits;route=u"``.
+            tags: A mapping of tags. Values of any type are converted with ``str()``.
+
+        Raises:
+            InvalidType: If ``name`` is not a string or is empty, or if ``tags`` is not a mapping.
+        """
         return self._checked(Counter, name, tags, unknown)
 
     def gauge(
@@ -52,9 +60,18 @@ class Instruments(Decorators, metaclass=Hinted):
         tags: TagMapping | None = None,
         **unknown: Never,
     ) -> Gauge:
-        """Return the gauge ``name``, made at first use.
+        """Return the gauge ``name``. It is created at first use; the same name and tags return the same object.
 
-        ``read`` is asked for its value at each tick; a new one replaces it.
+        Args:
+            name: A non-empty string, which may contain tags.
+            read: A function without arguments that returns the value. It is called once per interval in a background
+                thread. A new ``read`` replaces the previous one. None: the value is set with ``set()``, ``inc()`` and
+                ``dec()``.
+            tags: A mapping of tags. Values of any type are converted with ``str()``.
+
+        Raises:
+            InvalidType: If ``name`` is not a string or is empty, ``tags`` is not a mapping, or ``read`` is not
+                callable.
         """
         if read is not None and (not callable(read) or isinstance(read, Instrument)):
             raise InvalidType("read", read, f"a callable that returns a number; for a value use {VALUES['gauge']}")
@@ -64,19 +81,51 @@ class Instruments(Decorators, metaclass=Hinted):
         return gauge
 
     def timer(self, name: str, tags: TagMapping | None = None, **unknown: Never) -> Timer:
-        """Return the timer ``name``, made at first use."""
+        """Return the timer ``name``. It is created at first use; the same name and tags return the same object.
+
+        Args:
+            name: A non-empty string, which may contain tags.
+            tags: A mapping of tags. Values of any type are converted with ``str()``.
+
+        Raises:
+            InvalidType: If ``name`` is not a string or is empty, or if ``tags`` is not a mapping.
+        """
         return self._checked(Timer, name, tags, unknown)
 
     def histogram(self, name: str, tags: TagMapping | None = None, **unknown: Never) -> Histogram:
-        """Return the histogram ``name``, made at first use."""
+        """Return the histogram ``name``. It is created at first use; the same name and tags return the same object.
+
+        Args:
+            name: A non-empty string, which may contain tags.
+            tags: A mapping of tags. Values of any type are converted with ``str()``.
+
+        Raises:
+            InvalidType: If ``name`` is not a string or is empty, or if ``tags`` is not a mapping.
+        """
         return self._checked(Histogram, name, tags, unknown)
 
     def unique(self, name: str, tags: TagMapping | None = None, **unknown: Never) -> Unique:
-        """Return the unique ``name``, made at first use."""
+        """Return the unique ``name``. It is created at first use; the same name and tags return the same object.
+
+        Args:
+            name: A non-empty string, which may contain tags.
+            tags: A mapping of tags. Values of any type are converted with ``str()``.
+
+        Raises:
+            InvalidType: If ``name`` is not a string or is empty, or if ``tags`` is not a mapping.
+        """
         return self._checked(Unique, name, tags, unknown)
 
     def scope(self, name: str, tags: TagMapping | None = None, **unknown: Never) -> "Scope":
-        """Return a view in which every name starts with ``name`` and a dot, and every series has ``tags``."""
+        """Return a scope: its instruments and decorators have ``name`` and a dot in front of their names, and ``tags``.
+
+        Args:
+            name: A non-empty string, which may contain tags.
+            tags: A mapping of tags. Values of any type are converted with ``str()``.
+
+        Raises:
+            InvalidType: If ``name`` is not a string or is empty, or if ``tags`` is not a mapping.
+        """
         if unknown:
             raise unknown_option(Instruments.scope, unknown)
         name, own = split(checked_name(name))
@@ -84,7 +133,10 @@ class Instruments(Decorators, metaclass=Hinted):
 
 
 class Scope(Instruments):
-    """A name and tags in front of everything that is made through it. Tags given later win."""
+    """Adds a name prefix and tags to all instruments and decorators that are made through it.
+
+    Get one with :func:`metricslib.scope`. Tags of an instrument replace those of the scope with the same key.
+    """
 
     def __init__(self, parent: Instruments, name: str, tags: Tags) -> None:
         self._parent = parent

@@ -210,28 +210,30 @@ ExceptionTypes = type[BaseException] | tuple[type[BaseException], ...]
 
 
 class SlowCall(NamedTuple):
-    """What ``on_slow`` is told of a call that took long."""
+    """The argument of ``on_slow``: a call that took ``slow`` seconds or more."""
 
     name: str
-    """The timer's series, ``name;tag=value``."""
+    """The series of the timer, ``name;tag=value``."""
     seconds: float
-    """How long it took."""
+    """The duration."""
     args: tuple[Any, ...]
+    """The positional arguments of the call."""
     kwargs: Mapping[str, Any]
+    """The keyword arguments of the call."""
     error: BaseException | None
-    """What the call raised, None if it returned."""
+    """The exception that the call raised, or None."""
 
 
 OnSlow = Callable[[SlowCall], object]
 
 
 class Decorators:
-    """The decorators of whatever makes instruments. Each is written with or without parentheses.
+    """The decorators of the module, of registries and of scopes. Each can be written with or without parentheses.
 
-    The name is by default the function's own: its module and qualified name, without ``<locals>``. Instruments are made
-    when the function is decorated. Above ``@classmethod`` or ``@staticmethod`` and below is the same. What can never be
-    measured raises :class:`~.errors.InvalidType` at once: a class, a property, or a callable that has no name of its
-    own and is given none.
+    The default name is the module and qualified name of the function, without ``<locals>``. The instrument is created
+    when the function is decorated. A decorator may stand above or below ``@classmethod`` and ``@staticmethod``.
+    Functions, coroutine functions, generators and asynchronous generators can be decorated, and so can callable objects
+    if a name is given. The decorated function may be called from any thread, and recursively.
     """
 
     def counter(self, name: str, tags: TagMapping | None = None) -> Counter:
@@ -265,11 +267,22 @@ class Decorators:
         on_slow: OnSlow | None = None,
         **unknown: Never,
     ) -> Any:
-        """Observe with a timer how long each call takes.
+        """Measure the duration of each call with a timer.
 
-        ``exceptions=False`` leaves out calls that raise; a generator that is closed early does not raise. ``on_slow``
-        is told of each call that took ``slow`` seconds or more, also of one that raised. It runs where the call ran,
-        before the caller goes on; exceptions of its own are swallowed and counted, cause ``bad_hook``.
+        Args:
+            name: The name of the timer.
+            tags: Tags of the timer.
+            exceptions: Whether calls that raise an exception are measured, too. Closing a generator early is not an
+                exception.
+            slow: A duration in seconds, at least 0, together with ``on_slow``.
+            on_slow: A function that is called with a :class:`~metricslib.SlowCall` after each call that took ``slow``
+                seconds or more, also if the call raised an exception. It runs in the thread of the call, before the
+                caller continues. If it raises an exception, this is counted, cause ``bad_hook``, and not passed on.
+
+        Raises:
+            InvalidType: When decorating something that cannot be measured, such as a class or a property, or for an
+                argument of a wrong type.
+            InvalidOption: If ``slow`` is negative.
         """
         if unknown:
             raise unknown_option(Decorators.timed, unknown)
@@ -288,7 +301,15 @@ class Decorators:
     @overload
     def counted(self, name: str | None = None, *, tags: TagMapping | None = None) -> Callable[[F], F]: ...
     def counted(self, name: Any = None, *, tags: TagMapping | None = None, **unknown: Never) -> Any:
-        """Count calls with a counter, each when it begins."""
+        """Count calls with a counter, each when it begins.
+
+        Args:
+            name: The name of the counter.
+            tags: Tags of the counter.
+
+        Raises:
+            InvalidType: When decorating something that cannot be measured, such as a class or a property.
+        """
         if unknown:
             raise unknown_option(Decorators.counted, unknown)
 
@@ -302,9 +323,16 @@ class Decorators:
     @overload
     def in_progress(self, name: str | None = None, *, tags: TagMapping | None = None) -> Callable[[F], F]: ...
     def in_progress(self, name: Any = None, *, tags: TagMapping | None = None, **unknown: Never) -> Any:
-        """Show with a gauge how many calls are under way. The default name ends in ``.in_progress``.
+        """Show the number of calls in progress with a gauge.
 
-        A forked child starts from 0: calls of its parent do not count in it, nor does their end.
+        A forked child starts at 0, and the end of a call that began in the parent changes nothing.
+
+        Args:
+            name: The name of the gauge. The default name ends with ``.in_progress``.
+            tags: Tags of the gauge.
+
+        Raises:
+            InvalidType: When decorating something that cannot be measured, such as a class or a property.
         """
         if unknown:
             raise unknown_option(Decorators.in_progress, unknown)
@@ -330,11 +358,18 @@ class Decorators:
         types: ExceptionTypes = Exception,
         **unknown: Never,
     ) -> Any:
-        """Count the calls that raise one of ``types``, by class: with the tag ``exception=KeyError``.
+        """Count calls that raise an exception, with a counter for each exception class, tagged ``exception=KeyError``.
 
-        By default only errors count: neither ``asyncio.CancelledError`` nor ``KeyboardInterrupt`` nor ``SystemExit``.
-        Closing a generator early never does. A series appears with its first exception. The default name ends in
-        ``.exceptions``.
+        A series is created at its first exception. Closing a generator early is not an exception.
+
+        Args:
+            name: The name of the counters. The default name ends with ``.exceptions``.
+            tags: Further tags of the counters.
+            types: An exception class, or a tuple of them. The default excludes ``asyncio.CancelledError``,
+                ``KeyboardInterrupt`` and ``SystemExit``.
+
+        Raises:
+            InvalidType: When decorating something that cannot be measured, or if ``types`` are not exception classes.
         """
         if unknown:
             raise unknown_option(Decorators.count_exceptions, unknown)

@@ -283,21 +283,34 @@ def _matcher(glob: str) -> Callable[[str], object]:
 
 
 def drop(glob: str) -> Filter:
-    """Leave out every series whose name matches ``glob`` (``*``, ``?`` and ``[…]`` as in file names)."""
+    """Return a filter that excludes series by name.
+
+    Args:
+        glob: A pattern for names, with ``*``, ``?`` and ``[…]`` as in file names. Matching series are excluded.
+    """
     matches = _matcher(glob)
     return lambda series: None if matches(series.name) else series
 
 
 def keep(glob: str) -> Filter:
-    """Leave out every series whose name does not match ``glob``."""
+    """Return a filter that excludes all series except those with matching names.
+
+    Args:
+        glob: A pattern for names, with ``*``, ``?`` and ``[…]`` as in file names.
+    """
     matches = _matcher(glob)
     return lambda series: series if matches(series.name) else None
 
 
 def rename(glob: str, name: str) -> Filter:
-    """Give series whose name matches ``glob`` another name; ``{name}`` in it stands for the old one.
+    """Return a filter that renames series.
 
-    Raises :class:`~.errors.InvalidOption` for another word in braces.
+    Args:
+        glob: A pattern for names, with ``*``, ``?`` and ``[…]`` as in file names.
+        name: The new name. ``{name}`` in it is replaced by the old name.
+
+    Raises:
+        InvalidOption: If ``name`` has another word in braces.
 
     >>> rename("old.*", "new.{name}")(Series("counter", "old.hits"))
     Series(kind='counter', name='new.old.hits', tags=())
@@ -316,7 +329,12 @@ def rename(glob: str, name: str) -> Filter:
 
 
 def add_tags(glob: str = "*", /, **tags: object) -> Filter:
-    """Add ``tags`` to every series whose name matches ``glob``; tags that the series already has win."""
+    """Return a filter that adds tags to series.
+
+    Args:
+        glob: A pattern for names, with ``*``, ``?`` and ``[…]`` as in file names. By default all series match.
+        **tags: The tags. A tag that the series already has is not changed.
+    """
     matches = _matcher(glob)
     common = canonical_tags(tags)
     return lambda series: (

@@ -53,6 +53,24 @@ def load_c():
     return load("metricslib._speedups")
 
 
+def test_methods_in_c_have_the_docstrings_of_the_python_methods():
+    """And signatures, annotations aside."""
+    registries = [twin(pure)["metricslib.registry"].Registry() for pure in (False, True)]
+    for name, method in [
+        ("counter", "inc"),
+        ("gauge", "set"),
+        ("gauge", "inc"),
+        ("timer", "observe"),
+        ("timer", "time"),
+        ("histogram", "observe"),
+        ("counter", "tagged"),
+    ]:
+        ours, theirs = (getattr(type(getattr(registry, name)("a")), method) for registry in registries)
+        assert ours is not theirs
+        assert inspect.getdoc(ours) == inspect.getdoc(theirs)
+        assert list(inspect.signature(ours).parameters) == list(inspect.signature(theirs).parameters)
+
+
 class Side:
     """A registry of one twin, and everything that came out of it."""
 

@@ -309,11 +309,18 @@ class Instrument(Cell, metaclass=Hinted):
 
     @replaced_by("tagged")
     def tagged(self, /, **tags: object) -> Self:
-        """Return the instrument of the same kind and name that also has these tags, made at first use.
+        """Return the instrument with the same kind and name, and with these additional tags.
 
-        Tag values may be of any type that has a ``str()``. A tag given here wins over one of the same key on this
-        instrument. Over the registry's cap of tag sets a name, it is the instrument of the series
-        ``name;overflow=true``.
+        The instrument is a separate series. It is created at first use; the same tags always return the same object. On
+        a hot path, keep the returned instrument. Never raises and never waits.
+
+        Args:
+            **tags: The tags. Values of any type are converted with ``str()``; if that raises an exception, it is
+                counted, cause ``bad_tag``, and all tags of this call are ignored. A tag replaces one with the same key
+                of this instrument.
+
+        Returns:
+            The instrument. Above the registry's ``max_tag_sets``, the one of the series ``name;overflow=true``.
         """
         types = tuple(map(type, tags.values()))
         if not _REMEMBERED.issuperset(types):

@@ -18,14 +18,24 @@ def _added(total: float, numbers: Sequence[float]) -> float | None:
 
 
 class Counter(Instrument):
-    """Adds up numbers over an interval. An idle counter is 0."""
+    """Counts events. The value of an interval is the sum of its increments; an idle counter is 0.
+
+    Get one with :func:`metricslib.counter`. Graphite receives the sum and the rate per second.
+    """
 
     kind = "counter"
     __slots__ = ()
 
     @replaced_by("count")
     def inc(self, n: float = 1) -> None:
-        """Add ``n``, an int or a float, also negative. What is no finite number is counted as bad and skipped."""
+        """Add ``n`` to the counter.
+
+        Safe in any thread, signal handler, greenlet or forked child. Never raises for a bad value and never waits.
+
+        Args:
+            n: The number of events, an int or a float. May be negative. A value that is not a finite number is skipped
+                and counted, cause ``bad_value``.
+        """
         pending = self._pending
         pending.append(n)
         if len(pending) > FULL:

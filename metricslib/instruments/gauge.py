@@ -26,9 +26,10 @@ class _Delta(tuple[float]):
 
 
 class Gauge(Instrument):
-    """Holds the last number it was set to, or that its callback returned. A gauge never set is absent.
+    """Holds a value that goes up and down: the last one that was set, or that its callback returned.
 
-    One that decorates functions as ``in_progress`` shows how many of their calls are under way.
+    Get one with :func:`metricslib.gauge`. A gauge that was never set is absent from windows; an idle one repeats its
+    value. A gauge of the decorator ``in_progress`` holds the number of calls in progress.
     """
 
     kind = "gauge"
@@ -44,7 +45,14 @@ class Gauge(Instrument):
 
     @replaced_by("set_value")
     def set(self, value: float) -> None:
-        """Make ``value`` the gauge's value. What is no finite number is counted as bad and skipped."""
+        """Set the gauge to ``value``.
+
+        Safe in any thread, signal handler, greenlet or forked child. Never raises for a bad value and never waits.
+
+        Args:
+            value: The new value, an int or a float. A value that is not a finite number is skipped and counted, cause
+                ``bad_value``.
+        """
         pending = self._pending
         pending.append(value)
         if len(pending) > FULL:
@@ -52,14 +60,28 @@ class Gauge(Instrument):
 
     @replaced_by("change_by")
     def inc(self, n: float = 1) -> None:
-        """Add ``n`` to the value; a gauge never set starts from 0."""
+        """Add ``n`` to the value. A gauge that was never set starts at 0.
+
+        Safe to call from anywhere, like :meth:`set`.
+
+        Args:
+            n: The change, an int or a float. A value that is not a finite number is skipped and counted, cause
+                ``bad_value``.
+        """
         self._change(n)
 
     def _change(self, n: float) -> None:
         self._put(_Delta((n,)))
 
     def dec(self, n: float = 1) -> None:
-        """Take ``n`` from the value; a gauge never set starts from 0."""
+        """Subtract ``n`` from the value. A gauge that was never set starts at 0.
+
+        Safe to call from anywhere, like :meth:`set`.
+
+        Args:
+            n: The change, an int or a float. A value that is not a finite number is skipped and counted, cause
+                ``bad_value``.
+        """
         negative = -n if type(n) is int or type(n) is float else attempt(operator.neg, n)
         if negative is None:
             self._home.account.add("bad_value")

@@ -11,14 +11,24 @@ __all__ = ["Histogram"]
 
 
 class Histogram(Instrument):
-    """The distribution of values over an interval. An idle histogram has count 0 and no percentile."""
+    """Measures the distribution of values in any unit. An idle histogram has a count of 0.
+
+    Get one with :func:`metricslib.histogram`. Percentiles and accuracy are those of a :class:`~metricslib.Timer`.
+    """
 
     kind = "histogram"
     __slots__ = ()
 
     @replaced_by("observe_value")
     def observe(self, value: float) -> None:
-        """Add a value, also a negative one. What is no finite number is counted as bad and skipped."""
+        """Add a value.
+
+        Safe in any thread, signal handler, greenlet or forked child. Never raises for a bad value and never waits.
+
+        Args:
+            value: An int or a float, in any unit. May be negative. A value that is not a finite number is skipped and
+                counted, cause ``bad_value``.
+        """
         pending = self._pending
         pending.append(value)
         if len(pending) > FULL:

@@ -19,10 +19,10 @@ _ENDLESS = sys.float_info.max / 1000  # seconds; so many milliseconds, or more, 
 
 
 class Span:
-    """One measurement: of a block under ``with``, or from :meth:`start` to :meth:`stop` where a block does not fit.
+    """One measurement of a timer: of a ``with`` block, or from :meth:`start` to :meth:`stop`.
 
-    Each has its own start, so spans of one timer may nest, overlap and run at the same time. A span may be started
-    again; its tags stay.
+    Get one with :meth:`Timer.time`. Spans are independent of each other: those of one timer may nest and overlap. A
+    span may be started again and keeps its tags. One span should be used by one thread at a time.
     """
 
     __slots__ = ("_discarded", "_end", "_now", "_start", "_tags", "_timer")
@@ -36,14 +36,18 @@ class Span:
         self._end: float | None = None
 
     def start(self) -> Self:
-        """Begin, and return the span. On a span that is running, begin anew: what it took so far is not measured."""
+        """Start the span. If it is running, start it again and discard the time so far.
+
+        Returns:
+            The span itself.
+        """
         self._end = None
         self._discarded = False
         self._start = self._now()
         return self
 
     def stop(self) -> None:
-        """End, and measure. On a span that is not running, do nothing: it is measured once for each start."""
+        """Stop the span and add its duration to the timer. If it is not running, do nothing."""
         now = self._now()  # first, for it may be a function that uses this span
         if self._start is None or self._end is not None:
             return
@@ -65,22 +69,31 @@ class Span:
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the start, or from start to stop; never negative, and 0 before the start."""
+        """Seconds since the start or, after :meth:`stop`, from start to stop. Never negative; 0 before the start."""
         if self._start is None:
             return 0.0
         return max(0.0, (self._now() if self._end is None else self._end) - self._start)
 
     def tag(self, /, **tags: object) -> None:
-        """Measure under the timer with these tags too."""
+        """Add the duration to the timer that also has these tags, like :meth:`Timer.tagged`.
+
+        Args:
+            **tags: The tags. Values of any type are converted with ``str()``.
+        """
         self._tags = {**(self._tags or {}), **tags}
 
     def discard(self) -> None:
-        """Do not measure what is running. The next start measures again."""
+        """Do not add the current run to the timer. After another :meth:`start` the span measures again."""
         self._discarded = True
 
 
 class Timer(Instrument):
-    """The distribution of durations over an interval. An idle timer has count 0 and no percentile."""
+    """Measures durations. An interval has their count, sum, extremes and percentiles; an idle timer has a count of 0.
+
+    Get one with :func:`metricslib.timer`. Durations are passed in seconds; the page and Graphite show milliseconds. Up
+    to 256 samples per interval (``exact`` of the registry) are kept, and percentiles are exact. With more, they are
+    within 1 % of a sample; count, sum, minimum and maximum stay exact.
+    """
 
     kind = "timer"
     __slots__ = ()
@@ -91,7 +104,14 @@ class Timer(Instrument):
 
     @replaced_by("observe_seconds")
     def observe(self, seconds: float) -> None:
-        """Add a duration in seconds. What is no finite number, or negative, is counted as bad and skipped."""
+        """Add a duration.
+
+        Safe in any thread, signal handler, greenlet or forked child. Never raises for a bad value and never waits.
+
+        Args:
+            seconds: The duration in seconds, an int or a float. A value that is negative or not a finite number is
+                skipped and counted, cause ``bad_value``.
+        """
         pending = self._pending
         pending.append(seconds)
         if len(pending) > FULL:
@@ -99,9 +119,13 @@ class Timer(Instrument):
 
     @replaced_by("time")
     def time(self) -> Span:
-        """Return a span: a context manager that measures the block under it, whether it raises or not.
+        """Measure a block of code.
 
-        Without ``with`` it measures from ``start()`` to ``stop()``, and nothing before it is started.
+        Use the span as a context manager, which also measures a block that raises an exception, or call its ``start()``
+        and ``stop()``.
+
+        Returns:
+            A new :class:`~metricslib.Span`, which is not started yet.
         """
         return Span(self)
 

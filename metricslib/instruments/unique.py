@@ -39,15 +39,24 @@ class _Members(set[str]):
 
 
 class Unique(Instrument):
-    """Counts distinct members over an interval. An idle one is 0."""
+    """Counts distinct members, such as users. An idle unique is 0. statsd calls this a set.
+
+    Get one with :func:`metricslib.unique`. Members are forgotten at the end of the interval.
+    """
 
     kind = "unique"
     __slots__ = ()
 
     def add(self, member: object) -> None:
-        """Add ``member``: a string, told from others by its characters, or anything else, told by its ``str()``.
+        """Add a member. Adding a member again in the same interval changes nothing.
 
-        One whose ``str()`` raises is counted as bad and skipped.
+        Safe in any thread, signal handler, greenlet or forked child. Never waits.
+
+        Args:
+            member: A string, or any object, which is converted with ``str()``. If that raises an exception, the member
+                is skipped and counted, cause ``bad_value``. Above 100,000 distinct members in an interval, or above the
+                ``max_bytes`` of the registry, new members are dropped and counted, cause ``unique_full``. Members of
+                more than 256 characters are stored as their SHA-256.
         """
         if type(member) not in _UNCHANGING:
             # Not in the fold: by then the member may have changed, and the thread is perhaps another.

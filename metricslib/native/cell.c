@@ -709,30 +709,21 @@ static void cell_dealloc(Cell *self) {
 }
 
 /* What becomes a method of one class of instruments, by the name that the class asks for. The cell itself has none of
-   these: a counter must have no way to observe seconds. Texts are those of the Python methods. */
+   these: a counter must have no way to observe seconds. ml_doc has the signature. method_of() puts the docstring of the
+   Python method behind it, in memory that is never freed, because the table serves all interpreters. */
 static struct {
     const char *name;
     PyMethodDef method;
+    int described;
 } class_methods[] = {
-    {"count", {"inc", FAST_NAMED(cell_inc), "inc($self, n=1)\n--\n\n"
-        "Add ``n``, an int or a float, also negative. What is no finite number is counted as bad and skipped."}},
-    {"set_value", {"set", FAST_NAMED(cell_set_value), "set($self, value)\n--\n\n"
-        "Make ``value`` the gauge's value. What is no finite number is counted as bad and skipped."}},
-    {"change_by", {"inc", FAST_NAMED(cell_change_by), "inc($self, n=1)\n--\n\n"
-        "Add ``n`` to the value; a gauge never set starts from 0."}},
-    {"observe_seconds", {"observe", FAST_NAMED(cell_observe_seconds), "observe($self, seconds)\n--\n\n"
-        "Add a duration in seconds. What is no finite number, or negative, is counted as bad and skipped."}},
-    {"observe_value", {"observe", FAST_NAMED(cell_observe_value), "observe($self, value)\n--\n\n"
-        "Add a value, also a negative one. What is no finite number is counted as bad and skipped."}},
-    {"time", {"time", (PyCFunction)cell_time, METH_NOARGS, "time($self)\n--\n\n"
-        "Return a span: a context manager that measures the block under it, whether it raises or not.\n\n"
-        "Without ``with`` it measures from ``start()`` to ``stop()``, and nothing before it is started."}},
-    {"call", {"_call", FAST(cell_call), NULL}},
-    {"tagged", {"tagged", FAST_NAMED(cell_tagged), "tagged($self, /, **tags)\n--\n\n"
-        "Return the instrument of the same kind and name that also has these tags, made at first use.\n\n"
-        "Tag values may be of any type that has a ``str()``. A tag given here wins over one of the same key on this\n"
-        "instrument. Over the registry's cap of tag sets a name, it is the instrument of the series\n"
-        "``name;overflow=true``."}},
+    {"count", {"inc", FAST_NAMED(cell_inc), "inc($self, n=1)\n--\n\n"}, 0},
+    {"set_value", {"set", FAST_NAMED(cell_set_value), "set($self, value)\n--\n\n"}, 0},
+    {"change_by", {"inc", FAST_NAMED(cell_change_by), "inc($self, n=1)\n--\n\n"}, 0},
+    {"observe_seconds", {"observe", FAST_NAMED(cell_observe_seconds), "observe($self, seconds)\n--\n\n"}, 0},
+    {"observe_value", {"observe", FAST_NAMED(cell_observe_value), "observe($self, value)\n--\n\n"}, 0},
+    {"time", {"time", (PyCFunction)cell_time, METH_NOARGS, "time($self)\n--\n\n"}, 0},
+    {"call", {"_call", FAST(cell_call), "_call($self, function, args, kwargs)\n--\n\n"}, 0},
+    {"tagged", {"tagged", FAST_NAMED(cell_tagged), "tagged($self, /, **tags)\n--\n\n"}, 0},
 };
 
 static PyMethodDef cell_methods[] = {
@@ -748,16 +739,33 @@ static PyMethodDef cell_methods[] = {
     {0},
 };
 
+/* Put the docstring behind the signature, once; returns -1 without memory. */
+static int describe(size_t i, const char *doc) {
+    if (class_methods[i].described)
+        return 0;
+    const char *signature = class_methods[i].method.ml_doc;
+    size_t size = strlen(signature) + strlen(doc) + 1;
+    char *text = malloc(size);
+    if (!text) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    snprintf(text, size, "%s%s", signature, doc);
+    class_methods[i].method.ml_doc = text;
+    class_methods[i].described = 1;
+    return 0;
+}
+
 PyObject *method_of(PyObject *module, PyObject *args) {
     module_state *state = PyModule_GetState(module);
     PyTypeObject *type;
-    const char *name;
-    if (!PyArg_ParseTuple(args, "O!s", &PyType_Type, &type, &name))
+    const char *name, *doc;
+    if (!PyArg_ParseTuple(args, "O!ss", &PyType_Type, &type, &name, &doc))
         return NULL;
     if (PyType_IsSubtype(type, state->cell_type))
         for (size_t i = 0; i < sizeof class_methods / sizeof *class_methods; i++)
             if (!strcmp(class_methods[i].name, name))
-                return PyDescr_NewMethod(type, &class_methods[i].method);
+                return describe(i, doc) < 0 ? NULL : PyDescr_NewMethod(type, &class_methods[i].method);
     return PyErr_Format(PyExc_TypeError, "there is no method %s for %R", name, type);
 }
 

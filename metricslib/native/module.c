@@ -113,7 +113,7 @@ static PyMethodDef speedups_methods[] = {
 #ifdef METRICSLIB_VECTORCALL
     {"call_directly", call_directly, METH_O, NULL},
 #endif
-    {"method_of", method_of, METH_VARARGS, "method_of($module, type, name, /)\n--\n\nReturn a method for a class of instruments."},
+    {"method_of", method_of, METH_VARARGS, "method_of($module, type, name, doc, /)\n--\n\nReturn a method for a class of instruments."},
     {0},
 };
 
