@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from metricslib.clock import SYSTEM_CLOCK, Clock
+from metricslib.delivery.batch import quantity
 
 from .parser import Point, parse_point
 from .stats import BadLine, BadLines, Counts
@@ -91,7 +92,7 @@ class Relay:
         try:
             self._relay(points)
         except Exception:
-            log.exception("%d points could not be passed on", len(points))
+            log.exception("could not pass on %s", quantity(len(points), "point"))
             self._dropped["relay_error"] += len(points)
         else:
             self._passed += len(points)

@@ -66,6 +66,29 @@ def test_a_stop_says_what_the_disk_did_not_take(caplog, tmp_path, monkeypatch):
     assert last_words(caplog)[-1] == lost
 
 
+def test_a_stop_tells_what_is_not_a_matter_of_time_from_what_is(peer, caplog):
+    """A line that is too long has a warning of its own, with what to change."""
+    registry = Registry()
+    flusher = Flusher(registry, f"{peer.url}?max_line=60", interval=FOREVER, own="")
+    flusher.start()
+    registry.gauge("short").set(1)
+    registry.gauge("g" * 100).set(1)
+    assert not flusher.stop(PATIENCE)
+    advice = "shorten names and tags, or raise max_line (graphite+pickle: max_frame) in its URL"
+    assert last_words(caplog)[1:] == [f"{peer.url}: 1 point dropped, cause too_long: {advice}"]
+
+
+def test_a_single_point_is_lost_in_the_singular(caplog):
+    """One series, one point."""
+    registry, away = Registry(), f"graphite://127.0.0.1:{free_port()}"
+    flusher = Flusher(registry, away, interval=FOREVER, own="")
+    flusher.start()
+    registry.gauge("g").set(1)
+    assert not flusher.stop(0.5)
+    lost = f"1 point for {away} was in memory and is lost, cause shutdown"
+    assert last_words(caplog) == [f"not everything was delivered in time: {lost}"]
+
+
 def test_a_stop_that_delivers_everything_says_nothing(peer, caplog):
     """Also where something had been dropped earlier."""
     registry = Registry()
@@ -97,7 +120,7 @@ def test_a_destination_that_leaves_in_an_outage_says_what_is_kept_and_then_dropp
     flusher.flush(0.01)
     eventually(lambda: flusher.status().destinations[0].waiting_points == 2)
     flusher.change(peer.url, interval=FOREVER, naming=Naming(), timeout=0.1)
-    kept = "2 points wait in memory until it is one again, or the program ends"
+    kept = "waiting in memory until it is one again, or the program ends: 2 points"
     assert last_words(caplog) == [f"{away} is no destination any more; {kept}"]
     caplog.clear()
     assert not flusher.stop(PATIENCE)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from ..errors import MetricsError
 
-__all__ = ["LONGEST", "Batch", "Deadline", "Undelivered", "batches_of", "count_lines", "split_lines"]
+__all__ = ["LONGEST", "Batch", "Deadline", "Undelivered", "batches_of", "count_lines", "quantity", "split_lines"]
 
 _BATCH = 1 << 20
 """Bytes in a batch, about: what a server takes within seconds, and must be sent again if it does not."""
@@ -92,6 +92,15 @@ def batches_of(
         Batch(stamp, count_lines(part, datagrams=datagrams), part, windows if place == last else 0)
         for place, part in enumerate(parts)
     ]
+
+
+def quantity(count: int, noun: str) -> str:
+    """Return a number with its noun, for logs.
+
+    >>> quantity(1, "point"), quantity(2, "batch")
+    ('1 point', '2 batches')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}{'es' if noun.endswith('ch') else 's'}"
 
 
 LONGEST = 1e9

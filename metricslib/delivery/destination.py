@@ -59,6 +59,9 @@ class Destination(ABC):
     resend = True
     """Whether sending twice is harmless. Where it adds up what it is sent, it knows again what it has had."""
 
+    advice: Mapping[str, str] = {}
+    """What to change when points are dropped, by cause, where it differs from other destinations; for the log."""
+
     def __init__(self, label: str, options: Options) -> None:
         self.label = label
         self.options = options

@@ -24,7 +24,7 @@ from ..clock import Clock
 from ..naming import Naming
 from ..window import Cut
 from ..wire import graphite
-from .batch import Batch, Deadline
+from .batch import Batch, Deadline, quantity
 from .cluster import open_destinations
 from .destination import Destination
 from .queue import WINDOW_BYTES, Queue
@@ -137,14 +137,19 @@ class Dispatcher:
         return all(kept)
 
     def _fates(self, sender: Sender, past: Mapping[str, int]) -> Iterator[str]:
-        """Say what became of what ``sender`` did not deliver, beyond what had been dropped before."""
+        """Say what became of what ``sender`` did not deliver in time; ``past`` are the drops before the end.
+
+        Other drops have their own warnings, with what to change.
+        """
         held, label = sender.queue.stats(), sender.destination.label
         if held.waiting_points and self._store:
-            yield f"{held.waiting_points} points for {label} are kept in {self._store.directory} for the next start"
-        for cause, points in held.dropped.items():
-            if points := points - past.get(cause, 0):
-                where = f"were in memory {'alone ' * bool(self._store)}and are lost"
-                yield f"{points} points for {label} {where if cause == 'shutdown' else 'are dropped'}, cause {cause}"
+            kept = "is kept" if held.waiting_points == 1 else "are kept"
+            where = f"{kept} in {self._store.directory} for the next start"
+            yield f"{quantity(held.waiting_points, 'point')} for {label} {where}"
+        if lost := held.dropped.get("shutdown", 0) - past.get("shutdown", 0):
+            was, is_lost = ("was", "is lost") if lost == 1 else ("were", "are lost")
+            where = f"{was} in memory {'alone ' * bool(self._store)}and {is_lost}, cause shutdown"
+            yield f"{quantity(lost, 'point')} for {label} {where}"
 
     def reset_after_fork(self) -> None:
         """In a forked child: threads, sockets, locks, files and what waits are the parent's."""
@@ -238,8 +243,8 @@ class Dispatcher:
                 yield self._ended(sender)
             else:
                 status = sender.status()
-                message = "%s is no destination any more; %d points wait %s"
-                log.warning(message, status.label, status.waiting_points, where)
+                message = "%s is no destination any more; waiting %s: %s"
+                log.warning(message, status.label, where, quantity(status.waiting_points, "point"))
             if len(self._parked) > PARKED:
                 first, *self._parked = self._parked
                 yield self._ended(first)

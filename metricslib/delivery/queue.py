@@ -44,7 +44,7 @@ from typing import TYPE_CHECKING
 
 from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import InvalidOption
-from .batch import Batch
+from .batch import Batch, quantity
 from .destination import Destination
 
 if TYPE_CHECKING:
@@ -65,12 +65,20 @@ _BURST = 1.0  # seconds of backlog that may go out at once
 _QUIET = 60.0  # seconds between two warnings of one cause
 
 _ADVICE = {
-    "spool_full": "raise spool_bytes in its URL, or find out why it takes less than it is sent",
-    "too_old": "raise max_age in its URL, or find out why it takes less than it is sent",
-    "unconfirmed": "the connection broke before it confirmed them; forwarder+…:// counts each exactly once",
-    "unsupported": "relay Graphite's points to destinations that carry them",
-    "corrupt": "a file of the spool was damaged: check the disk",
+    "spool_full": "raise spool_bytes={max_bytes} in its URL",
+    "too_old": "raise max_age={max_age:g}s in its URL",
+    "too_long": "shorten names and tags, or raise max_line (graphite+pickle: max_frame) in its URL",
+    "unconfirmed": "use forwarder+tcp:// or forwarder+unix://, which counts each point exactly once",
+    "refused": "start the server, or correct host and port in its URL",
+    "unsupported": "send relayed points to a URL that begins with graphite, whisper or console",
+    "corrupt": "check the disk of the spool directory; the damaged file has its points only",
+    "bad_line": "have its sender write lines of the form PATH VALUE TIMESTAMP",
+    "bad_path": "rename the series: a path must end in a name, and no other path may continue it",
+    "bad_stamp": "correct the clock of its sender: a whisper file holds timestamps from 1970 to 2106",
+    "bad_file": "repair or delete the file that the log names",
 }
+"""What to change, by cause. A destination may know better: :attr:`.destination.Destination.advice`."""
+_WINDOW_ADVICE = "raise max_bytes of the registry, or measure less: one window took more than {window_bytes} bytes"
 
 
 @dataclass(slots=True, eq=False)
@@ -221,6 +229,7 @@ class Queue:
     ``keep``: seconds for which what was delivered is kept to be sent again, in a quarter of ``max_bytes`` on top.
     ``join``: batches that wait together are sent together, up to about a mebibyte, with this between their payloads.
     ``replay``: points a second of a backlog, with the newest stamp first; None: first in, first out.
+    ``advice``: what to change when something is dropped, by cause, where that is not :data:`_ADVICE`.
     ``label``: the destination's, for the log and the store. ``store``: where payloads are kept; None: in memory.
     ``once``: what was being sent when the process died must not be sent again; it is dropped, cause ``unconfirmed``.
     """
@@ -235,6 +244,7 @@ class Queue:
         replay: float | None = None,
         once: bool = False,
         window_bytes: int = WINDOW_BYTES,
+        advice: Mapping[str, str] | None = None,
         label: str = "",
         store: "Store | None" = None,
         clock: Clock = SYSTEM_CLOCK,
@@ -250,6 +260,7 @@ class Queue:
         self._replay = replay
         self._once = once
         self._window_bytes = window_bytes
+        self._advice = {**_ADVICE, **(advice or {})}
         self._store = store
         self._clock = clock
         self.label = label
@@ -280,6 +291,7 @@ class Queue:
             replay=options.replay if harmless else None,
             once=destination.deltas and not again,
             window_bytes=window_bytes,
+            advice=destination.advice,
             label=destination.label,
             store=store,
             clock=clock,
@@ -306,8 +318,8 @@ class Queue:
         self._limiter = RateLimiter(self._replay) if self._replay else None
         self._size = self._put = self._delivered = self._windows = self._points = 0
         self._dropped: Counter[str] = Counter()
-        self._unlogged: Counter[str] = Counter()
-        self._logged: dict[str, float] = {}
+        self._unlogged: Counter[tuple[str, str]] = Counter()  # points, by cause and advice
+        self._logged: dict[tuple[str, str], float] = {}
 
     # -- in
 
@@ -325,7 +337,7 @@ class Queue:
         for batch in batches:
             size += len(batch.payload) + OVERHEAD
             if size > self._window_bytes:
-                self.refuse(sum(one.points for one in batches[len(entries) :]), "spool_full")
+                self.refuse(sum(one.points for one in batches[len(entries) :]), "spool_full", _WINDOW_ADVICE)
                 break
             id = self._store.new_id() if self._store else 0
             length = len(batch.payload)
@@ -353,11 +365,11 @@ class Queue:
             self._drop_over()
         self._after()
 
-    def refuse(self, points: int, cause: str) -> None:
+    def refuse(self, points: int, cause: str, advice: str = "") -> None:
         """Count points that were to be put but cannot be delivered here."""
         with self._lock:
             self._put += points
-            self._drop(points, cause)
+            self._drop(points, cause, advice)
         self._after()
 
     def hand_over(self, records: "list[Record]", lost: Mapping[str, int]) -> None:
@@ -603,7 +615,7 @@ class Queue:
             for entry in [entry for entry in self._waiting.values() if not stays(entry)]:
                 self._drop_entry(entry, cause)
             points = before - self._points
-        self._after()
+        self._after(last=True)
         return points
 
     # -- what waits
@@ -702,28 +714,32 @@ class Queue:
         if entry.id:
             self._freed.append(entry.id)
 
-    def _drop(self, points: int, cause: str) -> None:
+    def _drop(self, points: int, cause: str, advice: str = "") -> None:
         if points:
             self._dropped[cause] += points
-            if cause != "shutdown":  # the dispatcher says that in one line for all destinations
-                self._unlogged[cause] += points
+            if cause != "shutdown":  # the dispatcher logs that in one line for all destinations
+                self._unlogged[cause, advice or self._advice.get(cause, "")] += points
 
     # -- without the lock
 
-    def _after(self) -> None:
-        """Do what must not be done with the lock held: remove from the store what is gone, and warn of drops."""
+    def _after(self, *, last: bool = False) -> None:
+        """Do what must not be done with the lock held: remove from the store what is gone, and warn of drops.
+
+        ``last``: the process may end now, so a warning that was held back is logged too.
+        """
         if self._freed and self._store:
             freed, self._freed = self._freed, []
             self._store.ack(freed)
         if self._unlogged:
             with self._lock:
                 now = self._clock.monotonic()
-                due = [cause for cause in self._unlogged if now - self._logged.get(cause, -_QUIET) >= _QUIET]
+                due = [key for key in self._unlogged if last or now - self._logged.get(key, -_QUIET) >= _QUIET]
                 self._logged.update(dict.fromkeys(due, now))
-                told = [(cause, self._unlogged.pop(cause)) for cause in due]
-            for cause, points in told:
-                advice = _ADVICE.get(cause, "the page on destinations says what that means")
-                log.warning("%s: %d points dropped, cause %s: %s", self.label, points, cause, advice)
+                drops = [(*key, self._unlogged.pop(key)) for key in due]
+            bounds = {"max_bytes": self._max_bytes, "max_age": self._max_age, "window_bytes": self._window_bytes}
+            for cause, advice, points in drops:
+                change = advice and f": {advice.format_map(bounds)}"
+                log.warning("%s: %s dropped, cause %s%s", self.label, quantity(points, "point"), cause, change)
 
 
 def _on_disk(entry: Entry, unsaved: set[int] | None) -> bool:

@@ -52,7 +52,7 @@ from urllib.parse import urlencode
 from ..clock import SYSTEM_CLOCK, Clock
 from ..naming import Naming, expanded
 from ..series import prefixed
-from .batch import Batch, Deadline
+from .batch import Batch, Deadline, quantity
 from .urls import without_secrets
 
 __all__ = ["KEEP", "PENDING", "WITHIN", "Marker", "Verifier"]
@@ -299,11 +299,11 @@ class Verifier:
                 self._fail(one)
         if kept:
             points = sum(first[line].points for line in kept)
-            message = "%s: %d points that it confirmed are not in Graphite after a minute; they are sent again, once"
-            self._warn("again", message, self._label, points)
+            message = "%s: Graphite does not show %s that it confirmed a minute ago; sending again, once"
+            self._warn("again", message, self._label, quantity(points, "point"))
         if lost := sum(one.points for one in missing if one.line not in kept):
-            message = "%s: %d points that it confirmed are not in Graphite, and are not sent again"
-            self._warn("lost", message, self._label, lost)
+            message = "%s: Graphite does not show %s that it confirmed; not sent again"
+            self._warn("lost", message, self._label, quantity(lost, "point"))
 
     def _fail(self, one: _Sent) -> None:
         del self._sent[one.key]

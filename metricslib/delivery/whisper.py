@@ -56,6 +56,11 @@ _SUMS = re.compile(r"(?:count|sum|sum_squares)(?:_(?:top)?\d[\d_]*)?|bin_\w+")
 class WhisperDestination(Destination):
     """Writes points into files below ``directory``, each with the archives ``retentions``."""
 
+    advice: Mapping[str, str] = {
+        "too_old": "raise retentions (a file keeps those it was made with) or max_age in its URL",
+        "too_long": f"shorten names and tags: a file's name has at most {_LONGEST_NAME} bytes",
+    }
+
     def __init__(
         self,
         label: str,

@@ -143,7 +143,7 @@ def _behind(status: SenderStatus, now: float) -> str:
     if status.verified is not None:
         told.append(f'<div title="verified">verified up to {age(max(0, now - status.verified))} ago</div>')
     if status.unverified:
-        told.append(f'<div class="bad" title="unverified">{amount(status.unverified)} points unverified</div>')
+        told.append(f'<div class="bad" title="unverified">unverified points: {amount(status.unverified)}</div>')
     if status.verify_trouble:
         told.append(f'<div class="bad" title="verify">{escape(status.verify_trouble)}</div>')
     if status.spool_trouble:

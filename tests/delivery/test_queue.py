@@ -1,5 +1,6 @@
 """A queue loses nothing without saying so, and holds no more than it may; in memory and on disk alike."""
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from metricslib.delivery import Batch, Queue
+from metricslib.delivery.queue import _ADVICE
 from metricslib.delivery.store import Store
 from metricslib.errors import InvalidOption
 from metricslib.testing import ManualClock
+from tests.peers import ROOT
 
 OVERHEAD = 250
 Make = Callable[..., Queue]
@@ -132,10 +135,10 @@ def test_the_first_drop_of_a_cause_is_one_warning_and_then_one_a_minute(
     for _ in range(5):
         queue.put([batch(3)])
     queue.refuse(7, "unsupported")
-    assert [record.getMessage().partition(";")[0].partition(":")[2] for record in caplog.records] == [
-        "//host:2003: 3 points dropped, cause spool_full: raise spool_bytes in its URL, or find out why it takes less"
-        " than it is sent",
-        "//host:2003: 7 points dropped, cause unsupported: relay Graphite's points to destinations that carry them",
+    assert [record.getMessage() for record in caplog.records] == [
+        "graphite://host:2003: 3 points dropped, cause spool_full: raise spool_bytes=100 in its URL",
+        "graphite://host:2003: 7 points dropped, cause unsupported:"
+        " send relayed points to a URL that begins with graphite, whisper or console",
     ]
     clock.advance(60)
     queue.put([batch(3)])
@@ -536,3 +539,37 @@ def test_what_remains_of_batches_taken_together_goes_on_waiting(make: Make, cloc
     for _ in range(4):
         queue.put([batch()])
     assert queue.stats().dropped == {"too_old": 4, "spool_full": 1}
+
+
+def test_a_single_point_is_one_point(caplog: pytest.LogCaptureFixture):
+    """In a warning, as in "1 point dropped"."""
+    Queue(label="d").refuse(1, "refused")
+    assert caplog.messages == [
+        "d: 1 point dropped, cause refused: start the server, or correct host and port in its URL"
+    ]
+
+
+def test_a_window_larger_than_memory_names_the_option_of_the_registry(caplog: pytest.LogCaptureFixture):
+    """Not ``spool_bytes``, which would not help."""
+    Queue(window_bytes=1000, label="d").put([batch(1, 2000)])
+    assert caplog.messages == [
+        "d: 1 point dropped, cause spool_full: raise max_bytes of the registry, or measure less:"
+        " one window took more than 1000 bytes"
+    ]
+
+
+def test_every_cause_in_the_reference_has_an_advice():
+    """A warning of a drop names what to change; ``shutdown`` has its own line at the end."""
+    page = (ROOT / "docs/reference/destinations.md").read_text()
+    table = page.partition("| cause | destinations | |\n")[2].partition("\n\n")[0]
+    causes = {cause for row in table.splitlines() for cause in re.findall(r"`(\w+)`", row.split("|")[1])}
+    assert causes - {"shutdown"} == set(_ADVICE)
+
+
+def test_the_end_logs_what_a_warning_a_minute_held_back(clock: ManualClock, caplog: pytest.LogCaptureFixture):
+    """The process may be gone before the next minute."""
+    queue = Queue(label="d", clock=clock)
+    for _ in range(2):
+        queue.refuse(2, "corrupt")
+    queue.end("shutdown")
+    assert [message.partition(",")[0] for message in caplog.messages] == ["d: 2 points dropped"] * 2

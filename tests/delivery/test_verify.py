@@ -221,7 +221,7 @@ def test_what_is_not_shown_within_a_minute_is_sent_again_once(look: Look, caplog
     assert look.verifier.verified is None, "the window is not whole"
     look.wait(10)
     assert look.again == [lost.payload[lost.payload.index(b"\n") + 1 :]]
-    assert "2 points that it confirmed are not in Graphite after a minute; they are sent again" in caplog.text
+    assert "Graphite does not show 2 points that it confirmed a minute ago; sending again, once" in caplog.text
     look.deliver(lost)
     look.wait(10)
     assert look.verifier.verified == START
@@ -240,7 +240,7 @@ def test_what_is_not_shown_the_second_time_is_counted(look: Look, caplog: pytest
     look.wait(20)
     assert len(look.again) == 1
     assert look.verifier.unverified == 2
-    assert "2 points that it confirmed are not in Graphite, and are not sent again" in caplog.text
+    assert "Graphite does not show 2 points that it confirmed; not sent again" in caplog.text
     look.deliver(*look.window())
     look.wait(10)
     assert look.verifier.verified == START + 140

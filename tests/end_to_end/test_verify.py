@@ -122,7 +122,7 @@ def test_what_a_proxy_swallowed_is_in_carbons_files(carbon: Carbon, serve: Serve
     sender.verifier.step()
     status = sender.status()
     assert (status.verified, status.unverified, status.verify_trouble) == (stamps[-1], 0, None)
-    assert "3 points that it confirmed are not in Graphite after a minute" in caplog.text
+    assert "Graphite does not show 3 points that it confirmed a minute ago" in caplog.text
 
 
 def test_slots_of_a_minute_prove_nothing_of_ten_seconds(

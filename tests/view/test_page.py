@@ -197,7 +197,7 @@ def test_a_destination_tells_what_of_it_is_verified(look, clock, destination):
     asked = destination(verified=int(clock.time()) - 20, unverified=1_234, verify_trouble="<no> answer")
     text = page(look(destinations=[asked]))
     assert "verified up to 20 s ago" in text
-    assert "1,234 points unverified" in text
+    assert "unverified points: 1,234" in text
     assert "&lt;no&gt; answer" in text
     assert "verified" not in page(look(destinations=[destination()]))
 

@@ -39,7 +39,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ...clock import SYSTEM_CLOCK, Clock
-from ..batch import Batch, Deadline
+from ..batch import Batch, Deadline, quantity
 from .file import Changes, Record, SpoolFile, damaged, points_in
 from .lockfile import LockFile
 from .thread import Gone, StoreThread
@@ -412,9 +412,8 @@ class _Disk:
             if records := found.get(place):
                 self._places[place](records, {})
         for place in found.keys() - self._places.keys():
-            log.warning(
-                "%d batches for %s wait in the spool; there is no such destination now", len(found[place]), place
-            )
+            waiting = quantity(len(found[place]), "batch")
+            log.warning("spool %s: %s for %s, which is no destination now", self._directory, waiting, place)
 
     def adopt(self) -> None:
         """Move what waits in the files of dead processes into ours, as far as there are queues for it. Raises nothing.
@@ -485,8 +484,8 @@ class _Disk:
         """Return how many points were in the file, by place, as far as it tells."""
         aside = lock.set_aside()
         points = points_in(aside)
-        told = f"with {sum(points.values())} points" if points else "and does not say how many points were in it"
-        self.trouble = f"a damaged file was set aside as {aside.name}, {told}"
+        held = f"with {quantity(sum(points.values()), 'point')}" if points else "with an unknown number of points"
+        self.trouble = f"a damaged file was set aside as {aside.name}, {held}"
         log.error("spool %s: %s", self._directory, self.trouble)
         return points
 
