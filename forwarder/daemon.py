@@ -139,7 +139,14 @@ class Daemon:
     def wire(self, doors: Sequence[Door]) -> OwnMetrics:
         """Let windows have what comes in through ``doors``, and what the daemon says of itself."""
         config = self.config
-        own = OwnMetrics(config.own_prefix, doors, lambda: self.flusher.status().lag, account=config.own_account)
+        own = OwnMetrics(
+            config.own_prefix,
+            doors,
+            lambda: self.flusher.status().lag,
+            account=config.own_account,
+            others={f"console://{config.console}": listener.counts for listener in self._consoles()},
+            clock=self._clock,
+        )
         for key in own_counters(config.own_prefix):
             self.registry.reserve("counter", key)
         for door in doors:

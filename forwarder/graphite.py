@@ -92,7 +92,8 @@ class Relay:
         try:
             self._relay(points)
         except Exception:
-            log.exception("could not pass on %s", quantity(len(points), "point"))
+            if "relay_error" not in self._dropped:
+                log.exception("could not pass on %s; the exception is logged once", quantity(len(points), "point"))
             self._dropped["relay_error"] += len(points)
         else:
             self._passed += len(points)

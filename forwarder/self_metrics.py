@@ -12,6 +12,7 @@ and ``metrics_received`` as statsd counts them, ``kernel_drops.LISTENER``, datag
 how many seconds the last tick came late.
 """
 
+import logging
 import re
 import time
 from collections import Counter
@@ -19,6 +20,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from metricslib.clock import SYSTEM_CLOCK, Clock
+from metricslib.drops import DropLog
 from metricslib.series import Kind, sanitise
 from metricslib.window import Aggregates, GaugeChange
 
@@ -28,7 +31,29 @@ from .stats import BadLine, Counts
 
 __all__ = ["Door", "OwnMetrics", "own_counters", "own_gauge"]
 
+log = logging.getLogger("forwarder")
+
 _SHOWN = 20
+_CONNECTIONS = "all connections were in use: close idle ones; raise ulimit -Hn if it allows fewer than 1,024"
+_ADVICE = {
+    "event": "events of DogStatsD are not metrics: switch them off in the client",
+    "service_check": "service checks of DogStatsD are not metrics: switch them off in the client",
+    "unique_full": "send fewer different members of a set in an interval (100,000 at most), or raise max_bytes",
+    "out_of_memory": "give the forwarder more memory, or lower max_bytes",
+    "line_too_long": "a line in a stream may have 8,192 bytes, and the console's commands 4,096: send shorter ones",
+    "batch_too_long": "a batch may have 262,144 bytes: send smaller ones",
+    "cut_off": "connections were reset in the middle of a line: shut them down before closing",
+    "truncated": "a datagram may have 256 KiB: send smaller ones",
+    "not_finite": "send finite numbers",
+    "relay_error": "the log has the exception; please report it",
+    "kernel_dropped": "raise receive_buffer and net.core.rmem_max, or udp_threads, or send over a stream",
+    "connections_evicted": _CONNECTIONS,
+    "connections_refused": _CONNECTIONS,
+    "foreign_protocol": "these connections began with HTTP or binary data: find out which program connects here",
+    "no_batch": "these connections sent no numbered batches: send statsd lines to another listener",
+    "answers_unread": "these connections were closed because the peer did not read the answers",
+}
+"""What to change, by cause. Of ``overflow_dropped`` the registry says more, and ``filtered`` was asked for."""
 _EVENTS = {"kernel_dropped": "kernel_drops", "batches_repeated": "batches_repeated"}
 """What is told of each socket, and under which name."""
 
@@ -50,6 +75,10 @@ class Door:
         """Whether it takes Graphite's points, which pass by the windows."""
         return isinstance(self.feed, Relay)
 
+    def drops(self) -> Mapping[str, int]:
+        """Return what was dropped since the start, here and at the socket, by cause, among other events there."""
+        return {**self.events(), **self.feed.counts().dropped}
+
     def account(self) -> Counts:
         """Return the account of what is in windows or was passed on."""
         return self.feed.counts() if isinstance(self.feed, Relay) else self.feed.collected()
@@ -68,15 +97,29 @@ def own_gauge(prefix: str) -> str:
 class OwnMetrics:
     """A source of the registry. It must be the last one, so that it speaks of what the others were just asked for.
 
-    Without ``account`` it has only what statsd has of itself.
+    Without ``account`` it has only what statsd has of itself. At each collection it warns of drops at the doors, and
+    of those that ``others`` count, by their names.
     """
 
-    def __init__(self, prefix: str, doors: Sequence[Door], lag: Callable[[], float], *, account: bool = True) -> None:
+    def __init__(
+        self,
+        prefix: str,
+        doors: Sequence[Door],
+        lag: Callable[[], float],
+        *,
+        account: bool = True,
+        others: Mapping[str, Callable[[], Mapping[str, int]]] | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
         self._prefix = prefix
         self._doors = tuple(doors)
         self._lag = lag
         self._account = account
         self._before: Counter[str] | None = None
+        self._counts: list[tuple[str, DropLog, Callable[[], Mapping[str, int]]]] = [
+            *((door.label, DropLog(clock), door.drops) for door in doors),
+            *((name, DropLog(clock), counts) for name, counts in (others or {}).items()),
+        ]
 
     def collect(self) -> Aggregates:
         """Return what happened since the last call. The lag is, as in statsd, there from the second call on."""
@@ -90,7 +133,14 @@ class OwnMetrics:
         if self._before is not None:
             aggregates.gauges[own_gauge(self._prefix)] = GaugeChange(self._lag())
         self._before = totals
+        self._warn_of_drops()
         return aggregates
+
+    def _warn_of_drops(self) -> None:
+        for label, drop_log, counts in self._counts:
+            totals = {cause: count for cause, count in counts().items() if cause in _ADVICE}
+            for cause, count in drop_log.due(totals):
+                log.warning("%s: %d dropped, cause %s: %s", label, count, cause, _ADVICE[cause])
 
     def forget(self, kind: Kind, key: str) -> None:
         """Nothing is kept that would have to be freed: there are few series here, and none is ever idle."""

@@ -1,17 +1,22 @@
 """What is lost, refused or broken, counted by cause: from here it goes to the page and into the library's own metrics.
 
-``Account`` counts from anywhere: threads, signal handlers, callbacks of the garbage collector. ``Survived`` runs code
-whose errors must not end a thread, counts them and logs the first of each cause.
+``Account`` counts from anywhere: threads, signal handlers, callbacks of the garbage collector. ``DropLog`` decides when
+a count is worth a warning. ``Survived`` runs code whose errors must not end a thread, counts them and logs the first of
+each cause.
 """
 
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from ._process import log
 from .attempt import from_signal_handler
+from .clock import Clock
 
-__all__ = ["Account", "Survived"]
+__all__ = ["QUIET", "Account", "DropLog", "Survived"]
+
+QUIET = 60.0
+"""Seconds between two warnings of one cause."""
 
 _FULL = 256
 _PATIENCE = 0.25  # seconds
@@ -64,6 +69,36 @@ class Account:
         for cause, count in self._pending[:taken]:
             self._totals[cause] += count
         del self._pending[:taken]
+
+
+class DropLog:
+    """Decides when drops are logged: the first of a cause at once, later ones at most once in :data:`QUIET` seconds.
+
+    For one thread at a time.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._warned: dict[str, float] = {}  # when, by the monotonic clock
+        self._told: dict[str, int] = {}
+
+    def may_warn(self, cause: str) -> bool:
+        """Return whether a warning is due; if it is, the next one is due a minute from now."""
+        now = self._clock.monotonic()
+        if now - self._warned.get(cause, -QUIET) < QUIET:
+            return False
+        self._warned[cause] = now
+        return True
+
+    def due(self, totals: Mapping[str, int]) -> list[tuple[str, int]]:
+        """Return the causes to warn of now, each with its count since the last warning, given the counts so far."""
+        due = []
+        for cause, total in totals.items():
+            count = total - self._told.get(cause, 0)
+            if count > 0 and self.may_warn(cause):
+                self._told[cause] = total
+                due.append((cause, count))
+        return due
 
 
 class Survived:

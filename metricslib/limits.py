@@ -47,7 +47,7 @@ class Admission:
         # A byte for each tag set of a name: unlike a number, they grow and shrink in one step of the interpreter.
         self._tag_sets: dict[tuple[Kind, str], bytearray] = {}
         self._bulk = threading.Lock()
-        self._full: dict[str, bool] = {}  # names over a cap, and whether that was reported
+        self._reached: dict[tuple[str, Kind], str] = {}  # caps, and a name that was over each
 
     def __len__(self) -> int:
         counters, timers, histograms, gauges, uniques = self._admitted.values()
@@ -69,9 +69,9 @@ class Admission:
         if known is not None:
             return known
         if self._too_many_tag_sets(filtered):
-            return self._overflow(filtered, filtered.name, join(filtered.name, OVERFLOW))
-        if self._is_full(filtered.kind, key):
-            return self._overflow(filtered, filtered.kind + "s", _OVERFLOW)
+            return self._overflow(filtered, "max_tag_sets", join(filtered.name, OVERFLOW))
+        if cap := self._full(filtered.kind, key):
+            return self._overflow(filtered, cap, _OVERFLOW)
         return self._let_in(filtered, key)
 
     def admit_names(self, names: Sequence[tuple[Kind, str]], others: int) -> list[str] | None:
@@ -101,9 +101,7 @@ class Admission:
         key = series.key
         if stands_in(key):  # it takes no room
             return True
-        if key not in self._admitted[series.kind] and (
-            self._too_many_tag_sets(series) or self._is_full(series.kind, key)
-        ):
+        if key not in self._admitted[series.kind] and (self._too_many_tag_sets(series) or self._full(series.kind, key)):
             return False
         self._let_in(series, key)
         return True
@@ -111,8 +109,11 @@ class Admission:
     def _too_many_tag_sets(self, series: Series) -> bool:
         return bool(series.tags) and len(self._tag_sets.get((series.kind, series.name), ())) >= self._max_tag_sets
 
-    def _is_full(self, kind: Kind, key: str) -> bool:
-        return len(self) >= self._max_series or not self._room.fits(series_cost(kind, key))
+    def _full(self, kind: Kind, key: str) -> str | None:
+        """Return the option that leaves no room for one more series."""
+        if len(self) >= self._max_series:
+            return "max_series"
+        return None if self._room.fits(series_cost(kind, key)) else "max_bytes"
 
     def readmit(self, series: Series) -> None:
         """The series, admitted once and expired since, is in use again: it counts, over a cap too, for it is held."""
@@ -145,11 +146,9 @@ class Admission:
         if not tag_sets:
             self._tag_sets.pop((series.kind, series.name), None)
 
-    def newly_full(self) -> list[str]:
-        """Return the names that went over a cap since the last call; each is returned once."""
-        names = [name for name, reported in self._full.copy().items() if not reported]
-        self._full.update(dict.fromkeys(names, True))
-        return names
+    def reached(self) -> dict[tuple[str, Kind], str]:
+        """Return the caps that were reached since the last call, for each kind of series, and a name that was over."""
+        return {cap: self._reached.pop(cap) for cap in list(self._reached)}
 
     def _filter(self, series: Series) -> Series | None:
         for change in self._filters:
@@ -170,9 +169,8 @@ class Admission:
                 self.account.add("filter_error")
         return series
 
-    def _overflow(self, series: Series, name: str, stand_in: str) -> str | None:
-        if len(self._full) < self._max_series:
-            self._full.setdefault(name, False)
+    def _overflow(self, series: Series, cap: str, stand_in: str) -> str | None:
+        self._reached[cap, series.kind] = series.name
         if series.kind == "gauge":
             self.account.add("overflow_dropped")
             return None

@@ -16,7 +16,7 @@ from ._scope import Instruments
 from .attempt import attempt, from_signal_handler
 from .budget import Budget, members_cost
 from .clock import SYSTEM_CLOCK, Clock
-from .drops import Account
+from .drops import Account, DropLog
 from .errors import AlreadyStarted, InvalidOption
 from .hints import unknown_option
 from .instruments.base import Instrument
@@ -25,7 +25,7 @@ from .instruments.gauge import Gauge, change_by_callback
 from .instruments.histogram import Histogram
 from .instruments.timer import Timer
 from .instruments.unique import Unique
-from .limits import Admission, stands_in
+from .limits import OVERFLOW, Admission, stands_in
 from .series import KINDS, Filter, Kind, Series, Tags, join, series_of
 from .series_state import Idle, Ledger, Snapshot, Total
 from .sketch import EXACT
@@ -38,6 +38,22 @@ Readings = Mapping[Gauge, GaugeChange]
 
 _CLASSES: Mapping[Kind, type[Instrument]] = {kind.kind: kind for kind in (Counter, Timer, Histogram, Gauge, Unique)}
 _LOCK_TIMEOUT = 5.0
+
+_ADVICE = {
+    "bad_value": "pass finite numbers to instruments, no negative durations, and members with a str() that works",
+    "bad_callback": "let the callbacks of gauges return finite numbers",
+    "bad_tag": "pass tags with a str() that works",
+    "bad_hook": "let the on_slow hooks of decorators raise nothing",
+    "out_of_memory": "a tick left work to the next one: give the process more memory, or lower max_bytes",
+    "filter_error": "let filters raise nothing and keep the kind of a series",
+    "unique_full": "add fewer different members to a unique in an interval (100,000 at most), or raise max_bytes",
+    "buffer_full": "a thread was held up in the middle of a call of an instrument, while others made a million calls",
+    "fold_error": "nothing is lost, but memory or stack ran out in a call of an instrument",
+    "bad_note": "the checkpoint of an earlier process, or an entry of it, could not be read; its values begin anew",
+    "not_restored": "raise max_series, max_tag_sets or max_bytes: they were higher in the process before",
+    "first_use_error": "the flusher could not be started in a forked process",
+}
+"""What to change, by cause. ``filtered`` and ``deleted`` were asked for; other causes have log lines that say more."""
 
 
 class Registry(Instruments):
@@ -90,6 +106,7 @@ class Registry(Instruments):
         self._lock = threading.Lock()
         self._sources: list[Source] = []
         self._ledger = Ledger(self._idle)
+        self._drop_log = DropLog(self.clock)
         self._start = self.clock.time()
         self._sent = Aggregates()  # of the open interval: what a cut took already
         self.sent_as: int | None = None
@@ -268,16 +285,24 @@ class Registry(Instruments):
                 self._count_members()
                 if self.expire is not None:
                     self._let_expire(end - self.expire)
-                self._log_full_names()
+                self._warn_of_drops()
             except MemoryError:
                 self._short = True
         finally:  # nothing that needs memory comes after the interval has ended
             lock.release()
         return cut
 
-    def _log_full_names(self) -> None:
-        for name in self._admission.newly_full():
-            log().warning("no room for more series: what is new under %s goes to an overflow series from now on", name)
+    def _warn_of_drops(self) -> None:
+        for (cap, kind), name in self._admission.reached().items():
+            if self._drop_log.may_warn(f"{cap} {kind}"):
+                tags = cap == "max_tag_sets"
+                many = f"tag sets of {kind}s such as {name}" if tags else f"{kind}s"
+                fate = f"counted in {join(name, OVERFLOW) if tags else 'the series overflow'}, cause overflow"
+                fate = "dropped, cause overflow_dropped" if kind == "gauge" else fate
+                log().warning("no room for more %s: new ones are %s; raise %s", many, fate, cap)
+        totals = self.account.totals()
+        for cause, count in self._drop_log.due({cause: totals[cause] for cause in _ADVICE if cause in totals}):
+            log().warning("%d dropped, cause %s: %s", count, cause, _ADVICE[cause])
 
     def flush(self, end: int, interval: float, readings: Readings | None = None) -> Cut:
         """Return the open interval so far, which goes on: the tick that ends it will hold all of it again.
@@ -454,7 +479,8 @@ class Registry(Instruments):
         except MemoryError:  # the source goes on with it
             raise
         except Exception:
-            log().exception("a source of metrics failed; what it had is missing in this interval")
+            if self._drop_log.may_warn("source_error"):
+                log().exception("a source of metrics failed; what it had is missing in this interval")
             self.account.add("source_error")
         else:
             self.hold_members(members_cost(collected.uniques.values()))
@@ -564,8 +590,9 @@ class Registry(Instruments):
         try:
             source.forget(kind, key)
         except Exception:
-            log().exception("a source of metrics failed to forget the expired %s %s", kind, key)
             self.account.add("source_error")
+            if self._drop_log.may_warn("source_error: forget"):
+                log().exception("a source of metrics failed to forget the expired %s %s", kind, key)
 
     def left_in_parent(self) -> None:
         """In a forked child: begin with nothing, for what the parent had measured is the parent's to send."""

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metricslib import drops as account_module
-from metricslib.drops import Account
+from metricslib.drops import QUIET, Account, DropLog
 
 COUNTS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 5)), max_size=50)
 
@@ -86,3 +86,19 @@ def test_what_waits_is_bounded(count):
         account.add("a")
     assert len(account._pending) <= 257
     assert account.totals() == {"a": count}
+
+
+def test_drops_are_worth_a_warning_at_once_and_then_once_a_minute(clock):
+    """With the number since the last warning, and each cause for itself."""
+    drop_log = DropLog(clock)
+    assert drop_log.due({}) == []
+    assert drop_log.due({"a": 0}) == []
+    assert drop_log.due({"a": 3}) == [("a", 3)]
+    clock.advance(QUIET - 1)
+    assert drop_log.due({"a": 5, "b": 1}) == [("b", 1)]
+    clock.advance(1)
+    assert drop_log.due({"a": 6, "b": 2}) == [("a", 3)]
+    clock.advance(QUIET)
+    assert drop_log.due({"a": 6, "b": 2}) == [("b", 1)]
+    clock.advance(QUIET)
+    assert drop_log.due({"a": 6, "b": 2}) == []

@@ -1,6 +1,7 @@
 """Which series get in: filters change or refuse, caps hold against anything, and all of it is counted."""
 
 import logging
+import math
 import threading
 
 import pytest
@@ -55,7 +56,7 @@ def test_names_of_which_one_might_be_refused_or_changed_are_left_to_be_asked_for
     assert asked.admit_names(NAMES, others) is None
     assert len(asked) == 0
     assert asked.account.totals() == {}
-    assert asked.newly_full() == []
+    assert asked.reached() == {}
 
 
 def test_many_threads_that_admit_many_names_do_not_exceed_the_cap():
@@ -166,32 +167,80 @@ def test_a_series_that_left_makes_room():
     assert gate._tag_sets == {}
 
 
-def test_a_name_over_a_cap_is_reported_once():
-    """However often, by tag set and by series."""
+def test_a_cap_that_is_reached_is_reported_for_each_kind():
+    """However many names are over it."""
     gate = admission(max_series=3, max_tag_sets=1)
     for number in range(5):
         gate.admit(series_of("counter", "x", {"t": number}))
-    assert gate.newly_full() == ["x"]
+    assert gate.reached() == {("max_tag_sets", "counter"): "x"}
+    assert gate.reached() == {}
     for number in range(5):
         gate.admit(series_of("counter", "x", {"t": number}))
         gate.admit(series_of("timer", f"n{number}"))
-    assert gate.newly_full() == ["timers"]
-    assert gate.newly_full() == []
+    assert gate.reached() == {("max_tag_sets", "counter"): "x", ("max_series", "timer"): "n4"}
 
 
-def test_the_log_says_so_once_a_name_and_only_in_the_tick(caplog):
+FATES = {
+    "counter": "counted in {}, cause overflow",
+    "timer": "counted in {}, cause overflow",
+    "histogram": "counted in {}, cause overflow",
+    "gauge": "dropped, cause overflow_dropped",
+    "unique": "counted in {}, cause overflow",
+}
+
+
+@pytest.mark.parametrize("kind", FATES)
+@pytest.mark.parametrize(
+    ("caps", "many"),
+    [({"max_series": 1}, ""), ({"max_bytes": 3000}, ""), ({"max_tag_sets": 1}, "tag sets of ")],
+    ids=["max_series", "max_bytes", "max_tag_sets"],
+)
+def test_the_log_says_what_happens_to_new_series_of_each_kind(kind, caps, many, caplog):
+    """Gauges have no overflow series."""
+    registry = Registry(**{"max_tag_sets": 100, **caps})
+    (cap,) = caps
+    for number in range(2):
+        getattr(registry, kind)("x", tags={"t": number})
+    registry.tick(10, 10)
+    place = "x;overflow=true" if many else "the series overflow"
+    such = f"{many}{kind}s such as x" if many else f"{kind}s"
+    (message,) = caplog.messages
+    assert message == f"no room for more {such}: new ones are {FATES[kind].format(place)}; raise {cap}"
+    keys = [key for key in registry.keys(kind) if "overflow" in key]
+    assert keys == ([] if kind == "gauge" else [place.removeprefix("the series ")])
+
+
+def test_the_log_has_a_cap_once_a_minute_and_only_from_the_tick(clock, caplog):
     """Never from the instrument call, for logging may block or measure."""
-    registry = small(max_tag_sets=1)
+    registry = Registry(clock=clock, max_tag_sets=1)
     with caplog.at_level(logging.DEBUG):
-        for number in range(5):
-            registry.counter("x").tagged(t=number).inc()
-            registry.counter("y").tagged(t=number).inc()
-        assert caplog.messages == []
-        for end in (10, 20):
+        for end in range(10, 80, 10):
+            for number in range(3):
+                registry.counter("x").tagged(t=f"{end}.{number}").inc()
+                registry.counter("y").tagged(t=f"{end}.{number}").inc()
+            assert len(caplog.messages) == (end > 10)
             registry.tick(end, 10)
-            registry.counter("x").tagged(t="more").inc()
+            clock.advance(10)
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
-    assert [(" x " in message, " y " in message) for message in caplog.messages] == [(True, False), (False, True)]
+
+
+def test_every_cause_is_logged_from_the_tick_with_what_to_change(clock, caplog):
+    """At once, and then once a minute."""
+    registry = Registry(clock=clock, max_bytes=20_000)
+    registry.gauge("y", read=lambda: math.nan)
+    for end in (10, 20, 80):
+        for number in range(50):
+            registry.unique("x").add(f"{end}.{number}")
+        registry.tick(end, 10)
+        clock.advance(30)
+    assert [message.partition(" dropped, ")[2].partition(":")[0] for message in caplog.messages] == [
+        "cause bad_callback",
+        "cause unique_full",
+        "cause bad_callback",
+        "cause unique_full",
+    ]
+    assert caplog.messages[2].startswith("2 dropped, ")
+    assert caplog.messages[3].endswith("(100,000 at most), or raise max_bytes")
 
 
 @pytest.mark.parametrize("option", ["max_series", "max_tag_sets"])

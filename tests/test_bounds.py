@@ -8,6 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from forwarder.self_metrics import _ADVICE as LISTENER_ADVICE
+from forwarder.self_metrics import _EVENTS as EVENTS
+from metricslib.delivery.queue import _ADVICE as QUEUE_ADVICE
+from metricslib.registry import _ADVICE as REGISTRY_ADVICE
+
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs/reference/bounds.md").read_text()
 ROWS = [
@@ -65,3 +70,34 @@ def test_the_page_has_every_option_that_bounds_something():
     for option in options:
         if option.startswith("max_"):
             assert f"Config.{option}`" in PAGE
+
+
+REGISTRY = {*REGISTRY_ADVICE, "filtered", "overflow", "overflow_dropped", "deleted", "source_error", "late_callback"}
+LISTENERS = {*LISTENER_ADVICE, "filtered", "overflow_dropped"}
+
+
+@pytest.mark.parametrize(
+    ("page", "title", "logged"),
+    [
+        ("registry.md", "| cause | counts |", REGISTRY),
+        ("forwarder.md", "| cause | counts |", LISTENERS),
+        ("forwarder.md", "| `connections_evicted` |", LISTENERS),
+        ("forwarder.md", "| cause of a drop |", {*QUEUE_ADVICE, "shutdown"}),
+        ("destinations.md", "| cause | destinations |", {*QUEUE_ADVICE, "shutdown"}),
+    ],
+)
+def test_every_cause_is_logged_with_what_to_change(page, title, logged):
+    """Those that are named here have log lines of their own, or were asked for."""
+    text = (ROOT / "docs/reference" / page).read_text()
+    table = text[text.index(title) :].partition("\n\n")[0]
+    causes = {cause for line in table.splitlines() for cause in re.findall(r"`(\w+)`", line.split("|")[1])}
+    assert causes
+    assert causes <= logged
+
+
+def test_every_counter_of_the_page_is_logged():
+    """But where nothing is lost: a client that is silent is hung up on."""
+    counters = {counter for row in ROWS for counter in re.findall(r"`([^`]+)`", row[5])}
+    logged_elsewhere = {"send_errors", "bad_lines_seen", "idle"}
+    events = {EVENTS.get(cause, cause) for cause in LISTENERS}
+    assert counters <= REGISTRY | events | {*QUEUE_ADVICE, "shutdown"} | logged_elsewhere

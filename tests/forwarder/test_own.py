@@ -1,5 +1,7 @@
 """The forwarder's own metrics: what they are called, and that the account balances in the very window it speaks of."""
 
+from collections import Counter
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -154,3 +156,21 @@ def test_they_can_be_called_otherwise():
     """The first part of the names is an option."""
     registry, _, _ = wired(prefix="fw")
     assert all(key.startswith("fw.") for key in registry.tick(10, 10).whole.counters)
+
+
+def test_what_is_dropped_at_a_listener_or_its_socket_is_logged_once_a_minute(caplog):
+    """With the cause, and what to change."""
+    evicted = Counter()
+    registry, (udp, unix), _ = wired(events=lambda: evicted)
+    evicted["connections_evicted"], evicted["connections"] = 2, 5
+    for end in (10, 20):
+        udp.feed([b"_e{1,1}:a|b\nb:1|c"])
+        unix.drop("cut_off")
+        registry.tick(end, 10)
+    assert [message.partition(": ")[2].partition(":")[0] for message in caplog.messages] == [
+        "2 dropped, cause connections_evicted",
+        "1 dropped, cause event",
+        "1 dropped, cause cut_off",
+    ]
+    assert caplog.messages[0].startswith("udp://127.0.0.1:8125: ")
+    assert "events of DogStatsD are not metrics: switch them off in the client" in caplog.text
