@@ -13,7 +13,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 PRELUDE = """
-import os, sys, threading, warnings
+import logging, os, sys, threading, warnings
+logging.getLogger("metricslib").setLevel(logging.ERROR)  # bad values are warned of
 if sys.version_info >= (3, 12):
     warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
 from metricslib.registry import Registry
