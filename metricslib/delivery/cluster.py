@@ -284,7 +284,7 @@ def open_destinations(
             return [open_destination(url, naming, clock=clock, **how)]
         _check(cluster.options)
         if any(piece.startswith("verify=") for piece in cluster.rest.split("&")):
-            raise ValueError("takes no verify, which needs one carbon; the URL names a cluster")
+            raise ValueError("takes no option verify, which needs one carbon; the URL names a cluster")
         nodes = [_open(cluster, member, naming, clock=clock, **how) for member in cluster.members]
         for _, destination in nodes:
             destination.encoder = nodes[0][1].encoder
@@ -352,9 +352,11 @@ def _check(options: Mapping[str, str]) -> None:
         raise ValueError("replicas must be a whole number")
     if "hash" in options and "pick" in options:
         raise ValueError("takes hash or pick, not both")
-    if "hash" not in options and set(options) != {"pick"}:
+    if "pick" in options and len(options) > 1:
+        raise ValueError(f"{next(name for name in options if name != 'pick')} needs hash={' or hash='.join(HASHES)}")
+    if "hash" not in options and "pick" not in options:
         ways = [f"{name}={choice}" for name in ("hash", "pick") for choice in _OPTIONS[name]]
-        raise ValueError(f"what does each node get? Say {', '.join(ways[:-1])} or {ways[-1]}")
+        raise ValueError(f"a URL with several hosts needs {', '.join(ways[:-1])} or {ways[-1]}")
 
 
 def _open(cluster: _Cluster, member: str, naming: Naming, **how: Any) -> tuple[Node, GraphiteDestination]:

@@ -114,18 +114,22 @@ def _open(url: str, naming: Naming, clock: Clock, console: TextIO | None, resolv
     if not colon or scheme not in SCHEMES:
         close = get_close_matches(scheme, SCHEMES, 1)
         hint = f"did you mean {close[0]}:" if close else f"known are {', '.join(SCHEMES)}"
+        if scheme in ("http", "https"):
+            hint = "a render API is an option: graphite://HOST?verify=http://HOST/render; a comma in it is written %2C"
         raise ValueError(f"unknown scheme; {hint}")
     parts = urlsplit(url)
-    if "@" in (url if scheme in _PORTS else parts.netloc) or parts.fragment:
-        raise ValueError("takes no user name, password or fragment")
+    if "@" in (urls.before_verify(url) if scheme in _PORTS else parts.netloc):
+        raise ValueError("takes no user name and no password")
+    if parts.fragment:
+        raise ValueError("takes no fragment; write # as %23")
     known = _known(scheme)
     if "verify" not in known and re.search(r"(?:\A|&)verify=", parts.query):
         raise ValueError(
-            "takes no verify, which needs a connection to one carbon: graphite, graphite+tls, graphite+pickle"
+            "takes no option verify, which needs a connection to one carbon: graphite, graphite+tls or graphite+pickle"
         )
     texts = urls.query(parts, known)
     own = {name: texts.pop(name) for name in _OWN.get(scheme, ()) if name in texts}
-    options = urls.options(texts)
+    options = urls.options(texts, parts.hostname or "graphite")
     if scheme in _PORTS:
         endpoint = urls.host(parts, scheme, _PORTS[scheme])
         label = f"{scheme}://{endpoint}"

@@ -14,13 +14,25 @@ from ..errors import InvalidOption, InvalidType
 from .destination import Options
 from .transport import Endpoint
 
-__all__ = ["host", "options", "path", "query", "several", "split_urls", "whole", "without_bad_port", "without_secrets"]
+__all__ = [
+    "before_verify",
+    "host",
+    "options",
+    "path",
+    "query",
+    "several",
+    "split_urls",
+    "whole",
+    "without_bad_port",
+    "without_secrets",
+]
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _SEPARATOR = re.compile(r",(?=[\s,]*(?:$|[a-z][a-z+]*:(?!\d+\s*(?:[:,/?]|$))))", re.IGNORECASE)
 """A comma before a scheme, or before nothing but commas and white space. A host with its port is no scheme."""
 _LONGEST = 1_000_000_000  # seconds, 31 years
 _LONGEST_ATTEMPT = 86_400  # seconds; a socket's own limit is 24 days
+_VERIFY = re.compile(r"[?&]verify=https?:", re.IGNORECASE)
 _BAD_PORT = re.compile(r"((?:^|,)(?:\[[^\]]*\]|[^:,/\[\]]*)):(?!\d{0,5}(?:[:,/]|$)).*", re.DOTALL)
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhdw]?)")
 
@@ -59,12 +71,23 @@ def several(to: str | Iterable[str], argument: str = "to") -> tuple[str, ...]:
     return tuple(urls)
 
 
+def before_verify(url: str) -> str:
+    """Return ``url`` up to its option ``verify``: the value is a URL, and what is wrong with it is said of the option.
+
+    >>> before_verify("graphite://host?timeout=5s&verify=http://me:secret@graphite/render"), before_verify("console:")
+    ('graphite://host?timeout=5s&', 'console:')
+    """
+    found = _VERIFY.search(url)
+    return url[: found.start() + 1] if found else url
+
+
 def without_secrets(url: str) -> str:
     """Return ``url`` without what may be a password or a key.
 
     >>> without_secrets("graphite://me:secret@host:2003?key=secret"), without_secrets("graphite://host:secret")
     ('graphite://host:2003?…', 'graphite://host:…')
     """
+    url = before_verify(url)
     place, question, query = url.partition("?")
     if "@" in query:  # most likely the password has a question mark
         place, question = url, ""
@@ -115,6 +138,8 @@ def query(parts: SplitResult, known: Sequence[str]) -> dict[str, str]:
         if name not in known:
             close = get_close_matches(name, known, 1)
             hint = f"did you mean {close[0]}" if close else f"known are {', '.join(known)}"
+            if not close and "verify" in found:
+                hint += "; a & in the value of verify is written %26"
             raise ValueError(f"unknown option {name}; {hint}")
         if name in found:
             raise ValueError(f"option {name} is given twice")
@@ -122,9 +147,13 @@ def query(parts: SplitResult, known: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def options(texts: Mapping[str, str]) -> Options:
-    """Return what options say that any destination may have. Raises ValueError."""
-    return Options(**{name: _OPTIONS[name](name, text) for name, text in texts.items()})
+def options(texts: Mapping[str, str], host: str) -> Options:
+    """Return what options say that any destination may have. Raises ValueError.
+
+    ``host`` is where a render API is suggested to be.
+    """
+    found = {name: _OPTIONS[name](name, text) for name, text in texts.items() if name != "verify"}
+    return Options(**found, verify=_render(texts["verify"], host) if "verify" in texts else None)
 
 
 def _seconds(name: str, text: str) -> float:
@@ -155,18 +184,23 @@ def _switch(name: str, text: str) -> bool:
     return text == "on"
 
 
-def _render(name: str, text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"{name} must be the URL of Graphite's render API, such as http://graphite/render")
-    if parts.username is not None or parts.password is not None or parts.fragment:
-        raise ValueError(f"{name} takes no user name, password or fragment")
+def _render(text: str, host: str) -> str:
+    """Return the value of ``verify``, if it is a render API's URL."""
+    write = f"write verify=http://{f'[{host}]' if ':' in host else host}/render, with the host of graphite-web"
+    try:
+        parts = urlsplit(text)
+    except ValueError:  # brackets that hold no address of IPv6
+        parts = urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path in ("", "/"):
+        raise ValueError(f"verify must be the URL of Graphite's render API; {write}")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError(f"verify takes no user name and no password; {write}")
     if without_bad_port(parts.netloc, "") != parts.netloc:
-        raise ValueError(f"the port of {name} is no number")
-    if not text.isascii() or re.search(r"[\x00-\x20\x7f]", text):
-        raise ValueError(f"{name} must be ASCII without white space; write other characters as %XX")
+        raise ValueError(f"the port in verify must be a number; {write}")
+    if parts.fragment or not text.isascii() or re.search(r"[\x00-\x20\x7f]", text):
+        raise ValueError("verify must be ASCII without white space or #; write other characters as %XX")
     if parts.scheme == "https" and not find_spec("_ssl"):
-        raise ValueError(f"{name}: https needs a Python with OpenSSL")
+        raise ValueError("verify=https://… needs a Python with OpenSSL; write verify=http://…")
     return text
 
 
@@ -176,5 +210,4 @@ _OPTIONS: dict[str, Callable[[str, str], Any]] = {
     "max_age": _seconds,
     "revise": _switch,
     "replay": whole,
-    "verify": _render,
 }

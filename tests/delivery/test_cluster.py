@@ -79,9 +79,9 @@ def test_any_of_has_an_order_of_its_own():
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("graphite://h1,h2", "Say hash=carbon_ch, hash=fnv1a_ch, pick=failover or pick=any_of"),
-        ("graphite://h1,h2?replicas=2", "Say hash="),
-        ("graphite://h1,h2?pick=failover&replicas=2", "Say hash="),
+        ("graphite://h1,h2", "needs hash=carbon_ch, hash=fnv1a_ch, pick=failover or pick=any_of"),
+        ("graphite://h1,h2?replicas=2", "needs hash=carbon_ch, "),
+        ("graphite://h1,h2?pick=failover&replicas=2", "replicas needs hash=carbon_ch or hash=fnv1a_ch"),
         ("graphite://h1,h2?hash=md5", "hash must be carbon_ch or fnv1a_ch"),
         ("graphite://h1,h2?pick=first", "pick must be failover or any_of"),
         ("graphite://h1,h2?hash=carbon_ch&pick=any_of", "takes hash or pick, not both"),

@@ -1,5 +1,6 @@
 """A URL names a destination, or is refused with a reason that helps and no secret in it."""
 
+import re
 import sys
 
 import pytest
@@ -7,9 +8,15 @@ import pytest
 from metricslib.delivery import open_destination
 from metricslib.delivery.destination import Options
 from metricslib.delivery.destinations import SCHEMES
+from metricslib.delivery.files import KEEP
+from metricslib.delivery.graphite import DATAGRAM_LINE, LINE
+from metricslib.delivery.statsd import STATSD_LINE
 from metricslib.delivery.urls import without_secrets
+from metricslib.delivery.whisper import RETENTIONS
 from metricslib.errors import InvalidDestination, InvalidType
 from metricslib.naming import Naming
+from metricslib.wire.pickle import FRAME
+from tests.peers import ROOT
 
 NAMING = Naming()
 
@@ -179,3 +186,52 @@ def test_without_whisper_the_reason_names_what_to_install(monkeypatch: pytest.Mo
     with pytest.raises(InvalidDestination, match=r"pip install 'metricslib\[forwarder\]'"):
         open_destination("whisper:///dir", NAMING)
     open_destination("graphite://host", NAMING)
+
+
+def documented() -> dict[str, list[tuple[str, str]]]:
+    """Return for each option of the reference's table the schemes it is for, each with its default."""
+    page = (ROOT / "docs/reference/destinations.md").read_text()
+    rows = page.partition("\n## Options\n")[2].partition("|---|---|---|---|\n")[2].partition("\n\n")[0].splitlines()
+    found: dict[str, list[tuple[str, str]]] = {}
+    for row in rows:
+        names, default, whose, _ = (cell.strip() for cell in row.strip("|").split("|", 3))
+        transports = {"statsd": STATSD, "forwarder": FORWARDER}
+        listed = [scheme for name in re.findall(r"[a-z+]+", whose) for scheme in transports.get(name, [name])]
+        schemes = [scheme for scheme in SCHEMES if scheme in listed]
+        if whose.startswith("all"):
+            schemes = [scheme for scheme in SCHEMES if scheme not in schemes]
+        for name in re.findall(r"`(\w+)`", names):
+            found[name] = [(scheme, default) for scheme in schemes]
+    return found
+
+
+STATSD = [scheme for scheme in SCHEMES if scheme.startswith("statsd")]
+FORWARDER = [scheme for scheme in SCHEMES if scheme.startswith("forwarder")]
+DEFAULTS = {
+    "timeout": "`5s`",
+    "spool_bytes": f"`{Options().spool_bytes}`",
+    "revise": "`on`",
+    "replay": f"`{Options().replay:g}`",
+    "max_line": f"`{LINE}`; graphite+udp `{DATAGRAM_LINE}`; statsd and forwarder `{STATSD_LINE}`",
+    "max_frame": f"`{FRAME}`",
+    "keep": f"`{KEEP}`",
+    "retentions": f"`{RETENTIONS}`",
+    "ca": "the system's",
+    "name": "the host",
+}
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_the_reference_has_every_option_of_a_destination_and_no_other(scheme: str):
+    """With its default. What a URL takes is asked of the error for an option that there is not."""
+    local = {"console": "console:", "whisper": "whisper:d", "file": "file:f"}
+    place = local.get(scheme, f"{scheme}:///path" if "unix" in scheme else f"{scheme}://host:1")
+    with pytest.raises(InvalidDestination) as refusal:
+        open_destination(f"{place}?zzzzzz=1", NAMING)
+    known = set(refusal.value.reason.partition("known are ")[2].split(", "))
+    table = documented()
+    assert {option for option, schemes in table.items() if scheme in dict(schemes)} == known
+    for option in known:
+        assert dict(table[option])[scheme] == DEFAULTS.get(option, "none")
+    assert Options().timeout == 5
+    assert Options().revise

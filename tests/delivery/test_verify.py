@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from metricslib.delivery import open_destination, verify
+from metricslib.delivery import open_destination, several, verify
 from metricslib.delivery.batch import Batch
 from metricslib.delivery.cluster import open_destinations
 from metricslib.delivery.verify import PENDING, Marker, Verifier
@@ -159,22 +159,38 @@ def test_one_carbon_takes_it(scheme: str, render: str):
         ("graphite://host?verify=", "must be the URL of Graphite's render API"),
         ("graphite://host?verify=ftp://graphite/render", "must be the URL of Graphite's render API"),
         ("graphite://host?verify=http:///render", "must be the URL of Graphite's render API"),
-        ("graphite://host?verify=http://me:secret%40graphite/render", "takes no user name"),
-        ("graphite://host?verify=http://graphite:secret/render", "port of verify is no number"),
+        ("graphite://host?verify=http://graphite", "must be the URL of Graphite's render API"),
+        ("graphite://[::1]?verify=graphite/render", "write verify=http://[::1]/render, with the host of graphite-web"),
+        ("graphite://host?verify=http://[::1/render", "write verify=http://host/render, with the host of graphite-web"),
+        ("graphite://host?verify=http://me:secret%40graphite/render", "verify takes no user name and no password"),
+        ("graphite://host?verify=http://me:secret@graphite/render", "verify takes no user name and no password"),
+        ("graphite://host?timeout=1s&verify=http://me@graphite/render", "verify takes no user name and no password"),
+        (f"statsd://host?verify={URL.replace('//', '//me:secret@')}", "takes no option verify"),
+        ("graphite://host?verify=http://graphite:secret/render", "the port in verify must be a number; write verify="),
+        (f"graphite://host?verify={URL}?a=1&b=secret", "a & in the value of verify is written %26"),
         ("graphite://host?verify=http://graphite/a%0Ab", "without white space"),
     ],
 )
 def test_anything_else_is_refused_with_the_reason(url: str, reason: str):
-    """Nothing of the URL's query is in the error, for it may hold a secret."""
-    with pytest.raises(InvalidDestination, match=reason) as error:
+    """With the option and a right value, and the destination, not the API, as what is wrong; no secret is in it."""
+    with pytest.raises(InvalidDestination) as error:
         open_destination(url, Naming())
+    assert reason in str(error.value)
+    assert error.value.url == f"{url.partition('?')[0]}?…"
     assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("url", [URL, f"graphite://host?verify={URL},{URL}"])
+def test_an_api_is_no_destination(url: str):
+    """It belongs into an option; a comma in there would separate."""
+    with pytest.raises(InvalidDestination, match=r"graphite://HOST\?verify=http://HOST/render; a comma in it .* %2C"):
+        [open_destination(one, Naming()) for one in several(url)]
 
 
 @pytest.mark.parametrize("how", ["hash=carbon_ch", "pick=failover"])
 def test_a_cluster_is_refused(how: str):
     """Which node has what, one API cannot say for sure."""
-    with pytest.raises(InvalidDestination, match="takes no verify, which needs one carbon"):
+    with pytest.raises(InvalidDestination, match="takes no option verify, which needs one carbon"):
         open_destinations(f"graphite://a,b?{how}&verify={URL}", Naming())
 
 
