@@ -25,14 +25,13 @@ def ports() -> tuple[int, int]:
 def haproxy(need, ports: tuple[int, int], tmp_path: Path) -> Iterator[Stream]:
     """A way through a haproxy that is configured as in the documentation."""
     need("haproxy")
-    shown = re.search(r"```text\n(frontend graphite\n.*?)```", DOCS.read_text(), re.DOTALL)
+    shown = re.search(r"```text\n(defaults\n.*?\nfrontend graphite\n.*?)```", DOCS.read_text(), re.DOTALL)
     assert shown
     settings = shown[1].replace("127.0.0.1:2003", f"127.0.0.1:{ports[0]}").replace("12003", f"{ports[1]}")
-    timeouts = "".join(f" timeout {side} 30s\n" for side in ("connect", "client", "server"))
-    (tmp_path / "haproxy.cfg").write_text(f"defaults\n mode tcp\n{timeouts}{settings}")
-    with subprocess.Popen(
-        [shutil.which("haproxy") or "", "-f", tmp_path / "haproxy.cfg"], stderr=subprocess.DEVNULL
-    ) as process:
+    (tmp_path / "haproxy.cfg").write_text(settings)
+    command = [shutil.which("haproxy") or "", "-f", str(tmp_path / "haproxy.cfg")]
+    subprocess.run([*command, "-c", "-dW"], check=True, capture_output=True)  # -dW: a warning is an error
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         yield Stream(Endpoint("127.0.0.1", ports[0]))
         process.terminate()
 
