@@ -52,14 +52,37 @@ def start(
     spool: str | os.PathLike[str] | None = None,
     **unknown: Never,
 ) -> Flusher:
-    """Ship the default registry to one or several destination URLs, from a background thread, until the program ends.
+    """Send the measurements of the default registry to one or more destinations, from a background thread.
 
-    What is not given comes from ``METRICSLIB_TO`` (URLs, separated by commas), ``METRICSLIB_INTERVAL`` (seconds,
-    default 10) and ``METRICSLIB_PREFIX``. With ``METRICSLIB_DISABLED`` set, everything is measured and nothing sent.
-    The other options are those of :class:`~.flusher.Flusher`. Repeating the call with the same arguments does nothing;
-    with others it raises :class:`~.errors.AlreadyStarted`, but in a forked child, which may ship elsewhere than its
-    parent. A destination or option that cannot work raises at once, and RuntimeError says that no thread can be begun;
-    then nothing has begun. See :meth:`~.flusher.Flusher.start`.
+    At the end of every interval, a window is sent to every destination. :func:`stop` is called when the program ends.
+    Calling ``start()`` again with the same arguments does nothing. A forked child starts its own flusher at its first
+    measurement; it may also call ``start()`` with other arguments.
+
+    Arguments that are not given are read from the environment. If ``METRICSLIB_DISABLED`` is set, everything is
+    measured and nothing is sent.
+
+    Args:
+        to: One destination URL, or several. Default: ``METRICSLIB_TO``, URLs separated by commas; if that is empty,
+            too, nothing is sent.
+        interval: The length of an interval in whole seconds. Default: ``METRICSLIB_INTERVAL``, or else 10.
+        prefix: The prefix of every name. ``{host}`` and ``{pid}`` in it are replaced. Default: ``METRICSLIB_PREFIX``,
+            or else none.
+        percentiles: The percentiles to send for timers and histograms, from -100 to 100 except 0.
+        naming: A :class:`~metricslib.naming.Naming`, which replaces ``prefix`` and ``percentiles``.
+        own: The name of the library's own metrics; empty to send none.
+        grace: Seconds from the end of an interval until its window is closed, for a program that receives measurements
+            of other programs.
+        spool: A directory in which undelivered data, and the state of the registry, survive the process. None: they are
+            kept in memory.
+
+    Returns:
+        The running :class:`~metricslib.Flusher`.
+
+    Raises:
+        AlreadyStarted: If ``start()`` was called before with other arguments. Call :func:`stop` first.
+        InvalidDestination: If a URL is invalid.
+        InvalidOption: If an argument or an environment variable has an invalid value.
+        RuntimeError: If no thread can be started. Nothing has been started then.
     """
     global _flusher, _arguments
     if unknown:
@@ -115,17 +138,29 @@ def ensure_flusher() -> Flusher:
 
 
 def flush(timeout: float = 5.0) -> bool:
-    """Send the open interval so far; return whether it was delivered within ``timeout`` seconds.
+    """Send the open interval so far. The interval continues; the complete interval is sent with the same timestamp.
 
-    Does nothing before ``start()``.
+    Args:
+        timeout: Seconds to wait for the delivery.
+
+    Returns:
+        True if everything was delivered in time. Also True if :func:`start` was not called, or if there is no
+        destination.
     """
     return _flusher is None or _flusher.flush(timeout)
 
 
 def stop(timeout: float = EXIT_DEADLINE) -> bool:
-    """Send what is left, wait at most ``timeout`` seconds for its delivery, and end; return whether nothing was lost.
+    """Send the open interval, wait for its delivery, and end the background thread.
 
-    Called by itself when the program ends. The instruments go on measuring, and ``start()`` may follow.
+    It is called when the program ends. Instruments can still be used, and :func:`start` may be called again.
+
+    Args:
+        timeout: Seconds to wait for the delivery. Data that is not delivered in time stays in the spool directory for
+            the next start; without one it is dropped and counted, cause ``shutdown``.
+
+    Returns:
+        True if nothing was lost.
     """
     global _flusher, _arguments
     deadline = Deadline(timeout)

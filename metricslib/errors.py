@@ -8,11 +8,17 @@ __all__ = ["AlreadyStarted", "CannotListen", "InvalidDestination", "InvalidOptio
 
 
 class MetricsError(Exception):
-    """The root of all errors of this library."""
+    """The base class of all errors of this library."""
 
 
 class InvalidType(MetricsError, TypeError):
-    """An argument has a type that can never be right, such as a name that is no string."""
+    """An argument has a wrong type, such as a name that is not a string.
+
+    Attributes:
+        argument: The name of the argument.
+        value: The value.
+        expected: What is expected, as text.
+    """
 
     def __init__(self, argument: str, value: object, expected: str) -> None:
         super().__init__(f"{argument} must be {expected}, not {value!r} ({type(value).__name__})")
@@ -22,7 +28,13 @@ class InvalidType(MetricsError, TypeError):
 
 
 class InvalidOption(MetricsError, ValueError):
-    """An argument, option or environment variable has a value that means nothing."""
+    """An argument, option or environment variable has an invalid value.
+
+    Attributes:
+        option: The name of the argument, option or variable.
+        value: The value.
+        reason: The reason, as text.
+    """
 
     def __init__(self, option: str, value: object, reason: str) -> None:
         super().__init__(f"{option} = {value!r}: {reason}")
@@ -32,7 +44,12 @@ class InvalidOption(MetricsError, ValueError):
 
 
 class InvalidDestination(MetricsError, ValueError):
-    """A destination URL that cannot be understood. ``url`` is as given; keep it out of logs if it holds a password."""
+    """A destination URL is invalid.
+
+    Attributes:
+        url: The URL as given. It may contain a password, so do not log it.
+        reason: The reason, as text.
+    """
 
     def __init__(self, url: str, reason: str) -> None:
         super().__init__(f"destination {url!r}: {reason}")
@@ -41,7 +58,12 @@ class InvalidDestination(MetricsError, ValueError):
 
 
 class AlreadyStarted(MetricsError, RuntimeError):
-    """``start()`` was called again with other arguments than the running flusher has."""
+    """``start()`` was called again with other arguments, or a registry already has a running flusher.
+
+    Attributes:
+        running: The arguments or the flusher in use.
+        asked: The new ones.
+    """
 
     def __init__(self, running: object, asked: object) -> None:
         super().__init__(f"already started with {running!r}, asked again with {asked!r}; call stop() first")
@@ -50,7 +72,13 @@ class AlreadyStarted(MetricsError, RuntimeError):
 
 
 class CannotListen(MetricsError, OSError):
-    """An address cannot be had. ``address`` is its URL; ``errno`` and ``strerror`` are the system's."""
+    """An address cannot be opened. It is an OSError.
+
+    Attributes:
+        address: The address as a URL.
+        errno: The error number of the system, or None.
+        strerror: The message of the system.
+    """
 
     def __init__(self, address: str, error: OSError | UnicodeError, advice: str = "") -> None:
         reason = getattr(error, "strerror", None) or str(error)

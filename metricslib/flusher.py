@@ -56,23 +56,28 @@ _STAMP = "schedule/last"
 
 @dataclass(frozen=True, slots=True)
 class FlusherStatus:
-    """How shipping goes, for the page."""
+    """The state of a flusher, as shown by the page and the JSON."""
 
     running: bool
+    """True while the background thread runs."""
     interval: int
+    """The length of an interval in whole seconds."""
     prefix: str
+    """The prefix, with ``{host}`` and ``{pid}`` replaced."""
     ticks: int
+    """Number of intervals that have ended."""
     steps_back: int
-    """How often windows followed a clock that was set back to stamps already used."""
+    """How often windows followed a clock that was set back to timestamps already used."""
     lag: float
-    """Seconds by which the last tick came late, the grace not counted."""
+    """Delay of the last tick in seconds, without the grace."""
     errors: dict[str, int]
-    """Errors survived, by cause."""
+    """Number of errors that the flusher survived, by cause."""
     destinations: list[SenderStatus]
+    """The state of each destination."""
     skipped: int = 0
-    """How many intervals have no window of their own, because the process did not run or the clock was set forward.
+    """Number of intervals without a window, because the process did not run or the clock was set forward.
 
-    What was measured in them is in the window after.
+    Their measurements are in the following window.
     """
 
 
@@ -115,15 +120,29 @@ class _LastStamp:
 
 
 class Flusher:
-    """Ships a registry's windows to destinations, every ``interval`` whole seconds.
+    """Ends the intervals of a registry, and sends its windows to destinations.
 
-    ``to`` is one destination URL or several; with none, intervals end and are kept for the page. ``prefix`` goes in
-    front of every name; ``{host}`` and ``{pid}`` in it are filled in. ``percentiles`` are those sent for timers and
-    histograms. ``naming`` replaces prefix and percentiles by a whole :class:`~.naming.Naming`. ``own`` is the name
-    under which the library's own metrics are sent; empty for none. An interval ends ``grace`` seconds after its
-    boundary: who is sent what others measured in the same intervals waits so long for them. ``spool`` is a directory
-    in which what is not delivered yet outlives the process, and so does what the registry knows; without it, all is in
-    memory. Raises :class:`~.errors.InvalidDestination` and :class:`~.errors.InvalidOption` for what cannot work.
+    Use it for a registry of your own; for the default registry use :func:`metricslib.start`. Every registry has at most
+    one running flusher. All methods may be called from any thread.
+
+    Args:
+        registry: The registry.
+        to: One destination URL, or several. Without a destination, intervals end and are kept for the page.
+        interval: The length of an interval in whole seconds.
+        prefix: The prefix of every name. ``{host}`` and ``{pid}`` in it are replaced.
+        percentiles: The percentiles to send for timers and histograms, from -100 to 100 except 0.
+        naming: A :class:`~metricslib.naming.Naming`, which replaces ``prefix`` and ``percentiles``.
+        own: The name of the library's own metrics; empty to send none.
+        history: The last windows of another flusher, to continue with them on the page.
+        grace: Seconds from the end of an interval until its window is closed, at most 86,400. A program that receives
+            measurements of the same interval from other programs waits for them in this time.
+        spool: A directory in which undelivered data, and the state of the registry, survive the process. None: they are
+            kept in memory.
+
+    Raises:
+        InvalidDestination: If a URL is invalid.
+        InvalidOption: If an argument has an invalid value.
+        InvalidType: If ``registry`` is not a registry.
     """
 
     def __init__(
@@ -213,14 +232,15 @@ class Flusher:
     # -- start, flush, stop
 
     def start(self) -> None:
-        """Begin; does nothing when begun.
+        """Start the background thread. Does nothing if it is running.
 
-        Raises :class:`~.errors.AlreadyStarted` if another flusher ends this registry's intervals, and RuntimeError
-        where no thread can be begun. Then nothing has begun, and it may be tried again.
+        :meth:`stop` is called when the program ends, except if ``start()`` is called by a function registered with
+        :mod:`atexit`: such a function must call :meth:`stop` itself, and the log says so. Newer versions of Python
+        start no threads at that time; :meth:`flush` and :meth:`stop` then deliver in the calling thread.
 
-        When the program ends, :meth:`stop` is called by itself. That is too late where ``start()`` is called by a
-        function that :mod:`atexit` calls: such a function must call :meth:`stop` itself, and the log says so. Newer
-        Pythons begin no threads at that time; then :meth:`flush` and :meth:`stop` deliver in the calling thread.
+        Raises:
+            AlreadyStarted: If another flusher ends the intervals of this registry.
+            RuntimeError: If no thread can be started. Nothing has been started then, and the call may be repeated.
         """
         if self.running or self._threadless:
             return
@@ -275,9 +295,15 @@ class Flusher:
         undo.callback(self.registry.remove_source, source)
 
     def flush(self, timeout: float = 5.0) -> bool:
-        """Send the open interval so far, over the stamp at which the tick will send all of it.
+        """Send the open interval so far. The interval continues; the complete interval is sent with the same timestamp.
 
-        Returns whether everything was delivered within ``timeout`` seconds. Raises nothing.
+        Never raises an exception.
+
+        Args:
+            timeout: Seconds to wait for the delivery.
+
+        Returns:
+            True if everything was delivered in time.
         """
         deadline = Deadline(timeout)
         if self.running and threading.current_thread() is not self._thread:
@@ -299,11 +325,17 @@ class Flusher:
             self._bell.put(threading.Event())
 
     def stop(self, timeout: float = EXIT_DEADLINE) -> bool:
-        """Send the open interval, wait at most ``timeout`` seconds for its delivery, and end.
+        """Send the open interval, wait for its delivery, and end the background thread.
 
-        Returns whether nothing was lost. What was not delivered stays in the spool directory for the next start;
-        without one it is dropped, cause ``shutdown``. Putting the interval there waits for no network; it has two
-        seconds, however short ``timeout`` is. The registry goes on measuring, and may be started again.
+        The registry can still be used, and the flusher may be started again.
+
+        Args:
+            timeout: Seconds to wait for the delivery. Data that is not delivered in time stays in the spool directory
+                for the next start; without one it is dropped and counted, cause ``shutdown``. Computing the interval
+                and writing it to the spool directory may take two seconds, even if ``timeout`` is shorter.
+
+        Returns:
+            True if nothing was lost.
         """
         deadline = Deadline(timeout)
         thread, self._thread = self._thread, None
@@ -346,13 +378,23 @@ class Flusher:
     def change(
         self, to: str | Iterable[str], *, interval: float, naming: Naming, timeout: float = EXIT_DEADLINE
     ) -> None:
-        """Go on with other destinations, another interval or other names, in the middle of an interval.
+        """Change destinations, interval or names while running, in the middle of an interval.
 
-        The open interval is sent whole under the new names, and nothing of it under the old ones. A destination that
-        stays, its options aside, still gets what waits for it. One that goes has ``timeout`` seconds for that; what is
-        not delivered then is kept until it is a destination again, in the spool directory or in memory, within the
-        bounds of its spool, and the log says so. Of more than 16 such places, what waits in memory for the one that
-        went first is dropped, cause ``shutdown``. Raises what the constructor raises, and then nothing has changed.
+        The whole open interval is sent with the new names, and nothing of it with the old ones. A destination that
+        remains (compared without its options) still receives its undelivered data.
+
+        Args:
+            to: The new destination URLs.
+            interval: The new length of an interval in whole seconds.
+            naming: The new names.
+            timeout: Seconds in which removed destinations can receive their undelivered data. The rest is kept until
+                the destination is added again: in the spool directory, or in memory within the bounds of its spool. The
+                log shows the amount. At most 16 removed destinations are kept; beyond that, data in memory for the one
+                that was removed first is dropped and counted, cause ``shutdown``.
+
+        Raises:
+            InvalidDestination: If a URL is invalid. Nothing has changed then.
+            InvalidOption: If an argument has an invalid value. Nothing has changed then.
         """
         to = several(to)
         filled = replace(naming, prefix=expanded(naming.prefix))
@@ -367,7 +409,7 @@ class Flusher:
             self._own_metrics.leave(status)
 
     def status(self) -> FlusherStatus:
-        """Return how shipping goes; changes nothing."""
+        """Return the state of the flusher and of its destinations. Changes nothing."""
         return FlusherStatus(
             self.running,
             self.interval,
@@ -385,9 +427,13 @@ class Flusher:
         self._keepers.add(keeper)
 
     def relay(self, points: Sequence[tuple[str, float, int]]) -> None:
-        """Pass points that carry their own path and stamp to every destination; unprefixed, and part of no window.
+        """Send points that have their own path and timestamp to every destination, without prefix and not as part of a
+        window.
 
-        Destinations that cannot carry them count them as dropped, cause ``unsupported``.
+        Destinations that cannot carry points, such as statsd servers, count them as dropped, cause ``unsupported``.
+
+        Args:
+            points: Path, value, and timestamp in seconds since the epoch, of each point.
         """
         self._dispatcher.relay(points)
 
@@ -431,7 +477,10 @@ class Flusher:
                 asked.set()
 
     def tick(self) -> None:
-        """End the interval now. The background thread does this when it is due; tests with a clock of their own may."""
+        """End the interval now, if it is due by the clock of the registry.
+
+        The background thread calls it. Call it in tests that use a clock of their own.
+        """
         readings = self._read_callbacks()
         with self._cutting:
             if not self._is_abandoned():

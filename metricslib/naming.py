@@ -27,9 +27,13 @@ __all__ = ["Bins", "Naming", "Spelled", "expanded"]
 
 
 class Spelled(float):
-    """A number that is written in names as it was spelled: ``Spelled("90.0")`` makes ``upper_90_0``.
+    """A number that keeps its spelling in names: ``Spelled("90.0")`` gives ``upper_90_0``.
 
-    Raises ValueError for a text that is not a decimal number, or has white space or ``_`` in it.
+    Args:
+        text: A decimal number.
+
+    Raises:
+        ValueError: If ``text`` is not a decimal number, or contains white space or ``_``.
     """
 
     def __new__(cls, text: str) -> "Spelled":
@@ -136,13 +140,12 @@ class _Paths(dict[str, tuple[str, ...]]):
 
 @dataclass(frozen=True)
 class Naming:
-    """How series are named. The defaults are statsd's newer namespace; ``legacy=True`` is the namespace statsd defaults
-    to.
+    """The names of series in Graphite, and the statistics that are sent. The default is statsd's newer namespace.
 
-    ``percentiles`` are percents from -100 to 100; negative ones describe the largest samples, and one that is
-    :class:`Spelled` keeps its spelling in names. ``calculated`` names the
-    timer statistics to send, such as ``count`` or ``upper_90``, or as statsd does ``upper_percent`` for every whole
-    percent, and ``histogram`` for all bins; empty sends all. An empty namespace part vanishes with its dot.
+    If a part of the namespace is empty, its dot is omitted, too.
+
+    Raises:
+        InvalidOption: If a part contains white space, a control character or ``;``, or a percentile is invalid.
     """
 
     prefix: str = ""

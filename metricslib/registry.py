@@ -57,13 +57,28 @@ _ADVICE = {
 
 
 class Registry(Instruments):
-    """Holds instruments; :class:`~.flusher.Flusher` ends its intervals and ships them.
+    """Holds the series of a program. A :class:`~metricslib.Flusher` ends its intervals and sends them.
 
-    ``filters`` are asked for each new series. At most ``max_series`` series are kept, and ``max_tag_sets`` tag sets a
-    name; what is over goes to one ``overflow`` series, and is counted. So is what is over ``max_bytes``, the bytes that
-    series and members of sets may take; see :mod:`~.budget`. Distributions keep up to ``exact`` samples an
-    interval as they are. A series idle for ``expire`` seconds leaves, and comes back when it is used again; None keeps
-    all. ``idle`` says which series leave windows earlier, though they are remembered.
+    Its methods :meth:`counter`, :meth:`gauge`, :meth:`timer`, :meth:`histogram`, :meth:`unique` and :meth:`scope`
+    create instruments, never block, and may be called from anywhere. The other methods may be called from any thread.
+    They wait for each other, for at most five seconds, and then raise TimeoutError.
+
+    Args:
+        clock: An object with the methods ``time()``, the wall clock, and ``monotonic()``, both in seconds.
+        filters: Functions that are called in order for each new series. Each returns the series, another one, or None
+            to exclude it. See :func:`~metricslib.drop` and others.
+        max_series: The maximum number of series. Values of further series go to one series ``overflow`` of each kind,
+            and are counted.
+        max_tag_sets: The maximum number of tag sets of a name. Values of further sets go to the series
+            ``name;overflow=true``, and are counted.
+        max_bytes: The maximum number of bytes of series, cached keys, and members of uniques. None: a quarter of the
+            memory, at least 64 MB.
+        exact: How many samples a timer or histogram keeps in an interval, at least 1. With more it uses a sketch.
+        expire: Seconds without values after which a series is removed. If it is used again, it returns. None: never.
+        idle: After how many idle intervals a series is left out of windows. None: never.
+
+    Raises:
+        InvalidOption: If an argument has an invalid value.
     """
 
     def __init__(
@@ -205,7 +220,16 @@ class Registry(Instruments):
     # -- sources
 
     def admit(self, kind: Kind, name: str, tags: Tags = ()) -> str | None:
-        """Return the key under which a source must report that series, after filters and caps; None to leave it out."""
+        """Return the key under which a source must report a series, after filters and caps.
+
+        Args:
+            kind: The kind of the series.
+            name: Its name, sanitised.
+            tags: Its tags, in canonical order.
+
+        Returns:
+            The key, or None if the series must be left out.
+        """
         return self._admission.admit(Series(kind, name, tags))
 
     def admit_names(self, names: Sequence[tuple[Kind, str]], others: int = 0) -> list[str] | None:
@@ -217,21 +241,35 @@ class Registry(Instruments):
         return self._admission.admit_names(names, others)
 
     def add_source(self, source: Source) -> None:
-        """Merge what ``source`` collects into every window from now on."""
+        """Add a source. From now on, every window includes its aggregates.
+
+        Args:
+            source: The source. The registry calls it in one thread at a time.
+        """
         with self._locked():
             self._sources.append(source)
 
     def remove_source(self, source: Source, timeout: float | None = None) -> None:
-        """Collect from ``source`` a last time and let it go.
+        """Collect from a source for the last time, and remove it.
 
-        Raises TimeoutError where a tick or a snapshot takes longer than ``timeout`` seconds, by default five.
+        Args:
+            source: The source.
+            timeout: Seconds to wait for a tick or a snapshot that is in progress. None: five seconds.
+
+        Raises:
+            TimeoutError: If the tick or snapshot takes longer.
         """
         with self._locked(timeout):
             self._sources.remove(source)
             self._collect(source)
 
     def reserve(self, kind: Kind, key: str) -> None:
-        """Give a series of a source its place in the order now, before anything happens to it."""
+        """Give a series of a source its place in the order now, before it has any values.
+
+        Args:
+            kind: The kind of the series.
+            key: Its key, from :meth:`admit`.
+        """
         with self._locked():
             self._ledger.know(kind, key, self.clock.time())
 
@@ -265,10 +303,18 @@ class Registry(Instruments):
         return {gauge: found.get(gauge, ABSENT) for gauge in gauges}
 
     def tick(self, end: int, interval: float, readings: Readings | None = None) -> Cut:
-        """End the interval at the stamp ``end``, and begin the next. ``interval`` is its nominal length in seconds.
+        """End the interval and begin the next one.
 
-        ``readings`` are the values of gauges that are read by callbacks; None: read them here. Where this raises
-        MemoryError, nothing is lost: the interval goes on.
+        Flushers call it; call it yourself only in tests. If it raises MemoryError, nothing is lost: the interval
+        continues.
+
+        Args:
+            end: The timestamp of the window: the end of the interval in whole seconds since the epoch.
+            interval: The nominal length in seconds, from which rates are computed.
+            readings: The values of gauges that are read by callbacks. None: call the callbacks now, in this thread.
+
+        Returns:
+            The interval: all of it, and what is new since the last flush.
         """
         if readings is None:
             readings = self.readings()
@@ -305,9 +351,17 @@ class Registry(Instruments):
             log().warning("%d dropped, cause %s: %s", count, cause, _ADVICE[cause])
 
     def flush(self, end: int, interval: float, readings: Readings | None = None) -> Cut:
-        """Return the open interval so far, which goes on: the tick that ends it will hold all of it again.
+        """Return the open interval so far. The interval continues, and the next tick returns all of it.
 
-        ``readings`` are as for :meth:`tick`, and so is MemoryError.
+        If it raises MemoryError, nothing is lost.
+
+        Args:
+            end: The timestamp of the open interval: its end in whole seconds since the epoch.
+            interval: The nominal length in seconds, from which rates are computed.
+            readings: The values of gauges that are read by callbacks. None: call the callbacks now, in this thread.
+
+        Returns:
+            The interval so far: all of it, and what is new since the last flush.
         """
         if readings is None:
             readings = self.readings()
@@ -348,7 +402,11 @@ class Registry(Instruments):
             return found
 
     def keys(self, kind: Kind) -> list[str]:
-        """Return the keys of all series of that kind, in order of first appearance."""
+        """Return the keys of all series of a kind, in order of first appearance.
+
+        Args:
+            kind: The kind: ``counter``, ``timer``, ``histogram``, ``gauge`` or ``unique``.
+        """
         return self.series(kind)[kind]
 
     def series(self, *kinds: Kind) -> dict[Kind, list[str]]:
@@ -358,10 +416,17 @@ class Registry(Instruments):
             return {kind: list(self._ledger[kind] | self._sent[kind] | self._fresh[kind]) for kind in kinds or KINDS}
 
     def forget(self, kind: Kind, keys: Iterable[str]) -> list[str]:
-        """Delete series with all that is known of them, and return the keys of those that there were, in this order.
+        """Delete series with all their values and totals.
 
-        What they hold of the open interval is dropped, and each is counted, cause ``deleted``. A series whose
-        instrument or source is used afterwards begins anew. What was sent before stays where it is.
+        Their values in the open interval are dropped. Each series is counted, cause ``deleted``. If a deleted series is
+        used again, it starts at 0. Data at the destinations is not deleted.
+
+        Args:
+            kind: The kind of the series.
+            keys: Their keys, ``name;tag=value``.
+
+        Returns:
+            The keys of the series that existed, in the same order.
         """
         with self._locked():
             self._gather(None)
@@ -383,10 +448,16 @@ class Registry(Instruments):
     def snapshot(
         self, end: int = 0, interval: float = 10.0, only: Mapping[Kind, Collection[str]] | None = None
     ) -> Snapshot:
-        """Return totals, the open interval and the last window.
+        """Return the current state. Changes no value.
 
-        With ``only`` totals and open interval are those of these series alone: a page of a million series keeps a tick
-        waiting for no longer than it takes to copy what the page shows.
+        Args:
+            end: The end of the open interval, in whole seconds since the epoch, for the result.
+            interval: Its nominal length in seconds, for the result.
+            only: If given, totals and open interval have only these series, by kind. This keeps a tick waiting only
+                while these series are copied.
+
+        Returns:
+            The totals, the open interval so far, the last window, and the number of drops by cause.
         """
         with self._locked():
             self._gather(None)

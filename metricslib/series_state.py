@@ -164,18 +164,18 @@ TOTALS: Mapping[Kind, type[Total]] = {
 
 
 class Idle(NamedTuple):
-    """Which series leave the windows when nothing happens to them. By default none does.
+    """Which series are left out of windows while they are idle. By default none are.
 
-    A series that left has its lifetime totals still, but a gauge has no value any more. When something happens to it
-    again, it comes back at the end of the order.
+    A series that is left out keeps its lifetime totals; a gauge loses its value. When the series has values again, it
+    returns at the end of the order.
     """
 
     stay: Mapping[Kind, int] = {}
-    """By kind, in how many windows a series is after something happened to it, that of the event included. Kinds that
-    are not in it stay.
+    """By kind, the number of windows that include a series after its last value, counting the window of that value.
+    Other kinds are always included.
     """
     kept: frozenset[str] = frozenset()
-    """Keys of series that stay in any case."""
+    """Keys of series that are always included."""
 
 
 class Ledger:
@@ -368,15 +368,15 @@ class Ledger:
 
 
 class Snapshot(NamedTuple):
-    """A registry at one moment. Reading it changes nothing; callback gauges are as of the last tick."""
+    """The state of a registry at one moment. Gauges that are read by a callback have the value of the last tick."""
 
     time: float
     """Wall-clock seconds since the epoch."""
     open: Window
-    """The interval that is open, until now."""
+    """The open interval so far."""
     last: Window | None
-    """The last whole interval; None before the first tick."""
+    """The last complete interval; None before the first tick."""
     totals: Mapping[Kind, Mapping[str, Total]]
-    """Lifetime totals over all whole intervals, by kind and key."""
+    """Lifetime totals over all complete intervals, by kind and key."""
     dropped: Mapping[str, int]
-    """What was refused or dropped since the start, by cause."""
+    """Number of things refused or dropped since the start, by cause."""

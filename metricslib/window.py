@@ -45,9 +45,9 @@ ABSENT = GaugeChange(math.nan)
 
 
 class Aggregates:
-    """What happened to each series since it was last asked for; series with nothing new are not in it.
+    """The values of series since the last collection. Series without new values are absent.
 
-    Keys are canonical series texts; distributions are frozen. One owner writes.
+    Keys are canonical, ``name;tag=value``. Only one thread may change an object at a time.
     """
 
     __slots__ = ("counters", "gauges", "histograms", "received", "timers", "uniques")
@@ -69,7 +69,14 @@ class Aggregates:
         return any(self[kind] for kind in KINDS)
 
     def add(self, kind: Kind, key: str, value: Any) -> None:
-        """Add what happened to one series: by kind a number, frozen distribution, :class:`GaugeChange` or frozenset."""
+        """Add to the value of one series.
+
+        Args:
+            kind: The kind of the series.
+            key: Its key.
+            value: For a counter a number; for a timer or histogram a frozen distribution; for a gauge a
+                ``GaugeChange``; for a unique a frozenset of its members.
+        """
         values = self[kind]
         if key not in values:
             values[key] = value
@@ -83,7 +90,11 @@ class Aggregates:
             values[key] = merged(values[key], value)
 
     def merge(self, later: "Aggregates") -> None:
-        """Add all that happened in ``later``, which stays as it is."""
+        """Add all values of ``later``.
+
+        Args:
+            later: Aggregates from a later time. They are not changed.
+        """
         for kind in KINDS:
             mine, theirs = self[kind], later[kind]
             if not mine:
@@ -110,12 +121,20 @@ class Aggregates:
 
 
 class Window:
-    """One interval. Keys are canonical series texts (``name;tag=value``), in order of first appearance.
+    """The aggregates of one interval. Immutable.
 
-    ``end`` is the stamp: the aligned end of the interval, in whole seconds since the epoch. ``start`` is where the
-    previous window ended. ``interval`` is the nominal length in seconds, by which rates are computed. Timers are in
-    milliseconds. An idle counter is 0, an idle distribution is empty, a gauge keeps its value; a gauge that has none is
-    not in it.
+    Each mapping is by key, ``name;tag=value``, in order of first appearance. An idle counter is 0, an idle timer or
+    histogram is empty, an idle gauge keeps its value. A gauge that was never set is absent.
+
+    Attributes:
+        start: The end of the previous window, in seconds since the epoch.
+        end: The end of the interval in whole seconds since the epoch: its timestamp.
+        interval: The nominal length in seconds, from which rates are computed.
+        counters: The sum of each counter.
+        timers: The durations of each timer, in milliseconds.
+        histograms: The values of each histogram.
+        gauges: The value of each gauge.
+        uniques: The members of each unique.
     """
 
     __slots__ = ("start", "end", "interval", "counters", "timers", "histograms", "gauges", "uniques")
@@ -189,15 +208,15 @@ class OpenInterval(NamedTuple):
 
 
 class Source(Protocol):
-    """What feeds a registry from outside, such as the forwarder's intake."""
+    """Supplies a registry with aggregates from elsewhere, such as the listeners of a forwarder."""
 
     def collect(self) -> Aggregates:
-        """Return what is new since the last call, and forget it. Called by one thread at a time.
+        """Return the aggregates since the last call. Called by one thread at a time.
 
-        After a MemoryError nothing is forgotten: the next call returns it.
+        After a MemoryError nothing may be lost: the next call must return it.
         """
         ...
 
     def forget(self, kind: Kind, key: str) -> None:
-        """The series expired: free what is kept for it."""
+        """Free the memory of a series, which has expired or was deleted."""
         ...

@@ -10,6 +10,7 @@ anything. Console blocks are in test_docs_commands.py.
 
 import configparser
 import importlib.util
+import inspect
 import json
 import os
 import re
@@ -18,10 +19,12 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
+import metricslib.testing
+import metricslib.view
 from forwarder.config import OPTIONS, Config
 from forwarder.options import toml
 from metricslib import Flusher, Registry
@@ -241,6 +244,44 @@ def test_the_layers_are_told_as_they_are():
             rows = [row.split("|")[2] for row in table.splitlines()[2:]]
             told = [{name.removesuffix("/") for name in re.findall(r"`([^`]+)`", row)} for row in rows]
             assert told == [set(layer.split(" : ")) for layer in contract["layers"]]
+
+
+# -- public docstrings, from which the reference is made
+
+MADE_BY_USERS = (Flusher, Registry, metricslib.testing.ManualClock, metricslib.view.Server)
+"""The classes that have parameters. Instruments, scopes and errors are created by the library."""
+
+
+def public() -> Iterator[tuple[str, Any]]:
+    """Yield what the package exports, and the methods that the reference shows."""
+    for module in (metricslib, metricslib.view, metricslib.testing):
+        yield from ((name, getattr(module, name)) for name in module.__all__ if callable(getattr(module, name)))
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    for path, names in re.findall(r"autoclass:: ([\w.]+).*\n +:members: (.+)", text):
+        module, _, name = path.rpartition(".")
+        methods = (getattr(getattr(importlib.import_module(module), name), method) for method in names.split(", "))
+        yield from ((method.__qualname__, method) for method in methods if inspect.isroutine(method))
+
+
+def parameters(found: Any) -> set[str]:
+    if isinstance(found, type):
+        if found not in MADE_BY_USERS:
+            return set()
+        found = vars(found)["__init__"]
+    names = inspect.signature(found).parameters
+    return {name for name in names if name not in ("self", "unknown") and not name.startswith("_")}
+
+
+def test_public_docstrings_describe_every_parameter():
+    """In a section ``Args:``, in Google's style."""
+    wrong = []
+    for name, found in public():
+        text = inspect.getdoc(found) or ""
+        section = text.partition("\nArgs:\n")[2].partition("\n\n")[0]
+        described = set(re.findall(r"^    \**(\w+):", section, re.MULTILINE))
+        if not text or described != parameters(found):
+            wrong.append((name, parameters(found) ^ described))
+    assert wrong == []
 
 
 # -- names that readers rely on

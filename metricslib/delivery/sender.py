@@ -52,61 +52,67 @@ _MARGIN = 0.1
 
 @dataclass(frozen=True, slots=True)
 class SenderStatus:
-    """How delivery to one destination goes: a value for the page, the JSON and the library's own metrics.
+    """The state of the delivery to one destination, for the page, the JSON and the library's own metrics.
 
     Counts are since the start, or the fork.
     """
 
     label: str
-    """The URL, without what is secret in it."""
+    """The URL without secrets."""
     up: bool
-    """Whether it confirms what it is sent; True before the first."""
+    """True while the destination confirms deliveries, and before the first."""
     since: float
-    """Since when, in seconds since the epoch."""
+    """Time of the last change of ``up``, in seconds since the epoch."""
     age: float | None
-    """Seconds since the last success; None before the first."""
+    """Seconds since the last successful delivery; None before the first."""
     windows_sent: int
+    """Windows delivered."""
     points_sent: int
+    """Points delivered."""
     bytes_sent: int
-    """Repeats after an outage among them, unlike the windows and points."""
+    """Bytes delivered, including repetitions after an outage, which windows and points do not include."""
     errors: int
-    """Attempts that failed, and whatever else went wrong."""
+    """Failed attempts and other errors."""
     errors_by_type: Mapping[str, int]
+    """The same, by type of error."""
     dropped: Mapping[str, int]
-    """Points, by cause."""
+    """Dropped points, by cause."""
     waiting_batches: int
+    """Undelivered batches."""
     waiting_points: int
+    """Undelivered points."""
     waiting_bytes: int
+    """Bytes of undelivered data."""
     last_error: str | None
-    """For people; holds no secret."""
+    """The last error as a sentence, without secrets, or None."""
     last_failure: float = 0.0
-    """When an attempt last failed, in seconds since the epoch; 0: never."""
+    """Time of the last failed attempt, in seconds since the epoch; 0: never."""
     last_seconds: float = 0.0
-    """How long the last successful attempt took,"""
+    """Duration of the last successful attempt in seconds."""
     last_bytes: int = 0
-    """and how much it delivered."""
+    """Bytes delivered by the last successful attempt."""
     nodes: Sequence[NodeStatus] = ()
-    """The servers of which each batch goes to one; empty where there is one only."""
+    """The servers of a cluster with ``pick``; otherwise empty."""
     lag: float = 0.0
-    """Seconds for which the oldest of what waits has waited; 0 when nothing waits."""
+    """Age of the oldest undelivered data in seconds; 0 if there is none."""
     backlog_batches: int = 0
-    """What waits since an outage, and is replayed beside what is new;"""
+    """Batches that wait since an outage, and are sent after new data."""
     backlog_points: int = 0
-    """how many points that are, repeats among them;"""
+    """Points in these batches, including repetitions."""
     replay_rate: float = 0.0
-    """how many of them go out in a second;"""
+    """Points of the backlog that are sent per second."""
     drained_in: float | None = 0.0
-    """and in how many seconds it is all sent, if nothing changes; None while the destination is away."""
+    """Estimated seconds until the backlog is sent; None while the destination is down."""
     on_disk: bool = False
-    """Whether what waits outlives the process."""
+    """True if undelivered data survives the process."""
     spool_trouble: str | None = None
-    """For people: why it does not although there is a spool directory, or what was wrong there."""
+    """Why it does not although there is a spool directory, or what was wrong in it: a sentence, or None."""
     verified: int | None = None
-    """Up to which stamp Graphite shows what was delivered, where ``verify=`` looks for it; None: nothing yet."""
+    """With ``verify=``: the timestamp up to which Graphite shows everything delivered; None: nothing yet."""
     unverified: int = 0
-    """Points that were delivered and that it does not show, although they were sent again where that was possible."""
+    """Points that were delivered but that Graphite does not show, even if they were sent again."""
     verify_trouble: str | None = None
-    """For people: why nothing can be verified at present."""
+    """Why verification is not possible at the moment: a sentence, or None."""
 
 
 class Backoff:

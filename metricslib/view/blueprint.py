@@ -26,11 +26,21 @@ def blueprint(
     extra: Extra | None = None,
     **unknown: Never,
 ) -> "flask.Blueprint":
-    """Return a new Flask blueprint with the page at its root.
+    """Return a Flask blueprint with the metrics page at its root.
 
-    Without ``flusher`` it shows the default registry, whose intervals end from the moment the blueprint is
-    registered, with or without ``metricslib.start()``. Two blueprints in one application need two names. ``title``
-    and ``extra`` are those of :func:`~.wsgi.application`. Raises :class:`ImportError` where Flask is not installed.
+    ::
+
+        app.register_blueprint(metricslib.view.blueprint(), url_prefix="/metrics")
+
+    Args:
+        flusher: The flusher whose registry and destinations are shown. None: the default registry, whose intervals end
+            from the registration of the blueprint on, with or without :func:`metricslib.start`.
+        name: The name of the blueprint. Two blueprints in one application need different names.
+        title: The title of the page.
+        extra: A function that returns additional sections of the page, see :func:`metricslib.view.application`.
+
+    Raises:
+        ImportError: If Flask is not installed.
     """
     if unknown:
         raise unknown_option(blueprint, unknown)

@@ -53,12 +53,28 @@ def serve(
     hosts: Iterable[str] = (),
     **unknown: Never,
 ) -> "Server":
-    """Serve the page of ``flusher``, of ``registry``, or else of the default registry; returns at once.
+    """Serve the metrics page on a port of its own, in a background thread.
 
-    A registry of your own that no flusher ships gets one that ends its intervals, until the server is closed. Port 0
-    takes any free one; ``url`` tells which. On loopback requests to other names than ``localhost`` and ``hosts`` are
-    refused; see :class:`Server`. Raises :class:`~.errors.CannotListen`, an OSError, where the port is taken, and
-    :class:`~.errors.AlreadyStarted` where a registry is given without the flusher that already ends its intervals.
+    Without arguments it shows the default registry, whose intervals end from now on, with or without
+    :func:`metricslib.start`. For a registry without a flusher, it starts one that ends the intervals until the server
+    is closed. The server answers at most 16 requests at a time.
+
+    Args:
+        port: The TCP port. 0: any free port; see ``url`` of the server.
+        host: The address to listen on. The page has no authentication.
+        registry: The registry to show.
+        flusher: The flusher whose registry and destinations are shown. Give it if the registry has one.
+        hosts: Host names that are accepted on a loopback address, in addition to IP addresses and ``localhost``.
+            Requests with another ``Host`` get status 421.
+
+    Returns:
+        The running server.
+
+    Raises:
+        CannotListen: If the port is in use or cannot be opened. It is an OSError.
+        AlreadyStarted: If ``registry`` is given without the flusher that ends its intervals.
+        InvalidOption: If an argument has an invalid value.
+        RuntimeError: If no thread can be started.
     """
     if unknown:
         raise unknown_option(serve, unknown)
@@ -80,11 +96,22 @@ def serve(
 
 
 class Server:
-    """A WSGI application served on a thread of its own, from the moment this is made until it is closed.
+    """A WSGI application, served by a background thread from the construction until :meth:`close`.
 
-    On loopback it answers only requests whose ``Host`` is an IP address, ``localhost`` or one of ``hosts``: every page
-    on the web can give its own name the address 127.0.0.1, and read what it finds there. ``then`` is called
-    after closing. A forked child lets go of the port at once.
+    Use it as a context manager to close it at the end of a block. A forked child closes its copy of the socket at once.
+
+    Args:
+        app: The application.
+        port: The TCP port. 0: any free port; see :attr:`url`.
+        host: The address to listen on.
+        hosts: Host names that are accepted on a loopback address, in addition to IP addresses and ``localhost``. This
+            prevents web sites from reading the page through a host name that points to 127.0.0.1 (DNS rebinding).
+        then: A function that is called after closing.
+
+    Raises:
+        CannotListen: If the port is in use or cannot be opened. It is an OSError.
+        InvalidOption: If ``port`` or ``hosts`` has an invalid value.
+        RuntimeError: If no thread can be started.
     """
 
     def __init__(
@@ -119,11 +146,11 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Where the page is: ``http://127.0.0.1:8128/``."""
+        """The URL of the page, such as ``http://127.0.0.1:8128/``."""
         return _url(self.host, self.port)
 
     def close(self) -> None:
-        """Stop listening; requests that are under way are answered. Closing twice does nothing."""
+        """Stop listening, and wait until requests in progress are answered. Closing twice does nothing."""
         if self in _servers:
             _servers.discard(self)
             self._http.shutdown()

@@ -25,10 +25,13 @@ _NOT_FOUND = b"There is nothing here; the metrics are at /.\n"
 def application(
     flusher: Flusher, *, title: str = "metricslib", extra: Extra | None = None, **unknown: Never
 ) -> "WSGIApplication":
-    """Return a WSGI application that shows what ``flusher`` ships, and how that goes.
+    """Return a WSGI application with the metrics page at its root.
 
-    ``extra`` is called at each request and returns more sections of the page by title: names with what they are, or a
-    list of such mappings, which becomes a table. They are in the JSON too.
+    Args:
+        flusher: The flusher whose registry and destinations are shown.
+        title: The title of the page.
+        extra: A function that is called at each request and returns additional sections of the page and of the JSON, by
+            title. A section is a mapping of names to values, or a list of such mappings, which is shown as a table.
     """
     if unknown:
         raise unknown_option(application, unknown)
