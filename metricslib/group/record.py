@@ -11,8 +11,9 @@ A record is written by one ``write``::
 The checksum is of all that follows it, and the payload JSON. Aggregates are encoded as in the checkpoint
 (:mod:`~metricslib.checkpoint`): numbers come back to the last bit, samples as samples, sketches bucket by bucket. A
 writer states a key once in a file; from then on it is its number, counted from 0 in order of appearance. A flag says
-that numbers begin anew: a writer has it in the first record after it opened the file. The other flag says that the
-record is whole.
+that numbers begin anew: a writer has it in the first record after it opened the file, and in every whole record. The
+other flag says that the record is whole. So a whole record can be read without those before it, and who reads a slot
+after its end decodes one record a member.
 
 A *writer* is a process between two forks: its id is random, and new after a fork. A file may hold records of several
 writers, one after the other, for a number that a dead member left is taken again. A whole record supersedes the earlier
@@ -25,6 +26,7 @@ Invariants:
   a ``write``, or the disk was full). Reading ends before the torn record. Nothing is appended behind one: the writer
   cuts it first, be it the same writer or the next one.
 - What was once read stays: only torn bytes are cut. So a reader goes on where it ended, and reads what is new alone.
+  Where the file was deleted or replaced, it adds the new one to what it has: a slot that was sent never becomes less.
 - After a crash at any moment the file holds exactly the records whose ``write`` was complete.
 - :func:`combine` depends on the files alone, not on the order in which they are given or when they were read.
 """
@@ -171,16 +173,33 @@ def _encode(
 
 
 class _Written:
-    """What one writer said in one file so far."""
+    """What one writer said in one file so far. Records wait undecoded until they are asked for or superseded."""
 
     def __init__(self) -> None:
         self.aggregates = Aggregates()
         self.gauges: dict[str, GaugeValue] = {}
         self.time = 0.0
+        self.bad = 0
+        self._waiting: list[_Frame] = []
         self._keys: list[tuple[Kind, str]] = []
         self._broken = False
 
-    def take(self, frame: _Frame) -> None:
+    def add(self, frame: _Frame) -> None:
+        """Add a record, to be decoded later; a whole one supersedes those before it."""
+        if frame.flags & _WHOLE:
+            self._waiting.clear()
+        self._waiting.append(frame)
+
+    def decode(self) -> None:
+        """Decode what waits, and count what cannot be."""
+        waiting, self._waiting = self._waiting, []
+        for frame in waiting:
+            try:
+                self._take(frame)
+            except BadRecord:
+                self.bad += 1
+
+    def _take(self, frame: _Frame) -> None:
         """Add a record. Raises BadRecord, and takes nothing of it."""
         if frame.flags & _ANEW:
             self._keys, self._broken = [], False
@@ -252,52 +271,63 @@ def _gauge(stated: Any) -> GaugeValue:
 
 
 class FileReader:
-    """Reads one file of a slot, each time only what is new in it. One owner at a time.
-
-    ``written`` are the writers in it in order of their first records; ``bad`` counts records that no writer of this
-    format writes, which are skipped.
-    """
+    """Reads one file of a slot, each time only what is new in it. One owner at a time."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._forget()
+        self._written: dict[bytes, _Written] = {}
+        self._begin((0, 0))
 
-    def _forget(self) -> None:
-        self._file = (0, 0)
-        self._end = 0
-        self.written: dict[bytes, _Written] = {}
+    def _begin(self, file: tuple[int, int]) -> None:
+        self._file = file
+        self.end = 0
+        """How many bytes were read."""
         self.closed = False
         """Whether the last record is a whole one."""
         self.last = b""
         """The writer of the last record."""
-        self.bad = 0
+        self.time = 0.0
+        """The time of the last record."""
+
+    @property
+    def written(self) -> dict[bytes, _Written]:
+        """The writers in it, in order of their first records."""
+        for each in self._written.values():
+            each.decode()
+        return self._written
+
+    @property
+    def bad(self) -> int:
+        """How many records no writer of this format writes; they are skipped."""
+        return sum(each.bad for each in self.written.values())
+
+    def grown(self, status: os.stat_result) -> bool:
+        """Whether a file of this status has something that was not read; it may be a torn record."""
+        return (status.st_dev, status.st_ino) != self._file or status.st_size != self.end
 
     def read(self) -> bool:
         """Read what is new, and return whether there was something.
 
-        A file that is another one now, or shorter than what was read of it, is read from its beginning. Raises OSError
-        where it cannot be read.
+        A file that is another one now, or shorter than what was read of it, is read from its beginning, and added to
+        what the earlier one had, but where the same writer states anew the whole of what it has. Raises OSError where
+        it cannot be read.
         """
-        descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
             status = os.fstat(descriptor)
-            if (status.st_dev, status.st_ino) != self._file or status.st_size < self._end:
-                self._forget()
-                self._file = status.st_dev, status.st_ino
-            if status.st_size == self._end:
+            if (status.st_dev, status.st_ino) != self._file or status.st_size < self.end:
+                self._begin((status.st_dev, status.st_ino))
+            if status.st_size == self.end:
                 return False
-            data = _read_from(descriptor, self._end)
+            data = _read_from(descriptor, self.end)
         finally:
             os.close(descriptor)
-        begin = self._end
+        begin = self.end
         for frame in _frames(data):
-            self._end = begin + frame.end
-            self.closed, self.last = bool(frame.flags & _WHOLE), frame.writer
-            try:
-                self.written.setdefault(frame.writer, _Written()).take(frame)
-            except BadRecord:
-                self.bad += 1
-        return self._end > begin
+            self.end = begin + frame.end
+            self.closed, self.last, self.time = bool(frame.flags & _WHOLE), frame.writer, frame.time
+            self._written.setdefault(frame.writer, _Written()).add(frame)
+        return self.end > begin
 
 
 class FileWriter:
@@ -328,17 +358,19 @@ class FileWriter:
         Raises :class:`FileReplaced` where the file is gone, and OSError where the disk is full; then nothing was
         appended, and the same may be tried again.
         """
-        payload, new = _encode(aggregates, gauges, self._keys)
+        keys = _Keys() if whole else self._keys
+        payload, new = _encode(aggregates, gauges, keys)
         if len(payload) > _LONGEST:
             raise OSError(f"a record of {len(payload)} bytes is too long")
-        record = _frame(self._writer, _WHOLE * whole | (0 if self._keys.numbers else _ANEW), time, payload)
+        record = _frame(self._writer, _WHOLE * whole | (0 if keys.numbers else _ANEW), time, payload)
         self._cut_torn(self._checked_size())
         written = os.write(self._descriptor, record)
         if written < len(record):
             os.ftruncate(self._descriptor, self._end)  # where that fails, the next append does it
             raise OSError(f"{self._path}: only {written} of {len(record)} bytes could be written")
         self._end += written
-        self._keys.numbers.update(new)
+        keys.numbers.update(new)
+        self._keys = keys
 
     def _checked_size(self) -> int:
         """Return the file's size, once it is sure that it is the file: daemonisers close and reuse descriptors."""
@@ -393,10 +425,10 @@ def combine(files: Mapping[int, FileReader]) -> Slot:
     aggregates = Aggregates()
     gauges: dict[str, dict[int, GaugeValue]] = {}
     for number in sorted(files):
-        reader = files[number]
-        for written in reader.written.values():
+        writers, last = files[number].written, files[number].last
+        for written in writers.values():
             aggregates.merge(written.aggregates)
-        if reader.last in reader.written:
-            for key, stated in reader.written[reader.last].gauges.items():
+        if last in writers:
+            for key, stated in writers[last].gauges.items():
                 gauges.setdefault(key, {})[number] = stated
     return Slot(aggregates, gauges)

@@ -1,5 +1,6 @@
 """Records of members: exact, ended by a tear, superseded by whole ones, and combined in any order to the same slot."""
 
+import json
 import math
 import os
 import shutil
@@ -266,13 +267,37 @@ def test_a_symlink_or_fifo_in_its_place_is_not_opened(path, tmp_path):
         FileWriter(path, ONE)
 
 
-def test_a_replaced_file_is_read_anew(path):
+def test_a_replaced_file_adds_to_what_was_read(path):
+    """So a slot that was sent never becomes less: what a deleted file held is in nobody's file any more."""
     FileWriter(path, ONE).append(counted(hits=1), {}, 1.0)
     reader = read(path)
     path.rename(path.with_name("old"))
     FileWriter(path, OTHER).append(counted(hits=5), {}, 1.0)
     assert reader.read()
-    assert combine({0: reader}).aggregates.counters == {"hits": 5}
+    assert combine({0: reader}).aggregates.counters == {"hits": 6}
+    assert combine({0: read(path)}).aggregates.counters == {"hits": 5}
+
+
+def test_in_a_replaced_file_a_whole_record_supersedes_what_its_writer_said_in_the_old_one(path):
+    FileWriter(path, ONE).append(counted(hits=1), {}, 1.0)
+    reader = read(path)
+    path.unlink()
+    FileWriter(path, ONE).append(counted(hits=3), {}, 2.0, whole=True)
+    assert reader.read()
+    assert combine({0: reader}).aggregates.counters == {"hits": 3}
+
+
+def test_a_whole_record_is_read_without_those_before_it(path, monkeypatch):
+    writer = FileWriter(path, ONE)
+    for time in range(3):
+        writer.append(counted(hits=1, more=1), {}, float(time))
+    writer.append(counted(hits=3, more=3, last=1), {}, 3.0, whole=True)
+    writer.append(counted(last=1, new=1), {}, 4.0)
+    decoded = []
+    loads = json.loads
+    monkeypatch.setattr(json, "loads", lambda text: decoded.append(text) or loads(text))
+    assert combine({0: read(path)}).aggregates.counters == {"hits": 3, "more": 3, "last": 2, "new": 1}
+    assert len(decoded) == 2
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,91 @@
+"""The window of a slot: idle series have their place, and each gauge its rule."""
+
+import pytest
+
+from metricslib.group.merge import RESTATED, KnownSeries
+from metricslib.group.record import GaugeValue, Slot
+from metricslib.sketch import NO_SAMPLES, Distribution
+from metricslib.window import Aggregates
+
+HOUR = 3600
+
+
+def slot(*, gauges=None, **counters: float) -> Slot:
+    found = Aggregates()
+    found.counters = dict(counters)
+    return Slot(found, gauges or {})
+
+
+def test_a_window_has_what_the_members_measured():
+    found = Aggregates()
+    found.counters = {"hits": 3}
+    found.timers = {"took": Distribution([1.0], limit=4).freeze()}
+    found.uniques = {"users": frozenset("a")}
+    window = KnownSeries().window(Slot(found, {}), 110, 10)
+    assert (window.start, window.end, window.interval) == (100, 110, 10)
+    assert (window.counters, window.timers, window.uniques) == (found.counters, found.timers, found.uniques)
+
+
+def test_an_idle_series_is_0_until_an_hour_after_no_member_states_it():
+    known = KnownSeries()
+    found = slot(hits=3).aggregates
+    found.timers = {"took": Distribution([1.0], limit=4).freeze()}
+    found.uniques = {"users": frozenset("a")}
+    known.window(Slot(found, {}), 1000, 10)
+    after = known.window(slot(other=1), 1010, 10)
+    assert after.counters == {"hits": 0, "other": 1}
+    assert after.timers == {"took": NO_SAMPLES}
+    assert after.uniques == {"users": frozenset()}
+    assert "hits" in known.window(slot(), 1000 + RESTATED + HOUR, 10).counters
+    assert known.window(slot(), 1010 + RESTATED + HOUR, 10).counters == {"other": 0}
+
+
+def test_a_series_is_not_in_slots_before_it_was_known():
+    known = KnownSeries()
+    known.window(slot(old=1), 1000, 10)
+    known.window(slot(new=1), 1010, 10)
+    assert known.window(slot(old=2), 1000, 10).counters == {"old": 2}
+    assert known.window(slot(), 1020, 10).counters == {"old": 0, "new": 0}
+
+
+STATED = {0: GaugeValue(5, 1.0), 1: GaugeValue(3, 3.0), 2: GaugeValue(4, 2.0), 3: GaugeValue(None, 1.5)}
+
+
+@pytest.mark.parametrize(
+    ("across", "expected"),
+    [
+        ("last", {"depth;pool=a": 3}),
+        ("sum", {"depth;pool=a": 12}),
+        ("min", {"depth;pool=a": 3}),
+        ("max", {"depth;pool=a": 5}),
+        ("each", {"depth;pool=a;writer=0": 5, "depth;pool=a;writer=1": 3, "depth;pool=a;writer=2": 4}),
+    ],
+)
+def test_each_gauge_has_its_rule(across, expected):
+    stated = {number: gauge._replace(across=across) for number, gauge in STATED.items()}
+    assert KnownSeries().window(slot(gauges={"depth;pool=a": stated}), 10, 10).gauges == expected
+
+
+def test_a_gauge_without_a_value_is_absent():
+    for across in ("last", "sum", "min", "max", "each"):
+        stated = {"depth": {0: GaugeValue(None, 1.0, across)}}
+        assert KnownSeries().window(slot(gauges=stated), 10, 10).gauges == {}
+
+
+def test_a_gauge_that_was_set_outlives_its_holder_by_an_hour():
+    known = KnownSeries()
+    assert known.window(slot(gauges={"size": {0: GaugeValue(7, 1.0)}}), 9000, 10).gauges == {"size": 7}
+    assert known.window(slot(), 9000 + HOUR, 10).gauges == {"size": 7}
+    assert known.window(slot(), 9010 + HOUR, 10).gauges == {}
+
+
+def test_a_gauge_that_was_summed_ends_with_its_holder():
+    known = KnownSeries()
+    known.window(slot(gauges={"free": {0: GaugeValue(7, 1.0, "sum")}}), 1000, 10)
+    assert known.window(slot(), 1010, 10).gauges == {}
+
+
+def test_a_dead_holder_s_later_value_wins_over_an_earlier_one_that_is_stated_again():
+    known = KnownSeries()
+    known.window(slot(gauges={"size": {0: GaugeValue(7, 5.0), 1: GaugeValue(2, 1.0)}}), 1000, 10)
+    assert known.window(slot(gauges={"size": {1: GaugeValue(2, 1.0)}}), 1010, 10).gauges == {"size": 7}
