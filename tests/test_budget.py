@@ -342,6 +342,18 @@ def test_a_part_of_the_share_bounds_one_listener(implementation, made):
     assert intake.collect().counters == {f"{n}." + "x" * 1000: 2 for n in range(1000)}
 
 
+@pytest.mark.parametrize("max_bytes", [1, 4_000, 60_000, 80_000, 200_000, 4 * MB])
+@pytest.mark.parametrize("max_series", [1, 10_000])
+def test_no_share_is_ever_used_beyond_what_is_allowed(fed, max_bytes, max_series):
+    """However small it is: what the page says of it is true."""
+    registry, intake = fed(max_bytes=max_bytes, max_series=max_series)
+    for start in range(0, 1000, 100):
+        intake.feed(lines(100, 20, start) + lines(100, 20, start, b"s"))
+        for share in registry.budget.usage().values():
+            assert share["used"] <= share["allowed"]
+    assert sum(intake.collect().counters.values()) == 1000
+
+
 def test_no_key_needs_to_be_remembered(implementation, made):
     registry = made()
     intake = implementation["forwarder.aggregator"].Intake(registry, key_bytes=0)

@@ -379,8 +379,10 @@ static inline int rebuild_raw_keys(table *t, int all) {
 /* How much memory raw keys take when so many bytes and so many places are reserved for them. */
 static inline size_t raw_keys_memory(size_t room, uint64_t places) { return room + places * sizeof(raw_key); }
 
+/* The bytes that count against the bound. An empty table is not counted, nor are the hashes of keys without room: a
+   listener has them whatever its bound. Together they are 528 KiB. */
 static inline size_t raw_keys_use(const table *t) {
-    return raw_keys_memory(t->room, (uint64_t)t->mask + 1) + (t->without_room ? WITHOUT_ROOM * sizeof(without_room) : 0);
+    return t->raw_key_count ? raw_keys_memory(t->room, (uint64_t)t->mask + 1) : 0;
 }
 
 static inline void clear_raw_keys(table *t) {
