@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from metricslib.delivery import split_urls
+from metricslib.delivery import split_urls, urls
 from metricslib.naming import Spelled
 from metricslib.series import Kind as SeriesKind
 
@@ -92,6 +92,13 @@ def _number(text: str) -> float:
         return float(text)
 
 
+def _number_or_text(text: str) -> float | str:
+    try:
+        return _number(text)
+    except ValueError:
+        return text
+
+
 def _words(text: str) -> list[str]:
     return [word for word in re.split(r"[\s,]+", text) if word]
 
@@ -124,9 +131,14 @@ def _count(value: Any) -> int:
     return int(value)
 
 
-def _memory(value: Any) -> int:
-    _must(_is_number(value) and 0 <= value <= _MOST_MEMORY and value == int(value))
-    return int(value)
+def _bytes(value: Any) -> int:
+    number = urls.size("", value) if isinstance(value, str) else value
+    _must(_is_number(number) and 0 <= number <= _MOST_MEMORY and number == int(number))
+    return int(number)
+
+
+def _buffer(value: Any) -> int:
+    return _count(_bytes(value))
 
 
 def _threads(value: Any) -> int:
@@ -248,8 +260,8 @@ URLS = Kind(
     split_urls,
 )
 COUNT = Kind("a whole number from 1 to 2^30", _count, _number)
-SIZE = Kind("a number of bytes from 1 to 1 GiB", _count, _number)
-MEMORY = Kind("a number of bytes from 0 to 2^50", _memory, _number)
+SIZE = Kind("a number of bytes from 1 to 1 GiB, such as 67108864 or 64MiB", _buffer, _number_or_text)
+MEMORY = Kind("a number of bytes from 0 to 2^50, such as 67108864 or 64MiB", _bytes, _number_or_text)
 THREADS = Kind("a whole number from 1 to 256", _threads, _number)
 DURATION = Kind("a number of seconds from 0 to a billion", _duration, _number)
 STOP = Kind("a number of seconds from 0 to 86400, a day", _stop, _number)

@@ -169,7 +169,7 @@ def _known(scheme: str) -> list[str]:
 
 def _limit(label: str, own: dict[str, str], default: int) -> LineLimit:
     text = own.pop("max_line", None)
-    return LineLimit(label, default if text is None else urls.whole("max_line", text))
+    return LineLimit(label, default if text is None else urls.size("max_line", text))
 
 
 def _line_transport(
@@ -185,7 +185,7 @@ def _line_transport(
         return LineStream(Stream(endpoint, secure, resolve=resolve), limit)
     stream = Stream(endpoint, resolve=resolve)
     if scheme == "graphite+pickle":
-        return PickleStream(stream, label, urls.whole("max_frame", own.get("max_frame", str(FRAME))))
+        return PickleStream(stream, label, urls.size("max_frame", own.get("max_frame", str(FRAME))))
     return LineStream(stream, _limit(label, own, LINE))
 
 

@@ -28,6 +28,7 @@ from typing import TextIO
 from ..naming import Naming
 from ..window import Cut
 from ..wire import graphite, jsonl
+from . import urls
 from .batch import Batch, Deadline, Undelivered, batches_of
 from .destination import Destination, Options
 
@@ -39,8 +40,6 @@ _MODE = 0o640
 _WAIT = 0.005
 _STREAM = re.compile(r"/dev/(?:stdout|stderr|fd/\d+)|/proc/self/fd/\d+")
 """Links that the system made, to what this process has open already: followed, and never moved."""
-_SIZE = re.compile(r"(\d{1,15})(?:([kmg])(i?)b|b)?", re.IGNORECASE)
-_POWERS = {"": 0, "k": 1, "m": 2, "g": 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +56,7 @@ class Rotation:
 
         Raises ValueError for anything else.
         """
-        match = _SIZE.fullmatch(size)
-        given = int(match[1]) * (1024 if match[3] else 1000) ** _POWERS[(match[2] or "").lower()] if match else 0
-        if not given:
-            raise ValueError("rotate must be a size above 0, such as 100MB or 1GiB")
+        given = urls.size("rotate", size)
         if not re.fullmatch(r"\d{1,4}", keep) or not 1 <= int(keep) <= 1000:
             raise ValueError("keep must be a whole number from 1 to 1000")
         return cls(given, int(keep))

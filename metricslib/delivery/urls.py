@@ -27,6 +27,8 @@ __all__ = [
     "without_secrets",
 ]
 
+_SIZE = re.compile(r"([0-9]{1,15})(?:([kmg])(i?)b|b)?", re.IGNORECASE)
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3}
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _SEPARATOR = re.compile(r",(?=[\s,]*(?:$|[a-z][a-z+]*:(?!\d+\s*(?:[:,/?]|$))))", re.IGNORECASE)
 """A comma before a scheme, or before nothing but commas and white space. A host with its port is no scheme."""
@@ -178,6 +180,15 @@ def whole(name: str, text: str) -> int:
     return int(text)
 
 
+def size(name: str, text: str) -> int:
+    """Return the number of bytes above 0 that ``text`` is, with or without a unit. Raises ValueError."""
+    match = _SIZE.fullmatch(text)
+    found = int(match[1]) * (1024 if match[3] else 1000) ** _POWERS[(match[2] or "").lower()] if match else 0
+    if not found:
+        raise ValueError(f"{name} must be a number of bytes above 0, such as 67108864 or 64MiB")
+    return found
+
+
 def _switch(name: str, text: str) -> bool:
     if text not in ("on", "off"):
         raise ValueError(f"{name} must be on or off")
@@ -206,7 +217,7 @@ def _render(text: str, host: str) -> str:
 
 _OPTIONS: dict[str, Callable[[str, str], Any]] = {
     "timeout": _attempt,
-    "spool_bytes": whole,
+    "spool_bytes": size,
     "max_age": _seconds,
     "revise": _switch,
     "replay": whole,

@@ -79,11 +79,14 @@ def test_options_bound_the_spool_and_the_attempts():
     assert destination.revise is False
     assert open_destination("graphite://host", NAMING).options == Options(5.0, 64 << 20, None, True, 20_000)
     assert open_destination("statsd://host", NAMING).revise is True
+    for text, size in (("1KB", 1000), ("64mib", 64 << 20), ("2GB", 2 * 10**9), ("7b", 7)):
+        assert open_destination(f"graphite://host?spool_bytes={text}", NAMING).options.spool_bytes == size
 
 
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
+        ("graphite://host?spool_bytes=1TB", "above 0, such as 67108864 or 64MiB"),
         ("graphit://host", "did you mean graphite:"),
         ("statsd+udp://host", "did you mean statsd"),
         ("xyz://host", f"known are {', '.join(SCHEMES)}"),
@@ -99,8 +102,8 @@ def test_options_bound_the_spool_and_the_attempts():
         ("graphite://host#part", "fragment"),
         ("graphite://host?timeot=5", "unknown option timeot; did you mean timeout"),
         ("graphite://host?x=5", "known are timeout, spool_bytes, max_age, revise, replay, verify, max_line"),
-        ("graphite://host?max_line=0", "max_line must be a whole number above 0"),
-        ("graphite+pickle://host?max_frame=1k", "max_frame must be a whole number above 0"),
+        ("graphite://host?max_line=0", "max_line must be a number of bytes above 0"),
+        ("graphite+pickle://host?max_frame=1k", "max_frame must be a number of bytes above 0"),
         ("graphite+pickle://host?max_line=5", "unknown option max_line"),
         ("graphite://host?timeout=1&timeout=2", "option timeout is given twice"),
         ("graphite://host?timeout=0", "timeout must be a time above 0"),
@@ -109,8 +112,8 @@ def test_options_bound_the_spool_and_the_attempts():
         ("graphite://host?timeout=nan", "timeout must be a time above 0"),
         ("graphite://host?timeout=5y", "timeout must be a time above 0"),
         ("graphite://host?max_age=1e9d", "max_age must be a time above 0"),
-        ("graphite://host?spool_bytes=0", "spool_bytes must be a whole number above 0"),
-        ("graphite://host?spool_bytes=64M", "spool_bytes must be a whole number above 0"),
+        ("graphite://host?spool_bytes=0", "spool_bytes must be a number of bytes above 0"),
+        ("graphite://host?spool_bytes=64M", "spool_bytes must be a number of bytes above 0"),
         ("graphite://host?revise=no", "revise must be on or off"),
         ("graphite://host?replay=0", "replay must be a whole number above 0"),
         ("statsd://host?replay=5", "unknown option replay"),

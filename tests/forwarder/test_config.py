@@ -68,7 +68,7 @@ def test_every_option_can_be_given_in_each_way_it_has():
         "gauges_ttl": ("3", 3),
         "max_series": ("5", 5),
         "max_tag_sets": ("6", 6),
-        "max_bytes": ("1e12", 10**12),
+        "max_bytes": ("64MB", 64_000_000),
         "expire": ("0.5", 0.5),
         "socket_mode": ("660", 0o660),
         "socket_group": ("statsd", "statsd"),
@@ -89,6 +89,15 @@ def test_every_option_can_be_given_in_each_way_it_has():
             variable = "FORWARDER_" + name.upper().replace(".", "_")
             assert settle(of_environment({variable: text})).values()[name] == expected
         assert settle(of_file(_line(name, expected), "f")).values()[name] == expected
+
+
+@pytest.mark.parametrize(("text", "size"), [("0", 0), ("1e6", 10**6), ("64MiB", 64 << 20), ("1gb", 10**9), ("5B", 5)])
+def test_a_number_of_bytes_may_have_a_unit(text, size):
+    """On the command line, in the environment and, in quotes, in the file."""
+    assert settle(of_flags({"max_bytes": text})).max_bytes == size
+    assert settle(of_environment({"FORWARDER_MAX_BYTES": text})).max_bytes == size
+    if not text[-1].isdigit():
+        assert settle(of_file(f'max_bytes = "{text}"', "f")).max_bytes == size
 
 
 def _line(name, value):
@@ -119,6 +128,9 @@ def test_variables_of_kubernetes_are_none_of_ours():
 
 
 # -- what is refused
+
+
+BUFFER = "a number of bytes from 1 to 1 GiB, such as 67108864 or 64MiB"
 
 
 @pytest.mark.parametrize(
@@ -186,7 +198,12 @@ def test_variables_of_kubernetes_are_none_of_ours():
         ('http = "8127"', "f.toml: http: '8127' is not HOST:PORT, with an IPv6 address in brackets, or off"),
         ('http = "::1:8127"', "f.toml: http: '::1:8127' is not HOST:PORT, with an IPv6 address in brackets, or off"),
         ('http = "h:65536"', "f.toml: http: 'h:65536' is not HOST:PORT, with an IPv6 address in brackets, or off"),
-        ("receive_buffer = 1073741825", "f.toml: receive_buffer: 1073741825 is not a number of bytes from 1 to 1 GiB"),
+        ("receive_buffer = 1073741825", f"f.toml: receive_buffer: 1073741825 is not {BUFFER}"),
+        ('receive_buffer = "2GiB"', f"f.toml: receive_buffer: '2GiB' is not {BUFFER}"),
+        (
+            'max_bytes = "64M"',
+            f"f.toml: max_bytes: '64M' is not {BUFFER.replace('1 to 1 GiB', '0 to 2^50')}",
+        ),
         ("socket_mode = 660", 'f.toml: socket_mode: 660 is not a file mode in octal, in quotes, such as "0660"'),
         ("socket_group = true", "f.toml: socket_group: true is not the name or the number of a group"),
         ('socket_group = "a b"', "f.toml: socket_group: 'a b' is not the name or the number of a group"),
