@@ -42,7 +42,7 @@ from .destination import Destination, NodeStatus
 from .destinations import open_destination
 from .graphite import Encoder, GraphiteDestination
 from .hash_ring import HASHES, Node, Ring
-from .sender import Backoff
+from .sender import CONFIRMS, Backoff
 from .urls import without_secrets
 
 __all__ = ["Failover", "HashedNode", "Shares", "open_destinations"]
@@ -74,6 +74,7 @@ class Failover(Destination):
         tried = self._due()
         for left, node in zip(range(len(tried), 0, -1), tried, strict=True):
             was_up = not node.backoff.failures
+            node.attempt = self._clock.monotonic()
             try:
                 lost = node.destination.deliver(payload, deadline if was_up else deadline.part(1 / left))
             except Undelivered as failure:
@@ -83,6 +84,8 @@ class Failover(Destination):
             else:
                 node.arrived()
                 return lost
+            finally:
+                node.attempt = None
         raise AssertionError("there is always one to try")
 
     def _due(self) -> list["_Node"]:
@@ -111,6 +114,8 @@ class _Node:
         self.destination = destination
         self.backoff = backoff
         """How often it failed in a row, and before which moment it is passed over."""
+        self.attempt: float | None = None
+        """When the attempt under way began, by the monotonic clock; None: there is none."""
         self._clock = clock
         self._since = clock.time()
         self._errors = 0
@@ -129,8 +134,11 @@ class _Node:
         self.backoff.succeeded()
 
     def status(self) -> NodeStatus:
-        up = not self.backoff.failures
-        return NodeStatus(self.destination.label, up, self._since, self._errors, self._last_error)
+        up, since, attempt = not self.backoff.failures, self._since, self.attempt
+        unconfirmed = 0.0 if attempt is None else self._clock.monotonic() - attempt
+        if up and unconfirmed > CONFIRMS:
+            up, since = False, self._clock.time() - unconfirmed
+        return NodeStatus(self.destination.label, up, since, self._errors, self._last_error)
 
 
 Whole = TypeVar("Whole")

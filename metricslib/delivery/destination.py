@@ -18,7 +18,9 @@ class NodeStatus:
     label: str
     """Its URL, without what is secret in it."""
     up: bool
-    """Whether the last attempt succeeded; True before the first."""
+    """Whether it confirms what it is sent: the last attempt succeeded, and none has been under way for more than five
+    seconds. True before the first.
+    """
     since: float
     """Since when, in seconds since the epoch."""
     errors: int

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from metricslib.delivery import Batch, NodeStatus, Sender, open_destinations
+from metricslib.delivery import Batch, Deadline, NodeStatus, Sender, open_destinations
 from metricslib.delivery.cluster import Failover
 from metricslib.delivery.graphite import GraphiteDestination
 from metricslib.flusher import Flusher
@@ -170,6 +170,23 @@ def test_one_that_never_answers_leaves_time_for_the_next(graphite, port, clock: 
     assert received(second, sent(1) + sent(2))
     assert (delivery.nodes[0].last_error or "").endswith("no answer in time")
     assert (delivery.nodes[0].errors, delivery.sender.status().errors) == (3, 1)
+
+
+def test_a_node_that_confirms_nothing_is_not_up(port, clock: ManualClock, monkeypatch: pytest.MonkeyPatch):
+    """An attempt that is under way for longer than five seconds says so, before it fails or succeeds."""
+    delivery = Delivery(clock, port(), port(), options="timeout=60s")
+    seen: list[list[tuple[bool, float]]] = []
+
+    def slow(self, payload: bytes, deadline: Deadline) -> dict[str, int]:
+        for _ in range(3):
+            seen.append([(node.up, clock.time() - node.since) for node in delivery.nodes])
+            clock.advance(3)
+        return {}
+
+    monkeypatch.setattr(GraphiteDestination, "deliver", slow)
+    delivery.send(1)
+    assert seen == [[(True, 0), (True, 0)], [(True, 3), (True, 3)], [(False, 6), (True, 6)]]
+    assert [node.up for node in delivery.nodes] == [True, True]
 
 
 def test_a_program_goes_on_when_a_node_goes(graphite, registry: Registry):
