@@ -145,6 +145,8 @@ class QueueStats:
     """How many points a second of the backlog go out, at most."""
     on_disk: bool = False
     """Whether what is put now outlives the process."""
+    disk_bytes: int = 0
+    """Bytes of the waiting that are on disk, and outlive the process whatever becomes of the disk now."""
     trouble: str | None = None
     """For people: why it is not on disk, or what went wrong there."""
 
@@ -628,9 +630,12 @@ class Queue:
 
     def stats(self) -> QueueStats:
         """Return the account and what waits."""
+        store = self._store
+        unsaved = store.unsaved() if store else None
         with self._lock:
             self._take_in()
             batches = len(self._waiting)
+            stored = sum(entry.length for entry in self._waiting.values() if _on_disk(entry, unsaved)) if store else 0
             backlog = [entry.points for entry in self._waiting.values() if self._limiter and self._is_backlog(entry)]
             now = self._clock.monotonic()
             stats = QueueStats(
@@ -647,8 +652,7 @@ class Queue:
                 self._limiter.rate if self._limiter else 0.0,
             )
         self._after()
-        store = self._store
-        return replace(stats, on_disk=store.on_disk, trouble=store.trouble) if store else stats
+        return replace(stats, on_disk=store.on_disk, disk_bytes=stored, trouble=store.trouble) if store else stats
 
     # -- the lock is held
 

@@ -62,7 +62,10 @@ class SenderStatus:
     up: bool
     """True while the destination confirms deliveries, and before the first."""
     since: float
-    """Time of the last change of ``up``, in seconds since the epoch."""
+    """Time of the last change of ``up``, in seconds since the epoch.
+
+    After a restart in an outage, the time at which the oldest undelivered data was put into the queue.
+    """
     age: float | None
     """Seconds since the last successful delivery; None before the first."""
     windows_sent: int
@@ -100,11 +103,13 @@ class SenderStatus:
     backlog_points: int = 0
     """Points in these batches, including repetitions."""
     replay_rate: float = 0.0
-    """Points of the backlog that are sent per second."""
+    """Points of the backlog that are sent per second; 0 while the destination is down."""
     drained_in: float | None = 0.0
     """Estimated seconds until the backlog is sent; None while the destination is down."""
     on_disk: bool = False
-    """True if undelivered data survives the process."""
+    """True if new data survives the process."""
+    disk_bytes: int = 0
+    """The part of ``waiting_bytes`` that is on disk; the rest is in memory."""
     spool_trouble: str | None = None
     """Why it does not although there is a spool directory, or what was wrong in it: a sentence, or None."""
     verified: int | None = None
@@ -301,7 +306,9 @@ class Sender:
     def _failed(self, kind: str, reason: str, error: Exception | None = None) -> None:
         self._last_failure = self._clock.time()
         if not self._backoff.failures:
-            self._since = self._last_failure
+            # An outage may be older than this process: then nothing was confirmed since the oldest batch was put.
+            lag = self.queue.stats().lag if self._last_success is None else 0.0
+            self._since = self._last_failure - lag
         self._backoff.failed(self._clock.monotonic())
         self._survived(kind, reason, error)
 
@@ -472,9 +479,10 @@ class Sender:
             lag=held.lag,
             backlog_batches=held.backlog_batches,
             backlog_points=held.backlog_points,
-            replay_rate=held.replay_rate,
+            replay_rate=0.0 if self._backoff.failures else held.replay_rate,
             drained_in=self._drained_in(held),
             on_disk=held.on_disk,
+            disk_bytes=held.disk_bytes,
             spool_trouble=held.trouble,
             verified=self.verifier.verified if self.verifier else None,
             unverified=self.verifier.unverified if self.verifier else 0,

@@ -23,7 +23,7 @@ NaN and no Infinity.
 ``destinations``  a list: ``{"label", "up", "since", "age", "windows_sent", "points_sent", "bytes_sent", "errors",
                   "errors_by_type", "dropped", "waiting_batches", "waiting_points", "waiting_bytes", "last_error",
                   "nodes", "lag", "backlog_batches", "backlog_points", "replay_rate", "drained_in", "on_disk",
-                  "spool_trouble", "verified", "unverified", "verify_trouble"}``; nodes a list:
+                  "disk_bytes", "spool_trouble", "verified", "unverified", "verify_trouble"}``; nodes a list:
                   ``{"label", "up", "since", "errors", "last_error"}``
 ``sections``      what else the program has to say, by title
 
@@ -133,6 +133,7 @@ _DESTINATION = (
     "replay_rate",
     "drained_in",
     "on_disk",
+    "disk_bytes",
     "spool_trouble",
     "verified",
     "unverified",

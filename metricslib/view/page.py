@@ -125,10 +125,17 @@ def _destination(status: SenderStatus, now: float) -> Iterator[str]:
     sizes = {"bytes": status.bytes_sent, "waiting": status.waiting_bytes}
     yield "".join(f'<td class="n" title="{name}">{amount(count)}</td>' for name, count in counts.items())
     yield "".join(f'<td class="n" title="{name}">{size(count)}</td>' for name, count in sizes.items())
-    yield f'<td class="word" title="in">{"disk" if status.on_disk else "memory"}</td>'
+    yield f'<td class="word" title="in">{_where(status)}</td>'
     yield f'<td class="n" title="errors">{amount(status.errors)}</td>'
     yield f'<td title="dropped">{_causes(status.dropped, "0")}</td>'
     yield f'<td class="dim" title="last error">{escape(status.last_error or "")}</td>'
+
+
+def _where(status: SenderStatus) -> str:
+    """Return where waiting data is; on a disk that refuses, what it took before is still there."""
+    if status.on_disk:
+        return "disk"
+    return f"disk {size(status.disk_bytes)}, the rest in memory" if status.disk_bytes else "memory"
 
 
 def _behind(status: SenderStatus, now: float) -> str:
@@ -138,8 +145,8 @@ def _behind(status: SenderStatus, now: float) -> str:
         told.append(f'<div title="lag">behind by {age(status.lag)}</div>')
     if status.backlog_points:
         left = "" if status.drained_in is None else f", drained in {age(status.drained_in)}"
-        rate = f"{amount(round(status.replay_rate))} a second"
-        told.append(f'<div title="backlog">backlog of {amount(status.backlog_points)} points, {rate}{left}</div>')
+        rate = f", {amount(round(status.replay_rate))} a second" if status.replay_rate else ""
+        told.append(f'<div title="backlog">backlog points: {amount(status.backlog_points)}{rate}{left}</div>')
     if status.verified is not None:
         told.append(f'<div title="verified">verified up to {age(max(0, now - status.verified))} ago</div>')
     if status.unverified:

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,7 @@ from metricslib.delivery import (
     open_destination,
     verify,
 )
+from metricslib.delivery.store import Store
 from metricslib.naming import Naming
 from metricslib.testing import ManualClock
 from metricslib.window import Cut, Window
@@ -340,6 +342,34 @@ def test_an_api_that_hangs_holds_up_nothing(senders, peer, over: threading.Event
     began = time.monotonic()
     assert sender.stop(5)
     assert time.monotonic() - began < 4
+
+
+def test_a_destination_that_is_down_drains_no_backlog(clock: ManualClock):
+    """Whatever the limit of the rate is: nothing goes out."""
+    sender = Sender(Fake(fails), clock=clock, rng=lambda: 1.0)
+    sender.put(batch())
+    sender.step()
+    status = sender.status()
+    assert (status.backlog_points, status.replay_rate, status.drained_in) == (1, 0.0, None)
+    clock.advance(1)
+    sender.put(batch(), batch())
+    sender.step()
+    assert sender.status().replay_rate == 20_000
+
+
+def test_after_a_restart_an_outage_is_as_old_as_what_waits(tmp_path: Path, clock: ManualClock):
+    """Nothing was confirmed since then, by this process or the one before."""
+    began = clock.time()
+    for _ in range(2):
+        store = Store(tmp_path, clock=clock)
+        sender = Sender(Fake(fails), Queue(label="fake://host", store=store, clock=clock), clock=clock)
+        store.open()
+        sender.put(batch())
+        sender.step()
+        assert not sender.status().up
+        assert sender.status().since == began
+        store.close()
+        clock.advance(3600)
 
 
 def test_nothing_is_sent_again_to_who_adds_up(clock: ManualClock):

@@ -88,6 +88,12 @@ def files(directory: Path) -> list[str]:
     return sorted(path.name.partition(".")[2] for path in directory.iterdir())
 
 
+def has_a_reserve(directory: Path) -> bool:
+    """Whether there is room to give back when the disk is full, beside the one spool."""
+    (path,) = directory.glob("*.sqlite")
+    return path.with_name(f"{path.name}-spare").stat().st_size > 0
+
+
 def run(program: str, *arguments: str) -> "subprocess.Popen[str]":
     """Begin a program that has the names it needs."""
     prelude = """
@@ -668,6 +674,17 @@ def full(store: Store, monkeypatch: pytest.MonkeyPatch, *, room: Callable[[], bo
     monkeypatch.setattr(SpoolFile, "write", writing)
 
 
+def test_what_a_disk_took_before_it_was_full_is_still_on_it(opened: Open, monkeypatch: pytest.MonkeyPatch):
+    """The rest waits in memory; both are told."""
+    store, queue = opened()
+    queue.put([batch(1, 1000)])
+    assert queue.stats().disk_bytes == queue.stats().waiting_bytes
+    full(store, monkeypatch, room=lambda: False)
+    queue.put([batch(2, 500)])
+    held = queue.stats()
+    assert (held.on_disk, held.disk_bytes, held.waiting_bytes - held.disk_bytes) == (False, 1002, 502)
+
+
 def test_a_full_disk_is_left_by_the_room_held_in_reserve(
     opened: Open, clock: ManualClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -783,6 +800,7 @@ def test_a_directory_that_is_removed_while_in_use_is_made_anew(
     assert (held.on_disk, held.waiting_points) == (True, 2)
     assert "files were removed from it while in use" in str(held.trouble)
     assert caplog.text.count("files were removed from it while in use") == 1
+    assert has_a_reserve(tmp_path / "spool")
     assert queue.end("shutdown") == 0
     store.close()
     again = Store(tmp_path / "spool")
@@ -907,6 +925,7 @@ def test_a_file_that_is_damaged_while_it_is_used_is_set_aside(opened: Open, tmp_
     assert queue.stats().on_disk
     assert drain(queue) == [100]
     assert len(list(tmp_path.glob("*.corrupt-*[0-9]"))) == 1
+    assert has_a_reserve(tmp_path)
 
 
 def test_few_damaged_files_are_left_to_look_at(opened: Open, tmp_path: Path):

@@ -21,7 +21,7 @@ MEMBERS = """
 """
 DESTINATION = """
     label up since age windows_sent points_sent bytes_sent errors errors_by_type dropped waiting_batches
-    waiting_points waiting_bytes last_error lag backlog_batches backlog_points replay_rate drained_in on_disk
+    waiting_points waiting_bytes last_error lag backlog_batches backlog_points replay_rate drained_in on_disk disk_bytes
     spool_trouble verified unverified verify_trouble nodes
 """
 

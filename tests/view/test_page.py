@@ -183,13 +183,19 @@ def test_a_destination_that_is_behind_tells_how_far(look, destination):
     )
     text = page(look(destinations=[late]))
     assert "behind by 2 min" in text
-    assert "backlog of 1,200,000 points, 20,000 a second, drained in 1 min" in text
+    assert "backlog points: 1,200,000, 20,000 a second, drained in 1 min" in text
     assert "a &lt;damaged&gt; file was set aside" in text
     assert '<td class="word" title="in">disk</td>' in text
-    down = destination(waiting_batches=1, lag=0.5, backlog_points=10, replay_rate=5.0, drained_in=None)
+    down = destination(waiting_batches=1, lag=0.5, backlog_points=10, replay_rate=0.0, drained_in=None)
     text = page(look(destinations=[down]))
     assert "behind" not in text
-    assert "backlog of 10 points, 5 a second</div>" in text
+    assert "backlog points: 10</div>" in text
+
+
+def test_a_full_disk_still_holds_what_it_took_before(look, destination):
+    """What is put now is in memory alone; the page says how much is not."""
+    text = page(look(destinations=[destination(on_disk=False, waiting_bytes=5 << 20, disk_bytes=3 << 20)]))
+    assert '<td class="word" title="in">disk 3 MiB, the rest in memory</td>' in text
 
 
 def test_a_destination_tells_what_of_it_is_verified(look, clock, destination):

@@ -349,6 +349,7 @@ class _Disk:
         self._file.close()
         self._set_aside(self._lock)  # what is lost of it, its queues find out when it is to be sent
         self._make()
+        self._lock.keep_spare()
         return work(self._file)
 
     def _make(self) -> None:
@@ -376,6 +377,7 @@ class _Disk:
             self._file.close()
             self._lock, self._file = lock, file
             raise
+        self._lock.keep_spare()
         self.removed = False
         self.trouble = "files were removed from it while in use; what waits was written anew"
         log.error("spool %s: %s", self._directory, self.trouble)
