@@ -134,7 +134,7 @@ class Daemon:
             self._end(0)
             raise
         if not self.config.to:
-            log.info("no destination: what is measured is shown on the page, and sent nowhere")
+            log.info("no destination: measurements are only shown on the page")
 
     def wire(self, doors: Sequence[Door]) -> OwnMetrics:
         """Let windows have what comes in through ``doors``, and what the daemon says of itself."""
@@ -245,7 +245,7 @@ class Daemon:
         """
         stopped, repeated, delivered = self._end(self.config.stop_timeout if timeout is None else timeout)
         if not stopped:
-            log.warning("not everything that had come could be read in time")
+            log.warning("not all received data could be read in time")
         if not repeated:
             log.warning("not everything could be repeated in time")
         return stopped and repeated and delivered

@@ -193,8 +193,7 @@ class Entrance:
         wanted = self._config.receive_buffer
         if listener.receive_buffer < min(wanted, _SMALL):
             log.warning(
-                "%s: the kernel keeps no more than %d bytes while the forwarder is busy, and drops what comes then;"
-                " for more: %s",
+                "%s: the kernel limits the receive buffer to %d bytes and drops datagrams beyond it; for more: %s",
                 listener.address,
                 listener.receive_buffer,
                 f"ReceiveBuffer={wanted} in the socket's unit" if given else f"sysctl -w net.core.rmem_max={wanted}",

@@ -178,7 +178,7 @@ class Notifier:
                 sock.send("\n".join(line.replace("\n", " ") for line in lines).encode())
         except OSError as error:
             if not self._failed:
-                log.warning("the service manager cannot be told how we are (%s); this is logged once", error)
+                log.warning("the service manager cannot be notified (%s); this is logged once", error)
             self._failed = True
 
 
@@ -238,7 +238,7 @@ class Watchdog:
         if not trouble:
             self._notifier.alive()
         elif trouble != self._trouble:
-            log.error("%s; the service manager is not told any more that the forwarder is alive", trouble)
+            log.error("%s; the service manager gets no more keep-alive messages", trouble)
             self._notifier.unwell(trouble)
         self._trouble = trouble
         return trouble

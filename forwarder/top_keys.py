@@ -202,7 +202,7 @@ class KeyFlush:
             try:
                 self.report()
             except Exception:
-                log.exception("the busiest keys could not be told")
+                log.exception("the busiest keys could not be reported")
 
     def report(self) -> None:
         """End the interval and tell its busiest keys."""

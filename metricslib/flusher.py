@@ -257,7 +257,7 @@ class Flusher:
                 self.registry.on_first_use(self._first_use_in_child)
             raise
         if exiting():
-            log.warning("started while the program ends: call stop() as well, or what is measured is not sent")
+            log.warning("started while the program ends: call stop() as well, or the measurements are not sent")
         if forked and "{pid}" not in self._naming.prefix and not self._dispatcher.delta_only:
             log.warning(
                 "this forked process (pid %d) ships the same paths as its parent, and Graphite keeps only the last"

@@ -551,7 +551,7 @@ class Registry(Instruments):
             raise
         except Exception:
             if self._drop_log.may_warn("source_error"):
-                log().exception("a source of metrics failed; what it had is missing in this interval")
+                log().exception("a source of metrics failed; its values are missing in this interval")
             self.account.add("source_error")
         else:
             self.hold_members(members_cost(collected.uniques.values()))

@@ -200,7 +200,7 @@ def test_a_start_while_the_program_ends_ships_what_stop_sends(peer: GraphitePeer
     done = run(AT_EXIT, peer.url, kind, calls)
     assert done.stdout == "True\n" * (1 + (calls == "flush")), done.stderr
     assert peer.at("stats.counters.a.count") == value
-    assert done.stderr == "started while the program ends: call stop() as well, or what is measured is not sent\n"
+    assert done.stderr == "started while the program ends: call stop() as well, or the measurements are not sent\n"
 
 
 @pytest.mark.parametrize("kind", ["with threads", "without threads"])

@@ -76,7 +76,7 @@ class _SocketFile:
         directory = os.path.dirname(os.path.abspath(self.path))
         status = os.stat(directory)
         if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or status.st_uid not in (0, os.geteuid()):
-            log.warning("%s: others can write to the directory %s, and replace the socket there", self.path, directory)
+            log.warning("%s: other users can write to the directory %s and replace the socket", self.path, directory)
 
     def _is_dead(self, kind: int) -> bool:
         if not stat.S_ISSOCK(os.lstat(self.path).st_mode):

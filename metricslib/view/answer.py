@@ -160,7 +160,7 @@ def _begun(first: bytes, chunks: Iterator[bytes]) -> Iterator[bytes]:
     try:
         yield from chunks
     except Exception:
-        log.exception("the metrics page breaks off")
+        log.exception("the metrics page was cut off by an error")
         raise
 
 

@@ -188,7 +188,7 @@ def test_reports_come_at_the_interval(tmp_path, caplog):
         busiest.feed([b"a:1|c"])
         eventually(lambda size=size: (tmp_path / "f").exists() and (tmp_path / "f").stat().st_size > size)
     flush.stop()
-    assert "could not be told" in caplog.text
+    assert "could not be reported" in caplog.text
     assert not flush._thread.is_alive()
 
 

@@ -181,7 +181,7 @@ def test_without_a_destination_there_is_the_page(start, caplog):
     """The log says that nothing is sent, and the page shows everything."""
     caplog.set_level(logging.INFO, "forwarder")
     daemon = start()
-    assert "sent nowhere" in caplog.text
+    assert "only shown on the page" in caplog.text
     send(daemon.addresses[0], "hits:5|c\nbroken")
     eventually(lambda: received(daemon) == 2)
     html = requests.get(daemon.addresses[-1], timeout=60).text
@@ -221,7 +221,7 @@ def test_a_small_receive_buffer_is_reported(start, caplog, monkeypatch):
     """The log names the sysctl and how much to ask for."""
     monkeypatch.setattr("forwarder.listeners.udp.grow_buffer", lambda sock, wanted: 425_984)
     daemon = start()
-    assert f"{daemon.addresses[0]}: the kernel keeps no more than 425984 bytes" in caplog.text
+    assert f"{daemon.addresses[0]}: the kernel limits the receive buffer to 425984 bytes" in caplog.text
     assert f"sysctl -w net.core.rmem_max={64 << 20}" in caplog.text
 
 

@@ -176,7 +176,7 @@ def test_a_directory_that_others_can_write_is_told(listen, kind, path, tmp_path,
     """There they could put a socket of theirs in the place of ours."""
     tmp_path.chmod(mode)
     listen(kind)
-    assert ("others can write to the directory" in caplog.text) == warned
+    assert ("other users can write to the directory" in caplog.text) == warned
 
 
 def test_a_group_that_is_none_is_refused(kind, path, heard):

@@ -70,7 +70,7 @@ def test_a_manager_that_is_gone_is_logged_once(caplog, tmp_path):
     with caplog.at_level(logging.WARNING):
         notifier.ready("")
         notifier.alive()
-    assert caplog.text.count("service manager cannot be told") == 1
+    assert caplog.text.count("service manager cannot be notified") == 1
 
 
 @pytest.mark.parametrize(

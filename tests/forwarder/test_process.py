@@ -117,7 +117,7 @@ def test_the_log_level_is_reloaded(forwarder, tmp_path):
     file.write_text('log_level = "info"\n')
     process.process.send_signal(signal.SIGHUP)
     eventually(lambda: "configuration reloaded; changed: log_level" in process.log)
-    assert "sent nowhere" not in process.log
+    assert "only shown on the page" not in process.log
 
 
 def test_a_second_signal_ends_at_once_with_1(forwarder):

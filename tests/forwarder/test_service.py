@@ -120,5 +120,5 @@ def test_the_small_buffer_of_a_socket_handed_in_is_its_units_matter(forwarder: C
         process.ready()
         assert process.end(signal.SIGTERM) == 0
         assert given.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 8192
-    assert "keeps no more than 8192 bytes" in process.log
+    assert "limits the receive buffer to 8192 bytes" in process.log
     assert f"ReceiveBuffer={64 << 20} in the socket's unit" in process.log

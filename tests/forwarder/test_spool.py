@@ -66,7 +66,7 @@ def test_check_config_says_of_the_directory_what_a_start_would_say(
     daemon = Daemon(Config(listen=(), http="off", console="off", spool=directory))
     daemon.start()
     daemon.stop(0)
-    (reason,) = re.findall(rf"spool {directory}: (.+); what waits is kept in memory until", caplog.text)
+    (reason,) = re.findall(rf"spool {directory}: (.+); undelivered data is kept in memory until", caplog.text)
     before = set(tmp_path.rglob("*"))
     assert main(["--spool", directory, "--check-config"]) == 2
     assert capsys.readouterr().err == f"forwarder: spool = '{directory}': {reason}\n"
@@ -82,7 +82,7 @@ def test_a_directory_that_cannot_be_written_is_no_reason_not_to_start(tmp_path: 
     (status,) = forwarder.page()["destinations"]
     assert (status["on_disk"], status["spool_trouble"]) == (False, "File exists")
     assert forwarder.end(signal.SIGTERM) == 0
-    assert forwarder.log.count("what waits is kept in memory") == 1
+    assert forwarder.log.count("undelivered data is kept in memory") == 1
 
 
 def test_another_directory_needs_a_restart(tmp_path: Path, caplog: pytest.LogCaptureFixture, clock: ManualClock):

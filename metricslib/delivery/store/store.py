@@ -219,7 +219,9 @@ class Store:
     def _refused(self, error: Exception) -> None:
         reason = _reason(error)
         if reason != self._why:
-            log.warning("spool %s: %s; what waits is kept in memory until it can be written", self.directory, reason)
+            log.warning(
+                "spool %s: %s; undelivered data is kept in memory until it can be written", self.directory, reason
+            )
         self._why, self.on_disk = reason, False
         self._again = self._clock.monotonic() + self._retry
 
