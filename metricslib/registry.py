@@ -72,7 +72,7 @@ class Registry(Instruments):
         max_tag_sets: The maximum number of tag sets of a name. Values of further sets go to the series
             ``name;overflow=true``, and are counted.
         max_bytes: The maximum number of bytes of series, cached keys, and members of uniques. None: a quarter of the
-            memory, at least 64 MB.
+            memory, at least 64 MiB.
         exact: How many samples a timer or histogram keeps in an interval, at least 1. With more it uses a sketch.
         expire: Seconds without values after which a series is removed. If it is used again, it returns. None: never.
         idle: After how many idle intervals a series is left out of windows. None: never.

@@ -10,6 +10,7 @@ import pytest
 
 from forwarder.self_metrics import _ADVICE as LISTENER_ADVICE
 from forwarder.self_metrics import _EVENTS as EVENTS
+from metricslib.budget import LEAST
 from metricslib.delivery.queue import _ADVICE as QUEUE_ADVICE
 from metricslib.registry import _ADVICE as REGISTRY_ADVICE
 
@@ -63,6 +64,30 @@ def test_a_row_says_what_the_code_does(row):
         }, test
 
 
+def test_the_tests_that_are_named_outside_of_the_tables_exist():
+    """For bounds that are not numbers of ours."""
+    for file, function in re.findall(r"`(tests/\S+\.py)::(\w+)`", PAGE):
+        assert f"def {function}(" in (ROOT / file).read_text()
+
+
+@pytest.mark.parametrize(
+    "module", ["forwarder.config_file", "forwarder.dedup", "forwarder.repeater", "metricslib.wire.numbered"]
+)
+def test_the_page_has_every_bound_of_a_module(module):
+    """Of those modules whose public numbers are all bounds."""
+    source = inspect.getsource(import_module(module))
+    for name in re.findall(r"^([A-Z]+) = \d", source, re.MULTILINE):
+        assert f"`{module}.{name}`" in PAGE
+
+
+@pytest.mark.parametrize("page", ["registry.md", "forwarder.md", "bounds.md"])
+def test_the_least_budget_is_written_as_the_code_has_it(page):
+    """A mebibyte is not a megabyte."""
+    text = " ".join((ROOT / "docs/reference" / page).read_text().split())
+    assert f"at least {LEAST >> 20} MiB" in text
+    assert " 64 MB" not in text
+
+
 def test_the_page_has_every_option_that_bounds_something():
     """Those of the forwarder that are called so."""
     from forwarder.config import OPTIONS as options
@@ -98,6 +123,6 @@ def test_every_cause_is_logged_with_what_to_change(page, title, logged):
 def test_every_counter_of_the_page_is_logged():
     """But where nothing is lost: a client that is silent is hung up on."""
     counters = {counter for row in ROWS for counter in re.findall(r"`([^`]+)`", row[5])}
-    logged_elsewhere = {"send_errors", "bad_lines_seen", "idle"}
+    logged_elsewhere = {"send_errors", "bad_lines_seen", "idle", "stalled"}
     events = {EVENTS.get(cause, cause) for cause in LISTENERS}
     assert counters <= REGISTRY | events | {*QUEUE_ADVICE, "shutdown"} | logged_elsewhere
