@@ -1,4 +1,4 @@
-"""Measure a Python program and ship the numbers to Graphite.
+"""Measure a Python program and send the measurements to Graphite.
 
 ::
 
@@ -12,9 +12,10 @@
 
     metrics.start("graphite://graphite.example:2003", prefix="shop.web1")
 
-Instruments are counters, gauges, timers, histograms and uniques; a call on one only appends to a list, and never
-raises. A background flusher ends an interval every ten seconds and ships its aggregates under statsd's names. All
-functions here work on one default registry; :class:`Registry` and :class:`Flusher` are for those who want their own.
+Instruments are counters, gauges, timers, histograms and uniques. A call on an instrument does no I/O, waits for no lock
+and never raises an exception for a bad value. Every ten seconds, a background thread ends the interval and sends its
+aggregates, with the names of statsd. The functions of this module use a default registry. To have your own, create a
+:class:`Registry` and a :class:`Flusher`.
 """
 
 from importlib import import_module

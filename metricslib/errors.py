@@ -1,7 +1,7 @@
-"""Every error the library raises on purpose, as one tree under :class:`MetricsError`.
+"""The errors of this library. All are subclasses of :class:`MetricsError`.
 
-Errors are raised while a program sets its metrics up, early and with the bad value as an attribute. Measuring itself
-never raises: what is wrong there is counted.
+They are raised at set-up, as early as possible, and have the invalid value as an attribute. Measuring never raises an
+exception: bad values are counted instead.
 """
 
 __all__ = ["AlreadyStarted", "CannotListen", "InvalidDestination", "InvalidOption", "InvalidType", "MetricsError"]

@@ -1,7 +1,6 @@
-"""What tests of programs that measure need: time that passes when told to.
+"""Tools for tests of programs that measure: a clock that the test controls.
 
-In: the moments a test wants. Out: a clock that a registry, and everything that asks a registry for the time, takes
-instead of the machine's. So no test has to sleep, and a step back of the clock can be had at will.
+Pass it to a registry as ``clock``. A test then needs no sleeps, and can set the clock back.
 """
 
 __all__ = ["ManualClock"]

@@ -1,8 +1,8 @@
-"""The page on a port of its own: a small HTTP server on a daemon thread, for programs that have none.
+"""The page on a port of its own: a small HTTP server in a daemon thread, for programs without a web server.
 
-It is bounded: at most 16 requests at a time, 10 seconds of silence and 30 seconds in all for each; what is over is
-turned away or cut off. It listens on loopback unless told otherwise, for the page tells much about a program to
-whoever may read it.
+It is bounded: at most 16 requests at a time, and for each at most 10 seconds of silence and 30 seconds in total. It
+refuses further requests, and closes slower ones. It listens on loopback by default, because the page reveals a lot
+about a program.
 """
 
 import io

@@ -1,6 +1,6 @@
-"""The page as a WSGI application, for any server and with no framework.
+"""The page as a WSGI application, for any server and without a framework.
 
-It answers at its root alone; mounted elsewhere, that is where it is mounted.
+It answers at the path at which it is mounted; other paths below get status 404.
 """
 
 from collections.abc import Callable, Iterable
