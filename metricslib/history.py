@@ -1,39 +1,393 @@
-"""The last windows, for whoever looks at the page: bounded in number and in values."""
+"""The last hour and the last day of every series, in a bounded number of bytes: what charts are drawn from.
 
-import threading
-from collections import deque
+Each window that ends becomes one *row*: for each kind an array with one place a series. A *layout* says which series
+has which place; rows share it. A series that appears later gets the next place, so that older rows are only shorter.
+When most places of a layout belong to series that are gone, the next row starts a new layout, and the old one goes
+with its last row. So a row costs 8 bytes a counter, gauge or unique, and 20 bytes a timer or histogram: its count in
+double precision, and median, 90th percentile and maximum in single precision. Appending one runs at the speed of
+``map``.
 
+A minute's rows are also added up to one row, for the day. There counters and counts are sums, gauges have their last
+value, uniques their largest one, maxima are maxima, and median and 90th percentile are means weighted by count: an
+approximation, for the samples themselves are gone.
+
+For the timers and histograms with the most samples the rows also have the weight in each quarter of a power of two,
+for heat maps. These have a budget of their own.
+
+The rows are in tuples that are replaced, never changed. So one thread appends, any thread reads, and no lock is needed
+that a fork could find held.
+"""
+
+import math
+import sys
+from array import array
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from heapq import nlargest
+from itertools import repeat, zip_longest
+from operator import itemgetter, mul
+from typing import Final, NamedTuple
+
+from .series import KINDS, Kind
+from .sketch import Distribution
 from .window import Window
 
-__all__ = ["History"]
+__all__ = ["DAY", "FIELDS", "HEATED", "HOUR", "MINUTE", "Heat", "History", "Points", "heat_bounds"]
+
+MINUTE, HOUR, DAY = 60, 3600, 86_400
+
+DISTRIBUTIONS: Final[tuple[Kind, ...]] = ("timer", "histogram")
+FIELDS: Final = ("count", "median", "p90", "max")
+"""The columns of a timer or histogram; other kinds have one, ``value``."""
+_QUARTERS = 4
+"""Heat map buckets in a power of two."""
+HEATED = 100
+"""How many timers and histograms have heat maps, at most."""
+_ROW = 1_000
+"""Bytes of a row apart from its values."""
+_PLACE = 110
+"""Bytes of a series' place in a layout apart from its key."""
+_HEAT = 200
+"""Bytes of one interval of a heat map apart from its weights."""
+_P90 = (90.0,)
+_NAN = math.nan
+
+_Columns = tuple["array[float]", ...]
+_Merge = Callable[[Sequence[float]], float]
+_MINUTE_OF: Final[dict[Kind, _Merge]] = {"counter": sum, "gauge": itemgetter(-1), "unique": max}
+
+
+class Heat(NamedTuple):
+    """The weight of a distribution's samples by quarters of powers of two: ``weights[i]`` for bucket ``first + i``."""
+
+    first: int
+    weights: "array[float]"
+
+
+def heat_bounds(bucket: int) -> tuple[float, float]:
+    """Return the bounds of a bucket of heat maps: the lower one is in it. Zero and less are in the lowest bucket."""
+    return _bound(bucket), _bound(bucket + 1)
+
+
+def _bound(bucket: int) -> float:
+    power, quarter = divmod(bucket, _QUARTERS)
+    return math.ldexp(1 + quarter / _QUARTERS, power)
+
+
+_LEAST, _MOST = -40 * _QUARTERS, 40 * _QUARTERS
+
+
+def _heat_bucket(value: float) -> int:
+    if value <= 0:
+        return _LEAST
+    fraction, power = math.frexp(value)  # 0.5 <= fraction < 1
+    return min(max((power - 1) * _QUARTERS + int((fraction * 2 - 1) * _QUARTERS), _LEAST), _MOST)
+
+
+def _heat(distribution: Distribution) -> Heat:
+    values, weights = distribution._sorted()
+    first, last = _heat_bucket(values[0]), _heat_bucket(values[-1])
+    found, start = array("f"), 0
+    for bucket in range(first, last):
+        end = bisect_left(values, _bound(bucket + 1), start)
+        found.append(sum(weights[start:end]))
+        start = end
+    found.append(sum(weights[start:]))
+    return Heat(first, found)
+
+
+class _Layout:
+    """Which series has which place in the rows."""
+
+    __slots__ = ("bytes", "places")
+
+    def __init__(self) -> None:
+        self.places: dict[Kind, dict[str, int]] = {kind: {} for kind in KINDS}
+        self.bytes = 0
+
+    def add(self, kind: Kind, keys: Iterable[str]) -> None:
+        places = self.places[kind]
+        for key in keys:
+            if key not in places:
+                places[key] = len(places)
+                self.bytes += sys.getsizeof(key) + _PLACE
+
+    def mostly_gone(self, window: Window) -> bool:
+        """Whether more than half of the places belong to series that the window does not have."""
+        return sum(map(len, self.places.values())) > 2 * len(window) + 100
+
+
+class _Row:
+    """One interval or one minute. NaN stands for a series that was not there; an idle timer has count 0."""
+
+    __slots__ = ("bytes", "columns", "end", "heat", "heat_bytes", "interval", "layout")
+
+    def __init__(self, end: int, interval: float, layout: _Layout, columns: dict[Kind, _Columns]):
+        self.end = end
+        self.interval = interval
+        self.layout = layout
+        self.columns = columns
+        self.bytes = _ROW + sum(len(column) * column.itemsize for of in columns.values() for column in of)
+        self.heat: dict[tuple[Kind, str], Heat] = {}
+        self.heat_bytes = 0
+
+    def column(self, kind: Kind, field: int, layout: _Layout) -> Sequence[float]:
+        """Return a column as it would be in ``layout``."""
+        column = self.columns[kind][field]
+        if layout is self.layout:
+            return column
+        place = self.layout.places[kind].get
+        size = len(column)
+        places = (place(key, size) for key in layout.places[kind])
+        return [column[at] if at < size else _NAN for at in places]
+
+
+class Points(NamedTuple):
+    """The values of one series, or of several together, in a row of intervals. NaN: there was none."""
+
+    ends: list[int]
+    """The ends of the intervals, in seconds since the epoch."""
+    intervals: list[float]
+    """Their lengths in seconds."""
+    columns: dict[str, list[float]]
+    """Values by field: ``value``, or those in :data:`FIELDS`."""
+
+    def rates(self) -> list[float]:
+        """Return what was counted a second: of a counter, or of a timer's or histogram's samples."""
+        counts = self.columns["value" if "value" in self.columns else "count"]
+        return [count / interval for count, interval in zip(counts, self.intervals, strict=True)]
 
 
 class History:
-    """Keeps up to ``windows`` windows that hold up to ``values`` series and members of sets together, and always the
-    last one.
+    """Keeps what happened in at most ``max_bytes``: the last hour by intervals, and of a day as many minutes as there
+    is room for. ``heat_bytes`` is the room for heat maps.
+
+    Where there is not room for both, the oldest minutes go first, then the oldest intervals; the last one always stays.
+    With intervals of a minute or more there are no minutes, and the intervals are kept for a day.
     """
 
-    def __init__(self, windows: int = 60, values: int = 1_000_000) -> None:
-        self._windows: deque[Window] = deque(maxlen=windows)
-        self._values = values
-        self._held = 0
-        self._lock = threading.Lock()
+    def __init__(self, max_bytes: int = 64 << 20, heat_bytes: int = 8 << 20) -> None:
+        self.max_bytes = max_bytes
+        self.heat_bytes = heat_bytes
+        self.last: Window | None = None
+        """The last window."""
+        self._rows: tuple[_Row, ...] = ()
+        self._minutes: tuple[_Row, ...] = ()
+        self._minute: list[_Row] = []  # the rows of the open one
+        self._layout = _Layout()
+        self._heated: frozenset[tuple[Kind, str]] = frozenset()
 
     def append(self, window: Window) -> None:
-        """Keep ``window``, and let the oldest go where a bound asks for it."""
-        with self._lock:
-            if len(self._windows) == self._windows.maxlen:
-                self._held -= _values(self._windows.popleft())
-            self._windows.append(window)
-            self._held += _values(window)
-            while self._held > self._values and len(self._windows) > 1:
-                self._held -= _values(self._windows.popleft())
+        """Take the window that follows the last one. What stands at later times, from a clock set back, goes."""
+        if self._layout.mostly_gone(window):
+            self._layout = _Layout()
+        for kind in KINDS:
+            if not window[kind].keys() <= self._layout.places[kind].keys():
+                self._layout.add(kind, window[kind])
+        row = _Row(window.end, window.interval, self._layout, _columns(window, self._layout))
+        if self._rows and self._rows[-1].end >= row.end:
+            self._rows = tuple(old for old in self._rows if old.end < row.end)
+            self._minutes = tuple(old for old in self._minutes if old.end < row.end)
+            self._minute = [old for old in self._minute if old.end < row.end]
+        if self._minute and _minute_of(self._minute[0]) != _minute_of(row):
+            self._end_minute()
+        self._add_heat(row, window)
+        self._rows += (row,)
+        if row.interval < MINUTE:
+            self._minute.append(row)
+            if row.end % MINUTE == 0:
+                self._end_minute()
+        self._make_room(row.end)
+        self.last = window
 
-    def windows(self) -> list[Window]:
-        """Return the kept windows, oldest first."""
-        with self._lock:
-            return list(self._windows)
+    def points(self, kind: Kind, keys: Sequence[str], since: float = 0, *, minutes: bool = False) -> Points:
+        """Return what happened to the series of ``keys`` together in the intervals that end after ``since``.
+
+        Counters, gauges and counts are added, of uniques the largest counts, of maxima the largest; medians and 90th
+        percentiles are means weighted by count.
+        """
+        rows = [row for row in self._chosen(minutes) if row.end > since]
+        fields = FIELDS if kind in DISTRIBUTIONS else ("value",)
+        columns: dict[str, list[float]] = {field: [] for field in fields}
+        of: dict[int, list[int]] = {}
+        for row in rows:
+            places = of.get(id(row.layout))
+            if places is None:
+                known = row.layout.places[kind]
+                places = of[id(row.layout)] = sorted(known[key] for key in keys if key in known)
+            for field, value in zip(fields, _together(kind, row.columns[kind], places), strict=True):
+                columns[field].append(value)
+        return Points([row.end for row in rows], [row.interval for row in rows], columns)
+
+    def heat(self, kind: Kind, key: str, since: float = 0) -> list[tuple[int, Heat]]:
+        """Return the heat map of a timer or histogram: ends of intervals, and what was in them."""
+        found = ((row.end, row.heat.get((kind, key))) for row in self._rows if row.end > since)
+        return [(end, heat) for end, heat in found if heat is not None]
+
+    @property
+    def heated(self) -> int:
+        """How many series have heat maps now."""
+        return len(self._heated)
+
+    def ends(self, *, minutes: bool = False) -> list[int]:
+        """Return the ends of the intervals, or of the minutes, that are kept."""
+        return [row.end for row in self._chosen(minutes)]
+
+    def _chosen(self, minutes: bool) -> Iterable[_Row]:
+        if not minutes:
+            return self._rows
+        return sorted([*self._minutes, *(row for row in self._rows if row.interval >= MINUTE)], key=lambda row: row.end)
+
+    @property
+    def used(self) -> int:
+        """Bytes in use, heat maps not counted."""
+        rows = (*self._rows, *self._minutes)
+        return sum(row.bytes for row in rows) + sum(layout.bytes for layout in {row.layout for row in rows})
+
+    @property
+    def heat_used(self) -> int:
+        """Bytes in use for heat maps."""
+        return sum(row.heat_bytes for row in self._rows)
+
+    def _end_minute(self) -> None:
+        rows, self._minute = self._minute, []
+        self._minutes += (_minute(rows),)
+
+    def _make_room(self, now: int) -> None:
+        """Let go what is too old, and then the oldest minutes and intervals for which there is no room."""
+        self._rows = tuple(row for row in self._rows if row.end > now - (HOUR if row.interval < MINUTE else DAY))
+        self._minutes = tuple(row for row in self._minutes if row.end > now - DAY)
+        over = self.used - self.max_bytes
+        if over > 0:
+            sharing = Counter(row.layout for row in (*self._minutes, *self._rows))
+            gone = 0
+            for row in (*self._minutes, *self._rows[:-1]):
+                gone += 1
+                over -= row.bytes
+                sharing[row.layout] -= 1
+                if not sharing[row.layout]:
+                    over -= row.layout.bytes
+                if over <= 0:
+                    break
+            self._rows = self._rows[max(0, gone - len(self._minutes)) :]
+            self._minutes = self._minutes[gone:]
+        self._minute = [row for row in self._minute if row.end >= self._rows[0].end]
+
+    def _add_heat(self, row: _Row, window: Window) -> None:
+        """Add the heat of the busiest; who these are is found out anew each minute."""
+        if len(self._heated) < HEATED or not self._minute:
+            counts = (
+                (distribution.count, (kind, key))
+                for kind in DISTRIBUTIONS
+                for key, distribution in window[kind].items()
+                if distribution.count
+            )
+            self._heated = frozenset(of for _, of in nlargest(HEATED, counts)) or self._heated
+        for kind, key in self._heated:
+            distribution = window[kind].get(key)
+            if distribution is not None and distribution.count:
+                heat = row.heat[kind, key] = _heat(distribution)
+                row.heat_bytes += _HEAT + len(heat.weights) * heat.weights.itemsize
+        over = sum(row.heat_bytes for row in self._rows) + row.heat_bytes - self.heat_bytes
+        for old in (*self._rows, row):
+            if over <= 0:
+                break
+            over -= old.heat_bytes
+            old.heat, old.heat_bytes = {}, 0
 
 
-def _values(window: Window) -> int:
-    return len(window) + sum(map(len, window.uniques.values()))
+def _minute_of(row: _Row) -> int:
+    return (row.end - 1) // MINUTE
+
+
+# -- from a window to a row
+
+
+def _columns(window: Window, layout: _Layout) -> dict[Kind, _Columns]:
+    columns: dict[Kind, _Columns] = {}
+    for kind, places in layout.places.items():
+        find = window[kind].get
+        if kind in DISTRIBUTIONS:
+            columns[kind] = _distributions(map(find, places), len(places))
+        elif kind == "unique":
+            sets = map(find, places)
+            columns[kind] = (array("d", [_NAN if members is None else len(members) for members in sets]),)
+        else:
+            columns[kind] = (array("d", map(find, places, repeat(_NAN))),)
+    return columns
+
+
+def _distributions(found: Iterable[Distribution | None], size: int) -> _Columns:
+    count = array("d", bytes(8 * size))
+    median, p90, most = (array("f", [_NAN]) * size for _ in range(3))
+    for place, distribution in enumerate(found):
+        if distribution is None:
+            count[place] = _NAN
+        elif distribution.count:
+            count[place] = distribution.count
+            median[place] = distribution.median
+            p90[place] = distribution._shares(_P90)[0][1]  # type: ignore[index]  # there are samples
+            most[place] = distribution.max
+    return count, median, p90, most
+
+
+# -- several values in one
+
+
+def _minute(rows: Sequence[_Row]) -> _Row:
+    layout = rows[-1].layout
+    columns: dict[Kind, _Columns] = {}
+    for kind in KINDS:
+        of = [[row.column(kind, field, layout) for row in rows] for field in range(len(rows[-1].columns[kind]))]
+        if kind in DISTRIBUTIONS:
+            counts, medians, p90s, most = of
+            count = _merged(counts, sum)
+            median, p90 = (_mean(counts, column, count) for column in (medians, p90s))
+            columns[kind] = (array("d", count), array("f", median), array("f", p90), array("f", _merged(most, max)))
+        else:
+            columns[kind] = (array("d", _merged(of[0], _MINUTE_OF[kind])),)
+    return _Row((_minute_of(rows[-1]) + 1) * MINUTE, sum(row.interval for row in rows), layout, columns)
+
+
+def _mean(counts: Iterable[Sequence[float]], values: Iterable[Sequence[float]], whole: list[float]) -> Iterator[float]:
+    """Yield the means of a place's values, weighted by count."""
+    sums = _merged([list(map(mul, *pair)) for pair in zip(counts, values, strict=True)], sum)
+    return (weighted / count if count else _NAN for weighted, count in zip(sums, whole, strict=True))
+
+
+def _merged(columns: Iterable[Sequence[float]], merge: _Merge) -> list[float]:
+    """Return one value a place from all that are no NaN; NaN where there is none."""
+    places = list(zip_longest(*columns, fillvalue=_NAN))
+    merged = list(map(merge, places))
+    for place, value in enumerate(merged):
+        if value != value:
+            merged[place] = _all(places[place], merge)
+    return merged
+
+
+def _all(values: Sequence[float], merge: _Merge) -> float:
+    """Merge what is no NaN. A sum with a NaN is one, and so is a maximum that begins with one: the rule is fast."""
+    value = merge(values)
+    if value == value:
+        return value
+    there = [value for value in values if value == value]
+    return merge(there) if there else _NAN
+
+
+def _together(kind: Kind, columns: _Columns, places: Sequence[int]) -> Iterator[float]:
+    """Yield the values of several series of one row together, by field."""
+    places = places[: bisect_left(places, len(columns[0]))]
+    if not places:
+        yield from repeat(_NAN, len(columns))
+    elif len(places) == 1:
+        yield from (column[places[0]] for column in columns)
+    elif kind not in DISTRIBUTIONS:
+        yield _all(itemgetter(*places)(columns[0]), max if kind == "unique" else sum)
+    else:
+        counts, medians, p90s, most = (itemgetter(*places)(column) for column in columns)
+        count = _all(counts, sum)
+        yield count
+        for values in (medians, p90s):
+            yield _all(list(map(mul, counts, values)), sum) / count if count else _NAN
+        yield _all(most, max)

@@ -58,7 +58,7 @@ def test_history_and_ticks_go_on(start, registry, clock, peer):
     flusher.tick()
     status = flusher.status()
     assert (status.ticks, status.interval, status.prefix) == (2, 60, "new")
-    assert [window.interval for window in flusher.history.windows()] == [10, 60]
+    assert flusher.history.points("counter", []).intervals == [10, 60]
 
 
 def test_what_waits_for_a_destination_that_stays_is_still_delivered(start, registry, clock):
