@@ -14,14 +14,14 @@ SECONDS := 60
 SEED :=
 # Tests that run both implementations themselves, or have to do with neither.
 NOT_PURE := $(addprefix tests/test_,benchmarks.py budget.py docs.py docs_commands.py layers.py hints.py hostile.py need.py \
-		out_of_memory.py packaging.py twins.py) \
-	$(addprefix tests/forwarder/test_,config.py config_file.py from_statsd.py hostile_intake.py intake_twins.py javascript.py \
-		new_keys.py routes.py)
-PURE_TESTS := $(filter-out $(NOT_PURE),$(wildcard tests/test_*.py tests/forwarder/test_*.py)) tests/conformance/test_conformance.py
-SANITIZED_TESTS := tests/test_twins.py tests/test_instrument.py tests/test_counter.py tests/test_gauge.py \
-	tests/test_timer.py tests/test_histogram.py tests/test_unique.py tests/test_distribution.py tests/test_decorators.py \
-	tests/test_calls.py tests/test_exactness.py tests/test_fork.py tests/test_hostile.py tests/forwarder/test_intake.py \
-	tests/forwarder/test_intake_twins.py tests/forwarder/test_hostile_intake.py tests/forwarder/test_listeners_udp.py
+		out_of_memory.py packaging.py implementations.py) \
+	$(addprefix tests/forwarder/test_,config.py config_file.py statsd_import.py javascript.py aggregator_hostile.py \
+		aggregator_implementations.py aggregator_new_keys.py aggregator_routes.py)
+PURE_TESTS := $(filter-out $(NOT_PURE),$(wildcard tests/test_*.py tests/instruments/test_*.py tests/forwarder/test_*.py)) \
+	tests/conformance/test_conformance.py
+SANITIZED_TESTS := tests/instruments $(addprefix tests/test_,implementations.py sketch.py decorators.py decorators_calls.py exactness.py \
+		fork.py hostile.py) \
+	$(addprefix tests/forwarder/test_,aggregator.py aggregator_implementations.py aggregator_hostile.py listeners_udp.py)
 WITH_SANITIZERS = METRICSLIB_PURE=0 PYTHONMALLOC=malloc PYTHONHASHSEED=0 ASAN_OPTIONS=detect_leaks=0 \
 	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)"
 C_SOURCES := $(wildcard metricslib/native/*.[ch] forwarder/native/*.[ch])
@@ -46,7 +46,7 @@ coverage: $(INSTALLED) npm-packages  ## run all tests, one at a time, and show w
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
-test-pure: $(INSTALLED) npm-packages  ## run the tests that a C twin has a part in once more, without C
+test-pure: $(INSTALLED) npm-packages  ## run the tests of what is implemented in C, too once more, without C
 	METRICSLIB_PURE=1 $(PYTEST) $(PURE_TESTS) $(ARGS)
 
 faults: $(INSTALLED)  ## run the fault suite, with the runs that take minutes
@@ -58,7 +58,7 @@ sanitized: $(INSTALLED)
 	METRICSLIB_BUILD=require METRICSLIB_CFLAGS="-Werror -O1 -g -fsanitize=address,undefined -fno-sanitize-recover" \
 		$(BIN)/python setup.py --quiet build --build-base $(SANITIZED)/objects --build-lib $(SANITIZED)/lib
 
-sanitize: sanitized  ## run the C twins under the address, undefined-behaviour and thread sanitizers
+sanitize: sanitized  ## run the C implementation under the address, undefined-behaviour and thread sanitizers
 	$(WITH_SANITIZERS) $(PYTEST) -o pythonpath="$(SANITIZED)/lib ." -p no:cacheprovider -k "not greenlet and not gevent" \
 		$(SANITIZED_TESTS) $(ARGS)
 	for part in cell table; do for sanitizer in thread address,undefined; do \
@@ -67,8 +67,8 @@ sanitize: sanitized  ## run the C twins under the address, undefined-behaviour a
 			-o $(SANITIZED)/stress_$$part && $(SANITIZED)/stress_$$part || exit 1; \
 	done; done
 
-fuzz: $(INSTALLED)  ## feed both twins of the intake the same for SECONDS=60, from chance or SEED=1 on, and compare
-	$(BIN)/python -m tests.fuzz.intake $(SECONDS) $(SEED)
+fuzz: $(INSTALLED)  ## feed both implementations of the aggregator the same for SECONDS=60, from chance or SEED=1 on, and compare
+	$(BIN)/python -m tests.fuzz.aggregator $(SECONDS) $(SEED)
 
 fuzz-types: sanitized  ## call all that the C types have, under the sanitizers, for SECONDS=60, from chance or SEED=1 on
 	$(WITH_SANITIZERS) PYTHONPATH="$(SANITIZED)/lib:." $(BIN)/python -P -m tests.fuzz.types $(SECONDS) $(SEED)

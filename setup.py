@@ -1,7 +1,8 @@
 """All metadata is in setup.cfg; this file is for what only code can say: which C extensions to try.
 
-Each is optional: where there is no compiler, or it fails, the Python twin does the work. ``METRICSLIB_BUILD=require``
-makes a failure one of the whole build, and ``METRICSLIB_CFLAGS`` adds flags for the compiler.
+Each is optional: where there is no compiler, or it fails, the Python implementation does the work.
+``METRICSLIB_BUILD=require`` makes such a failure one of the whole build, and ``METRICSLIB_CFLAGS`` adds flags for the
+compiler.
 
 Where Python has no interpreter lock (3.13t, 3.14t) none is tried: they rely on it, and have not been run without.
 """
@@ -13,7 +14,7 @@ from glob import glob
 
 from setuptools import Extension, setup
 
-# No fused operations: sums are the same to the last bit as the Python twin's.
+# No fused operations: sums are the same to the last bit as the Python implementation's.
 FLAGS = ["-std=c11", "-O3", "-ffp-contract=off", "-fno-plt", "-fvisibility=hidden", "-Wall", "-Wextra"]
 
 
@@ -39,7 +40,7 @@ def extensions() -> list[Extension]:
         return []
     return [
         extension("metricslib._speedups", *glob("metricslib/native/*.c")),
-        extension("forwarder._intake", *glob("forwarder/native/*.c")),
+        extension("forwarder._aggregator", *glob("forwarder/native/*.c")),
     ]
 
 

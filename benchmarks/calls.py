@@ -13,7 +13,7 @@ from itertools import cycle, islice
 from textwrap import indent
 from typing import Any
 
-from .child import both_twins
+from .child import both_implementations
 from .measure import Samples, Scale, in_turn, seconds
 from .peers import peers
 from .programs import missing_compiler, program
@@ -30,7 +30,7 @@ _TIMED = ", the bare call included"
 _APART = ", while nothing is folded"
 _FEW, _TIMES = 60, 20  # turns of the loop, after which nothing is folded yet, and how often in a round
 
-# What it is, how it is written, and the goals beside the floor (C twin, Python twin) and beside prometheus_client.
+# What it is, how it is written, and the goals beside the floor (in C, in Python) and beside prometheus_client.
 _CALLS: Sequence[tuple[str, str, float, float | None, float]] = (
     ("Counter.inc()", "counter.inc()", 0.9, 3, 15),
     ("Gauge.set(x)", "gauge.set({x})", 1, None, 12),
@@ -56,18 +56,20 @@ _FURTHER = {
 
 
 def _rows() -> Iterable[Row]:
-    for twin in ("C", "Python"):
-        yield Row(f"{twin}: {FLOOR}", "ns")
-        yield Row(f"{twin}: {CLOCK}", "ns", f"{twin}: {FLOOR}")
+    for implementation in ("C", "Python"):
+        yield Row(f"{implementation}: {FLOOR}", "ns")
+        yield Row(f"{implementation}: {CLOCK}", "ns", f"{implementation}: {FLOOR}")
         for name, _, in_c, in_python, beside in _CALLS:
-            limit = in_c if twin == "C" else in_python
-            yield Row(f"{twin}: {name}", "ns", f"{twin}: {FLOOR}", at_most(limit) if limit else None)
-            if twin == "C":
-                yield Row(f"{twin}: {name}", "ns", f"{twin}: {_PEERS[name][0]}", at_least(beside))
+            limit = in_c if implementation == "C" else in_python
+            yield Row(
+                f"{implementation}: {name}", "ns", f"{implementation}: {FLOOR}", at_most(limit) if limit else None
+            )
+            if implementation == "C":
+                yield Row(f"{implementation}: {name}", "ns", f"{implementation}: {_PEERS[name][0]}", at_least(beside))
             elif limit:
-                yield Row(f"{twin}: {name}{_APART}", "ns", f"{twin}: {FLOOR}", at_most(limit))
-        if twin == "C":
-            yield from (Row(f"{twin}: {name}", "ns", f"{twin}: {FLOOR}") for name in _FURTHER)
+                yield Row(f"{implementation}: {name}{_APART}", "ns", f"{implementation}: {FLOOR}", at_most(limit))
+        if implementation == "C":
+            yield from (Row(f"{implementation}: {name}", "ns", f"{implementation}: {FLOOR}") for name in _FURTHER)
 
 
 ROWS = tuple(_rows())
@@ -75,11 +77,11 @@ ROWS = tuple(_rows())
 
 def run(scale: Scale) -> tuple[Samples, str]:
     """Return seconds a call."""
-    return both_twins("calls", scale, "metricslib")
+    return both_implementations("calls", scale, "metricslib")
 
 
 def measure(scale: Scale) -> Samples:
-    """Return seconds a call, with the twin of this process."""
+    """Return seconds a call, with the implementation of this process."""
     given = {**ours(), **peers()}
     statements = {"": "pass", FLOOR: "nothing.call()"}
     statements |= {name: statement for name, statement, *_ in _CALLS}

@@ -13,41 +13,41 @@ from pathlib import Path
 
 from .measure import SCALES, Samples, Scale
 
-__all__ = ["ROOT", "TWINS", "both_twins", "environment", "measured", "missing"]
+__all__ = ["ROOT", "IMPLEMENTATIONS", "both_implementations", "environment", "measured", "missing"]
 
 ROOT = Path(__file__).parent.parent
-TWINS = {"C": "0", "Python": "1"}
+IMPLEMENTATIONS = {"C": "0", "Python": "1"}
 """By twin, what the environment variable METRICSLIB_PURE must be."""
-_EXTENSIONS = {"metricslib": "metricslib._speedups", "forwarder": "forwarder._intake"}
+_EXTENSIONS = {"metricslib": "metricslib._speedups", "forwarder": "forwarder._aggregator"}
 
 
-def environment(twin: str) -> dict[str, str]:
+def environment(implementation: str) -> dict[str, str]:
     """Return the environment of a process that uses ``twin``; of none in particular, the one that is there."""
-    return {**os.environ, "METRICSLIB_PURE": TWINS.get(twin, "")}
+    return {**os.environ, "METRICSLIB_PURE": IMPLEMENTATIONS.get(implementation, "")}
 
 
-def missing(twin: str, package: str = "forwarder") -> str:
+def missing(implementation: str, package: str = "forwarder") -> str:
     """Return why there can be no process in which ``package`` uses ``twin``; empty if there can."""
     extensions = [_EXTENSIONS["metricslib"], _EXTENSIONS[package]]
-    absent = [name for name in dict.fromkeys(extensions) if twin == "C" and find_spec(name) is None]
+    absent = [name for name in dict.fromkeys(extensions) if implementation == "C" and find_spec(name) is None]
     return f"not built: {', '.join(absent)}" if absent else ""
 
 
-def measured(module: str, scale: Scale, twin: str, *arguments: str) -> Samples:
+def measured(module: str, scale: Scale, implementation: str, *arguments: str) -> Samples:
     """Return the samples of ``benchmarks.MODULE.measure(scale, …)``, run in a new process, under ``twin: name``."""
     command = [sys.executable, "-m", "benchmarks.child", module, scale.name, *arguments]
-    done = subprocess.run(command, env=environment(twin), cwd=ROOT, stdout=subprocess.PIPE, check=True)
+    done = subprocess.run(command, env=environment(implementation), cwd=ROOT, stdout=subprocess.PIPE, check=True)
     samples: Samples = json.loads(done.stdout)
-    return {f"{twin}: {name}": costs for name, costs in samples.items()}
+    return {f"{implementation}: {name}": costs for name, costs in samples.items()}
 
 
-def both_twins(module: str, scale: Scale, package: str) -> tuple[Samples, str]:
-    """Return the samples of both twins of ``package``, and why those of one are not there."""
+def both_implementations(module: str, scale: Scale, package: str) -> tuple[Samples, str]:
+    """Return the samples of both implementations of ``package``, and why those of one are not there."""
     samples: Samples = {}
-    notes = {twin: missing(twin, package) for twin in TWINS}
-    for twin, note in notes.items():
+    notes = {implementation: missing(implementation, package) for implementation in IMPLEMENTATIONS}
+    for implementation, note in notes.items():
         if not note:
-            samples |= measured(module, scale, twin)
+            samples |= measured(module, scale, implementation)
     return samples, "; ".join(filter(None, notes.values()))
 
 

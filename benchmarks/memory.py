@@ -13,7 +13,7 @@ from collections.abc import Callable
 from itertools import product
 from typing import Any
 
-from .child import TWINS, measured, missing
+from .child import IMPLEMENTATIONS, measured, missing
 from .measure import Samples, Scale
 from .rows import Row, at_most
 
@@ -24,11 +24,11 @@ _ROUNDS = 3
 _FEW = 5  # samples of a timer
 
 COUNTER, TAGGED, TIMER = "a counter", "a tagged counter", f"a timer with {_FEW} samples"
-TAKEN, TAKEN_TIMER = "a counter through the intake", f"a timer with {_FEW} samples through the intake"
+TAKEN, TAKEN_TIMER = "a counter through the aggregator", f"a timer with {_FEW} samples through the aggregator"
 _GOALS = {COUNTER: 400, TAGGED: 400, TIMER: 800, TAKEN: 400, TAKEN_TIMER: 800}
 ROWS = tuple(
-    Row(f"{twin}: {what}", "bytes", goal=at_most(limit) if twin == "C" else None)
-    for twin, (what, limit) in product(TWINS, _GOALS.items())
+    Row(f"{implementation}: {what}", "bytes", goal=at_most(limit) if implementation == "C" else None)
+    for implementation, (what, limit) in product(IMPLEMENTATIONS, _GOALS.items())
 )
 
 
@@ -36,18 +36,18 @@ def run(scale: Scale) -> tuple[Samples, str]:
     """Return bytes a series: each in a process of its own, for what is freed is not given back."""
     samples: Samples = {}
     notes: dict[str, None] = {}
-    for twin, what in product(TWINS, _GOALS):
-        if why := missing(twin, "forwarder" if what in (TAKEN, TAKEN_TIMER) else "metricslib"):
+    for implementation, what in product(IMPLEMENTATIONS, _GOALS):
+        if why := missing(implementation, "forwarder" if what in (TAKEN, TAKEN_TIMER) else "metricslib"):
             notes[why] = None
             continue
         for _ in range(min(scale.rounds, _ROUNDS)):
-            for name, costs in measured("memory", scale, twin, what).items():
+            for name, costs in measured("memory", scale, implementation, what).items():
                 samples.setdefault(name, []).extend(costs)
     return samples, "; ".join(notes)
 
 
 def measure(scale: Scale, what: str) -> Samples:
-    """Return bytes a series of one kind, with the twin of this process."""
+    """Return bytes a series of one kind, with the implementation of this process."""
     from metricslib import Registry
 
     registry = Registry(max_series=1_000_000, max_tag_sets=1_000_000)
@@ -98,18 +98,18 @@ def _used(registry: Any, what: str, count: int) -> Callable[[], None]:
 
 
 def _taken(registry: Any, what: str, count: int) -> Callable[[], None]:
-    from forwarder.aggregator import Intake
+    from forwarder.aggregator import Aggregator
 
-    intake = Intake(registry)
-    registry.add_source(intake)
-    intake.feed([b"warm:1|c\nwarm:1|ms"])
+    aggregator = Aggregator(registry)
+    registry.add_source(aggregator)
+    aggregator.feed([b"warm:1|c\nwarm:1|ms"])
 
     def all_of_them() -> None:
         for number in range(count):
             if what == TAKEN:
-                intake.feed([f"shop.web.page{number}.hits:1|c".encode()])
+                aggregator.feed([f"shop.web.page{number}.hits:1|c".encode()])
             else:
                 lines = (f"shop.web.page{number}.time:{sample + number / 64}|ms" for sample in range(_FEW))
-                intake.feed(["\n".join(lines).encode()])
+                aggregator.feed(["\n".join(lines).encode()])
 
     return all_of_them

@@ -80,7 +80,7 @@ def _all_of(connection: socket.socket) -> bytes:
     return b"".join(iter(lambda: connection.recv(1 << 18), b""))
 
 
-def offer(twin: str, load: Load, seconds: float) -> Samples:
+def offer(implementation: str, load: Load, seconds: float) -> Samples:
     """Offer a daemon that load, end it, and return what became of the lines."""
     sink = Sink()
     flags = {
@@ -92,7 +92,7 @@ def offer(twin: str, load: Load, seconds: float) -> Samples:
         "--console": "off",
     }
     command = [sys.executable, "-m", "forwarder", *(word for flag in flags.items() for word in flag)]
-    daemon = subprocess.Popen(command, cwd=ROOT, env=environment(twin), stderr=subprocess.PIPE, text=True)
+    daemon = subprocess.Popen(command, cwd=ROOT, env=environment(implementation), stderr=subprocess.PIPE, text=True)
     try:
         assert daemon.stderr
         port = int(next(line for line in daemon.stderr if line.startswith("ready")).rpartition(":")[2])

@@ -55,11 +55,11 @@ def settled(pid: int) -> float:
 class Spoken:
     """A program that prints its port, and for each line on its standard input how many datagrams and lines came."""
 
-    def __init__(self, command: list[str], twin: str = "") -> None:
+    def __init__(self, command: list[str], implementation: str = "") -> None:
         self._process = subprocess.Popen(
             [*cores()[1], *command],
             cwd=ROOT,
-            env=environment(twin),
+            env=environment(implementation),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -132,8 +132,8 @@ def _free_port(kind: socket.SocketKind) -> int:
         return port
 
 
-def _forwarder(twin: str) -> Receiver:
-    return Spoken([sys.executable, "-m", "benchmarks.receivers"], twin)
+def _forwarder(implementation: str) -> Receiver:
+    return Spoken([sys.executable, "-m", "benchmarks.receivers"], implementation)
 
 
 FLOOR, STATSD = "a bare recvmmsg loop", "statsd"
@@ -155,18 +155,18 @@ def missing_receiver(name: str) -> str:
 
 
 def main() -> None:
-    """Be the forwarder's part that takes lines in: a listener and its intake."""
-    from forwarder.aggregator import Intake
+    """Be the forwarder's part that takes lines in: a listener and its aggregator."""
+    from forwarder.aggregator import Aggregator
     from forwarder.listeners import UdpListener
     from metricslib import Registry
 
-    intake = Intake(Registry(max_series=1_000_000, max_tag_sets=10_000))
-    listener = UdpListener("127.0.0.1", 0, intake, buffer=BUFFER)
+    aggregator = Aggregator(Registry(max_series=1_000_000, max_tag_sets=10_000))
+    listener = UdpListener("127.0.0.1", 0, aggregator, buffer=BUFFER)
     listener.bind()
     listener.start()
     print(listener.address.rpartition(":")[2], flush=True)
     for _ in sys.stdin:
-        counts = intake.counts()
+        counts = aggregator.counts()
         print(counts.packets, counts.lines, flush=True)
     listener.stop(1)
 

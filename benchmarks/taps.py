@@ -3,12 +3,12 @@
 import socket
 from collections.abc import Callable
 
-from forwarder.aggregator import Intake
+from forwarder.aggregator import Aggregator
 from forwarder.repeater import Repeater
-from forwarder.top_keys import Busiest
+from forwarder.top_keys import TopKeys
 from metricslib import Registry
 
-from .intake import DATAGRAMS, LINES, batch, mixed
+from .aggregator import DATAGRAMS, LINES, batch, mixed
 from .measure import Samples, Scale, in_turn, seconds
 from .rows import Row
 
@@ -35,21 +35,21 @@ def run(scale: Scale) -> tuple[Samples, str]:
         waiting, sending = Repeater([target]), Repeater([target])
         sending.start()
         try:
-            takers = ((), (Busiest().feed,), (waiting.datagrams,), (sending.datagrams,))
-            works = {name: _work(datagrams, *take) for name, take in zip(_WORKS, takers, strict=True)}
+            consumers = ((), (TopKeys().feed,), (waiting.datagrams,), (sending.datagrams,))
+            works = {name: _work(datagrams, *take) for name, take in zip(_WORKS, consumers, strict=True)}
             return in_turn(works, scale.rounds), ""
         finally:
             sending.stop(1)
 
 
-def _work(datagrams: list[bytes], *takers: Callable[[list[bytes]], object]) -> Callable[[], float]:
-    intake = Intake(Registry(max_series=1_000_000))
+def _work(datagrams: list[bytes], *consumers: Callable[[list[bytes]], object]) -> Callable[[], float]:
+    aggregator = Aggregator(Registry(max_series=1_000_000))
 
     def work() -> None:
         for _ in range(_TIMES):
-            intake.feed(datagrams)
-            for take in takers:
+            aggregator.feed(datagrams)
+            for take in consumers:
                 take(datagrams)
-        intake.collect()
+        aggregator.collect()
 
     return lambda: seconds(work) / (_TIMES * LINES * DATAGRAMS)

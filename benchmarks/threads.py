@@ -8,7 +8,7 @@ from itertools import repeat
 from typing import Any
 
 from .calls import ours
-from .child import both_twins
+from .child import both_implementations
 from .measure import Samples, Scale, in_turn
 from .rows import Row, at_most
 
@@ -26,19 +26,19 @@ def _in_threads(name: str) -> str:
 
 
 ROWS = tuple(
-    Row(f"{twin}: {_in_threads(name)}", "ns", f"{twin}: {name}", at_most(1.05) if place else None)
-    for twin in ("C", "Python")
+    Row(f"{implementation}: {_in_threads(name)}", "ns", f"{implementation}: {name}", at_most(1.05) if place else None)
+    for implementation in ("C", "Python")
     for place, name in enumerate(_CALLS)
 )
 
 
 def run(scale: Scale) -> tuple[Samples, str]:
     """Return seconds of CPU a call."""
-    return both_twins("threads", scale, "metricslib")
+    return both_implementations("threads", scale, "metricslib")
 
 
 def measure(scale: Scale) -> Samples:
-    """Return seconds of CPU a call, with the twin of this process."""
+    """Return seconds of CPU a call, with the implementation of this process."""
     given = ours()
     calls: tuple[Callable[..., object], ...] = (
         given["nothing"].call,

@@ -1,15 +1,15 @@
-"""What the end of an interval costs: collecting what the intake has, the window, the names, the lines for Graphite.
+"""What the end of an interval costs: collecting what the aggregator has, the window, the names, the lines for Graphite.
 
 100,000 counters and 10,000 timers of five samples each; CPU time, for one series. Meanwhile another thread feeds the
-intake a datagram at a time, and notes the longest time between two that were taken.
+aggregator a datagram at a time, and notes the longest time between two that were taken.
 """
 
 import threading
 import time
 from collections.abc import Callable, Iterator
 
-from .child import both_twins
-from .intake import LINES
+from .aggregator import LINES
+from .child import both_implementations
 from .measure import Samples, Scale, in_turn
 from .rows import Row, at_most
 
@@ -21,36 +21,36 @@ _TIMERS = 10  # one in so many is a timer
 _SAMPLES = 5
 
 TICK, NAMING = "collecting and the window, a series", "naming and encoding, a series"
-WHOLE, STALL = "all of it, a series", "longest stall of the intake"
+WHOLE, STALL = "all of it, a series", "longest stall of the aggregator"
 ROWS = tuple(
     row
-    for twin in ("C", "Python")
+    for implementation in ("C", "Python")
     for row in (
-        Row(f"{twin}: {TICK}", "µs"),
-        Row(f"{twin}: {NAMING}", "µs"),
-        Row(f"{twin}: {WHOLE}", "µs", goal=at_most(3) if twin == "C" else None),
-        Row(f"{twin}: {STALL}", "ms", goal=at_most(50) if twin == "C" else None),
+        Row(f"{implementation}: {TICK}", "µs"),
+        Row(f"{implementation}: {NAMING}", "µs"),
+        Row(f"{implementation}: {WHOLE}", "µs", goal=at_most(3) if implementation == "C" else None),
+        Row(f"{implementation}: {STALL}", "ms", goal=at_most(50) if implementation == "C" else None),
     )
 )
 
 
 def run(scale: Scale) -> tuple[Samples, str]:
     """Return seconds a series, and seconds."""
-    return both_twins("ticks", scale, "forwarder")
+    return both_implementations("ticks", scale, "forwarder")
 
 
 class Interval:
-    """A forwarder's registry, intake and destination without the sockets, and an interval's lines."""
+    """A forwarder's registry, aggregator and destination without the sockets, and an interval's lines."""
 
     def __init__(self, counters: int) -> None:
-        from forwarder.aggregator import Intake
+        from forwarder.aggregator import Aggregator
         from metricslib.delivery import open_destination
         from metricslib.naming import Naming
         from metricslib.registry import Registry
 
         self.registry = Registry(max_series=1_000_000, max_tag_sets=10_000)
-        self.intake = Intake(self.registry)
-        self.registry.add_source(self.intake)
+        self.aggregator = Aggregator(self.registry)
+        self.registry.add_source(self.aggregator)
         self.destination = open_destination("graphite://127.0.0.1:9", Naming())
         self.series = counters + counters // _TIMERS
         self._batches = list(_batches(counters))
@@ -59,7 +59,7 @@ class Interval:
     def fill(self) -> None:
         """Let something happen to each series."""
         for batch in self._batches:
-            self.intake.feed(batch)
+            self.aggregator.feed(batch)
 
     def end(self) -> tuple[float, float]:
         """End the interval; return the seconds of CPU for the window, and for its lines."""
@@ -82,7 +82,7 @@ def _batches(counters: int) -> Iterator[list[bytes]]:
 
 
 def measure(scale: Scale) -> Samples:
-    """Return seconds a series, and seconds, with the twin of this process."""
+    """Return seconds a series, and seconds, with the implementation of this process."""
     interval = Interval(scale.series)
     parts: dict[str, float] = {}
 
@@ -94,7 +94,7 @@ def measure(scale: Scale) -> Samples:
 
     def stall() -> float:
         interval.fill()
-        with Feeder(interval.intake.feed) as feeder:
+        with Feeder(interval.aggregator.feed) as feeder:
             interval.end()
         return feeder.longest
 

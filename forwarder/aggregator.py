@@ -26,7 +26,7 @@ from .parser import Sample, parse
 from .raw_keys import Keys, Registry
 from .stats import BadLine, BadLines, Counts
 
-__all__ = ["Intake", "IntakeInPython"]
+__all__ = ["Aggregator", "PythonAggregator"]
 
 _WHOLE = 2.0**53
 """Below it, a float without a fraction is the whole number that was written."""
@@ -100,7 +100,7 @@ class _Interval:
         return aggregates
 
 
-class IntakeInPython:
+class PythonAggregator:
     """A source of ``registry``, fed by one listener. Feeding, collecting and reading the account exclude each other.
 
     At most ``members`` are kept for a set and interval, and of all sets as many as the registry's budget has room for;
@@ -149,7 +149,7 @@ class IntakeInPython:
         self._bad_lines.report()
 
     def drop(self, cause: str, count: int = 1) -> None:
-        """Account for samples that the listener itself could not hand over."""
+        """DropCounter for samples that the listener itself could not hand over."""
         with self._lock:
             self._dropped[cause] += count
 
@@ -219,7 +219,7 @@ class IntakeInPython:
                 self._dropped["unique_full"] += 1
 
 
-if TYPE_CHECKING or load("forwarder._intake") is None:
-    Intake = IntakeInPython
+if TYPE_CHECKING or load("forwarder._aggregator") is None:
+    Aggregator = PythonAggregator
 else:
-    from .aggregator_c import IntakeInC as Intake
+    from .aggregator_c import CAggregator as Aggregator

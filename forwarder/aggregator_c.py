@@ -16,12 +16,12 @@ from metricslib.series import Kind
 from metricslib.sketch import Distribution
 from metricslib.window import Aggregates, GaugeChange
 
-from . import _intake
+from . import _aggregator
 from .parser import parse, with_tags
 from .raw_keys import Keys, Registry, is_overflow
 from .stats import BadLine, BadLines, Counts
 
-__all__ = ["IntakeInC"]
+__all__ = ["CAggregator"]
 
 _KINDS: tuple[Kind, ...] = ("counter", "timer", "histogram", "gauge", "unique")
 """In the order of C's numbers for them."""
@@ -45,8 +45,8 @@ Answer = tuple[list[Effect], int]
 """What a line does: the effects of its good samples, and how many are bad."""
 
 
-class IntakeInC:
-    """A source of ``registry``, fed by one listener: see :class:`~.aggregator.IntakeInPython`."""
+class CAggregator:
+    """A source of ``registry``, fed by one listener: see :class:`~.aggregator.PythonAggregator`."""
 
     def __init__(
         self,
@@ -74,7 +74,9 @@ class IntakeInC:
         self._unfinished: tuple[Any, ...] | None = None
         seed = int.from_bytes(os.urandom(8), "little")
         room = budget.members.cell, budget.members.allowed
-        self._c = _intake.Intake(self, registry.exact, members, keys, seed, Distribution, GaugeChange, size, *room)
+        self._c = _aggregator.Aggregator(
+            self, registry.exact, members, keys, seed, Distribution, GaugeChange, size, *room
+        )
 
     # -- for the listener
 
@@ -99,7 +101,7 @@ class IntakeInC:
             return self._c.receive(socket, wake, gather)
 
     def drop(self, cause: str, count: int = 1) -> None:
-        """Account for samples that the listener itself could not hand over."""
+        """DropCounter for samples that the listener itself could not hand over."""
         with self._dropping:
             self._dropped[cause] += count
 

@@ -135,8 +135,8 @@ class Config:
         """Return every option's value by its name."""
         found = {}
         for name in OPTIONS:
-            home = _home(name)
-            found[name] = getattr(getattr(self, home) if home else self, name.rpartition(".")[2])
+            section = _section(name)
+            found[name] = getattr(getattr(self, section) if section else self, name.rpartition(".")[2])
         return found
 
     def shown(self) -> dict[str, Any]:
@@ -220,7 +220,7 @@ OPTIONS: Mapping[str, Option] = {
 _TABLES = tuple(dict.fromkeys(name.partition(".")[0] for name in OPTIONS if "." in name))
 
 
-def _home(name: str) -> str:
+def _section(name: str) -> str:
     """Return the part of the configuration that has the option; nothing for the configuration itself."""
     return "naming" if name in ("prefix", "percentiles") else name.rpartition(".")[0]
 
@@ -297,8 +297,8 @@ def settle(*sources: Settings) -> Config:
 
     _check_repeat(values, settings)
 
-    def part(home: str) -> dict[str, Any]:
-        return {name.rpartition(".")[2]: values.pop(name) for name in list(values) if _home(name) == home}
+    def part(section: str) -> dict[str, Any]:
+        return {name.rpartition(".")[2]: values.pop(name) for name in list(values) if _section(name) == section}
 
     own = values.get("own_prefix", Config().own_prefix)
     naming = Naming(own=own, **part("naming"))
@@ -393,7 +393,7 @@ def _hints(table: str) -> Mapping[str, str]:
     """Return what to say for each key to somebody who wrote in ``table``, also for keys that belong elsewhere."""
     hints: dict[str, str] = {}
     for name in sorted(OPTIONS, key=lambda name: name.rpartition(".")[0] != table):  # what stands there comes first
-        home, _, key = name.rpartition(".")
-        where = "" if home == table else f" in [{home}]" if home else f", outside [{table}]"
+        section, _, key = name.rpartition(".")
+        where = "" if section == table else f" in [{section}]" if section else f", outside [{table}]"
         hints.setdefault(key, key + where)
     return hints

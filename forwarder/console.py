@@ -25,12 +25,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from metricslib.clock import SYSTEM_CLOCK, Clock
-from metricslib.drops import Account
+from metricslib.drops import DropCounter
 from metricslib.registry import Registry
 from metricslib.series import Kind, join, split
 from metricslib.sketch import Readable
 
-from .stats import Vitals
+from .stats import DaemonStats
 
 __all__ = ["Console", "Health"]
 
@@ -94,18 +94,18 @@ class Console:
         registry: Registry,
         health: Health,
         *,
-        vitals: Callable[[], Vitals],
+        daemon_stats: Callable[[], DaemonStats],
         config: Callable[[], Mapping[str, Any]],
         may_change: Callable[[], bool] = lambda: True,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._registry = registry
         self._health = health
-        self._vitals = vitals
+        self._vitals = daemon_stats
         self._config = config
         self._may_change = may_change
         self._clock = clock
-        self._account = Account()
+        self._account = DropCounter()
 
     def counts(self) -> Mapping[str, int]:
         """Return how many commands came, and of those how many were not known, refused, or failed."""
@@ -152,20 +152,20 @@ class Console:
         return [_REFUSED]
 
     def _stats(self) -> Iterable[str]:
-        vitals, now = self._vitals(), round(self._clock.time())
+        daemon_stats, now = self._vitals(), round(self._clock.time())
 
         def age(moment: float | None, otherwise: float) -> int:
             return now - round(otherwise if moment is None else moment)
 
         # As in statsd: what has not happened yet did at the start, and an exception at the epoch.
         return [
-            f"uptime: {age(vitals.started, 0)}\n",
-            f"messages.last_msg_seen: {age(vitals.last_message, vitals.started)}\n",
-            f"messages.bad_lines_seen: {vitals.bad_lines}\n",
-            f"graphite.last_flush: {age(vitals.last_flush, vitals.started)}\n",
-            f"graphite.last_exception: {age(vitals.last_exception, 0)}\n",
-            f"graphite.flush_time: {round(vitals.flush_time * 1000)}\n",
-            f"graphite.flush_length: {vitals.flush_length}\n",
+            f"uptime: {age(daemon_stats.started, 0)}\n",
+            f"messages.last_msg_seen: {age(daemon_stats.last_message, daemon_stats.started)}\n",
+            f"messages.bad_lines_seen: {daemon_stats.bad_lines}\n",
+            f"graphite.last_flush: {age(daemon_stats.last_flush, daemon_stats.started)}\n",
+            f"graphite.last_exception: {age(daemon_stats.last_exception, 0)}\n",
+            f"graphite.flush_time: {round(daemon_stats.flush_time * 1000)}\n",
+            f"graphite.flush_length: {daemon_stats.flush_length}\n",
             _END,
         ]
 

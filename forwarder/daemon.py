@@ -21,16 +21,16 @@ from metricslib.registry import Registry
 from metricslib.series_state import Idle
 from metricslib.view import Server, application
 
-from .aggregator import Intake
+from .aggregator import Aggregator
 from .config import Config, masked_text
 from .console import Console, Health
-from .inputs import Entrance
+from .inputs import Inputs
 from .listeners import CommandListener, Listener
 from .repeater import Repeater
-from .self_metrics import Door, OwnMetrics, own_counters, own_gauge
+from .self_metrics import Input, SelfMetrics, own_counters, own_gauge
 from .service import Inherited, Notifier, Watchdog
-from .stats import Vitals, vitals
-from .top_keys import Busiest, KeyFlush
+from .stats import DaemonStats, daemon_stats
+from .top_keys import KeyFlush, TopKeys
 
 __all__ = ["Daemon"]
 
@@ -105,9 +105,9 @@ class Daemon:
         self._notifier = notifier or Notifier()
         self._repeater = Repeater(config.repeat, clock=clock) if config.repeat else None
         keys = config.key_flush
-        self._keys = KeyFlush(Busiest(), keys.interval, keys.percent, keys.log, clock=clock) if keys.interval else None
-        takers = (self._repeater, self._keys.busiest if self._keys else None)
-        self._entrance = Entrance(config, self.flusher, *takers, inherited=inherited, clock=clock)
+        self._keys = KeyFlush(TopKeys(), keys.interval, keys.percent, keys.log, clock=clock) if keys.interval else None
+        consumers = (self._repeater, self._keys.busiest if self._keys else None)
+        self._inputs = Inputs(config, self.flusher, *consumers, inherited=inherited, clock=clock)
         self._console: Console | None = None
         self._commands: CommandListener | None = None
         self._page: Server | None = None
@@ -120,15 +120,15 @@ class Daemon:
         Raises :class:`CannotListen`, or RuntimeError where no thread can be begun, and leaves nothing bound or running.
         """
         try:
-            self._entrance.open()
+            self._inputs.open()
             self._open_console()
-            self._serve(self.wire(self._entrance.doors))
+            self._serve(self.wire(self._inputs.opened))
             self.flusher.start()
             if self._repeater:
                 self._repeater.start()
             if self._keys:
                 self._keys.start()
-            for listener in (*self._entrance.listeners, *self._consoles()):
+            for listener in (*self._inputs.listeners, *self._consoles()):
                 listener.start()
         except BaseException:
             self._end(0)
@@ -136,12 +136,12 @@ class Daemon:
         if not self.config.to:
             log.info("no destination: measurements are only shown on the page")
 
-    def wire(self, doors: Sequence[Door]) -> OwnMetrics:
+    def wire(self, opened: Sequence[Input]) -> SelfMetrics:
         """Let windows have what comes in through ``doors``, and what the daemon says of itself."""
         config = self.config
-        own = OwnMetrics(
+        own = SelfMetrics(
             config.own_prefix,
-            doors,
+            opened,
             lambda: self.flusher.status().lag,
             account=config.own_account,
             others={f"console://{config.console}": listener.counts for listener in self._consoles()},
@@ -149,14 +149,14 @@ class Daemon:
         )
         for key in own_counters(config.own_prefix):
             self.registry.reserve("counter", key)
-        for door in doors:
-            if isinstance(door.feed, Intake) and not door.numbered:
-                self.registry.add_source(door.feed)
-        if self._entrance.senders is not None:
-            self.registry.add_source(self._entrance.senders)
-            self.flusher.add_keeper(self._entrance.senders)
+        for one in opened:
+            if isinstance(one.feed, Aggregator) and not one.numbered:
+                self.registry.add_source(one.feed)
+        if self._inputs.senders is not None:
+            self.registry.add_source(self._inputs.senders)
+            self.flusher.add_participant(self._inputs.senders)
         if self._repeater and config.own_account:
-            self.registry.add_source(self._repeater.own_metrics(config.own_prefix))
+            self.registry.add_source(self._repeater.self_metrics(config.own_prefix))
         self.registry.add_source(own)  # the last one: it speaks of what the others were just asked for
         return own
 
@@ -167,7 +167,7 @@ class Daemon:
         console = self._console = Console(
             self.registry,
             self.health,
-            vitals=self.vitals,
+            daemon_stats=self.vitals,
             config=lambda: self.config.shown(),
             may_change=lambda: commands.on_loopback or self.config.console_admin,
             clock=self._clock,
@@ -181,23 +181,23 @@ class Daemon:
     def _consoles(self) -> tuple[Listener, ...]:
         return (self._commands,) if self._commands else ()
 
-    def vitals(self) -> Vitals:
+    def vitals(self) -> DaemonStats:
         """Return how the daemon is, in statsd's few numbers."""
-        counts = [door.feed.counts() for door in self._entrance.doors if not door.relays]
-        return vitals(self._started, self._clock.time(), counts, self.flusher.status().destinations)
+        counts = [one.feed.counts() for one in self._inputs.opened if not one.relays]
+        return daemon_stats(self._started, self._clock.time(), counts, self.flusher.status().destinations)
 
-    def _sections(self, own: OwnMetrics) -> Mapping[str, Any]:
+    def _sections(self, own: SelfMetrics) -> Mapping[str, Any]:
         sections: dict[str, Any] = {"Health": {"Status": self.health.status}, **own.sections()}
         if self._repeater:
             sections["Repeater"] = self._repeater.section()
         if self._keys:
-            sections["Busiest keys"] = self._keys.busiest.section()
+            sections["TopKeys keys"] = self._keys.busiest.section()
         if self._console and self._commands:
             address = {"Address": self._commands.address}
             sections["Console"] = {**address, **self._commands.counts(), **self._console.counts()}
         return sections
 
-    def _serve(self, own: OwnMetrics) -> None:
+    def _serve(self, own: SelfMetrics) -> None:
         if self.config.page is None:
             return
         host, port = self.config.page
@@ -211,7 +211,7 @@ class Daemon:
     def addresses(self) -> tuple[str, ...]:
         """Every bound address as a URL, listeners first, then the console, the page last."""
         page = (self._page.url.rstrip("/"),) if self._page else ()
-        bound = dict.fromkeys(listener.address for listener in (*self._entrance.listeners, *self._consoles()))
+        bound = dict.fromkeys(listener.address for listener in (*self._inputs.listeners, *self._consoles()))
         return (*bound, *page)
 
     # -- reload
@@ -254,14 +254,14 @@ class Daemon:
         """End whatever has begun; return whether all was read, repeated and delivered."""
         deadline = time.monotonic() + timeout
         reading_ends = time.monotonic() + timeout / 3
-        for listener in self._entrance.listeners:
-            listener.start_hush(timeout / 3)
-        stopped = [listener.hush(max(0.0, reading_ends - time.monotonic())) for listener in self._entrance.listeners]
+        for listener in self._inputs.listeners:
+            listener.start_drain(timeout / 3)
+        stopped = [listener.drain(max(0.0, reading_ends - time.monotonic())) for listener in self._inputs.listeners]
         if self._keys:
             self._keys.stop()
         repeated = not self._repeater or self._repeater.stop(max(0.0, (deadline - time.monotonic()) / 2))
         delivered = self.flusher.stop(max(0.0, deadline - time.monotonic()))
-        for listener in (*self._entrance.listeners, *self._consoles()):
+        for listener in (*self._inputs.listeners, *self._consoles()):
             listener.stop(0)
         if self._page:
             self._page.close()
@@ -289,7 +289,7 @@ class Daemon:
         signal.signal(signal.SIGHUP, lambda number, _frame: signals.put(number))
         set_level(self.config.log_level)
         self.start()
-        watchdog = Watchdog(self._notifier, self.flusher, self._entrance.listeners)
+        watchdog = Watchdog(self._notifier, self.flusher, self._inputs.listeners)
         watchdog.start()
         print("ready", *self.addresses, file=sys.stderr, flush=True)
         self._notifier.ready(" ".join(self.addresses))

@@ -1,8 +1,9 @@
 """What senders of numbered batches have sent: each batch is in one window, however often it comes.
 
-In: batches, from any number of listeners. Out: a source whose every collection says up to which number of which sender
-it goes, and a keeper that notes these numbers together with the cut that they are in. From then on they are safe, even
-if the forwarder is killed in the next moment: what comes again afterwards is known.
+In: batches, from any number of listeners. Out: a source whose collections say, for each sender, the number of the last
+batch that is in them, and a checkpoint participant that notes these numbers together with the flush that has the
+batches. From then on they are safe: if the forwarder is killed in the next moment and a sender repeats a batch, it is
+recognised.
 """
 
 import threading
@@ -11,12 +12,12 @@ from typing import Protocol
 
 from metricslib.clock import SYSTEM_CLOCK, Clock
 from metricslib.series import Kind
-from metricslib.window import Aggregates, Cut
+from metricslib.window import Aggregates, Flush
 from metricslib.wire.numbered import Numbered
 
-from .aggregator import Intake
+from .aggregator import Aggregator
 
-__all__ = ["REMEMBERED", "Senders"]
+__all__ = ["REMEMBERED", "Deduplicator"]
 
 REMEMBERED = 100_000
 """How many senders' numbers are remembered. Those that were silent for longest are forgotten first."""
@@ -29,9 +30,10 @@ class _Sink(Protocol):
     def drop(self, cause: str, count: int = 1) -> None: ...
 
 
-class Senders:
-    """A source of the registry and a keeper of the flusher. The numbers of ``remembered`` senders are kept; what one
-    that was forgotten sends again counts again.
+class Deduplicator:
+    """Recognises batches that a sender repeats. A source of the registry and a participant of the checkpoint.
+
+    The numbers of ``remembered`` senders are kept; a batch that a forgotten sender repeats counts again.
     """
 
     def __init__(self, *, remembered: int = REMEMBERED, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -39,13 +41,13 @@ class Senders:
         self._clock = clock
         self._lock = threading.Lock()
         self._parts: list[Aggregates] = []  # collected, and not handed on yet
-        self._intakes: list[Intake] = []
+        self._aggregators: list[Aggregator] = []
         self._listening: list[Callable[[Mapping[str, int]], object]] = []
         self._received: dict[str, int] = {}  # who was heard last stands last
         self._new: dict[str, int] = {}  # what of it was not collected yet
         self._safe: dict[str, int] = {}
         self._forgotten: set[str] = set()  # whose notes are to be deleted
-        self._noted: dict[str, int] = {}  # what a cut holds that was not kept yet; the flusher's alone
+        self._noted: dict[str, int] = {}  # what a flush holds that was not kept yet; the flusher's alone
 
     def __len__(self) -> int:
         """How many senders are remembered."""
@@ -53,9 +55,9 @@ class Senders:
 
     # -- for listeners
 
-    def add_intake(self, intake: Intake) -> None:
-        """Collect from ``intake``, too, which is fed by :meth:`take` alone."""
-        self._intakes.append(intake)
+    def add_aggregator(self, aggregator: Aggregator) -> None:
+        """Collect from ``aggregator``, too, which is fed by :meth:`take` alone."""
+        self._aggregators.append(aggregator)
 
     def listen(self, told: Callable[[Mapping[str, int]], object]) -> None:
         """Tell ``told``, which must not wait, whenever batches have become safe: by sender, up to which number."""
@@ -101,9 +103,9 @@ class Senders:
         """
         aggregates, nothing = Aggregates(), dict[str, int]()
         with self._lock:
-            for intake in self._intakes:
+            for aggregator in self._aggregators:
                 self._parts.append(Aggregates())  # before anything is collected, for this needs memory
-                self._parts[-1] = intake.collect()
+                self._parts[-1] = aggregator.collect()
             for part in self._parts:
                 aggregates.merge(part)
             self._parts.clear()
@@ -112,17 +114,17 @@ class Senders:
 
     def forget(self, kind: Kind, key: str) -> None:
         """The series expired: free what is kept for it."""
-        for intake in self._intakes:
-            intake.forget(kind, key)
+        for aggregator in self._aggregators:
+            aggregator.forget(kind, key)
 
     # -- for the flusher
 
-    def notes(self, cut: Cut, *, closes: bool) -> Mapping[str, bytes | None]:
-        """Note the numbers in the cut, with the time in whole seconds, and delete the notes of whom was forgotten."""
+    def notes(self, flush: Flush, *, closes: bool) -> Mapping[str, bytes | None]:
+        """Note the numbers in the flush, with the time in whole seconds, and delete the notes of whom was forgotten."""
         now = int(self._clock.time())
         with self._lock:
             forgotten, self._forgotten = self._forgotten, set()
-        self._noted.update(cut.received)
+        self._noted.update(flush.received)
         notes: dict[str, bytes | None] = {}
         for sender, number in self._noted.items():
             notes[_WORD + sender] = b"%d %d" % (number, now)
@@ -130,7 +132,7 @@ class Senders:
             notes[_WORD + sender] = None
         return notes
 
-    def kept(self, cut: Cut) -> None:
+    def committed(self, flush: Flush) -> None:
         """Tell the listeners what is safe now."""
         noted, self._noted = self._noted, {}
         with self._lock:

@@ -1,4 +1,4 @@
-"""The entrance: every address that is listened on, and what is fed with what comes in there."""
+"""The inputs: every address that is listened on, and what is fed with what comes in there."""
 
 import logging
 import socket
@@ -8,30 +8,30 @@ from metricslib.errors import CannotListen
 from metricslib.flusher import Flusher
 
 from .addresses import Address, parse
-from .aggregator import Intake
+from .aggregator import Aggregator
 from .config import Config
-from .dedup import Senders
+from .dedup import Deduplicator
 from .descriptors import connections_each
 from .graphite import Relay
 from .listeners import (
+    Consumer,
     Listener,
     NumberedTcpListener,
     NumberedUnixListener,
     Sink,
-    Taker,
-    Tap,
     TcpListener,
+    Tee,
     UdpListener,
     UnixDatagramListener,
     UnixStreamListener,
 )
 from .listeners.stream import CONNECTIONS
 from .repeater import Repeater
-from .self_metrics import Door
+from .self_metrics import Input
 from .service import Inherited, InvalidSocket
-from .top_keys import Busiest
+from .top_keys import TopKeys
 
-__all__ = ["Entrance"]
+__all__ = ["Inputs"]
 
 log = logging.getLogger("forwarder")
 
@@ -39,8 +39,8 @@ _SMALL = 4 << 20
 """Bytes of receive buffer below which a burst of datagrams is soon too much."""
 
 
-class Entrance:
-    """Opens what is configured. Lines go to intakes for the flusher's registry, and beside them where else they are
+class Inputs:
+    """Opens what is configured. Lines go to aggregators for the flusher's registry, and beside them where else they are
     wanted; Graphite's points go to the flusher. ``inherited`` are sockets that listeners take in the place of binding
     their own.
     """
@@ -50,7 +50,7 @@ class Entrance:
         config: Config,
         flusher: Flusher,
         repeater: Repeater | None = None,
-        busiest: Busiest | None = None,
+        top_keys: TopKeys | None = None,
         *,
         inherited: Inherited | None = None,
         clock: Clock = SYSTEM_CLOCK,
@@ -58,24 +58,24 @@ class Entrance:
         self._config = config
         self._flusher = flusher
         self._repeater = repeater
-        self._busiest = busiest
+        self._top_keys = top_keys
         self._inherited = inherited or Inherited()
         self._clock = clock
         self._connections = CONNECTIONS
         self._key_bytes = 0
         self.listeners: list[Listener] = []
-        self.doors: list[Door] = []
-        self.senders: Senders | None = None
+        self.opened: list[Input] = []
+        self.senders: Deduplicator | None = None
         """What was heard in numbered batches; None where nobody listens for any."""
 
     def open(self) -> None:
         """Bind every address. Raises :class:`CannotListen`, or :class:`~.service.InvalidSocket` for one left over."""
         self._connections = self._bound_connections()
         schemes = [parse(url).scheme for url in self._config.listen]
-        intakes = sum(self._config.udp_threads if scheme == "udp" else scheme != "graphite" for scheme in schemes)
-        self._key_bytes = self._flusher.registry.budget.raw_keys.allowed // max(1, intakes)
+        aggregators = sum(self._config.udp_threads if scheme == "udp" else scheme != "graphite" for scheme in schemes)
+        self._key_bytes = self._flusher.registry.budget.raw_keys.allowed // max(1, aggregators)
         for url in self._config.listen:
-            self.doors += self._doors_at(url)
+            self.opened += self._opened_at(url)
         self._leave_no_socket()
 
     def _bound_connections(self) -> int:
@@ -88,7 +88,7 @@ class Entrance:
             log.warning("the limit of open files (ulimit -n) allows %d connections for each listener", bound)
         return bound
 
-    def _doors_at(self, url: str) -> list[Door]:
+    def _opened_at(self, url: str) -> list[Input]:
         """Open an address: of UDP, as many sockets as there are to be threads. One that was handed in is one."""
         address = parse(url)
         given = self._inherited.take(address)
@@ -98,20 +98,20 @@ class Entrance:
         same = address._replace(port=parse(first.label).port)
         return [first, *(self._open(url, same) for _ in range(1, self._config.udp_threads))]
 
-    def _open(self, url: str, address: Address, given: socket.socket | None = None) -> Door:
-        feed: Intake | Relay
+    def _open(self, url: str, address: Address, given: socket.socket | None = None) -> Input:
+        feed: Aggregator | Relay
         numbered = address.scheme.startswith("forwarder+")
         if address.scheme == "graphite":
             feed = Relay(self._flusher.relay, clock=self._clock)
             listener = self._listener(address, feed)
         else:
-            feed = Intake(
+            feed = Aggregator(
                 self._flusher.registry,
                 clock=self._clock,
                 keys=max(1 << 20, 2 * self._config.max_series),
                 key_bytes=self._key_bytes,
             )
-            sink = self._tapped(address, feed)
+            sink = self._teed(address, feed)
             listener = self._numbered(address, feed, sink) if numbered else self._listener(address, sink)
         self.listeners.append(listener)
         try:
@@ -120,17 +120,17 @@ class Entrance:
             raise CannotListen(url, error) from error
         if isinstance(listener, UdpListener):
             self._check_buffer(listener, given is not None)
-        return Door(listener.address, feed, listener.counts, numbered)
+        return Input(listener.address, feed, listener.counts, numbered)
 
-    def _tapped(self, address: Address, intake: Intake) -> Sink:
-        """Return where the listener is to put what it hears: in ``intake``, and where else it is wanted."""
-        takers: list[Taker] = []
+    def _teed(self, address: Address, aggregator: Aggregator) -> Sink:
+        """Return where the listener is to put what it hears: in ``aggregator``, and where else it is wanted."""
+        consumers: list[Consumer] = []
         if self._repeater:
             datagrams = address.scheme in ("udp", "unixgram")
-            takers.append(self._repeater.datagrams if datagrams else self._repeater.blocks)
-        if self._busiest:
-            takers.append(self._busiest.feed)
-        return Tap(intake, takers) if takers else intake
+            consumers.append(self._repeater.datagrams if datagrams else self._repeater.blocks)
+        if self._top_keys:
+            consumers.append(self._top_keys.feed)
+        return Tee(aggregator, consumers) if consumers else aggregator
 
     def _leave_no_socket(self) -> None:
         """Refuse to start with a socket that nobody would read, for what is sent there would be lost in silence."""
@@ -161,10 +161,10 @@ class Entrance:
             address.host, address.port, feed, scheme=address.scheme, connections=connections, clock=self._clock
         )
 
-    def _numbered(self, address: Address, intake: Intake, sink: Sink) -> Listener:
+    def _numbered(self, address: Address, aggregator: Aggregator, sink: Sink) -> Listener:
         if self.senders is None:
-            self.senders = Senders(clock=self._clock)
-        self.senders.add_intake(intake)
+            self.senders = Deduplicator(clock=self._clock)
+        self.senders.add_aggregator(aggregator)
         sync, clock = self._flusher.flush_soon, self._clock
         if address.path:
             return NumberedUnixListener(

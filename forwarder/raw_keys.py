@@ -5,17 +5,17 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from metricslib.budget import Budget
-from metricslib.drops import Account
+from metricslib.drops import DropCounter
 from metricslib.series import KINDS, Kind, Tags, split
 
 __all__ = ["Keys", "Registry", "is_overflow"]
 
 
 class Registry(Protocol):
-    """What an intake asks of its registry."""
+    """What an aggregator asks of its registry."""
 
     exact: int
-    account: Account
+    drops: DropCounter
     budget: Budget
 
     def admit(self, kind: Kind, name: str, tags: Tags = ()) -> str | None:
@@ -80,7 +80,7 @@ class Keys:
     def _cause(self, kind: Kind) -> str:
         """The registry does not say why it refuses, but it counts. Only gauges are refused for want of room."""
         if kind == "gauge":
-            overflowed = self.registry.account.totals().get("overflow_dropped", 0)
+            overflowed = self.registry.drops.totals().get("overflow_dropped", 0)
             if overflowed > self._overflowed:
                 self._overflowed = overflowed
                 return "overflow_dropped"

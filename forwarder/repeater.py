@@ -18,9 +18,9 @@ from metricslib.clock import SYSTEM_CLOCK, Clock
 from metricslib.delivery import Batch, Deadline, Destination, Options, Queue, Sender, SenderStatus, Undelivered
 from metricslib.delivery.batch import count_lines, split_lines
 from metricslib.delivery.transport import Datagrams, Endpoint, Stream
-from metricslib.drops import Account
-from metricslib.self_metrics import OwnMetrics
-from metricslib.window import Cut
+from metricslib.drops import DropCounter
+from metricslib.self_metrics import SelfMetrics
+from metricslib.window import Flush
 from metricslib.wire.statsd import DATAGRAM, SEPARATOR
 
 from .addresses import parse_target
@@ -54,7 +54,7 @@ class Target(Destination):
         self._datagrams = Datagrams(endpoint, pause=lambda seconds: pause(seconds * _BURST_PAUSE))
         self._next = Deadline(0)
 
-    def encode(self, cut: Cut) -> list[Batch]:
+    def encode(self, flush: Flush) -> list[Batch]:
         """Return nothing: windows are not repeated."""
         return []
 
@@ -116,9 +116,9 @@ class Repeater:
         """Return how sending goes, for each target. Points are lines."""
         return [sender.status() for sender in self._senders]
 
-    def own_metrics(self, prefix: str) -> OwnMetrics:
+    def self_metrics(self, prefix: str) -> SelfMetrics:
         """Return a source of the registry that tells the same as series ``PREFIX.repeater.…``."""
-        return OwnMetrics(f"{prefix}.repeater", Account(), Account(), self.statuses)
+        return SelfMetrics(f"{prefix}.repeater", DropCounter(), DropCounter(), self.statuses)
 
     def section(self) -> Sequence[Mapping[str, object]]:
         """Return what the page shows of it."""

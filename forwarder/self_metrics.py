@@ -25,11 +25,11 @@ from metricslib.drops import DropLog
 from metricslib.series import Kind, sanitise
 from metricslib.window import Aggregates, GaugeChange
 
-from .aggregator import Intake
+from .aggregator import Aggregator
 from .graphite import Relay
 from .stats import BadLine, Counts
 
-__all__ = ["Door", "OwnMetrics", "own_counters", "own_gauge"]
+__all__ = ["Input", "SelfMetrics", "own_counters", "own_gauge"]
 
 log = logging.getLogger("forwarder")
 
@@ -59,12 +59,12 @@ _EVENTS = {"kernel_dropped": "kernel_drops", "batches_repeated": "batches_repeat
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class Input:
     """One listener and what it feeds."""
 
     label: str
     """Its address as a URL, with the port it was given."""
-    feed: Intake | Relay
+    feed: Aggregator | Relay
     events: Callable[[], Mapping[str, int]] = dict
     """What happened to the socket since the start, by cause; ``kernel_dropped``: datagrams, ``batches_repeated``."""
     numbered: bool = False
@@ -94,7 +94,7 @@ def own_gauge(prefix: str) -> str:
     return f"{prefix}.timestamp_lag"
 
 
-class OwnMetrics:
+class SelfMetrics:
     """A source of the registry. It must be the last one, so that it speaks of what the others were just asked for.
 
     Without ``account`` it has only what statsd has of itself. At each collection it warns of drops at the doors, and
@@ -104,7 +104,7 @@ class OwnMetrics:
     def __init__(
         self,
         prefix: str,
-        doors: Sequence[Door],
+        opened: Sequence[Input],
         lag: Callable[[], float],
         *,
         account: bool = True,
@@ -112,12 +112,12 @@ class OwnMetrics:
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._prefix = prefix
-        self._doors = tuple(doors)
+        self._opened = tuple(opened)
         self._lag = lag
         self._account = account
         self._before: Counter[str] | None = None
         self._counts: list[tuple[str, DropLog, Callable[[], Mapping[str, int]]]] = [
-            *((door.label, DropLog(clock), door.drops) for door in doors),
+            *((one.label, DropLog(clock), one.drops) for one in opened),
             *((name, DropLog(clock), counts) for name, counts in (others or {}).items()),
         ]
 
@@ -149,7 +149,7 @@ class OwnMetrics:
         return f"{self._prefix}.{name}"
 
     def _totals(self) -> Iterator[tuple[str, int]]:
-        pieces = sum((door.account() for door in self._doors if not door.relays), Counts())
+        pieces = sum((one.account() for one in self._opened if not one.relays), Counts())
         yield from zip(own_counters(self._prefix), (pieces.bad, pieces.packets, pieces.lines), strict=True)
         if self._account:
             yield from self._more(pieces)
@@ -159,47 +159,47 @@ class OwnMetrics:
         yield self._key("pieces_aggregated"), pieces.aggregated
         for cause, count in pieces.dropped.items():
             yield self._key(f"pieces_dropped.{sanitise(cause)}"), count
-        if any(door.relays for door in self._doors):
-            points = sum((door.account() for door in self._doors if door.relays), Counts())
+        if any(one.relays for one in self._opened):
+            points = sum((one.account() for one in self._opened if one.relays), Counts())
             yield self._key("points_received"), points.received
             yield self._key("points_relayed"), points.aggregated
             yield self._key("points_bad"), points.bad
             for cause, count in points.dropped.items():
                 yield self._key(f"points_dropped.{sanitise(cause)}"), count
-        for door in self._doors:
+        for one in self._opened:
             for event, name in _EVENTS.items():
-                if (times := door.events().get(event)) is not None:
-                    label = re.sub(r"[^a-zA-Z0-9]+", "_", door.label).strip("_")
+                if (times := one.events().get(event)) is not None:
+                    label = re.sub(r"[^a-zA-Z0-9]+", "_", one.label).strip("_")
                     yield self._key(f"{name}.{label}"), times
 
     def sections(self) -> Mapping[str, Any]:
         """Return what the page shows of it, by title."""
-        counts = [(door, door.feed.counts()) for door in self._doors]
-        pieces = sum((count for door, count in counts if not door.relays), Counts())
+        counts = [(one, one.feed.counts()) for one in self._opened]
+        pieces = sum((count for one, count in counts if not one.relays), Counts())
         sections: dict[str, Any] = {
-            "Listeners": [_listener(door, count) for door, count in counts],
+            "Listeners": [_listener(one, count) for one, count in counts],
             "Pieces": _account(pieces, "Aggregated"),
         }
-        if any(door.relays for door in self._doors):
+        if any(one.relays for one in self._opened):
             sections["Graphite points"] = _account(
-                sum((count for door, count in counts if door.relays), Counts()), "Relayed"
+                sum((count for one, count in counts if one.relays), Counts()), "Relayed"
             )
-        bad = sorted(((line, door.label) for door in self._doors for line in door.feed.bad_lines()), reverse=True)
+        bad = sorted(((line, one.label) for one in self._opened for line in one.feed.bad_lines()), reverse=True)
         if bad:
             sections["Last bad lines"] = [_bad_line(line, label) for line, label in bad[:_SHOWN]]
         return sections
 
 
-def _listener(door: Door, counts: Counts) -> Mapping[str, Any]:
+def _listener(one: Input, counts: Counts) -> Mapping[str, Any]:
     return {
-        "Listener": door.label,
+        "Listener": one.label,
         "Packets": counts.packets,
         "Lines": counts.lines,
         "Received": counts.received,
         "Taken": counts.aggregated,
         "Bad": counts.bad,
         "Dropped": dict(counts.dropped),
-        "Socket": dict(door.events()),
+        "Socket": dict(one.events()),
     }
 
 

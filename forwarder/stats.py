@@ -1,7 +1,7 @@
 """What came in through a listener, and how the daemon does: for the page, the log, and statsd's ``stats``.
 
 :class:`Counts` is the account of one listener, :class:`BadLines` the last lines that could not be read, and
-:class:`Vitals` the few figures of the console's ``stats`` command.
+:class:`DaemonStats` the few figures of the console's ``stats`` command.
 """
 
 import logging
@@ -15,7 +15,7 @@ from metricslib.delivery import SenderStatus
 
 from .foreign import redacted
 
-__all__ = ["BadLine", "BadLines", "Counts", "Vitals", "vitals"]
+__all__ = ["BadLine", "BadLines", "Counts", "DaemonStats", "daemon_stats"]
 
 log = logging.getLogger("forwarder")
 
@@ -103,7 +103,7 @@ class BadLines:
 
 
 @dataclass(frozen=True, slots=True)
-class Vitals:
+class DaemonStats:
     """Moments are seconds since the epoch; None is for what has not happened yet."""
 
     started: float
@@ -118,7 +118,9 @@ class Vitals:
     """Its bytes."""
 
 
-def vitals(started: float, now: float, counts: Sequence[Counts], destinations: Sequence[SenderStatus]) -> Vitals:
+def daemon_stats(
+    started: float, now: float, counts: Sequence[Counts], destinations: Sequence[SenderStatus]
+) -> DaemonStats:
     """Return the vitals of a daemon whose doors have these ``counts``.
 
     Of several destinations the one counts that is worst off, so that who watches one number misses nothing: the oldest
@@ -126,7 +128,7 @@ def vitals(started: float, now: float, counts: Sequence[Counts], destinations: S
     """
     chosen = [status for status in destinations if status.label.startswith("graphite")] or destinations
     flushes = [started if status.age is None else now - status.age for status in chosen]
-    return Vitals(
+    return DaemonStats(
         started,
         max((count.seen for count in counts), default=0) or None,
         sum(count.bad for count in counts),

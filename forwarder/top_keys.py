@@ -39,7 +39,7 @@ from metricslib.series import join, split
 
 from .parser import LONGEST_KEY, parse
 
-__all__ = ["Busiest", "CAPACITY", "Counted", "KeyFlush", "SpaceSaving"]
+__all__ = ["TopKeys", "CAPACITY", "Counted", "KeyFlush", "SpaceSaving"]
 
 
 class Counted(NamedTuple):
@@ -103,7 +103,7 @@ SHOWN = 20
 _REMEMBERED = 256  # bytes of the longest key that is remembered as it is written
 
 
-class Busiest:
+class TopKeys:
     """Any thread may feed it and read it."""
 
     def __init__(self, capacity: int = CAPACITY) -> None:
@@ -170,9 +170,9 @@ class KeyFlush:
     """Tells ``percent`` of the busiest keys every ``interval`` seconds, in ``file`` or, without one, in the log."""
 
     def __init__(
-        self, busiest: Busiest, interval: float, percent: float = 100, file: str = "", *, clock: Clock = SYSTEM_CLOCK
+        self, top_keys: TopKeys, interval: float, percent: float = 100, file: str = "", *, clock: Clock = SYSTEM_CLOCK
     ) -> None:
-        self.busiest = busiest
+        self.busiest = top_keys
         self._interval = interval
         self._percent = percent
         self._file = file

@@ -1,7 +1,7 @@
-"""Which twin is in use: the C one where it was built, or the Python one, which is the specification.
+"""Which implementation is in use: the one in C where it was built, or the one in Python, which is the specification.
 
-The environment variable ``METRICSLIB_PURE`` decides: ``1`` takes the Python twins, ``0`` insists on the C ones, and
-without it they are taken where they are there. It is read when a twinned module is first imported.
+The environment variable ``METRICSLIB_PURE`` decides: ``1`` selects Python, ``0`` requires C, and without it C is used
+where it was built. It is read when a module that has both is first imported.
 """
 
 import os
@@ -17,14 +17,16 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def load(name: str) -> Any:
-    """Return the extension module ``name``, or None where its Python twin is to be used.
+    """Return the extension module ``name``, or None where its Python implementation is to be used.
 
     Raises ImportError if C is insisted on and the module was not built, and :class:`~.errors.InvalidOption` if the
     environment variable is something else than ``0``, ``1`` or nothing.
     """
     pure = os.environ.get("METRICSLIB_PURE", "")
     if pure not in ("", "0", "1"):
-        raise InvalidOption("METRICSLIB_PURE", pure, "must be 1 for the Python twins, 0 for the C twins, or not set")
+        raise InvalidOption(
+            "METRICSLIB_PURE", pure, "must be 1 for the Python implementation, 0 for the C implementation, or not set"
+        )
     if pure == "1":
         return None
     try:
@@ -38,11 +40,11 @@ def load(name: str) -> Any:
 class replaced_by:
     """Decorate a method with the name of its twin among the C cell's methods.
 
-    Where the C twin is in use, it takes the method's place; the Python method stays the specification.
+    Where the C implementation is in use, it takes the method's place; the Python method stays the specification.
     """
 
-    def __init__(self, twin: str) -> None:
-        self._twin = twin
+    def __init__(self, name: str) -> None:
+        self._name = name
 
     def __call__(self, method: F) -> F:
         if load("metricslib._speedups") is None:
@@ -52,4 +54,4 @@ class replaced_by:
 
     def __set_name__(self, owner: type, name: str) -> None:
         # Of the very class: with a method of a base class the interpreter's fastest way of calling is not taken.
-        setattr(owner, name, load("metricslib._speedups").method_of(owner, self._twin, self._doc))
+        setattr(owner, name, load("metricslib._speedups").method_of(owner, self._name, self._doc))

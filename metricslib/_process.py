@@ -13,13 +13,13 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-__all__ = ["Forked", "at_exit", "exiting", "log", "not_at_exit", "tell_of_forks"]
+__all__ = ["ForkHandler", "at_exit", "exiting", "log", "not_at_exit", "register_fork_handler"]
 
 
-class Forked(Protocol):
+class ForkHandler(Protocol):
     """What a fork leaves in the parent."""
 
-    def left_in_parent(self) -> None:
+    def reset_after_fork(self) -> None:
         """In the child: forget the parent's threads, locks and files. Called inside the fork; must start nothing."""
         ...
 
@@ -54,17 +54,17 @@ def not_at_exit(stop: Callable[[], object]) -> None:
         finalizer.cancel()
 
 
-_told: weakref.WeakSet[Forked] = weakref.WeakSet()
+_told: weakref.WeakSet[ForkHandler] = weakref.WeakSet()
 
 
-def tell_of_forks(one: Forked) -> None:
-    """Call ``one.left_in_parent()`` in every forked child, for as long as ``one`` is in use."""
+def register_fork_handler(one: ForkHandler) -> None:
+    """Call ``one.reset_after_fork()`` in every forked child, for as long as ``one`` is in use."""
     _told.add(one)
 
 
 def _forget_parent() -> None:
     for one in list(_told):
-        one.left_in_parent()
+        one.reset_after_fork()
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,6 +1,6 @@
 from typing import Any
 
-# The types have the face of their Python twins, which is where they are described.
+# The types have the face of their Python implementation, which is where they are described.
 Cell: Any
 Samples: Any
 Span: Any

@@ -1,12 +1,12 @@
 """The checkpoint: what a program still knows after a restart, kept in the spool together with the windows.
 
-Each part of the program that keeps something is a participant (``Keeper``): the registry, the forwarder's list of the
-batches that it has received. Before a flush is put into the spool every participant returns notes, by key. Notes and
-flush go into the spool in one transaction. So the notes always describe exactly the windows that are in the spool: the
-totals behind them, or the number up to which a client's batches are in them. Afterwards the participants are told that
-their notes are kept. At a start each gets all notes of the previous process.
+Each part of the program that keeps something is a :class:`CheckpointParticipant`: the registry, the schedule, the
+forwarder's list of the batches that it has received. Before a flush is put into the spool every participant returns
+notes, by key. Notes and flush go into the spool in one transaction. So the notes always describe exactly the windows
+that are in the spool: the totals behind them, or the number up to which a client's batches are in them. Afterwards the
+participants are told that their notes are committed. At a start each gets all notes of the previous process.
 
-What the registry keeps (:class:`RegistryKeeper`):
+What the registry keeps (:class:`RegistryCheckpoint`):
 
 - At the end of an interval, the totals and gauges of the series in which something happened: as much work as was
   measured, however many series there are.
@@ -26,18 +26,18 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol
 
-from .drops import Survived
+from .drops import ErrorReporter
 from .registry import Registry
 from .series import KINDS, Kind, Series
 from .series_state import TOTALS, DistributionTotal, GaugeTotal, SummedTotal, Total
 from .sketch import Distribution, Restored
-from .window import Aggregates, Cut, GaugeChange, OpenInterval
+from .window import Aggregates, Flush, GaugeChange, OpenInterval
 
 __all__ = [
     "BadNote",
-    "Keeper",
-    "Keepers",
-    "RegistryKeeper",
+    "CheckpointParticipant",
+    "Checkpoint",
+    "RegistryCheckpoint",
     "read_key",
     "read_open",
     "read_total",
@@ -254,21 +254,21 @@ _READERS: Mapping[Kind, Callable[[Any], Any]] = {
 }
 
 
-class Keeper(Protocol):
-    """What has notes to be kept with each cut. Called by one thread at a time, the one that makes the cut.
+class CheckpointParticipant(Protocol):
+    """What has notes to be kept with each flush. Called by one thread at a time, the one that makes the flush.
 
-    Keys begin with the keeper's own word: ``sender/…``, ``series/…``.
+    Keys begin with the participant's own word: ``sender/…``, ``series/…``.
     """
 
-    def notes(self, cut: Cut, *, closes: bool) -> Mapping[str, bytes | None]:
-        """Return what is to be noted anew with ``cut``, by key; None deletes a note.
+    def notes(self, flush: Flush, *, closes: bool) -> Mapping[str, bytes | None]:
+        """Return what is to be noted anew with ``flush``, by key; None deletes a note.
 
-        ``closes`` says that the cut ends its interval; one that does not is in the middle of it.
+        ``closes`` says that the flush ends its interval; one that does not is in the middle of it.
         """
         ...
 
-    def kept(self, cut: Cut) -> None:
-        """The cut and the notes on it are in the spool now: on disk, where there is a spool directory that works."""
+    def committed(self, flush: Flush) -> None:
+        """The flush and the notes on it are in the spool now: on disk, where there is a spool directory that works."""
         ...
 
     def restore(self, notes: Mapping[str, bytes]) -> None:
@@ -276,29 +276,34 @@ class Keeper(Protocol):
         ...
 
 
-class Keepers:
-    """All keepers of a flusher. One that fails is counted in ``survived``, and costs the others nothing."""
+class Checkpoint:
+    """All participants of a flusher. One that fails is counted in ``errors``, and costs the others nothing."""
 
     def __init__(self) -> None:
-        self._keepers: list[Keeper] = []
+        self._participants: list[CheckpointParticipant] = []
 
-    def add(self, keeper: Keeper) -> None:
-        """Ask ``keeper``, too, from the next cut on."""
-        self._keepers.append(keeper)
+    def add(self, participant: CheckpointParticipant) -> None:
+        """Ask ``participant``, too, from the next flush on."""
+        self._participants.append(participant)
 
     def commit(
-        self, cut: Cut, commit: Callable[[Mapping[str, bytes | None]], object], survived: Survived, *, closes: bool
+        self,
+        flush: Flush,
+        commit: Callable[[Mapping[str, bytes | None]], object],
+        errors: ErrorReporter,
+        *,
+        closes: bool,
     ) -> None:
-        """Ask everyone for notes on ``cut``, have ``commit`` keep them with it, and then tell everyone.
+        """Collect notes on ``flush``, have ``commit`` store them together with it, then tell the participants.
 
-        Who failed to note is not told, for what it knows of the cut was not kept. Raises MemoryError where ``commit``
-        does; it may be tried again then.
+        Participants whose ``notes()`` failed do not get ``committed()``. Raises MemoryError if ``commit`` does; then it
+        may be tried again.
         """
         notes: dict[str, bytes | None] = {}
-        noted: list[Keeper] = []
-        for keeper in self._keepers:
-            if survived.attempt("notes", partial(_note, keeper, cut, closes, notes)):
-                noted.append(keeper)
+        noted: list[CheckpointParticipant] = []
+        for participant in self._participants:
+            if errors.attempt("notes", partial(_note, participant, flush, closes, notes)):
+                noted.append(participant)
         short: list[MemoryError] = []
 
         def kept() -> None:
@@ -308,20 +313,20 @@ class Keepers:
                 short.append(error)
                 raise
 
-        if survived.attempt("commit", kept):
-            for keeper in noted:
-                survived.attempt("kept", partial(keeper.kept, cut))
+        if errors.attempt("commit", kept):
+            for participant in noted:
+                errors.attempt("kept", partial(participant.committed, flush))
         if short:
             raise short[0]
 
-    def restore(self, notes: Mapping[str, bytes], survived: Survived) -> None:
+    def restore(self, notes: Mapping[str, bytes], errors: ErrorReporter) -> None:
         """Give everyone what was noted."""
-        for keeper in self._keepers:
-            survived.attempt("restore", partial(keeper.restore, notes))
+        for participant in self._participants:
+            errors.attempt("restore", partial(participant.restore, notes))
 
 
-def _note(keeper: Keeper, cut: Cut, closes: bool, notes: dict[str, bytes | None]) -> None:
-    notes.update(keeper.notes(cut, closes=closes))
+def _note(participant: CheckpointParticipant, flush: Flush, closes: bool, notes: dict[str, bytes | None]) -> None:
+    notes.update(participant.notes(flush, closes=closes))
 
 
 _OPEN = "open"
@@ -330,7 +335,7 @@ _SERIES = "series"
 _Totals = dict[Kind, dict[str, Total]]
 
 
-class RegistryKeeper:
+class RegistryCheckpoint:
     """Keeps the state of ``registry``. ``next_slot`` returns the stamp of its next window, and the interval in seconds.
 
     It is also a source of the registry, to be told what leaves. Series whose names begin with ``own`` tell of this
@@ -355,13 +360,13 @@ class RegistryKeeper:
         return Aggregates()
 
     def forget(self, kind: Kind, key: str) -> None:
-        """The series expired or was deleted: its note goes with the next cut."""
+        """The series expired or was deleted: its note goes with the next flush."""
         self._left.append(_key(kind, key))
 
-    # -- a keeper
+    # -- a participant
 
-    def notes(self, cut: Cut, *, closes: bool) -> Mapping[str, bytes | None]:
-        """Return what changed with ``cut``, and before if that was not kept."""
+    def notes(self, flush: Flush, *, closes: bool) -> Mapping[str, bytes | None]:
+        """Return what changed with ``flush``, and before if that was not kept."""
         pending = self._pending
         while self._left:  # first, for one that is in use again has a note again
             pending[self._left.popleft()] = None
@@ -369,13 +374,13 @@ class RegistryKeeper:
             self._unseen = False
             known, _ = self._registry.remembered()
             pending.update(self._noted(known, closes=False))
-        changed, opened = self._registry.remembered(cut)
+        changed, opened = self._registry.remembered(flush)
         pending.update(self._noted(changed, closes=closes))
         pending[_OPEN] = None if closes or opened is None else write_open(opened)
         return pending
 
-    def kept(self, cut: Cut) -> None:
-        """What was noted with ``cut`` is kept."""
+    def committed(self, flush: Flush) -> None:
+        """What was noted with ``flush`` is kept."""
         self._pending = {}
 
     def _noted(self, totals: list[tuple[Kind, str, Total]], *, closes: bool) -> Iterator[tuple[str, bytes]]:
@@ -408,7 +413,7 @@ class RegistryKeeper:
                 self._pending.update({_key(kind, key): write_total(totals[kind][key]) for key in both})
 
     def _start_over(self, keys: list[str]) -> None:
-        """Have the next cut note all that is known in the place of what is noted."""
+        """Have the next flush note all that is known in the place of what is noted."""
         self._pending.update(dict.fromkeys(keys))
         for _, _, total in self._registry.remembered()[0]:
             total.place = None
@@ -420,7 +425,7 @@ class RegistryKeeper:
                 series = _series(note_key)
                 found.append((series, read_total(series.kind, note)))
             except BadNote:
-                self._registry.account.add("bad_note")
+                self._registry.drops.add("bad_note")
                 self._pending[note_key] = None
         found.sort(key=lambda entry: entry[1].place or 0)
         totals: _Totals = {kind: {} for kind in KINDS}
@@ -433,10 +438,10 @@ class RegistryKeeper:
         try:
             opened, bad = read_open(note)
         except BadNote:
-            self._registry.account.add("bad_note")
+            self._registry.drops.add("bad_note")
             return None
         if bad:
-            self._registry.account.add("bad_note", bad)
+            self._registry.drops.add("bad_note", bad)
         for kind in KINDS:
             for key in [key for key in opened.sent[kind] if key not in totals[kind]]:
                 own = key.startswith(self._own)
@@ -450,7 +455,7 @@ class RegistryKeeper:
             return True
         note_key = _key(series.kind, series.key)
         if note_key not in self._pending:  # it may be in the open interval, too
-            self._registry.account.add("not_restored")
+            self._registry.drops.add("not_restored")
         self._pending[note_key] = None
         return False
 

@@ -442,7 +442,7 @@ def _end_of_timed(timer: Timer, exceptions: bool, slow: float | None, on_slow: O
             except Exception as failed:  # the hook is the application's
                 if from_signal_handler(failed):
                     raise
-                timer._home.account.add("bad_hook")
+                timer._owner.drops.add("bad_hook")
 
     return end
 

@@ -1,8 +1,8 @@
 """What is lost, refused or broken, counted by cause: from here it goes to the page and into the library's own metrics.
 
-``Account`` counts from anywhere: threads, signal handlers, callbacks of the garbage collector. ``DropLog`` decides when
-a count is worth a warning. ``Survived`` runs code whose errors must not end a thread, counts them and logs the first of
-each cause.
+``DropCounter`` counts from anywhere: threads, signal handlers, callbacks of the garbage collector. ``DropLog`` decides
+when a count is worth a warning. ``ErrorReporter`` runs code whose errors must not end a thread, counts them and logs
+the first of each cause.
 """
 
 import threading
@@ -13,7 +13,7 @@ from ._process import log
 from .attempt import from_signal_handler
 from .clock import Clock
 
-__all__ = ["QUIET", "Account", "DropLog", "Survived"]
+__all__ = ["QUIET", "DropCounter", "DropLog", "ErrorReporter"]
 
 QUIET = 60.0
 """Seconds between two warnings of one cause."""
@@ -22,7 +22,7 @@ _FULL = 256
 _PATIENCE = 0.25  # seconds
 
 
-class Account:
+class DropCounter:
     """Counts by cause. ``add`` neither blocks nor raises; ``totals`` is exact, and waits no longer than it must."""
 
     __slots__ = ("_lock", "_pending", "_reported", "_totals")
@@ -101,11 +101,11 @@ class DropLog:
         return due
 
 
-class Survived:
-    """What went wrong in ``who``, and was survived. ``account`` counts it by cause."""
+class ErrorReporter:
+    """What went wrong in ``who``, and was survived. ``counts`` has how often by cause."""
 
     def __init__(self, who: str) -> None:
-        self.account = Account()
+        self.counts = DropCounter()
         self._who = who
         self._logged: set[str] = set()
 
@@ -120,7 +120,7 @@ class Survived:
         except Exception as error:
             if from_signal_handler(error):
                 raise
-            self.account.add(cause)
+            self.counts.add(cause)
             if cause not in self._logged:
                 self._logged.add(cause)
                 log().exception(

@@ -19,21 +19,21 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Never
 
-from ._process import at_exit, exiting, not_at_exit, tell_of_forks
+from ._process import at_exit, exiting, not_at_exit, register_fork_handler
 from .budget import LEAST
 from .callbacks import CallbackReader
-from .checkpoint import Keeper, Keepers, RegistryKeeper
+from .checkpoint import Checkpoint, CheckpointParticipant, RegistryCheckpoint
 from .delivery import Deadline, Dispatcher, Puts, SenderStatus, several
-from .drops import Survived
+from .drops import ErrorReporter
 from .errors import InvalidOption, InvalidType
 from .hints import unknown_option
 from .history import History
 from .naming import Naming, expanded
 from .registry import Readings, Registry
 from .schedule import Schedule
-from .self_metrics import OwnMetrics
+from .self_metrics import SelfMetrics
 from .series import text_of
-from .window import Cut, Source
+from .window import Flush, Source
 
 __all__ = ["Flusher", "FlusherStatus"]
 
@@ -82,16 +82,16 @@ class FlusherStatus:
 
 
 class _Unsent:
-    """A cut that does not wait for every sender yet."""
+    """A flush that does not wait for every sender yet."""
 
-    __slots__ = ("closes", "cut", "puts", "whole")
+    __slots__ = ("closes", "flush", "last", "puts")
 
-    cut: Cut
+    flush: Flush
 
-    def __init__(self, *, closes: bool, whole: bool) -> None:
+    def __init__(self, *, closes: bool, last: bool) -> None:
         self.closes = closes
-        self.whole = whole
-        """Whether it is the last cut of its slot."""
+        self.last = last
+        """Whether it is the last flush of its slot."""
         self.puts: Puts = {}
 
 
@@ -101,11 +101,11 @@ class _LastStamp:
     def __init__(self, flusher: "Flusher") -> None:
         self._flusher = flusher
 
-    def notes(self, cut: Cut, *, closes: bool) -> Mapping[str, bytes | None]:
-        """Return the stamp of the cut, or in mid-interval the one before it."""
-        return {_STAMP: b"%d" % (cut.whole.end if closes else cut.whole.end - self._flusher.interval)}
+    def notes(self, flush: Flush, *, closes: bool) -> Mapping[str, bytes | None]:
+        """Return the stamp of the flush, or in mid-interval the one before it."""
+        return {_STAMP: b"%d" % (flush.cumulative.end if closes else flush.cumulative.end - self._flusher.interval)}
 
-    def kept(self, cut: Cut) -> None:
+    def committed(self, flush: Flush) -> None:
         """Nothing to do."""
 
     def restore(self, notes: Mapping[str, bytes]) -> None:
@@ -114,7 +114,7 @@ class _LastStamp:
             try:
                 last = int(notes[_STAMP])
             except ValueError:
-                self._flusher.registry.account.add("bad_note")
+                self._flusher.registry.drops.add("bad_note")
             else:
                 self._flusher._resume(last)
 
@@ -175,12 +175,12 @@ class Flusher:
         self.spool = os.fspath(spool) if spool else None
         """The spool directory; None: what is not delivered waits in memory."""
         self._schedule = Schedule(interval, self._now())
-        self._survived = Survived("flusher")
-        self._keepers = Keepers()
-        self._state = RegistryKeeper(registry, self._next_slot, self._naming.own or own) if spool else None
+        self._errors = ErrorReporter("flusher")
+        self._checkpoint = Checkpoint()
+        self._state = RegistryCheckpoint(registry, self._next_slot, self._naming.own or own) if spool else None
         if self._state:
-            self._keepers.add(_LastStamp(self))  # first, for the registry's keeper asks for the next stamp
-            self._keepers.add(self._state)
+            self._checkpoint.add(_LastStamp(self))  # first, for the registry's participant asks for the next stamp
+            self._checkpoint.add(self._state)
         self._ticks = 0
         self.turns = 0
         """How often an interval was ended, or kept open because the clock was set back: what a watchdog watches."""
@@ -188,7 +188,7 @@ class Flusher:
         self.left_behind = False
         """Whether this is a forked child's copy of a flusher that runs in the parent, and was not started here yet."""
         self._prepare()
-        tell_of_forks(self)
+        register_fork_handler(self)
 
     def _prepare(self) -> None:
         """Make what a process must make for itself: destinations, and everything with a lock in it."""
@@ -201,7 +201,7 @@ class Flusher:
             window_bytes=max(LEAST, self.registry.budget.max_bytes),
         )
         statuses = self._dispatcher.statuses
-        self._own_metrics = OwnMetrics(self._own, self.registry.account, self._survived.account, statuses)
+        self._self_metrics = SelfMetrics(self._own, self.registry.drops, self._errors.counts, statuses)
         self._thread: threading.Thread | None = None
         self._background: threading.Thread | None = None  # the same, until the next start
         self._callbacks = CallbackReader()
@@ -212,8 +212,8 @@ class Flusher:
         self._threadless = False  # begun while the interpreter ends, where no thread can be
         # What wakes the thread, with whom to tell of a flush. A signal handler may stop the program in the middle of
         # such a call: it may put into this queue, but not set an Event again.
-        self._bell: SimpleQueue[threading.Event | None] = SimpleQueue()
-        self._cutting = threading.Lock()
+        self._wakeups: SimpleQueue[threading.Event | None] = SimpleQueue()
+        self._flushing = threading.Lock()
         self._unsent: _Unsent | None = None
 
     @property
@@ -273,9 +273,9 @@ class Flusher:
         notes = self._dispatcher.open(own=not forked)
         if self._state:
             self._add_source(self._state, undo)
-            self._keepers.restore(notes, self._survived)
+            self._checkpoint.restore(notes, self._errors)
         if self._own:
-            self._add_source(self._own_metrics, undo)
+            self._add_source(self._self_metrics, undo)
         self._ending, self._closed = None, False
         at_exit(self.stop)
         undo.callback(not_at_exit, self.stop)
@@ -308,7 +308,7 @@ class Flusher:
         deadline = Deadline(timeout)
         if self.running and threading.current_thread() is not self._thread:
             done = threading.Event()
-            self._bell.put(done)
+            self._wakeups.put(done)
             if not done.wait(deadline.left()):
                 return False
         else:
@@ -322,7 +322,7 @@ class Flusher:
         would not be on its way there yet, and would miss it if the process were killed before the tick.
         """
         if self.spool is None or all(sender.destination.revise for sender in self._dispatcher):
-            self._bell.put(threading.Event())
+            self._wakeups.put(threading.Event())
 
     def stop(self, timeout: float = EXIT_DEADLINE) -> bool:
         """Send the open interval, wait for its delivery, and end the background thread.
@@ -349,7 +349,7 @@ class Flusher:
         self._close(thread, deadline, patience)
         kept = self._dispatcher.stop(deadline, patience)
         self._callbacks.end()
-        sources = [source for source in (self._own_metrics if self._own else None, self._state) if source]
+        sources = [source for source in (self._self_metrics if self._own else None, self._state) if source]
         for source in sources:
             self._safely("last collection", partial(self.registry.remove_source, source, patience.left()))
         self.registry.release(self)
@@ -359,7 +359,7 @@ class Flusher:
         """Have the thread send the open interval and end. Where it does not come to that, do it here."""
         self._ending = deadline
         self._reading.cut(max(_LEAST, deadline.left() * _CALLBACKS))
-        self._bell.put(None)
+        self._wakeups.put(None)
         if thread is None:
             self._safely("final flush", self._flush_last)
         elif thread is not threading.current_thread():
@@ -400,13 +400,13 @@ class Flusher:
         filled = replace(naming, prefix=expanded(naming.prefix))
         schedule = self._schedule.changed(interval, self._now())
         change = self._dispatcher.prepare(to, filled)
-        with self._cutting:
+        with self._flushing:
             change(self.running)
             self.to, self._schedule = to, schedule
             self._naming, self.naming = naming, filled
-        self._bell.put(None)
+        self._wakeups.put(None)
         for status in self._dispatcher.see_off(Deadline(timeout)):
-            self._own_metrics.leave(status)
+            self._self_metrics.leave(status)
 
     def status(self) -> FlusherStatus:
         """Return the state of the flusher and of its destinations. Changes nothing."""
@@ -417,14 +417,14 @@ class Flusher:
             self._ticks,
             self._schedule.steps_back,
             self._lag,
-            self._survived.account.totals(),
+            self._errors.counts.totals(),
             self._dispatcher.statuses(),
             self._schedule.skipped,
         )
 
-    def add_keeper(self, keeper: Keeper) -> None:
-        """Commit what ``keeper`` notes together with each cut, and tell it when that is done."""
-        self._keepers.add(keeper)
+    def add_participant(self, participant: CheckpointParticipant) -> None:
+        """Commit what ``participant`` notes together with each flush, and tell it when that is done."""
+        self._checkpoint.add(participant)
 
     def relay(self, points: Sequence[tuple[str, float, int]]) -> None:
         """Send points that have their own path and timestamp to every destination, without prefix and not as part of a
@@ -454,8 +454,8 @@ class Flusher:
             if not self._safely("tick", self._turn):
                 time.sleep(_PAUSE)
         self._safely("final flush", self._flush_last)
-        while not self._bell.empty():
-            if asked := self._bell.get():
+        while not self._wakeups.empty():
+            if asked := self._wakeups.get():
                 asked.set()
 
     def _turn(self) -> None:
@@ -465,11 +465,11 @@ class Flusher:
             self.tick()
             return
         try:
-            asked = self._bell.get(timeout=min(delay, self.interval))
+            asked = self._wakeups.get(timeout=min(delay, self.interval))
         except Empty:
             return
         if asked and self._ending:
-            self._bell.put(asked)  # the final flush is what it waits for
+            self._wakeups.put(asked)  # the final flush is what it waits for
         elif asked:
             try:
                 self._flush()
@@ -482,7 +482,7 @@ class Flusher:
         The background thread calls it. Call it in tests that use a clock of their own.
         """
         readings = self._read_callbacks()
-        with self._cutting:
+        with self._flushing:
             if not self._is_abandoned():
                 self._tick(self._now(), readings)
 
@@ -509,8 +509,8 @@ class Flusher:
     def _end(self, stamp: int, readings: Readings) -> None:
         try:
             self._send()
-            unsent = _Unsent(closes=True, whole=True)  # before the interval ends, for this needs memory
-            unsent.cut = self.registry.tick(stamp, self.interval, readings)
+            unsent = _Unsent(closes=True, last=True)  # before the interval ends, for this needs memory
+            unsent.flush = self.registry.tick(stamp, self.interval, readings)
         except MemoryError:  # the interval goes on into the next
             self._schedule.skipped += 1
             raise
@@ -527,7 +527,7 @@ class Flusher:
     def _flush(self, readings: Readings | None = None, *, final: bool = False) -> None:
         if readings is None:
             readings = self._read_callbacks()
-        with self._cutting:
+        with self._flushing:
             if self._is_abandoned():
                 return
             now = self._now()
@@ -536,8 +536,8 @@ class Flusher:
             stamp = self._schedule.open_stamp(now)
             self._end_overdue(stamp)
             self._send()
-            unsent = _Unsent(closes=False, whole=final)
-            unsent.cut = self.registry.flush(stamp, self.interval, readings)
+            unsent = _Unsent(closes=False, last=final)
+            unsent.flush = self.registry.flush(stamp, self.interval, readings)
             self._unsent = unsent
             self._send()
             self._closed = final
@@ -550,36 +550,38 @@ class Flusher:
         return threading.current_thread() in self._abandoned
 
     def _send(self) -> None:
-        """Let the last cut wait for every sender, if it does not yet.
+        """Let the last flush wait for every sender, if it does not yet.
 
         Destinations that take each slot once get it when it is the last. Raises MemoryError where there was too little
-        memory for that; before the next cut is made, it is tried again.
+        memory for that; before the next flush is made, it is tried again.
         """
         unsent = self._unsent
         if unsent is None:
             return
-        cut = unsent.cut
-        self._dispatcher.encode(cut, self._safely, unsent.puts, whole=unsent.whole)
-        self._keepers.commit(cut, partial(self._dispatcher.commit, unsent.puts), self._survived, closes=unsent.closes)
+        flush = unsent.flush
+        self._dispatcher.encode(flush, self._safely, unsent.puts, whole=unsent.last)
+        self._checkpoint.commit(
+            flush, partial(self._dispatcher.commit, unsent.puts), self._errors, closes=unsent.closes
+        )
         self._unsent = None
         if unsent.closes:
-            self.history.append(cut.whole)
+            self.history.append(flush.cumulative)
 
     def _safely(self, cause: str, work: Callable[[], object]) -> bool:
-        return self._survived.attempt(cause, work)
+        return self._errors.attempt(cause, work)
 
     # -- fork
 
-    def left_in_parent(self) -> None:
+    def reset_after_fork(self) -> None:
         """In a forked child: forget the parent's thread and sockets, and wait for the child's first measurement."""
         self.left_behind = self.left_behind or self._thread is not None or self._threadless
         self._dispatcher.reset_after_fork()
         self._callbacks.forget()
         self._thread, self._ending, self._threadless = None, None, False
         self._unsent = None
-        self._survived = Survived("flusher")
-        self._cutting = threading.Lock()
-        self._bell = SimpleQueue()
+        self._errors = ErrorReporter("flusher")
+        self._flushing = threading.Lock()
+        self._wakeups = SimpleQueue()
         if self.left_behind:
             self.registry.on_first_use(self._first_use_in_child)
 
@@ -590,5 +592,5 @@ class Flusher:
     def _begin_in_child(self) -> None:
         self.left_behind = False
         self._schedule = Schedule(self.interval, self._now())
-        self._keepers, self._state = Keepers(), None  # a child keeps no notes
+        self._checkpoint, self._state = Checkpoint(), None  # a child keeps no notes
         self._prepare()

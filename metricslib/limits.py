@@ -10,11 +10,11 @@ from operator import is_, itemgetter
 
 from .attempt import from_signal_handler
 from .budget import Share, series_cost, series_costs
-from .drops import Account
+from .drops import DropCounter
 from .errors import InvalidOption
 from .series import KINDS, Filter, Kind, Series, Tags, join, series_of
 
-__all__ = ["OVERFLOW", "Admission", "stands_in"]
+__all__ = ["OVERFLOW", "Limits", "stands_in"]
 
 OVERFLOW: Tags = (("overflow", "true"),)
 """The tags of the series that stands for all of a name's tag sets over the cap."""
@@ -27,11 +27,11 @@ def stands_in(key: str) -> bool:
     return name == _OVERFLOW or tags == "overflow=true"
 
 
-class Admission:
+class Limits:
     """Knows every live series of a registry, by number and by name."""
 
     def __init__(
-        self, filters: Sequence[Filter], max_series: int, max_tag_sets: int, account: Account, room: Share
+        self, filters: Sequence[Filter], max_series: int, max_tag_sets: int, drops: DropCounter, room: Share
     ) -> None:
         """``room`` is the share of memory that series may take."""
         for option, cap in (("max_series", max_series), ("max_tag_sets", max_tag_sets)):
@@ -40,7 +40,7 @@ class Admission:
         self._filters = tuple(filters)
         self._max_series = max_series
         self._max_tag_sets = max_tag_sets
-        self.account = account
+        self.drops = drops
         self._room = room
         # By kind, keys; each is its own value too, so that whoever asks for one gets the same object.
         self._admitted: dict[Kind, dict[str, str]] = {kind: {} for kind in KINDS}
@@ -62,7 +62,7 @@ class Admission:
         """
         filtered = self._filter(series) if self._filters else series
         if filtered is None:
-            self.account.add("filtered")
+            self.drops.add("filtered")
             return None
         key = filtered.key
         known = self._admitted[filtered.kind].get(key)
@@ -166,13 +166,13 @@ class Admission:
             except Exception as error:  # the filter is the application's
                 if from_signal_handler(error):
                     raise
-                self.account.add("filter_error")
+                self.drops.add("filter_error")
         return series
 
     def _overflow(self, series: Series, cap: str, stand_in: str) -> str | None:
         self._reached[cap, series.kind] = series.name
         if series.kind == "gauge":
-            self.account.add("overflow_dropped")
+            self.drops.add("overflow_dropped")
             return None
-        self.account.add("overflow")
+        self.drops.add("overflow")
         return stand_in

@@ -11,12 +11,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from typing import Any, Never
 
-from ._process import log, tell_of_forks
+from ._process import log, register_fork_handler
 from ._scope import Instruments
 from .attempt import attempt, from_signal_handler
 from .budget import Budget, members_cost
 from .clock import SYSTEM_CLOCK, Clock
-from .drops import Account, DropLog
+from .drops import DropCounter, DropLog
 from .errors import AlreadyStarted, InvalidOption
 from .hints import unknown_option
 from .instruments.base import Instrument
@@ -25,11 +25,11 @@ from .instruments.gauge import Gauge, change_by_callback
 from .instruments.histogram import Histogram
 from .instruments.timer import Timer
 from .instruments.unique import Unique
-from .limits import OVERFLOW, Admission, stands_in
+from .limits import OVERFLOW, Limits, stands_in
 from .series import KINDS, Filter, Kind, Series, Tags, join, series_of
-from .series_state import Idle, Ledger, Snapshot, Total
+from .series_state import Idle, SeriesStates, Snapshot, Total
 from .sketch import EXACT
-from .window import ABSENT, Aggregates, Cut, GaugeChange, OpenInterval, Source, Window
+from .window import ABSENT, Aggregates, Flush, GaugeChange, OpenInterval, Source, Window
 
 __all__ = ["Readings", "Registry"]
 
@@ -106,24 +106,24 @@ class Registry(Instruments):
         self.exact = exact
         self.expire = expire
         self._idle = idle or Idle()
-        self.account = Account()
+        self.drops = DropCounter()
         self.budget = Budget(max_bytes)
-        self._admission = Admission(filters, max_series, max_tag_sets, self.account, self.budget.series)
+        self._limits = Limits(filters, max_series, max_tag_sets, self.drops, self.budget.series)
         # Both by the key that the program asked for.
         self._instruments: dict[Kind, dict[str, Instrument]] = {kind: {} for kind in KINDS}
         self._asleep: weakref.WeakValueDictionary[tuple[Kind, str], Instrument] = weakref.WeakValueDictionary()
         self._first_use: list[Callable[[], None]] = []
         self._owner: object = None
         self._start_anew()
-        tell_of_forks(self)
+        register_fork_handler(self)
 
     def _start_anew(self) -> None:
         self._lock = threading.Lock()
         self._sources: list[Source] = []
-        self._ledger = Ledger(self._idle)
+        self._states = SeriesStates(self._idle)
         self._drop_log = DropLog(self.clock)
         self._start = self.clock.time()
-        self._sent = Aggregates()  # of the open interval: what a cut took already
+        self._sent = Aggregates()  # of the open interval: what a flush took already
         self.sent_as: int | None = None
         """The stamp under which the open interval was sent so far; None if nothing of it was."""
         self._fresh = Aggregates()  # of the open interval: what no cut took yet
@@ -138,7 +138,7 @@ class Registry(Instruments):
         self._last: Window | None = None
         self._members = 0
         """What is counted for members in windows, the open one and the last."""
-        self._passing = set[str]()  # gauges of this process alone, as of the last cut
+        self._passing = set[str]()  # gauges of this process alone, as of the last flush
         self.restored = False
         """Whether it has gone on from an earlier process once; from then on it knows better than any note."""
 
@@ -169,7 +169,7 @@ class Registry(Instruments):
         if found is not None:
             return found
         self._used()
-        key = self._admission.admit(series)
+        key = self._limits.admit(series)
         if key is None:
             return _CLASSES[kind](self, asked, None)
         if key == asked or stands_in(key):
@@ -182,7 +182,7 @@ class Registry(Instruments):
 
     def woken(self, instrument: Instrument) -> None:
         """Take a sleeping instrument back, for it is in use again."""
-        self._admission.readmit(Series.of_key(instrument.kind, instrument.key))
+        self._limits.readmit(Series.of_key(instrument.kind, instrument.key))
         self._instruments[instrument.kind].setdefault(instrument._asked, instrument)
         self._used()
 
@@ -196,7 +196,7 @@ class Registry(Instruments):
             except Exception as error:  # such as no thread to be had: measuring goes on
                 if from_signal_handler(error):
                     raise
-                self.account.add("first_use_error")
+                self.drops.add("first_use_error")
 
     # -- who ends the intervals
 
@@ -230,7 +230,7 @@ class Registry(Instruments):
         Returns:
             The key, or None if the series must be left out.
         """
-        return self._admission.admit(Series(kind, name, tags))
+        return self._limits.admit(Series(kind, name, tags))
 
     def admit_names(self, names: Sequence[tuple[Kind, str]], others: int = 0) -> list[str] | None:
         """Return what :meth:`admit` would for many names without tags, all of which are canonical.
@@ -238,7 +238,7 @@ class Registry(Instruments):
         None, and nothing has changed, if one of them or of ``others`` more series might be refused or renamed: they are
         to be admitted one by one, in order.
         """
-        return self._admission.admit_names(names, others)
+        return self._limits.admit_names(names, others)
 
     def add_source(self, source: Source) -> None:
         """Add a source. From now on, every window includes its aggregates.
@@ -271,7 +271,7 @@ class Registry(Instruments):
             key: Its key, from :meth:`admit`.
         """
         with self._locked():
-            self._ledger.know(kind, key, self.clock.time())
+            self._states.know(kind, key, self.clock.time())
 
     # -- intervals
 
@@ -283,7 +283,7 @@ class Registry(Instruments):
     @idle.setter
     def idle(self, idle: Idle) -> None:
         with self._locked():
-            self._idle = self._ledger.idle = idle
+            self._idle = self._states.idle = idle
 
     def readings(self, read: Callable[[Sequence[Gauge]], Readings] | None = None) -> Readings:
         """Ask the callbacks of all gauges for their values, and return them for a tick or a flush.
@@ -297,12 +297,12 @@ class Registry(Instruments):
             return {}
         found = read(gauges) if read else {gauge: change_by_callback(gauge._read) for gauge in gauges if gauge._read}
         if bad := sum(change is ABSENT for change in found.values()):
-            self.account.add("bad_callback", bad)
+            self.drops.add("bad_callback", bad)
         if late := len(gauges) - len(found):
-            self.account.add("late_callback", late)
+            self.drops.add("late_callback", late)
         return {gauge: found.get(gauge, ABSENT) for gauge in gauges}
 
-    def tick(self, end: int, interval: float, readings: Readings | None = None) -> Cut:
+    def tick(self, end: int, interval: float, readings: Readings | None = None) -> Flush:
         """End the interval and begin the next one.
 
         Flushers call it; call it yourself only in tests. If it raises MemoryError, nothing is lost: the interval
@@ -321,13 +321,13 @@ class Registry(Instruments):
         lock = self._acquired()
         try:
             self._gather(readings)
-            cut, open_ = self._cut(end, interval, closes=True)
+            flush, open_ = self._cut(end, interval, closes=True)
             fresh, sent, new = Aggregates(), Aggregates(), None if self._new is None else Aggregates()
             # The interval is over. What follows, but for totals, may also be done after the next.
             self._fresh, self._sent, self._new = fresh, sent, new
-            self.sent_as, self._start, self._last = None, end, cut.whole
+            self.sent_as, self._start, self._last = None, end, flush.cumulative
             try:
-                self._ledger.close(open_, end)
+                self._states.close(open_, end)
                 self._count_members()
                 if self.expire is not None:
                     self._let_expire(end - self.expire)
@@ -336,21 +336,21 @@ class Registry(Instruments):
                 self._short = True
         finally:  # nothing that needs memory comes after the interval has ended
             lock.release()
-        return cut
+        return flush
 
     def _warn_of_drops(self) -> None:
-        for (cap, kind), name in self._admission.reached().items():
+        for (cap, kind), name in self._limits.reached().items():
             if self._drop_log.may_warn(f"{cap} {kind}"):
                 tags = cap == "max_tag_sets"
                 many = f"tag sets of {kind}s such as {name}" if tags else f"{kind}s"
                 fate = f"counted in {join(name, OVERFLOW) if tags else 'the series overflow'}, cause overflow"
                 fate = "dropped, cause overflow_dropped" if kind == "gauge" else fate
                 log().warning("no room for more %s: new ones are %s; raise %s", many, fate, cap)
-        totals = self.account.totals()
+        totals = self.drops.totals()
         for cause, count in self._drop_log.due({cause: totals[cause] for cause in _ADVICE if cause in totals}):
             log().warning("%d dropped, cause %s: %s", count, cause, _ADVICE[cause])
 
-    def flush(self, end: int, interval: float, readings: Readings | None = None) -> Cut:
+    def flush(self, end: int, interval: float, readings: Readings | None = None) -> Flush:
         """Return the open interval so far. The interval continues, and the next tick returns all of it.
 
         If it raises MemoryError, nothing is lost.
@@ -368,7 +368,7 @@ class Registry(Instruments):
         lock = self._acquired()
         try:
             self._gather(readings)
-            cut, sent = self._cut(end, interval, closes=False)
+            flush, sent = self._cut(end, interval, closes=False)
             fresh, new = Aggregates(), None if self._new is None else Aggregates()
             self._fresh, self._sent, self._new, self.sent_as = fresh, sent, new, end
             try:
@@ -377,7 +377,7 @@ class Registry(Instruments):
                 self._short = True
         finally:
             lock.release()
-        return cut
+        return flush
 
     def collect_new(self) -> Aggregates:
         """Return what happened since the last collection, tick or flush; neither of them will hold less for that.
@@ -393,7 +393,7 @@ class Registry(Instruments):
                 change = self._fresh.gauges[key]
                 if (sent := self._sent.gauges.get(key)) is not None:
                     change = sent.then(change)
-                known = self._ledger["gauge"].get(key)
+                known = self._states["gauge"].get(key)
                 value = change.applied_to(known.gauge if known else None)
                 found.gauges[key] = ABSENT if value is None else GaugeChange(value)
             if found.uniques:
@@ -413,7 +413,7 @@ class Registry(Instruments):
         """Return the keys of all series, or of those of these kinds, by kind and in order of first appearance."""
         with self._locked():
             self._gather(None)
-            return {kind: list(self._ledger[kind] | self._sent[kind] | self._fresh[kind]) for kind in kinds or KINDS}
+            return {kind: list(self._states[kind] | self._sent[kind] | self._fresh[kind]) for kind in kinds or KINDS}
 
     def forget(self, kind: Kind, keys: Iterable[str]) -> list[str]:
         """Delete series with all their values and totals.
@@ -430,7 +430,7 @@ class Registry(Instruments):
         """
         with self._locked():
             self._gather(None)
-            known = (self._ledger[kind], self._sent[kind], self._fresh[kind])
+            known = (self._states[kind], self._sent[kind], self._fresh[kind])
             going = [key for key in dict.fromkeys(keys) if any(key in series for series in known)]
             chosen = {(kind, key) for key in going}
             for instrument in self._instruments_of(chosen):
@@ -442,7 +442,7 @@ class Registry(Instruments):
                 if self._new is not None:
                     self._new[kind].pop(key, None)
         if going:
-            self.account.add("deleted", len(going))
+            self.drops.add("deleted", len(going))
         return going
 
     def snapshot(
@@ -465,17 +465,17 @@ class Registry(Instruments):
             if only is None:
                 open_.merge(self._sent)
                 open_.merge(self._fresh)
-                window = self._ledger.window(open_, self._start, end, interval)
-                totals = {kind: {key: total.copy() for key, total in self._ledger[kind].items()} for kind in KINDS}
+                window = self._states.window(open_, self._start, end, interval)
+                totals = {kind: {key: total.copy() for key, total in self._states[kind].items()} for kind in KINDS}
             else:
                 for part in (self._sent, self._fresh):
                     open_.merge(part.of(only))
-                window, totals = self._ledger.part(only, open_, self._start, end, interval)
-            return Snapshot(self.clock.time(), window, self._last, totals, self.account.totals())
+                window, totals = self._states.part(only, open_, self._start, end, interval)
+            return Snapshot(self.clock.time(), window, self._last, totals, self.drops.totals())
 
     def __len__(self) -> int:
         """How many series are alive."""
-        return len(self._admission)
+        return len(self._limits)
 
     def __bool__(self) -> bool:
         """Also without series a registry is one."""
@@ -498,9 +498,9 @@ class Registry(Instruments):
     def _gather(self, readings: Readings | None) -> None:
         now = self.clock.time()
         if self._short:
-            self.account.add("out_of_memory")
+            self.drops.add("out_of_memory")
             self._short = False
-        self._ledger.finish()
+        self._states.finish()
         self._parts.append(Aggregates())
         part = self._parts[-1]
         if self._in_hand:
@@ -511,7 +511,7 @@ class Registry(Instruments):
                 instrument._wake()
         for instrument in self._awake():
             if instrument.live:
-                self._ledger.know(instrument.kind, instrument.key, now)
+                self._states.know(instrument.kind, instrument.key, now)
                 state = instrument._take_state()
                 if state is not None:
                     self._in_hand, self._in_hand_state = instrument, state  # no memory is needed for that
@@ -552,18 +552,18 @@ class Registry(Instruments):
         except Exception:
             if self._drop_log.may_warn("source_error"):
                 log().exception("a source of metrics failed; its values are missing in this interval")
-            self.account.add("source_error")
+            self.drops.add("source_error")
         else:
             self.hold_members(members_cost(collected.uniques.values()))
 
-    def _cut(self, end: int, interval: float, *, closes: bool) -> tuple[Cut, Aggregates]:
+    def _cut(self, end: int, interval: float, *, closes: bool) -> tuple[Flush, Aggregates]:
         fresh = open_ = self._fresh
         if self._sent or not closes:  # what ends need be no copy: nobody adds to it
             open_ = Aggregates()
             open_.merge(self._sent)
             open_.merge(fresh)
-        whole = self._ledger.window(open_, self._start, end, interval)
-        return Cut(whole, fresh.window(whole), fresh.received, open_), open_
+        whole = self._states.window(open_, self._start, end, interval)
+        return Flush(whole, fresh.window(whole), fresh.received, open_), open_
 
     def hold_members(self, size: int) -> None:
         """Go on counting ``size`` bytes of members of a set, which were just taken from where they were added.
@@ -583,15 +583,15 @@ class Registry(Instruments):
 
     # -- over a restart
 
-    def remembered(self, cut: Cut | None = None) -> tuple[list[tuple[Kind, str, Total]], OpenInterval | None]:
+    def remembered(self, flush: Flush | None = None) -> tuple[list[tuple[Kind, str, Total]], OpenInterval | None]:
         """Return what an heir of this process has to know: series with their totals, and the open interval if it was
         sent in its middle.
 
-        The series are those to which something happened in the interval of ``cut``, the last one, or all; gauges of
+        The series are those to which something happened in the interval of ``flush``, the last one, or all; gauges of
         this process alone are not among them. Only ticks change a total.
         """
         with self._locked():
-            totals = self._ledger.entries(None if cut is None else cut.active)
+            totals = self._states.entries(None if flush is None else flush.active)
             totals = [entry for entry in totals if entry[0] != "gauge" or entry[1] not in self._passing]
             if self.sent_as is None:
                 return totals, None
@@ -602,7 +602,7 @@ class Registry(Instruments):
 
     def readmit(self, series: Series) -> bool:
         """Let in a series that an earlier process had; return whether there is room under the caps."""
-        return self._admission.restore(series)
+        return self._limits.restore(series)
 
     def restore(
         self, totals: Mapping[Kind, Mapping[str, Total]], opened: OpenInterval | None, stamp: int, interval: int
@@ -615,19 +615,19 @@ class Registry(Instruments):
         """
         with self._locked():
             self.restored = True
-            self._ledger.restore(totals)
+            self._states.restore(totals)
             if opened and opened.end == stamp and self.sent_as in (None, stamp):
                 opened.sent.merge(self._sent)
                 self._start, self.sent_as, self._sent = opened
             elif opened:
-                self._ledger.window(opened.sent, opened.start, opened.end, interval)
-                self._ledger.add(opened.sent, opened.end)
-            self._ledger.reckon_idle(stamp - interval, interval)
+                self._states.window(opened.sent, opened.start, opened.end, interval)
+                self._states.add(opened.sent, opened.end)
+            self._states.reckon_idle(stamp - interval, interval)
 
     # -- what leaves, and what is left behind
 
     def _let_expire(self, before: float) -> None:
-        idle = set(self._ledger.idle_since(before))
+        idle = set(self._states.idle_since(before))
         if not idle:
             return
         for instrument in self._instruments_of(idle):
@@ -643,8 +643,8 @@ class Registry(Instruments):
     def _leave(self, going: set[tuple[Kind, str]]) -> None:
         """Let series go whose instruments are asleep. What a call under way still adds is found by the next tick."""
         for kind, key in going:
-            self._ledger.forget(kind, key)
-            self._admission.release(Series.of_key(kind, key))
+            self._states.forget(kind, key)
+            self._limits.release(Series.of_key(kind, key))
             for source in self._sources:
                 self._forget_in(source, kind, key)
         for instrument in self._instruments_of(going):
@@ -661,13 +661,13 @@ class Registry(Instruments):
         try:
             source.forget(kind, key)
         except Exception:
-            self.account.add("source_error")
+            self.drops.add("source_error")
             if self._drop_log.may_warn("source_error: forget"):
                 log().exception("a source of metrics failed to forget the expired %s %s", kind, key)
 
-    def left_in_parent(self) -> None:
+    def reset_after_fork(self) -> None:
         """In a forked child: begin with nothing, for what the parent had measured is the parent's to send."""
-        self.account = self._admission.account = Account()
+        self.drops = self._limits.drops = DropCounter()
         self.budget.reset_after_fork()
         self._start_anew()
         for instrument in [*self._awake(), *self._asleep.values()]:

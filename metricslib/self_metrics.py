@@ -9,17 +9,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from .delivery import SenderStatus
-from .drops import Account
+from .drops import DropCounter
 from .series import Kind, canonical_tags, join
 from .window import Aggregates, GaugeChange
 
-__all__ = ["OwnMetrics"]
+__all__ = ["SelfMetrics"]
 
 
-class OwnMetrics:
+class SelfMetrics:
     """Turns accounts of what went wrong, and the destinations' status, into aggregates under ``name``."""
 
-    def __init__(self, name: str, dropped: Account, errors: Account, status: Callable[[], list[SenderStatus]]) -> None:
+    def __init__(
+        self, name: str, dropped: DropCounter, errors: DropCounter, status: Callable[[], list[SenderStatus]]
+    ) -> None:
         self._name = name
         self._dropped = dropped
         self._errors = errors

@@ -14,7 +14,7 @@ from .series import KINDS, Kind
 from .sketch import NO_SAMPLES
 from .window import Aggregates, Window
 
-__all__ = ["DistributionTotal", "GaugeTotal", "Idle", "Ledger", "Snapshot", "SummedTotal", "TOTALS", "Total"]
+__all__ = ["DistributionTotal", "GaugeTotal", "Idle", "SeriesStates", "Snapshot", "SummedTotal", "TOTALS", "Total"]
 
 _POWER = Struct("=bd")
 
@@ -178,7 +178,7 @@ class Idle(NamedTuple):
     """Keys of series that are always included."""
 
 
-class Ledger:
+class SeriesStates:
     """All live series, by kind and key, in order of first appearance."""
 
     def __init__(self, idle: Idle | None = None) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from .series import KINDS, Kind
 from .sketch import Distribution, merged
 
-__all__ = ["ABSENT", "Aggregates", "Cut", "GaugeChange", "OpenInterval", "Source", "Window", "total"]
+__all__ = ["ABSENT", "Aggregates", "Flush", "GaugeChange", "OpenInterval", "Source", "Window", "total"]
 
 
 def total(one: float, other: float) -> float:
@@ -182,20 +182,20 @@ class Window:
         return True
 
 
-class Cut(NamedTuple):
+class Flush(NamedTuple):
     """What a flush takes out of a registry: the same interval, seen twice."""
 
-    whole: Window
+    cumulative: Window
     """The interval from its start until now, or to its end: what a slot in Graphite must hold.
 
     Idle series are in it.
     """
-    fresh: Window
-    """What is new since the previous cut: what a statsd server adds up. Idle series are not in it."""
+    delta: Window
+    """What is new since the previous flush: what a statsd server adds up. Idle series are not in it."""
     received: Mapping[str, int] = {}
     """By sender, the number of the last of its numbered batches that is new in this cut."""
     active: Aggregates = Aggregates()
-    """What happened in the interval until now, in mid-interval as long as no other cut is made."""
+    """What happened in the interval until now, in mid-interval as long as no other flush is made."""
 
 
 class OpenInterval(NamedTuple):

@@ -12,7 +12,7 @@ import pytest
 
 from metricslib.registry import Registry
 from metricslib.testing import ManualClock
-from metricslib.window import Cut
+from metricslib.window import Flush
 from tests.peers import Forwarder, Program
 
 ROOT = Path(__file__).parent.parent
@@ -63,10 +63,10 @@ def registry(clock: ManualClock) -> Registry:
 
 
 @pytest.fixture
-def tick(registry: Registry, clock: ManualClock) -> Callable[[], Cut]:
+def tick(registry: Registry, clock: ManualClock) -> Callable[[], Flush]:
     """Call to let ten seconds pass and end the interval."""
 
-    def tick() -> Cut:
+    def tick() -> Flush:
         clock.advance(10)
         return registry.tick(int(clock.time()), 10.0)
 

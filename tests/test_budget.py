@@ -13,7 +13,7 @@ from metricslib.budget import LEAST, Budget, Share, available_memory, default_ma
 from metricslib.errors import InvalidOption
 from metricslib.registry import Registry
 from metricslib.testing import ManualClock
-from tests.twins import twin
+from tests.implementations import packages
 
 MB = 1 << 20
 BIG = str((1 << 63) - 4096)
@@ -22,7 +22,7 @@ BIG = str((1 << 63) - 4096)
 @pytest.fixture(params=[True, False], ids=["Python", "C"])
 def implementation(request):
     """A copy of the packages, with either implementation."""
-    return twin(request.param)
+    return packages(request.param)
 
 
 @pytest.fixture
@@ -33,13 +33,13 @@ def made(implementation):
 
 @pytest.fixture
 def fed(implementation, made):
-    """Call with caps for a registry and an intake that feeds it."""
+    """Call with caps for a registry and an aggregator that feeds it."""
 
     def fed(keys=1 << 20, **caps):
         registry = made(**caps)
-        intake = implementation["forwarder.aggregator"].Intake(registry, keys=keys)
-        registry.add_source(intake)
-        return registry, intake
+        aggregator = implementation["forwarder.aggregator"].Aggregator(registry, keys=keys)
+        registry.add_source(aggregator)
+        return registry, aggregator
 
     return fed
 
@@ -140,15 +140,15 @@ def test_what_is_over_goes_to_the_overflow_series(made, kind):
     registry = made(max_bytes=4 * series_cost(kind, "a" * 1000))
     keys = [getattr(registry, kind)(f"{n}" + "a" * 999).key[:1] for n in range(4)]
     assert keys == ["0", "1", "o", "o"]
-    assert registry.account.totals() == {"overflow": 2}
+    assert registry.drops.totals() == {"overflow": 2}
     assert registry.budget.usage()["series"]["used"] == 2 * series_cost(kind, "a" * 1000)
 
 
 def test_a_gauge_without_room_is_dropped(made):
     registry = made(max_bytes=1000)
     registry.gauge("a").set(1)
-    assert registry.account.totals() == {"overflow_dropped": 1}
-    assert registry.tick(10, 10).whole.gauges == {}
+    assert registry.drops.totals() == {"overflow_dropped": 1}
+    assert registry.tick(10, 10).cumulative.gauges == {}
 
 
 def test_tags_count(made):
@@ -164,7 +164,7 @@ def test_short_keys_are_bounded_as_well(made):
     for number in range(1000):
         registry.counter(f"k{number}").inc()
     assert 300 < len(registry) < 512
-    window = registry.tick(10, 10).whole.counters
+    window = registry.tick(10, 10).cumulative.counters
     assert sum(window.values()) == 1000
     assert window["overflow"] == 1000 - len(registry)
 
@@ -225,8 +225,8 @@ def test_members_without_room_are_dropped_and_counted(made):
         registry.unique("u").add(f"{number:0100}")
     for number in range(5):
         registry.unique("u").add(f"{number:0100}")
-    assert len(registry.tick(10, 10).whole.uniques["u"]) == 10
-    assert registry.account.totals() == {"unique_full": 5}
+    assert len(registry.tick(10, 10).cumulative.uniques["u"]) == 10
+    assert registry.drops.totals() == {"unique_full": 5}
 
 
 def test_members_make_room_when_the_last_window_leaves(made):
@@ -251,7 +251,7 @@ def test_a_forked_child_begins_without_members(made):
         unique.add(number)
     unique._fold()
     assert registry.budget.members.used > 0
-    registry.left_in_parent()
+    registry.reset_after_fork()
     assert registry.budget.members.used == 0
     unique.add("one")
     unique._fold()
@@ -296,14 +296,14 @@ def lines(count, size, start=0, kind=b"c"):
 
 @pytest.mark.parametrize("kind", [b"c", b"g", b"ms"])
 def test_nothing_is_remembered_of_keys_without_room(fed, kind):
-    _, intake = fed(max_series=1)
-    intake.feed([b"known:1|%s" % kind])
-    before = intake.key_bytes
+    _, aggregator = fed(max_series=1)
+    aggregator.feed([b"known:1|%s" % kind])
+    before = aggregator.key_bytes
     for start in range(0, 2000, 100):
-        intake.feed(lines(100, 1000, start, kind))
-    assert intake.key_bytes - before <= 1 << 19  # the hashes of C
-    aggregates = intake.collect()
-    counts = intake.counts()
+        aggregator.feed(lines(100, 1000, start, kind))
+    assert aggregator.key_bytes - before <= 1 << 19  # the hashes of C
+    aggregates = aggregator.collect()
+    counts = aggregator.counts()
     assert counts.received == 2001
     if kind == b"g":
         assert counts.dropped == {"overflow_dropped": 2000}
@@ -314,72 +314,72 @@ def test_nothing_is_remembered_of_keys_without_room(fed, kind):
 
 
 def test_a_key_without_room_finds_it_when_another_expires(fed):
-    registry, intake = fed(max_series=1)
-    intake.feed([b"a:1|c\nb:1|c\ng:1|g"])
-    intake.feed([b"b:1|c"])
-    assert registry.tick(10, 10).whole.counters == {"a": 1, "overflow": 2}
+    registry, aggregator = fed(max_series=1)
+    aggregator.feed([b"a:1|c\nb:1|c\ng:1|g"])
+    aggregator.feed([b"b:1|c"])
+    assert registry.tick(10, 10).cumulative.counters == {"a": 1, "overflow": 2}
     registry.forget("counter", ["a"])
-    intake.feed([b"b:1|c"])
-    assert intake.collect().counters == {"b": 1}
+    aggregator.feed([b"b:1|c"])
+    assert aggregator.collect().counters == {"b": 1}
 
 
 def test_spellings_of_one_series_are_bounded(fed):
-    _, intake = fed(max_bytes=4 * MB)
+    _, aggregator = fed(max_bytes=4 * MB)
     for number in range(3000):
-        intake.feed([b"a:1|c|#t:1,t:%d%s,t:1" % (number, b"/" * 2000)])
-        assert intake.key_bytes <= MB
-    assert intake.collect().counters == {"a;t=1": 3000}
+        aggregator.feed([b"a:1|c|#t:1,t:%d%s,t:1" % (number, b"/" * 2000)])
+        assert aggregator.key_bytes <= MB
+    assert aggregator.collect().counters == {"a;t=1": 3000}
 
 
 def test_a_part_of_the_share_bounds_one_listener(implementation, made):
     registry = made(max_bytes=400 * MB)
-    intake = implementation["forwarder.aggregator"].Intake(registry, key_bytes=100_000)
+    aggregator = implementation["forwarder.aggregator"].Aggregator(registry, key_bytes=100_000)
     for start in range(0, 1000, 50):
-        intake.feed(lines(50, 1000, start))
-    assert intake.key_bytes <= 100_000
-    assert registry.budget.usage()["raw_keys"] == {"used": intake.key_bytes, "allowed": 100 * MB}
-    intake.feed(lines(1000, 1000))
-    assert intake.collect().counters == {f"{n}." + "x" * 1000: 2 for n in range(1000)}
+        aggregator.feed(lines(50, 1000, start))
+    assert aggregator.key_bytes <= 100_000
+    assert registry.budget.usage()["raw_keys"] == {"used": aggregator.key_bytes, "allowed": 100 * MB}
+    aggregator.feed(lines(1000, 1000))
+    assert aggregator.collect().counters == {f"{n}." + "x" * 1000: 2 for n in range(1000)}
 
 
 @pytest.mark.parametrize("max_bytes", [1, 4_000, 60_000, 80_000, 200_000, 4 * MB])
 @pytest.mark.parametrize("max_series", [1, 10_000])
 def test_no_share_is_ever_used_beyond_what_is_allowed(fed, max_bytes, max_series):
     """However small it is: what the page says of it is true."""
-    registry, intake = fed(max_bytes=max_bytes, max_series=max_series)
+    registry, aggregator = fed(max_bytes=max_bytes, max_series=max_series)
     for start in range(0, 1000, 100):
-        intake.feed(lines(100, 20, start) + lines(100, 20, start, b"s"))
+        aggregator.feed(lines(100, 20, start) + lines(100, 20, start, b"s"))
         for share in registry.budget.usage().values():
             assert share["used"] <= share["allowed"]
-    assert sum(intake.collect().counters.values()) == 1000
+    assert sum(aggregator.collect().counters.values()) == 1000
 
 
 def test_no_key_needs_to_be_remembered(implementation, made):
     registry = made()
-    intake = implementation["forwarder.aggregator"].Intake(registry, key_bytes=0)
+    aggregator = implementation["forwarder.aggregator"].Aggregator(registry, key_bytes=0)
     for _ in range(3):
-        intake.feed([b"a:1|c\nb:1|c"])
-    assert intake.collect().counters == {"a": 3, "b": 3}
+        aggregator.feed([b"a:1|c\nb:1|c"])
+    assert aggregator.collect().counters == {"a": 3, "b": 3}
 
 
 def test_members_that_are_heard_are_bounded(fed):
-    registry, intake = fed(max_bytes=4 * 50 * member_cost(100))
-    intake.feed([b"\n".join(b"s%d:%0100d|s" % (n % 3, n) for n in range(60))])
-    intake.feed([b"s0:%0100d|s" % 0])
+    registry, aggregator = fed(max_bytes=4 * 50 * member_cost(100))
+    aggregator.feed([b"\n".join(b"s%d:%0100d|s" % (n % 3, n) for n in range(60))])
+    aggregator.feed([b"s0:%0100d|s" % 0])
     assert registry.budget.members.used == 50 * member_cost(100)
-    counts = intake.counts()
+    counts = aggregator.counts()
     assert (counts.aggregated, counts.dropped) == (51, {"unique_full": 10})
     registry.tick(10, 10)
     assert registry.budget.members.used == 50 * member_cost(100)  # in the last window
     registry.tick(20, 10)
     assert registry.budget.members.used == 0
-    intake.feed([b"s:%0100d|s" % 1])
-    assert len(registry.tick(30, 10).whole.uniques["s"]) == 1
+    aggregator.feed([b"s:%0100d|s" % 1])
+    assert len(registry.tick(30, 10).cumulative.uniques["s"]) == 1
 
 
 def test_members_of_two_listeners_share_the_room(implementation, fed):
     registry, first = fed(max_bytes=4 * 50 * member_cost(100))
-    second = implementation["forwarder.aggregator"].Intake(registry)
+    second = implementation["forwarder.aggregator"].Aggregator(registry)
     registry.add_source(second)
     for number in range(60):
         (first, second)[number % 2].feed([b"s:%0100d|s" % number])
@@ -388,12 +388,12 @@ def test_members_of_two_listeners_share_the_room(implementation, fed):
 
 def test_an_intake_that_goes_gives_back_its_members(implementation, made):
     registry = made()
-    intake = implementation["forwarder.aggregator"].Intake(registry)
-    intake.feed([b"s:a|s\ns:b|s"])
-    intake.collect()
-    intake.feed([b"s:c|s"])
+    aggregator = implementation["forwarder.aggregator"].Aggregator(registry)
+    aggregator.feed([b"s:a|s\ns:b|s"])
+    aggregator.collect()
+    aggregator.feed([b"s:c|s"])
     if repr(implementation) == "C":
-        del intake
+        del aggregator
         gc.collect()
         assert registry.budget.members.used == 0
 
@@ -410,7 +410,7 @@ FLOODS = {
 }
 FLOOD = """
 import json, re
-from forwarder.aggregator import Intake
+from forwarder.aggregator import Aggregator
 from metricslib.registry import Registry
 pad = b"x" * 3900
 member = b"s%d:%d.%d." + pad[:200] + b"|s\\n"
@@ -418,11 +418,11 @@ member = b"s%d:%d.%d." + pad[:200] + b"|s\\n"
 def rss():
     return int(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read())[1]) // 1024
 registry = Registry(max_series=max_series, max_tag_sets=max_series, max_bytes=64 << 20)
-intake = Intake(registry)
-registry.add_source(intake)
+aggregator = Aggregator(registry)
+registry.add_source(aggregator)
 before = rss()
 for start in range(0, 20_000, 100):
-    intake.feed([b"\\n".join(line(n) for n in range(start, start + 100))])
+    aggregator.feed([b"\\n".join(line(n) for n in range(start, start + 100))])
     if start % 5_000 == 0:
         registry.tick(start + 10, 10)
 print(json.dumps([rss() - before, registry.budget.usage()]))
@@ -433,7 +433,7 @@ print(json.dumps([rss() - before, registry.budget.usage()]))
 @pytest.mark.parametrize("flood", FLOODS)
 def test_a_flood_takes_no_more_than_the_budget(flood, pure):
     """The resident memory of a process that is sent 78 MB of keys, or more of members."""
-    twin(pure == "1")  # an ImportError where C was not built
+    packages(pure == "1")  # an ImportError where C was not built
     run = subprocess.run(
         [sys.executable, "-c", FLOOD.format(flood=FLOODS[flood])],
         capture_output=True,

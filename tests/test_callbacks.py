@@ -146,9 +146,9 @@ def test_each_callback_has_one_fate(registry, hanging):
     """It is a value, or counted: as bad if it raises, as late if it does not return."""
     gauges(registry, lambda: 1, hanging(), lambda: 1 / 0)
     reader = CallbackReader()
-    cut = registry.tick(10, 10, registry.readings(lambda asked: reader.read(asked, Deadline(0.5))))
-    assert cut.whole.gauges == {"g0": 1}
-    assert registry.account.totals() == {"bad_callback": 1, "late_callback": 1}
+    flush = registry.tick(10, 10, registry.readings(lambda asked: reader.read(asked, Deadline(0.5))))
+    assert flush.cumulative.gauges == {"g0": 1}
+    assert registry.drops.totals() == {"bad_callback": 1, "late_callback": 1}
     reader.end()
 
 
@@ -178,7 +178,7 @@ def test_shipping_goes_on_while_a_callback_hangs(peer, hanging):
     assert set(peer.at("stats.gauges.h")) == {7}
     assert peer.at("stats.gauges.g") == []
     assert hung.calls == 1
-    assert registry.account.totals()["late_callback"] >= 3
+    assert registry.drops.totals()["late_callback"] >= 3
 
 
 def test_a_stop_keeps_its_deadline_whatever_a_callback_does(peer, hanging, caplog):
@@ -228,7 +228,7 @@ def test_a_stop_closes_the_interval_itself_where_no_thread_reads_callbacks(peer,
     assert peer.at("stats.gauges.before") == [1]
     assert peer.at("stats.gauges.behind") == peer.at("stats.gauges.g") == []
     assert [record.message.partition(":")[0] for record in caplog.records] == ["gauge g"]
-    assert registry.account.totals() == {"late_callback": 2}
+    assert registry.drops.totals() == {"late_callback": 2}
     flusher.start()
     registry.counter("a").inc(4)
     hung.returns.set()

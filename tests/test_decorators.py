@@ -27,7 +27,7 @@ HERE = named.__module__
 @pytest.fixture
 def durations(tick):
     """Call to end the interval and to learn of each timer how often it measured, and how many seconds in all."""
-    return lambda: {key: (timer.count, timer.sum / 1000) for key, timer in tick().whole.timers.items()}
+    return lambda: {key: (timer.count, timer.sum / 1000) for key, timer in tick().cumulative.timers.items()}
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def keys(tick):
     """Call to end the interval and to learn all keys, of whatever kind."""
 
     def keys():
-        whole = tick().whole
+        whole = tick().cumulative
         return {*whole.counters, *whole.timers, *whole.gauges}
 
     return keys
@@ -97,7 +97,7 @@ def test_a_function_is_there_before_it_is_called(registry, tick):
     """Idle, as every instrument is. Only of exceptions it is not known which will come."""
     for decorator in ALL:
         getattr(registry, decorator)("x")(named)
-    whole = tick().whole
+    whole = tick().cumulative
     assert whole.counters == {"x": 0}
     assert whole.timers["x"].count == 0
     assert whole.gauges == {}
@@ -148,7 +148,7 @@ def test_decorators_stack(registry, tick):
 
     with pytest.raises(KeyError):
         asyncio.run(broken())
-    whole = tick().whole
+    whole = tick().cumulative
     name = f"{HERE}.test_decorators_stack.broken"
     assert whole.counters == {name: 1, f"{name}.exceptions;exception=KeyError": 1}
     assert whole.timers[name].count == 1
@@ -252,7 +252,7 @@ def test_no_call_is_lost_in_threads(registry, tick):
         each.start()
     for each in threads:
         each.join()
-    whole = tick().whole
+    whole = tick().cumulative
     assert whole.counters == {"x": 8000, "e;exception=KeyError": 8000}
     assert whole.timers["x"].count == 8000
     assert whole.gauges == {"x": 0}
@@ -375,7 +375,7 @@ def test_freezegun_freezes_timed_functions_too():
     with freeze_time("2026-01-01") as frozen:
         plain(frozen)
         options(frozen)
-        timers = registry.tick(10, 10).whole.timers
+        timers = registry.tick(10, 10).cumulative.timers
     assert timers["plain"].sum == timers["options"].sum == 2500
 
 
@@ -424,7 +424,7 @@ def test_a_hook_that_fails_breaks_nothing(registry, clock, durations, fails):
         assert caught.value.__context__ is None
     else:
         assert work() == 5
-    assert registry.account.totals() == {"bad_hook": 1}
+    assert registry.drops.totals() == {"bad_hook": 1}
     assert durations() == {"x": (1, 0)}
 
 
@@ -462,7 +462,7 @@ def test_counted_counts_calls_that_begin(registry, tick):
     numbers()
     next(numbers())
     ignoring(KeyError, registry.counted("plain")(named))
-    assert tick().whole.counters == {"generator": 1, "plain": 1}
+    assert tick().cumulative.counters == {"generator": 1, "plain": 1}
 
 
 def test_in_progress_shows_who_is_inside(registry, tick):
@@ -474,15 +474,15 @@ def test_in_progress_shows_who_is_inside(registry, tick):
         raise KeyError
 
     one, other, third = rows(1), rows(1), rows(1)
-    assert tick().whole.gauges == {}
+    assert tick().cumulative.gauges == {}
     next(one), next(other), next(third)
-    assert tick().whole.gauges == {"x": 3}
+    assert tick().cumulative.gauges == {"x": 3}
     ignoring(KeyError, next, one)
-    assert tick().whole.gauges == {"x": 2}
+    assert tick().cumulative.gauges == {"x": 2}
     other.close()
-    assert tick().whole.gauges == {"x": 1}
+    assert tick().cumulative.gauges == {"x": 1}
     del third
-    assert tick().whole.gauges == {"x": 0}
+    assert tick().cumulative.gauges == {"x": 0}
 
 
 def test_in_progress_sees_the_inside_of_a_plain_function(registry, tick):
@@ -490,10 +490,10 @@ def test_in_progress_sees_the_inside_of_a_plain_function(registry, tick):
 
     @registry.in_progress("x")
     def descend(levels):
-        return descend(levels - 1) if levels else tick().whole.gauges
+        return descend(levels - 1) if levels else tick().cumulative.gauges
 
     assert descend(2) == {"x": 3}
-    assert tick().whole.gauges == {"x": 0}
+    assert tick().cumulative.gauges == {"x": 0}
 
 
 # -- count_exceptions
@@ -510,7 +510,7 @@ def test_exceptions_are_counted_by_their_class(registry, tick):
     work()
     for error in (KeyError, KeyError, IndexError, TypeError):
         ignoring(error, work, error)
-    assert tick().whole.counters == {"x;a=1;exception=IndexError": 1, "x;a=1;exception=KeyError": 2}
+    assert tick().cumulative.counters == {"x;a=1;exception=IndexError": 1, "x;a=1;exception=KeyError": 2}
 
 
 def test_what_is_no_error_is_not_counted_by_default(registry, tick):
@@ -523,7 +523,7 @@ def test_what_is_no_error_is_not_counted_by_default(registry, tick):
 
     for error in (asyncio.CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit):
         ignoring(error, work, error)
-    assert tick().whole.counters == {"asked;exception=CancelledError": 1, "asked;exception=SystemExit": 1}
+    assert tick().cumulative.counters == {"asked;exception=CancelledError": 1, "asked;exception=SystemExit": 1}
 
 
 def test_closing_a_generator_is_never_counted(registry, tick):
@@ -531,7 +531,7 @@ def test_closing_a_generator_is_never_counted(registry, tick):
     rows = registry.count_exceptions("x", types=BaseException)(lambda: (yield 1))()
     next(rows)
     rows.close()
-    assert tick().whole.counters == {}
+    assert tick().cumulative.counters == {}
 
 
 def test_a_cancelled_task_counts_where_it_was_asked_for(registry, tick):
@@ -548,7 +548,7 @@ def test_a_cancelled_task_counts_where_it_was_asked_for(registry, tick):
         await asyncio.wait([task])
 
     asyncio.run(main())
-    assert tick().whole.counters == {"x;exception=CancelledError": 1}
+    assert tick().cumulative.counters == {"x;exception=CancelledError": 1}
 
 
 @pytest.mark.parametrize("wrong", [5, "KeyError", KeyError(), int, (KeyError, "IndexError")])

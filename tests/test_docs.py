@@ -309,13 +309,13 @@ def test_the_members_of_the_json_are_told():
 def test_every_cause_of_the_registry_is_told():
     """registry.md has every cause under which floors up to the registry count what they drop, and no other."""
     sources = [path.read_text(encoding="utf-8") for path in (ROOT / "metricslib").rglob("*.py")]
-    causes = {cause for source in sources for cause in re.findall(r"account\.add\(\"([a-z_]+)\"", source)}
+    causes = {cause for source in sources for cause in re.findall(r"(?:drops|_limits)\.add\(\"([a-z_]+)\"", source)}
     assert set(told_names("registry.md", "What is counted when something is dropped")) - {"str()", "on_slow"} == causes
 
 
 def test_the_schema_of_json_lines_is_told():
     """destinations.md has every member of a line of a jsonl file."""
-    line = json.loads(jsonl.encode(Registry().tick(10, 10).whole))
+    line = json.loads(jsonl.encode(Registry().tick(10, 10).cumulative))
     told = told_names("destinations.md", "Files of JSON lines")
     assert sorted(told) == sorted(line)
 
@@ -392,7 +392,7 @@ def paths(naming: Naming) -> dict[str, str]:
         registry.histogram("upload.bytes", tags=tags).observe(1)
         registry.gauge("queue.count", tags=tags).set(1)
         registry.unique("web.users", tags=tags).add("u")
-    return {path: aggregation(path, naming) for path, _ in naming.pairs(registry.tick(10, 10).whole)}
+    return {path: aggregation(path, naming) for path, _ in naming.pairs(registry.tick(10, 10).cumulative)}
 
 
 NAMINGS = {

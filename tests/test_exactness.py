@@ -17,7 +17,7 @@ from metricslib.testing import ManualClock
 
 THREADS = 8
 TURNS = 80
-"""At least so often the reader cuts in while all measure."""
+"""At least so often the reader flushes in while all measure."""
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ class Reader:
 
     def __init__(self, registry, clock):
         self.registry = registry
-        self.fresh, self.whole = Tally(), Tally()
+        self.delta, self.cumulative = Tally(), Tally()
         self.uniques = set()
         self.turns = self.waiting = 0
         self._clock = clock
@@ -49,15 +49,15 @@ class Reader:
             yield from range(turn * part, turn * part + part)
 
     def turn(self):
-        """Cut once."""
+        """Flush once."""
         match self.turns % 4:
             case 0:
                 self._clock.advance(10)
-                cut = self.registry.tick(int(self._clock.time()), 10)
-                self._add(self.whole, cut.whole)
-                self._add(self.fresh, cut.fresh)
+                flush = self.registry.tick(int(self._clock.time()), 10)
+                self._add(self.cumulative, flush.cumulative)
+                self._add(self.delta, flush.delta)
             case 1 | 2:
-                self._add(self.fresh, self.registry.flush(int(self._clock.time()) + 10, 10).fresh)
+                self._add(self.delta, self.registry.flush(int(self._clock.time()) + 10, 10).delta)
             case 3:
                 self.registry.snapshot()
         instruments = self.registry._awake()
@@ -67,7 +67,7 @@ class Reader:
             self._turned.notify_all()
 
     def finish(self):
-        """Cut a last time, to the end of the interval."""
+        """Flush a last time, to the end of the interval."""
         while self.turns % 4:
             self.turn()
         self.turn()
@@ -106,7 +106,7 @@ def measure_in_threads(reader, *works):
     reader.finish()
     assert errors == []
     assert reader.turns > TURNS
-    assert reader.registry.account.totals() == {}
+    assert reader.registry.drops.totals() == {}
     return reader
 
 
@@ -127,7 +127,7 @@ def test_a_counter_counts_every_increment(reader, monkeypatch, full):
             counter.inc()
 
     measure_in_threads(reader, work)
-    assert reader.fresh["counter", "x"] == reader.whole["counter", "x"] == 800_000
+    assert reader.delta["counter", "x"] == reader.cumulative["counter", "x"] == 800_000
     assert reader.waiting < OVERRUN // 2  # of 800,000, had nobody stood back
     assert reader.registry.snapshot().totals["counter"]["x"].sum == 800_000
 
@@ -144,9 +144,9 @@ def test_a_timer_counts_every_observation(reader, monkeypatch, full):
             timer.observe(seconds)
 
     measure_in_threads(reader, work)
-    assert reader.fresh["timer", "x"] == reader.whole["timer", "x"] == 800_000
-    assert reader.fresh["timer.sum", "x"] == pytest.approx(25_500_000)
-    assert reader.whole["timer.sum", "x"] == pytest.approx(25_500_000)
+    assert reader.delta["timer", "x"] == reader.cumulative["timer", "x"] == 800_000
+    assert reader.delta["timer.sum", "x"] == pytest.approx(25_500_000)
+    assert reader.cumulative["timer.sum", "x"] == pytest.approx(25_500_000)
     assert reader.registry.snapshot().totals["timer"]["x"].powers == dict.fromkeys(range(8), 100_000)
     assert reader.waiting < OVERRUN // 2  # of 800,000, had nobody stood back
 
@@ -185,7 +185,7 @@ def test_all_kinds_at_once_count_every_call(reader):
 
     measure_in_threads(reader, observe, add, change, time, count)
     made = THREADS * each
-    for tally in (reader.fresh, reader.whole):
+    for tally in (reader.delta, reader.cumulative):
         assert (tally["histogram", "h"], tally["histogram.sum", "h"], tally["timer", "t"]) == (made, 3 * made, made)
         counted = {key: value for (kind, key), value in tally.items() if kind == "counter" and value}
         assert counted == {f"c;even={even};turn={turn}": made // 10 for turn in range(10) for even in (True, False)}
@@ -207,14 +207,14 @@ def test_batches_that_overflow_a_small_buffer_are_kept_or_counted(reader, monkey
         thread.start()
     while any(thread.is_alive() for thread in threads):
         with counter._lock:  # hold the folds up for a moment
-            reader.registry.account.totals()
+            reader.registry.drops.totals()
         reader.turn()
     for thread in threads:
         thread.join()
     reader.finish()
-    dropped = reader.registry.account.totals()
-    assert reader.fresh["counter", "x"] + dropped.get("buffer_full", 0) == THREADS * 20_000
-    assert reader.fresh == reader.whole
+    dropped = reader.registry.drops.totals()
+    assert reader.delta["counter", "x"] + dropped.get("buffer_full", 0) == THREADS * 20_000
+    assert reader.delta == reader.cumulative
 
 
 @pytest.fixture
@@ -239,8 +239,8 @@ def test_what_comes_while_a_fold_is_under_way_waits_for_the_next(reader, interle
     counter = reader.registry.counter("x")
     interleave(lambda: counter.inc(1000))
     counter._put(1)
-    assert reader.registry.tick(10, 10).fresh.counters == {"x": 1}
-    assert reader.registry.tick(20, 10).fresh.counters == {"x": 1000}
+    assert reader.registry.tick(10, 10).delta.counters == {"x": 1}
+    assert reader.registry.tick(20, 10).delta.counters == {"x": 1000}
 
 
 def test_what_is_dropped_from_a_full_buffer_was_not_folded(reader, interleave, monkeypatch):
@@ -252,8 +252,8 @@ def test_what_is_dropped_from_a_full_buffer_was_not_folded(reader, interleave, m
         counter._put(1)
     reader.finish()
     reader.finish()
-    assert reader.registry.account.totals() == {"buffer_full": 2}
-    assert reader.fresh["counter", "x"] == 10
+    assert reader.registry.drops.totals() == {"buffer_full": 2}
+    assert reader.delta["counter", "x"] == 10
 
 
 def test_a_thread_that_finds_a_full_buffer_no_longer_full_drops_nothing(reader, monkeypatch):
@@ -265,5 +265,5 @@ def test_a_thread_that_finds_a_full_buffer_no_longer_full_drops_nothing(reader, 
     with counter._lock, monkeypatch.context() as patch:
         patch.setattr(Counter, "_waiting", 11)
         counter._fold()
-    assert reader.registry.account.totals() == {}
-    assert reader.registry.tick(10, 10).fresh.counters == {"x": 10}
+    assert reader.registry.drops.totals() == {}
+    assert reader.registry.tick(10, 10).delta.counters == {"x": 10}

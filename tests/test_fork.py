@@ -89,10 +89,10 @@ def child():
     print("child", [total.sum for kind in KINDS for total in snapshot.totals[kind].values()])
     measure()
     cut = registry.tick(30, 10)
-    print("child", sizes(cut.fresh), sizes(cut.whole))
+    print("child", sizes(cut.delta), sizes(cut.cumulative))
 
 print(in_child(child))
-print("parent", sizes(registry.tick(20, 10).whole), registry.account.totals())
+print("parent", sizes(registry.tick(20, 10).cumulative), registry.drops.totals())
 """) == [
         "child [0, 0, 0, None, 0] None {}",
         "child [0, 0, 0, 0, 0]",
@@ -127,7 +127,7 @@ for kind in KINDS:
         print(kind)
         for _ in range(3):
             getattr(instruments[kind], CALLS[kind])(1)
-        print(sizes(registry.tick(20, 10).fresh)[KINDS.index(kind)])
+        print(sizes(registry.tick(20, 10).delta)[KINDS.index(kind)])
     print(in_child(child))
 def child():
     print("new")
@@ -148,7 +148,7 @@ def test_a_hook_that_fails_does_not_reach_the_program(run):
 def child():
     registry.on_first_use(lambda: 1 / 0)
     measure()
-    print(sizes(registry.tick(10, 10).fresh), registry.account.totals())
+    print(sizes(registry.tick(10, 10).delta), registry.drops.totals())
 print(in_child(child))
 """) == ["[1, 1, 1, 1, 1] {'first_use_error': 1}", "0"]
 
@@ -159,7 +159,7 @@ def test_locks_that_another_thread_held_do_not_hang_the_child(run):
 held, leave = threading.Event(), threading.Event()
 
 def hold():
-    locks = [registry._lock, registry.account._lock, *(instrument._lock for instrument in instruments.values())]
+    locks = [registry._lock, registry.drops._lock, *(instrument._lock for instrument in instruments.values())]
     for lock in locks:
         lock.acquire()
     held.set()
@@ -173,19 +173,19 @@ held.wait()
 
 def grandchild():
     for _ in range(600): measure()
-    print("grandchild", sizes(registry.tick(10, 10).whole), registry.account.totals())
+    print("grandchild", sizes(registry.tick(10, 10).cumulative), registry.drops.totals())
 
 def child():
     for _ in range(600): measure()
-    registry.account.add("x", 300)
+    registry.drops.add("x", 300)
     print("child", in_child(grandchild))
-    print("child", sizes(registry.tick(10, 10).whole), registry.account.totals())
+    print("child", sizes(registry.tick(10, 10).cumulative), registry.drops.totals())
 
 print(in_child(child))
 leave.set()
 thread.join()
 measure()
-print("parent", sizes(registry.tick(10, 10).whole), registry.account.totals())
+print("parent", sizes(registry.tick(10, 10).cumulative), registry.drops.totals())
 """) == [
         "grandchild [600, 600, 600, 600, 1] {}",
         "child 0",
@@ -212,20 +212,20 @@ def work():
 def read():
     global seen
     while not stop.is_set():
-        seen += registry.tick(10, 10).fresh.counters.get("x", 0)
+        seen += registry.tick(10, 10).delta.counters.get("x", 0)
 
 threads = [threading.Thread(target=each) for each in (work, work, read)]
 for thread in threads: thread.start()
 
 def child():
     for _ in range(1000): measure()
-    whole = registry.tick(20, 10).whole
+    whole = registry.tick(20, 10).cumulative
     assert sizes(whole) == [1000, 1000, 1000, 1000, 1], sizes(whole)
 
 print({in_child(child) for _ in range(30)})
 stop.set()
 for thread in threads: thread.join()
-seen += registry.tick(10, 10).fresh.counters.get("x", 0)
+seen += registry.tick(10, 10).delta.counters.get("x", 0)
 print(seen == sum(made))
 """) == ["{0}", "True"]
 
@@ -254,14 +254,14 @@ if forking.pid == 0:
     registry.tick(10, 10)
     measure(5)
     cut = registry.tick(20, 10)
-    print("child", sizes(cut.fresh), sizes(cut.whole), registry.account.totals())
+    print("child", sizes(cut.delta), sizes(cut.cumulative), registry.drops.totals())
     sys.stdout.flush()
     os._exit(0)
 print(os.waitstatus_to_exitcode(os.waitpid(forking.pid, 0)[1]))
 counter.inc(1000)
 registry.tick(10, 10)
 total = registry.snapshot().totals["counter"]["x"].sum
-print("parent", total - (520 if total > 1500 else 0), registry.account.totals())
+print("parent", total - (520 if total > 1500 else 0), registry.drops.totals())
 """
     )
     child, status, parent = lines
@@ -280,12 +280,12 @@ held.inc()
 for _ in range(6):
     clock.advance(10)
     registry.tick(int(clock.time()), 10)
-getattr(held, "_awake", []).append(7)  # in the C twin no call can be under way
+getattr(held, "_awake", []).append(7)  # in the C implementation no call can be under way
 held._lock.acquire()
 
 def child():
     held.inc(2)
-    print(registry.tick(int(clock.time()) + 10, 10).fresh.counters, held.sleeping)
+    print(registry.tick(int(clock.time()) + 10, 10).delta.counters, held.sleeping)
 
 print(in_child(child))
 """) == ["{'held': 2} False", "0"]
@@ -299,7 +299,7 @@ measure(); measure()
 
 def child(numbers):
     measure()
-    numbers.put(sizes(registry.tick(10, 10).whole))
+    numbers.put(sizes(registry.tick(10, 10).cumulative))
 
 context = multiprocessing.get_context("fork")
 numbers = context.SimpleQueue()

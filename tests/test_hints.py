@@ -8,7 +8,7 @@ import pytest
 import metricslib
 from metricslib import Registry, hints
 from metricslib.testing import ManualClock
-from tests.twins import twin
+from tests.implementations import packages
 
 KINDS = ("Counter", "Gauge", "Timer", "Histogram", "Unique")
 
@@ -17,7 +17,7 @@ KINDS = ("Counter", "Gauge", "Timer", "Histogram", "Unique")
 def metrics(request):
     """The package in one of its implementations."""
     try:
-        return twin(request.param == "Python")["metricslib"]
+        return packages(request.param == "Python")["metricslib"]
     except ImportError:
         pytest.skip("the C implementation was not built")
 
@@ -210,7 +210,7 @@ def test_the_line_of_a_hint_runs(line):
         "function": lambda: 1.0,
     }
     exec(f"{line}\ndef function(): ...\n" if line.startswith("@") else line, namespace)
-    assert not registry.account.totals()
+    assert not registry.drops.totals()
 
 
 def hints_of_decorators():

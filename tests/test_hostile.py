@@ -13,7 +13,7 @@ from unittest import mock
 import pytest
 
 from metricslib._accelerate import load
-from tests.twins import twin
+from tests.implementations import packages
 
 NOT_FINITE = [math.nan, math.inf, -math.inf]
 
@@ -22,7 +22,7 @@ NOT_FINITE = [math.nan, math.inf, -math.inf]
 def modules(request):
     if not request.param and load("metricslib._speedups") is None:
         pytest.skip("the C implementation was not built, or is not wanted")
-    return twin(request.param)
+    return packages(request.param)
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def registry(modules):
 
 
 def total(registry, kind, name="x"):
-    return getattr(registry.tick(10, 10).whole, kind)[name]
+    return getattr(registry.tick(10, 10).cumulative, kind)[name]
 
 
 class Acting:
@@ -253,7 +253,7 @@ def test_an_empty_change_of_a_gauge_is_counted_as_bad(modules, registry):
     gauge.set(5)
     gauge._put(tuple.__new__(modules["metricslib.instruments.gauge"]._Delta, ()))
     assert total(registry, "gauges") == 5
-    assert registry.account.totals() == {"bad_value": 1}
+    assert registry.drops.totals() == {"bad_value": 1}
 
 
 def test_opening_a_cell_may_open_it(registry):
@@ -329,7 +329,7 @@ def test_a_class_of_instruments_can_be_half_made(modules, registry):
                 span.start()
         except AttributeError:
             pass
-    assert registry.account.totals() == {}
+    assert registry.drops.totals() == {}
 
 
 # -- spans
@@ -402,12 +402,12 @@ def test_numbers_of_any_class_are_counted_or_bad(registry):
     for value in (Fraction(1, 2), Acting(raising), Acting(lambda: counter.inc(5), 1.0), True, math.nan, "1"):
         counter.inc(value)
     assert total(registry, "counters") == 0.5 + 1.0 + 1
-    assert registry.account.totals() == {"bad_value": 3}
+    assert registry.drops.totals() == {"bad_value": 3}
     assert total_after_another_tick(registry) == 5
 
 
 def total_after_another_tick(registry):
-    return registry.tick(20, 10).whole.counters["x"]
+    return registry.tick(20, 10).cumulative.counters["x"]
 
 
 def test_a_lock_may_be_replaced_or_deleted(registry):

@@ -10,7 +10,7 @@ import pytest
 import metricslib
 
 ROOT = Path(__file__).parent.parent
-NEED_C = {"forwarder.aggregator_c": "forwarder._intake"}
+NEED_C = {"forwarder.aggregator_c": "forwarder._aggregator"}
 """Modules that are there for an extension, and the extension: where no compiler was, there is neither."""
 MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
@@ -67,10 +67,10 @@ def test_every_module_can_be_imported_alone():
     assert alone(EACH_ALONE.replace("MODULES", repr(MODULES))) == []
 
 
-TWINS = pytest.mark.parametrize("pure", ["", "1"], ids=["C, where it is built", "Python"])
+IMPLEMENTATIONS = pytest.mark.parametrize("pure", ["", "1"], ids=["C, where it is built", "Python"])
 
 
-@TWINS
+@IMPLEMENTATIONS
 def test_importing_the_package_is_cheap(monkeypatch, pure):
     """Neither Flask nor SQLite nor asyncio nor anything else that a program may never need.
 
@@ -106,7 +106,7 @@ print(*{*sys.modules} - before)
 """
 
 
-@TWINS
+@IMPLEMENTATIONS
 def test_measuring_imports_nothing(monkeypatch, pure):
     """Whatever is measured: a call may come from where an import must not be waited for."""
     monkeypatch.setenv("METRICSLIB_PURE", pure)

@@ -149,7 +149,7 @@ def test_an_exception_of_a_handler_reaches_the_program_and_is_no_bad_value(use):
     expected = {"bad_value": 2} if use == "inc an int without end" else {}
     for registry, heard in interrupted_everywhere(twice):
         registry.tick(10, 10)
-        totals = registry.account.totals()
+        totals = registry.drops.totals()
         assert totals == expected or (heard and totals.keys() <= expected.keys())
 
 
@@ -212,7 +212,7 @@ def test_no_call_stays_in_progress_wherever_a_handler_raises(function):
     struck = 0
     for registry, heard in interrupted_everywhere(use):
         gc.collect()
-        gauges = registry.tick(10, 10).whole.gauges
+        gauges = registry.tick(10, 10).cumulative.gauges
         assert gauges == {"x": 0} or (heard and gauges == {})
         struck += heard
     assert struck >= 4
@@ -233,7 +233,7 @@ def test_no_call_that_raises_stays_in_progress_wherever_a_handler_raises():
         return work
 
     for registry, heard in interrupted_everywhere(use):
-        gauges = registry.tick(10, 10).whole.gauges
+        gauges = registry.tick(10, 10).cumulative.gauges
         assert gauges == {"x": 0} or (heard and gauges == {})
 
 
@@ -248,11 +248,11 @@ def test_no_decorator_swallows_what_a_handler_raises(decorator, function):
 
     for registry, heard in interrupted_everywhere(use):
         gc.collect()
-        window = registry.tick(10, 10).whole
+        window = registry.tick(10, 10).cumulative
         expected = {"timed": window.timers.get("x"), "counted": None, "count_exceptions": None}[decorator]
         count = expected.count if expected else window.counters.get("x", 0)
         assert count in ((0, 1) if heard else (0,) if decorator == "count_exceptions" else (1,))
-        assert registry.account.totals() == {}
+        assert registry.drops.totals() == {}
 
 
 def test_an_interrupted_async_generator_leaves_the_hooks_of_its_thread():
@@ -281,7 +281,7 @@ def test_a_call_too_deep_leaves_nothing_in_progress(registry, tick):
     for _ in range(20):
         with pytest.raises(RecursionError):
             descend()
-    assert tick().whole.gauges == {"x": 0}
+    assert tick().cumulative.gauges == {"x": 0}
 
 
 def test_a_forked_child_is_in_no_call_of_its_parent(registry, clock):
@@ -294,12 +294,12 @@ def test_a_forked_child_is_in_no_call_of_its_parent(registry, clock):
 
     @registry.in_progress("x")
     def inside(child):
-        return registry.tick(10, 10).whole.gauges
+        return registry.tick(10, 10).cumulative.gauges
 
     parent, failed = os.getpid(), True
     try:
         child, within = forks()
-        after = registry.tick(20, 10).whole.gauges
+        after = registry.tick(20, 10).cumulative.gauges
         failed = (within, after) != ({"x": 1}, {"x": 0})
     finally:
         if os.getpid() != parent:
@@ -312,12 +312,12 @@ def test_calls_of_all_functions_of_a_name_are_in_progress_together(registry, tic
     """One gauge for both, as for any name that is given twice; and it shows calls that last longer than an interval."""
     one, other = (registry.in_progress("x")(generator)() for _ in range(2))
     next(one), next(other)
-    assert [tick().whole.gauges, tick().fresh.gauges] == [{"x": 2}, {"x": 2}]
+    assert [tick().cumulative.gauges, tick().delta.gauges] == [{"x": 2}, {"x": 2}]
     one.close()
     assert registry.snapshot().open.gauges == {"x": 1}
     other.close()
-    assert tick().whole.gauges == {"x": 0}
-    assert tick().fresh.gauges == {}
+    assert tick().cumulative.gauges == {"x": 0}
+    assert tick().delta.gauges == {}
 
 
 def test_a_call_longer_than_series_live_is_in_progress_all_the_time(clock):
@@ -327,10 +327,10 @@ def test_a_call_longer_than_series_live_is_in_progress_all_the_time(clock):
     next(call)
     for _ in range(20):
         clock.advance(10)
-        assert registry.tick(int(clock.time()), 10).whole.gauges == {"x": 1}
+        assert registry.tick(int(clock.time()), 10).cumulative.gauges == {"x": 1}
     call.close()
     clock.advance(10)
-    assert registry.tick(int(clock.time()), 10).whole.gauges == {"x": 0}
+    assert registry.tick(int(clock.time()), 10).cumulative.gauges == {"x": 0}
 
 
 # -- a handler that runs inside code of the program's own
@@ -402,7 +402,7 @@ def test_a_handler_that_runs_inside_code_of_the_programs_own_is_heard(registry, 
     """It is not taken for a failure of that code."""
     with pytest.raises(Limit):
         CODE[code](registry, strike)
-    assert registry.account.totals() == {}
+    assert registry.drops.totals() == {}
 
 
 @pytest.mark.parametrize("handler", HANDLERS)
@@ -422,7 +422,7 @@ def test_what_fails_by_itself_is_counted(registry, strike, code, error):
         raise error()
 
     CODE[code](registry, fails)
-    assert sum(registry.account.totals().values()) == 1
+    assert sum(registry.drops.totals().values()) == 1
 
 
 def test_a_filter_that_is_struck_is_no_failure_of_its_own(strike):
@@ -432,7 +432,7 @@ def test_a_filter_that_is_struck_is_no_failure_of_its_own(strike):
     with pytest.raises(Limit):
         registry.counter("x")
     assert registry.counter("x").live
-    assert registry.account.totals() == {}
+    assert registry.drops.totals() == {}
 
 
 # -- real signals

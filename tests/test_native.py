@@ -40,7 +40,7 @@ runpy.run_path("setup.py")
 @pytest.mark.parametrize(
     ("disabled", "wanted", "out", "said"),
     [
-        (0, "", "['forwarder._intake', 'metricslib._speedups']", ""),
+        (0, "", "['forwarder._aggregator', 'metricslib._speedups']", ""),
         (1, "", "[]", "no interpreter lock"),
         (1, "require", "", "no interpreter lock"),
     ],

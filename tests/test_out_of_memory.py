@@ -11,14 +11,14 @@ from metricslib.flusher import Flusher
 from metricslib.registry import Registry
 from metricslib.testing import ManualClock
 from metricslib.window import Aggregates
-from tests.twins import twin
+from tests.implementations import packages
 
 KINDS = ("counter", "timer", "histogram", "gauge", "unique")
 
 
 @pytest.fixture(params=[True, False], ids=["Python", "C"])
 def implementation(request):
-    return twin(request.param)
+    return packages(request.param)
 
 
 def failing(call, turns):
@@ -75,8 +75,8 @@ def test_what_an_instrument_gave_up_is_in_the_next_window(implementation, monkey
     with pytest.raises(MemoryError):
         getattr(registry, call)(10, 10)
     measure(registry, 2)
-    assert told(registry.tick(20, 10).whole) == (3, 2, 3, 2, {"1", "2"})
-    assert told(registry.tick(30, 10).whole) == (0, 0, 0, 2, set())
+    assert told(registry.tick(20, 10).cumulative) == (3, 2, 3, 2, {"1", "2"})
+    assert told(registry.tick(30, 10).cumulative) == (0, 0, 0, 2, set())
     assert registry.snapshot().totals["counter"]["c"].sum == 3
 
 
@@ -84,17 +84,17 @@ def test_what_an_instrument_gave_up_is_in_the_next_window(implementation, monkey
 def test_every_step_of_a_tick_may_fail(monkeypatch, step):
     registry, source = Registry(clock=ManualClock()), Source()
     registry.add_source(source)
-    home = {"_cut": Registry, "members_cost": sys.modules[Registry.__module__], "merge": Aggregates}[step]
+    owner = {"_cut": Registry, "members_cost": sys.modules[Registry.__module__], "merge": Aggregates}[step]
     for turn in range(4):
         measure(registry, 1)
         source.new.counters["c"] = 5
         start = registry.snapshot().totals["counter"]["c"].sum if turn else 0
         with monkeypatch.context() as patched:
-            patched.setattr(home, step, failing(getattr(home, step), {turn}))
+            patched.setattr(owner, step, failing(getattr(owner, step), {turn}))
             windows = []
             for end in range(10, 80, 10):
                 try:
-                    windows.append(registry.tick(end + 100 * turn, 10).whole)
+                    windows.append(registry.tick(end + 100 * turn, 10).cumulative)
                 except MemoryError:
                     continue
         assert sum(window.counters["c"] for window in windows) == 6
@@ -112,10 +112,10 @@ def test_what_was_collected_before_a_source_failed_is_kept(turn):
         registry.add_source(source)
     with pytest.raises(MemoryError):
         registry.tick(10, 10)
-    cut = registry.tick(20, 10)
-    assert cut.whole.counters == {"c": 111}
-    assert cut.received == {"s0": 1, "s1": 1, "s2": 1}
-    assert registry.tick(30, 10).fresh.counters == {}
+    flush = registry.tick(20, 10)
+    assert flush.cumulative.counters == {"c": 111}
+    assert flush.received == {"s0": 1, "s1": 1, "s2": 1}
+    assert registry.tick(30, 10).delta.counters == {}
 
 
 @pytest.mark.parametrize("turn", range(5))
@@ -129,47 +129,47 @@ def test_totals_are_finished_after_the_tick(monkeypatch, turn, total):
             getattr(getattr(registry, kind)(f"{kind}{number}"), call)(1)
     with monkeypatch.context() as patched:
         patched.setattr(getattr(totals, total), "take", failing(getattr(totals, total).take, {turn}))
-        assert len(registry.tick(10, 10).whole) == 25
+        assert len(registry.tick(10, 10).cumulative) == 25
         found = registry.snapshot().totals
     assert [found["counter"][f"counter{number}"].sum for number in range(5)] == [1] * 5
     assert [found["timer"][f"timer{number}"].count for number in range(5)] == [1] * 5
     assert [found["gauge"][f"gauge{number}"].gauge for number in range(5)] == [1] * 5
-    assert registry.account.totals() == {"out_of_memory": 1}
+    assert registry.drops.totals() == {"out_of_memory": 1}
 
 
 @pytest.mark.parametrize("step", ["_counts", "aggregates"])
 def test_an_intake_goes_on_with_what_it_collected(implementation, monkeypatch, step):
     registry = implementation["metricslib.registry"].Registry(clock=ManualClock())
     module = implementation["forwarder.aggregator"]
-    intake = getattr(module, "IntakeInPython" if step == "aggregates" else "Intake")(registry)
-    registry.add_source(intake)
-    intake.feed([b"c:1|c\nt:1|ms\nh:1|h\ng:1|g\nu:1|s"])
+    aggregator = getattr(module, "PythonAggregator" if step == "aggregates" else "Aggregator")(registry)
+    registry.add_source(aggregator)
+    aggregator.feed([b"c:1|c\nt:1|ms\nh:1|h\ng:1|g\nu:1|s"])
     with monkeypatch.context() as patched:
         if step == "_counts":
-            patched.setattr(intake, "_counts", failing(intake._counts, {0}))
+            patched.setattr(aggregator, "_counts", failing(aggregator._counts, {0}))
         else:
             patched.setattr(module._Interval, "aggregates", failing(module._Interval.aggregates, {0}))
         with pytest.raises(MemoryError):
             registry.tick(10, 10)
-    intake.feed([b"c:2|c\nt:2|ms\nh:2|h\ng:2|g\nu:2|s"])
-    windows = [registry.tick(20, 10).whole, registry.tick(30, 10).whole]
+    aggregator.feed([b"c:2|c\nt:2|ms\nh:2|h\ng:2|g\nu:2|s"])
+    windows = [registry.tick(20, 10).cumulative, registry.tick(30, 10).cumulative]
     assert sum(window.counters["c"] for window in windows) == 3
     assert sum(window.timers["t"].count for window in windows) == 2
     assert frozenset().union(*(window.uniques["u"] for window in windows)) == {"1", "2"}
-    assert intake.collected().aggregated == 10
+    assert aggregator.collected().aggregated == 10
 
 
 def test_numbered_batches_stay_with_their_numbers(monkeypatch):
-    from forwarder.aggregator import Intake
-    from forwarder.dedup import Senders
+    from forwarder.aggregator import Aggregator
+    from forwarder.dedup import Deduplicator
     from metricslib.wire.numbered import Numbered
 
-    registry, senders = Registry(clock=ManualClock()), Senders()
-    intakes = [Intake(registry) for _ in range(2)]
-    for number, intake in enumerate(intakes):
-        senders.add_intake(intake)
-        senders.take(Numbered(f"s{number}", 7, b"c:1|c\n"), intake)
-    monkeypatch.setattr(intakes[1], "collect", failing(intakes[1].collect, {0}))
+    registry, senders = Registry(clock=ManualClock()), Deduplicator()
+    aggregators = [Aggregator(registry) for _ in range(2)]
+    for number, aggregator in enumerate(aggregators):
+        senders.add_aggregator(aggregator)
+        senders.take(Numbered(f"s{number}", 7, b"c:1|c\n"), aggregator)
+    monkeypatch.setattr(aggregators[1], "collect", failing(aggregators[1].collect, {0}))
     with pytest.raises(MemoryError):
         senders.collect()
     aggregates = senders.collect()
@@ -242,16 +242,16 @@ def test_a_tick_without_memory_is_one_of_the_next(shipping, monkeypatch):
 
 LIMITED = """
 import resource
-from forwarder.aggregator import Intake
+from forwarder.aggregator import Aggregator
 from metricslib.registry import Registry
 registry = Registry(max_series=10**6, max_bytes=1 << 40)
-intake = Intake(registry, key_bytes=1 << 40)
-registry.add_source(intake)
+aggregator = Aggregator(registry, key_bytes=1 << 40)
+registry.add_source(aggregator)
 count = 60_000
 def feed():
     for start in range(0, count, 100):
         keys = range(start, start + 100)
-        intake.feed([b"\\n".join(b"c%d:1|c\\nt%d:%d|ms\\nu:%d|s" % (key, key, key, key) for key in keys)])
+        aggregator.feed([b"\\n".join(b"c%d:1|c\\nt%d:%d|ms\\nu:%d|s" % (key, key, key, key) for key in keys)])
 feed()
 for number in range(5_000):
     registry.counter(f"own{number}").inc()
@@ -264,7 +264,7 @@ while True:
     stamp += 10
     resource.setrlimit(resource.RLIMIT_AS, (size() + room, -1))
     try:
-        window = registry.tick(stamp, 10).whole
+        window = registry.tick(stamp, 10).cumulative
     except MemoryError:
         failed += 1
         room += 1 << 20
@@ -272,21 +272,21 @@ while True:
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
     break
-for window in (window, registry.tick(stamp + 10, 10).whole):
+for window in (window, registry.tick(stamp + 10, 10).cumulative):
     total += sum(value for key, value in window.counters.items() if key.startswith("c"))
     own += sum(value for key, value in window.counters.items() if key.startswith("own"))
     times += sum(timer.count for timer in window.timers.values())
     members |= window.uniques["u"] | window.uniques["v"]
 totals = registry.snapshot().totals
 print(failed, total, own, times, len(members), sum(each.sum for each in totals["counter"].values()),
-      sum(each.count for each in totals["timer"].values()), intake.counts().dropped)
+      sum(each.count for each in totals["timer"].values()), aggregator.counts().dropped)
 """
 
 
 @pytest.mark.parametrize("pure", ["1", "0"], ids=["Python", "C"])
 def test_a_process_at_its_limit_loses_nothing(pure):
     """Ticks with a megabyte of memory more each time, until there is enough for one."""
-    twin(pure == "1")
+    packages(pure == "1")
     run = subprocess.run(
         [sys.executable, "-c", LIMITED],
         capture_output=True,

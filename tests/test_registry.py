@@ -141,8 +141,8 @@ def test_a_registry_has_one_flusher(registry):
 def test_a_window_runs_from_the_end_of_the_last_one(registry, clock):
     """The first from the creation of the registry; rates use the nominal interval."""
     start = clock.time()
-    one = registry.tick(int(start) + 7, 10).whole
-    two = registry.tick(int(start) + 17, 10).whole
+    one = registry.tick(int(start) + 7, 10).cumulative
+    two = registry.tick(int(start) + 17, 10).cumulative
     assert (one.start, one.end, one.interval) == (start, int(start) + 7, 10)
     assert (two.start, two.end) == (int(start) + 7, int(start) + 17)
 
@@ -161,14 +161,14 @@ def test_a_flush_sends_the_interval_so_far_and_the_tick_all_of_it(registry, kind
         "gauge": lambda *numbers: numbers[-1],
         "unique": lambda *numbers: frozenset(map(str, numbers)),
     }.get(kind, lambda *numbers: [number * scale for number in numbers])
-    assert [plain(cut.whole)[kind]["x"] for cut in cuts] == [
+    assert [plain(flush.cumulative)[kind]["x"] for flush in cuts] == [
         values(1),
         values(1, 2),
         values(1, 2),
         values(1, 2, 3),
         values(4),
     ]
-    assert [plain(cut.fresh)[kind].get("x") for cut in cuts] == [values(1), values(2), None, values(3), values(4)]
+    assert [plain(flush.delta)[kind].get("x") for flush in cuts] == [values(1), values(2), None, values(3), values(4)]
 
 
 def test_a_window_stays_as_it_is(registry, tick):
@@ -177,14 +177,14 @@ def test_a_window_stays_as_it_is(registry, tick):
     counter.inc()
     timer.observe(1)
     cuts = [registry.flush(10, 10), tick()]
-    before = [(plain(cut.whole), plain(cut.fresh)) for cut in cuts]
+    before = [(plain(flush.cumulative), plain(flush.delta)) for flush in cuts]
     for _ in range(3):
         counter.inc()
         timer.observe(2)
         registry.flush(20, 10)
         registry.snapshot()
         tick()
-    assert [(plain(cut.whole), plain(cut.fresh)) for cut in cuts] == before
+    assert [(plain(flush.cumulative), plain(flush.delta)) for flush in cuts] == before
 
 
 def test_series_stand_in_order_of_first_appearance(registry, tick):
@@ -194,7 +194,7 @@ def test_series_stand_in_order_of_first_appearance(registry, tick):
     registry.counter("b").inc()
     registry.snapshot()
     registry.counter("d").inc()
-    assert list(tick().whole.counters) == ["c", "a", "b", "d"]
+    assert list(tick().cumulative.counters) == ["c", "a", "b", "d"]
 
 
 def test_two_series_that_a_filter_gives_one_name_are_one(clock):
@@ -204,7 +204,7 @@ def test_two_series_that_a_filter_gives_one_name_are_one(clock):
     registry.counter("b").inc(2)
     registry.timer("a").observe(1)
     registry.timer("b").observe(2)
-    window = registry.tick(10, 10).whole
+    window = registry.tick(10, 10).cumulative
     assert window.counters == {"all": 3}
     assert sorted(window.timers["all"]._samples) == [1000, 2000]
 
@@ -218,11 +218,11 @@ def test_a_snapshot_shows_the_open_interval_the_last_window_and_lifetime_totals(
     assert registry.snapshot().last is None
     counter.inc(3)
     timer.observe(1)
-    last = tick().whole
+    last = tick().cumulative
     counter.inc(2)
     registry.flush(20, 10)
     counter.inc(4)
-    registry.account.add("bad_value", 7)
+    registry.drops.add("bad_value", 7)
     snapshot = registry.snapshot(end=20, interval=10.0)
     assert (snapshot.time, snapshot.open.start, snapshot.open.end) == (clock.time(), last.end, 20)
     assert snapshot.open.counters == {"c": 6}
@@ -329,10 +329,10 @@ class Reading(RuleBasedStateMachine):
         self.whole = {kind: {} for kind in KINDS}
         self.last = self.end
 
-    def cut(self, cut):
-        self.is_whole(cut.whole)
-        assert {kind: set(cut.fresh[kind]) for kind in KINDS} == {kind: set(self.fresh[kind]) for kind in KINDS}
-        self.agree(cut.fresh, self.fresh)
+    def cut(self, flush):
+        self.is_whole(flush.cumulative)
+        assert {kind: set(flush.delta[kind]) for kind in KINDS} == {kind: set(self.fresh[kind]) for kind in KINDS}
+        self.agree(flush.delta, self.fresh)
         self.fresh = {kind: {} for kind in KINDS}
 
     def is_whole(self, window):
@@ -356,7 +356,7 @@ class Reading(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_dropped(self):
-        assert self.registry.account.totals() == {}
+        assert self.registry.drops.totals() == {}
 
 
 TestReading = Reading.TestCase
@@ -374,14 +374,14 @@ def expiring(clock):
 
 @pytest.fixture
 def pass_time(expiring, clock):
-    """Call to let so many intervals of 10 s end; returns the last cut."""
+    """Call to let so many intervals of 10 s end; returns the last flush."""
 
     def pass_time(intervals=1):
-        cut = None
+        flush = None
         for _ in range(intervals):
             clock.advance(10)
-            cut = expiring.tick(int(clock.time()), 10)
-        return cut
+            flush = expiring.tick(int(clock.time()), 10)
+        return flush
 
     return pass_time
 
@@ -393,13 +393,13 @@ def test_an_idle_series_leaves(expiring, pass_time, kind):
     measure(idle)
     for _ in range(10):
         measure(busy)
-        window = pass_time().whole
+        window = pass_time().cumulative
     assert list(window[kind]) == ["busy"]
     assert set(expiring.snapshot().totals[kind]) == {"busy"}
     assert len(expiring) == 1
     for _ in range(3):
         measure(busy)
-        assert "idle" not in pass_time().whole[kind]
+        assert "idle" not in pass_time().cumulative[kind]
     assert idle.sleeping
 
 
@@ -408,7 +408,7 @@ def test_a_series_stays_for_as_long_as_it_may(expiring, pass_time):
     expiring.counter("x").inc()
     pass_time()
     for _ in range(3):
-        assert "x" in pass_time().whole.counters
+        assert "x" in pass_time().cumulative.counters
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -421,8 +421,8 @@ def test_a_held_instrument_wakes_when_used_and_loses_nothing(expiring, pass_time
     for value in (2, 3):
         for _ in range(600):
             measure(instrument, value)
-        cut = pass_time()
-        for window in (cut.fresh, cut.whole):
+        flush = pass_time()
+        for window in (flush.delta, flush.cumulative):
             kept = window[kind]["x;tier=gold"]
             assert kept == {"counter": 600 * value, "gauge": value, "unique": frozenset(str(value))}.get(kind, kept)
             assert kind not in ("timer", "histogram") or kept.count == 600
@@ -438,13 +438,13 @@ def test_asking_for_a_sleeping_instrument_gives_the_same_object(expiring, pass_t
     for _ in range(12):
         pass_time()
         assert make(expiring, kind) is instrument
-    assert "x" not in pass_time().whole[kind]
+    assert "x" not in pass_time().cumulative[kind]
 
 
 def test_a_call_under_way_while_the_instrument_goes_to_sleep_or_leaves_is_not_lost(expiring, pass_time):
     """A thread was stopped between finding the buffer and appending to it; it goes on much later.
 
-    In the C twin there is no such moment: the call as a whole comes later.
+    In the C implementation there is no such moment: the call as a whole comes later.
     """
     for intervals in range(9):
         counter = expiring.counter(f"x{intervals}")
@@ -453,7 +453,7 @@ def test_a_call_under_way_while_the_instrument_goes_to_sleep_or_leaves_is_not_lo
         go_on = counter._pending.append if hasattr(counter, "_pending") else counter.inc
         pass_time(intervals)
         go_on(5)
-        assert pass_time().fresh.counters == {counter.key: 5}
+        assert pass_time().delta.counters == {counter.key: 5}
 
 
 def test_an_instrument_used_in_the_moment_it_leaves_stays(expiring, pass_time, monkeypatch):
@@ -462,17 +462,17 @@ def test_an_instrument_used_in_the_moment_it_leaves_stays(expiring, pass_time, m
     counter.inc()
     pass_time(5)
     assert counter.sleeping
-    forget = expiring._ledger.forget
+    forget = expiring._states.forget
 
     def use_and_forget(kind, key):
         counter.inc(7)
         forget(kind, key)
 
-    monkeypatch.setattr(expiring._ledger, "forget", use_and_forget)
+    monkeypatch.setattr(expiring._states, "forget", use_and_forget)
     pass_time()
     assert not counter.sleeping
     counter.inc(1)
-    assert pass_time().fresh.counters == {"x": 8}
+    assert pass_time().delta.counters == {"x": 8}
     assert len(expiring) == 1
 
 
@@ -491,7 +491,7 @@ def test_the_memory_of_what_the_program_dropped_is_freed(expiring, pass_time, ki
     assert [reference() for reference in gone] == [None] * 10
     assert len(expiring) == 1
     measure(parent.tagged(user=0))
-    assert "x;user=0" in pass_time().fresh[kind]
+    assert "x;user=0" in pass_time().delta[kind]
 
 
 def test_tag_sets_that_left_make_room_for_new_ones(clock):
@@ -505,7 +505,7 @@ def test_tag_sets_that_left_make_room_for_new_ones(clock):
         registry.tick(int(clock.time()), 10)
     counter.tagged(user=2).inc()
     clock.advance(10)
-    assert registry.tick(int(clock.time()), 10).fresh.counters == {"x;user=2": 1}
+    assert registry.tick(int(clock.time()), 10).delta.counters == {"x;user=2": 1}
 
 
 def test_threads_that_use_a_series_while_it_comes_and_goes_lose_nothing(clock):
@@ -529,15 +529,15 @@ def test_threads_that_use_a_series_while_it_comes_and_goes_lose_nothing(clock):
     while left < 300 and ticks < 100_000:
         ticks += 1
         clock.advance(10)
-        fresh = registry.tick(int(clock.time()), 10).fresh.counters
+        fresh = registry.tick(int(clock.time()), 10).delta.counters
         seen += fresh.get("x", 0) + fresh.get("y", 0)
-        left += "x" not in registry._ledger["counter"]
+        left += "x" not in registry._states["counter"]
     stop.set()
     for thread in threads:
         thread.join()
     for _ in range(3):
         clock.advance(10)
-        fresh = registry.tick(int(clock.time()), 10).fresh.counters
+        fresh = registry.tick(int(clock.time()), 10).delta.counters
         seen += fresh.get("x", 0) + fresh.get("y", 0)
     assert left == 300
     assert seen == 2 * sum(made)
@@ -549,22 +549,22 @@ def test_a_gauge_with_a_callback_does_not_expire(expiring, pass_time):
     expiring.gauge("y", read=lambda: 1)
     pass_time(10)
     assert len(expiring) == 2
-    assert pass_time().whole.gauges == {"y": 1}
+    assert pass_time().cumulative.gauges == {"y": 1}
 
 
 def test_nothing_in_it_is_not_nothing(registry, tick):
     """A registry without series is a registry, and a window without series happened: both are true."""
     assert registry
-    assert tick().whole
+    assert tick().cumulative
     assert registry.snapshot().last
-    assert (len(registry), len(tick().whole)) == (0, 0)
+    assert (len(registry), len(tick().cumulative)) == (0, 0)
 
 
 def test_without_expiry_all_series_stay(registry, tick):
     """The default."""
     registry.counter("x")
     for _ in range(100):
-        assert tick().whole.counters == {"x": 0}
+        assert tick().cumulative.counters == {"x": 0}
 
 
 # -- sources
@@ -575,11 +575,11 @@ def test_what_a_source_collects_is_part_of_every_window(registry, tick):
     feed = Feed({"x": 1}, {"x": 2, "y": 5})
     registry.add_source(feed)
     registry.counter("x").inc(10)
-    assert registry.flush(10, 10).fresh.counters == {"x": 11}
-    cut = tick()
-    assert cut.fresh.counters == {"x": 2, "y": 5}
-    assert cut.whole.counters == {"x": 13, "y": 5}
-    assert tick().whole.counters == {"x": 0, "y": 0}
+    assert registry.flush(10, 10).delta.counters == {"x": 11}
+    flush = tick()
+    assert flush.delta.counters == {"x": 2, "y": 5}
+    assert flush.cumulative.counters == {"x": 13, "y": 5}
+    assert tick().cumulative.counters == {"x": 0, "y": 0}
 
 
 def test_the_numbers_of_what_was_received_are_in_the_cut_that_holds_it(registry, tick):
@@ -595,7 +595,7 @@ def test_a_source_that_goes_is_asked_a_last_time(registry, tick):
     feed = Feed({"x": 1}, {"x": 2})
     registry.add_source(feed)
     registry.remove_source(feed)
-    assert tick().whole.counters == {"x": 1}
+    assert tick().cumulative.counters == {"x": 1}
     assert feed.batches == [{"x": 2}]
 
 
@@ -603,10 +603,10 @@ def test_a_source_that_fails_stops_nobody(registry, tick, caplog):
     """It is counted and logged, and asked again next time."""
     registry.add_source(Feed(RuntimeError("broken"), {"x": 1}))
     registry.counter("y").inc()
-    assert tick().whole.counters == {"y": 1}
-    assert registry.account.totals() == {"source_error": 1}
+    assert tick().cumulative.counters == {"y": 1}
+    assert registry.drops.totals() == {"source_error": 1}
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
-    assert tick().fresh.counters == {"x": 1}
+    assert tick().delta.counters == {"x": 1}
 
 
 def test_a_source_is_told_what_expired(expiring, pass_time):
@@ -622,8 +622,8 @@ def test_a_source_is_told_what_expired(expiring, pass_time):
         expiring.add_source(feed)
     pass_time(10)
     assert [feed.forgotten for feed in feeds] == [[("counter", "x")]] * 2
-    assert pass_time().whole.counters == {}
-    assert expiring.account.totals() == {"source_error": 1}
+    assert pass_time().cumulative.counters == {}
+    assert expiring.drops.totals() == {"source_error": 1}
 
 
 def test_a_source_asks_under_which_key_to_report(clock):
@@ -654,7 +654,7 @@ def test_ticks_and_snapshots_exclude_each_other_and_do_not_wait_for_ever(registr
 
     registry.add_source(Asking())
     registry.counter("x").inc()
-    assert registry.tick(10, 10).whole.counters == {"x": 1}
+    assert registry.tick(10, 10).cumulative.counters == {"x": 1}
     assert len(errors) == 1
 
 
@@ -667,7 +667,7 @@ def test_callbacks_are_read_without_the_lock(registry):
         return 1
 
     registry.gauge("x", read=read)
-    assert registry.tick(10, 10).whole.gauges == {"x": 1}
+    assert registry.tick(10, 10).cumulative.gauges == {"x": 1}
     assert open_before == [{}]
 
 
@@ -676,4 +676,4 @@ def test_making_instruments_waits_for_no_tick(registry):
     with registry._lock:
         registry.counter("x").tagged(a=1).inc()
         registry.gauge("y", read=lambda: 1)
-    assert registry.tick(10, 10).whole.counters == {"x": 0, "x;a=1": 1}
+    assert registry.tick(10, 10).cumulative.counters == {"x": 0, "x;a=1": 1}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forwarder.aggregator import Intake
+from forwarder.aggregator import Aggregator
 from metricslib.registry import Registry
 from metricslib.series import KINDS
 from metricslib.testing import ManualClock
@@ -51,9 +51,9 @@ def test_a_deleted_series_is_gone(registry, tick, clock, kind, ticks, flushed):
     assert set(snapshot.totals[kind]) == {"other"}
     assert "x" not in snapshot.open[kind]
     assert len(registry) == 1
-    cut = tick()
-    assert set(cut.whole[kind]) == {"other"}
-    assert "x" not in cut.fresh[kind]
+    flush = tick()
+    assert set(flush.cumulative[kind]) == {"other"}
+    assert "x" not in flush.delta[kind]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -64,36 +64,36 @@ def test_a_held_instrument_begins_the_series_anew(registry, tick, kind):
     measure(registry, kind)
     registry.forget(kind, ["x"])
     getattr(held, CALLS[kind])(5)
-    cut = tick()
-    assert told(cut.whole, kind) == told(cut.fresh, kind) == AFTER[kind]
+    flush = tick()
+    assert told(flush.cumulative, kind) == told(flush.delta, kind) == AFTER[kind]
     assert getattr(registry, kind)("x") is held
     assert len(registry) == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_source_begins_the_series_anew(registry, tick, clock, kind):
-    """An intake forgets the key, drops what it held, and takes what comes next."""
-    intake = Intake(registry, clock=clock)
-    registry.add_source(intake)
-    intake.feed([LINES[kind]] * 3)
+    """An aggregator forgets the key, drops what it held, and takes what comes next."""
+    aggregator = Aggregator(registry, clock=clock)
+    registry.add_source(aggregator)
+    aggregator.feed([LINES[kind]] * 3)
     tick()
-    intake.feed([LINES[kind]] * 2)
+    aggregator.feed([LINES[kind]] * 2)
     assert registry.forget(kind, ["x"]) == ["x"]
     assert told(registry.snapshot().open, kind) is None
-    intake.feed([LINES[kind].replace(b"1", b"5")])
-    assert told(tick().whole, kind) == AFTER[kind]
+    aggregator.feed([LINES[kind].replace(b"1", b"5")])
+    assert told(tick().cumulative, kind) == AFTER[kind]
     assert len(registry) == 1
 
 
 def test_a_changed_gauge_starts_from_nothing(registry, tick, clock):
     """After its deletion a gauge that is changed, and not set, starts from 0."""
-    intake = Intake(registry, clock=clock)
-    registry.add_source(intake)
-    intake.feed([b"g:100|g"])
+    aggregator = Aggregator(registry, clock=clock)
+    registry.add_source(aggregator)
+    aggregator.feed([b"g:100|g"])
     tick()
     registry.forget("gauge", ["g"])
-    intake.feed([b"g:+5|g"])
-    assert tick().whole.gauges == {"g": 5}
+    aggregator.feed([b"g:+5|g"])
+    assert tick().cumulative.gauges == {"g": 5}
 
 
 def test_only_that_kind_is_deleted(registry, tick):
@@ -101,7 +101,7 @@ def test_only_that_kind_is_deleted(registry, tick):
     for kind in KINDS:
         measure(registry, kind)
     registry.forget("timer", ["x"])
-    window = tick().whole
+    window = tick().cumulative
     assert [kind for kind in KINDS if "x" in window[kind]] == [kind for kind in KINDS if kind != "timer"]
 
 
@@ -111,17 +111,17 @@ def test_keys_that_nobody_has_are_left_out(registry):
         measure(registry, "counter", name)
     assert registry.forget("counter", iter(["c", "no", "a", "c"])) == ["c", "a"]
     assert registry.forget("counter", ["c", "a"]) == []
-    assert registry.account.totals() == {"deleted": 2}
+    assert registry.drops.totals() == {"deleted": 2}
 
 
 def test_a_callback_gauge_stays_deleted(registry, tick):
     """Nobody asks its callback any more, until it is registered again."""
     held = registry.gauge("x", read=lambda: 7)
-    assert tick().whole.gauges == {"x": 7}
+    assert tick().cumulative.gauges == {"x": 7}
     registry.forget("gauge", ["x"])
-    assert tick().whole.gauges == {}
+    assert tick().cumulative.gauges == {}
     assert registry.gauge("x", read=lambda: 8) is held
-    assert tick().whole.gauges == {"x": 8}
+    assert tick().cumulative.gauges == {"x": 8}
 
 
 def test_an_instrument_that_nobody_holds_is_freed(registry):
@@ -137,11 +137,11 @@ def test_an_instrument_that_nobody_holds_is_freed(registry):
 def test_what_was_deleted_makes_room(clock, tick):
     """Under a cap there is room for as many as were deleted."""
     registry = Registry(clock=clock, max_series=10)
-    intake = Intake(registry, clock=clock)
-    registry.add_source(intake)
-    intake.feed([f"k{number}:1|c".encode() for number in range(11)])
+    aggregator = Aggregator(registry, clock=clock)
+    registry.add_source(aggregator)
+    aggregator.feed([f"k{number}:1|c".encode() for number in range(11)])
     assert registry.forget("counter", [f"k{number}" for number in range(4)]) == ["k0", "k1", "k2", "k3"]
-    intake.feed([b"k10:1|c"])
+    aggregator.feed([b"k10:1|c"])
     assert told(registry.snapshot().open, "counter", "k10") == 1
 
 
@@ -150,15 +150,15 @@ def test_a_window_has_what_came_since_the_deletion(events):
     """Whatever the order of instruments, lines, deletions, flushes and ticks: each counted thing is there once."""
     clock = ManualClock()
     registry = Registry(clock=clock)
-    intake = Intake(registry, clock=clock)
-    registry.add_source(intake)
+    aggregator = Aggregator(registry, clock=clock)
+    registry.add_source(aggregator)
     expected: dict[str, int] = {}
     for kind, event in [*events, ("counter", "tick")]:
         if event == "measure":
             measure(registry, kind)
             expected[kind] = expected.get(kind, 0) + 1
         elif event == "feed":
-            intake.feed([LINES[kind]])
+            aggregator.feed([LINES[kind]])
             expected[kind] = expected.get(kind, 0) + 1
         elif event == "forget":
             assert registry.forget(kind, ["x"]) == (["x"] if kind in expected else [])
@@ -167,7 +167,7 @@ def test_a_window_has_what_came_since_the_deletion(events):
             registry.flush(int(clock.time()) + 10, 10)
         else:
             clock.advance(10)
-            window = registry.tick(int(clock.time()), 10).whole
+            window = registry.tick(int(clock.time()), 10).cumulative
             assert {kind for kind in KINDS if "x" in window[kind]} == set(expected)
             for kind in ("counter", "timer", "histogram"):
                 assert told(window, kind) == expected.get(kind)
@@ -177,14 +177,14 @@ def test_a_window_has_what_came_since_the_deletion(events):
 
 def test_deleting_while_lines_come_in_loses_nothing_else(registry, clock):
     """Threads feed, another deletes one series again and again: the others are exact."""
-    intake = Intake(registry, clock=clock)
-    registry.add_source(intake)
+    aggregator = Aggregator(registry, clock=clock)
+    registry.add_source(aggregator)
     rounds = []
     enough = threading.Event()
 
     def feed():
         while not enough.is_set():
-            intake.feed([b"x:1|c\ny:1|c", b"t:1|ms"] * 10)
+            aggregator.feed([b"x:1|c\ny:1|c", b"t:1|ms"] * 10)
             rounds.append(1)
 
     feeders = [threading.Thread(target=feed) for _ in range(3)]
@@ -196,7 +196,7 @@ def test_deleting_while_lines_come_in_loses_nothing_else(registry, clock):
     enough.set()
     for feeder in feeders:
         feeder.join()
-    window = registry.tick(int(clock.time()) + 10, 10).whole
+    window = registry.tick(int(clock.time()) + 10, 10).cumulative
     assert window.counters["y"] == window.timers["t"].count == 10 * len(rounds)
     assert window.counters.get("x", 0) <= 10 * len(rounds)
-    assert registry.account.totals() == {"deleted": deletions}
+    assert registry.drops.totals() == {"deleted": deletions}

@@ -155,7 +155,7 @@ def test_a_last_stamp_that_cannot_be_read_is_counted(tmp_path, program):
         database.execute("UPDATE notes SET value = 'x' WHERE key = 'schedule/last'")
     database.close()
     second = program(75)
-    second.do(USE, "assert registry.account.totals() == {'bad_note': 1}, registry.account.totals()", TICK)
+    second.do(USE, "assert registry.drops.totals() == {'bad_note': 1}, registry.drops.totals()", TICK)
     second.end()
     assert told(slots(tmp_path)[120])[0] == 2
 

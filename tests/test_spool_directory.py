@@ -14,25 +14,25 @@ import pytest
 from metricslib import Flusher, Registry
 from metricslib.naming import Naming
 from metricslib.testing import ManualClock
-from metricslib.window import Cut
+from metricslib.window import Flush
 from tests.peers import GraphitePeer, eventually, free_port
 
 ROOT = Path(__file__).parent.parent
 
 
 class Numbers:
-    """A keeper that notes how many cuts there were."""
+    """A participant that notes how many flushes there were."""
 
     def __init__(self) -> None:
         self.number = 0
         self.told: list[int] = []
         self.restored: Mapping[str, bytes] | None = None
 
-    def notes(self, cut: Cut, *, closes: bool) -> Mapping[str, bytes | None]:
+    def notes(self, flush: Flush, *, closes: bool) -> Mapping[str, bytes | None]:
         self.number += 1
         return {"number": b"%d" % self.number}
 
-    def kept(self, cut: Cut) -> None:
+    def committed(self, flush: Flush) -> None:
         self.told.append(self.number)
 
     def restore(self, notes: Mapping[str, bytes]) -> None:
@@ -77,7 +77,7 @@ def test_a_stop_in_an_outage_drops_nothing(registry: Registry, clock: ManualCloc
 def test_a_deadline_is_for_delivery_and_not_for_what_comes_before_it(
     registry: Registry, clock: ManualClock, tmp_path: Path
 ):
-    """A call that was interrupted holds up the last cut for a moment: it is on disk though nobody waits that long."""
+    """A call that was interrupted holds up the last flush for a moment: it is on disk though nobody waits that long."""
     registry.counter("a").inc(3)
     url = f"graphite://127.0.0.1:{free_port()}?timeout=1s"
     flusher = Flusher(registry, url, own="", spool=tmp_path)
@@ -120,28 +120,28 @@ os.kill(os.getpid(), 9)
 
 def test_keepers_are_given_their_notes_at_the_next_start(registry: Registry, clock: ManualClock, tmp_path: Path):
     """Before anything is measured, and with the last of them; also those of a stop."""
-    flusher, keeper = Flusher(registry, own="", spool=tmp_path), Numbers()
-    flusher.add_keeper(keeper)
+    flusher, participant = Flusher(registry, own="", spool=tmp_path), Numbers()
+    flusher.add_participant(participant)
     flusher.start()
-    assert keeper.restored == {}
+    assert participant.restored == {}
     assert flusher.flush()
     flusher.stop()
-    assert keeper.told == [1, 2]
-    second, keeper = Flusher(Registry(clock=clock), own="", spool=tmp_path), Numbers()
-    second.add_keeper(keeper)
+    assert participant.told == [1, 2]
+    second, participant = Flusher(Registry(clock=clock), own="", spool=tmp_path), Numbers()
+    second.add_participant(participant)
     second.start()
-    assert keeper.restored
-    assert keeper.restored["number"] == b"2"
+    assert participant.restored
+    assert participant.restored["number"] == b"2"
     second.stop()
 
 
 def test_without_a_directory_nothing_is_restored(registry: Registry, clock: ManualClock):
     """There is nothing that could be."""
-    flusher, keeper = Flusher(registry, own=""), Numbers()
-    flusher.add_keeper(keeper)
+    flusher, participant = Flusher(registry, own=""), Numbers()
+    flusher.add_participant(participant)
     flusher.start()
     flusher.stop()
-    assert keeper.restored is None
+    assert participant.restored is None
 
 
 def test_a_destination_that_goes_in_a_change_keeps_its_backlog(registry: Registry, clock: ManualClock, tmp_path: Path):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from metricslib.clock import Clock
-from metricslib.drops import Account
+from metricslib.drops import DropCounter
 
 __all__ = ["Listener", "Sink"]
 
@@ -21,14 +21,14 @@ _SPARE = 1.0  # seconds that the thread may take beyond its deadline, for handin
 
 
 class Sink(Protocol):
-    """What a listener feeds: an :class:`~forwarder.aggregator.Intake` or a :class:`~forwarder.graphite.Relay`."""
+    """What a listener feeds: an :class:`~forwarder.aggregator.Aggregator` or a :class:`~forwarder.graphite.Relay`."""
 
     def feed(self, chunks: Sequence[bytes]) -> None:
         """Take datagrams, or blocks of whole lines."""
         ...
 
     def drop(self, cause: str, count: int = 1) -> None:
-        """Account for lines that could not be handed over."""
+        """DropCounter for lines that could not be handed over."""
         ...
 
     def settle(self) -> None:
@@ -37,7 +37,7 @@ class Sink(Protocol):
 
 
 class Listener:
-    """One bound address. A listener is used once: ``bind``, ``start``, ``hush``, ``stop``."""
+    """One bound address. A listener is used once: ``bind``, ``start``, ``drain``, ``stop``."""
 
     _waker: socket.socket  # these two only while there is a thread
     _woken: socket.socket
@@ -45,7 +45,7 @@ class Listener:
     def __init__(self, sink: Sink, clock: Clock) -> None:
         self._sink = sink
         self._clock = clock
-        self._account = Account()
+        self._account = DropCounter()
         self._socket: socket.socket | None = None
         self._shared = False  # whether the socket is somebody else's, too: then nothing is done to it that lasts
         self._address = ""
@@ -94,13 +94,13 @@ class Listener:
             raise
         self._thread = thread
 
-    def start_hush(self, deadline: float) -> None:
-        """Begin what :meth:`hush` waits for, so that several listeners do it at the same time."""
+    def start_drain(self, deadline: float) -> None:
+        """Begin what :meth:`drain` waits for, so that several listeners do it at the same time."""
         if self.alive:
             self._deadline = self._clock.monotonic() + deadline
             self._waker.send(b"\0")
 
-    def hush(self, deadline: float) -> bool:
+    def drain(self, deadline: float) -> bool:
         """Take nothing new and hand over what the kernel already holds; return whether that was done in time.
 
         A listener that has something to say about what it took may go on saying it until :meth:`stop`.

@@ -2,7 +2,7 @@
 
 A batch is safe when the flusher has put the window that it is in into the spool. A batch that was safe before, because
 the client sends it again, is answered at once. A client that cannot wait for the next flush asks for one;
-:class:`Syncs` coalesces the requests, so that all who ask at about the same time get one flush.
+:class:`FlushRequests` coalesces the requests, so that all who ask at about the same time get one flush.
 
 The listener stops in two steps: first it reads nothing more, and when the last window is safe it sends the last
 answers.
@@ -25,7 +25,15 @@ from .stream import CHUNK, CONNECTIONS, Connection, StreamListener
 from .tcp import TcpListener
 from .unix import MODE, UnixStreamListener
 
-__all__ = ["Batches", "NumberedListener", "NumberedTcpListener", "NumberedUnixListener", "PATIENCE", "REST", "Syncs"]
+__all__ = [
+    "Batches",
+    "NumberedListener",
+    "NumberedTcpListener",
+    "NumberedUnixListener",
+    "PATIENCE",
+    "REST",
+    "FlushRequests",
+]
 
 REST = 0.5
 """Seconds of rest between two calls, at least."""
@@ -33,7 +41,7 @@ PATIENCE = 10.0
 """Seconds after which a call that helped nobody is made again, if somebody asks."""
 
 
-class Syncs:
+class FlushRequests:
     """Calls ``sync`` for many who ask: one call at a time, and before the next a rest of as long as the last one took,
     but at least :data:`REST` seconds.
     """
@@ -72,7 +80,7 @@ _LAST_CHUNKS = 100  # how often a connection is read at the end
 
 
 class Batches(Protocol):
-    """Who knows what was heard before: :class:`~forwarder.dedup.Senders`."""
+    """Who knows what was heard before: :class:`~forwarder.dedup.Deduplicator`."""
 
     def take(self, batch: Numbered, sink: Sink) -> bool:
         """Feed ``sink`` with what is new; return whether it is."""
@@ -106,20 +114,20 @@ class NumberedListener(StreamListener):
         """
         self._batches = batches
         self._interval = interval
-        self._syncs = Syncs(sync)
+        self._syncs = FlushRequests(sync)
         self._unsafe: dict[str, tuple[int, _Peer]] = {}  # by sender: its last number, and where to answer
         self._news: deque[Mapping[str, int]] = deque()  # written by the flusher's thread
         self._hushing = False
         self._hushed = threading.Event()
         batches.listen(self._tell)
 
-    def hush(self, deadline: float) -> bool:
+    def drain(self, deadline: float) -> bool:
         if not self.alive:
             return self.stop(deadline)
-        self.start_hush(deadline)
+        self.start_drain(deadline)
         return self._hushed.wait(deadline)
 
-    def start_hush(self, deadline: float) -> None:
+    def start_drain(self, deadline: float) -> None:
         self._hushing = True
         self._rouse()
 

@@ -1,7 +1,7 @@
-/* The C implementation of the intake: bytes of datagrams and streams in, aggregates out, without an object a line.
+/* The C implementation of the aggregator: bytes of datagrams and streams in, aggregates out, without an object a line.
 
    batch.h reads, looks up and applies; table.h holds what was added up. Both work without the interpreter lock, which is
-   the `lock` that table.h speaks of. This file is what needs the interpreter: the type `Intake`, the questions of a batch,
+   the `lock` that table.h speaks of. This file is what needs the interpreter: the type `Aggregator`, the questions of a batch,
    the receiving of datagrams and the objects that a collection makes.
 
    No thread waits for the interpreter lock while it holds the table's mutex.
@@ -70,7 +70,7 @@ typedef struct {
     Py_buffer members; /* where C and Python count what members take; of an array('q') */
     double seen;
     PyThreadState *released;
-} Intake;
+} Aggregator;
 
 /* -- phases; with the interpreter lock */
 
@@ -80,12 +80,12 @@ static int wrong_phase(const char *call) {
 }
 
 /* Let go of the interpreter lock to read, and take it again. */
-static void start_reading(Intake *self) {
+static void start_reading(Aggregator *self) {
     self->phase = READING;
     self->released = PyEval_SaveThread();
 }
 
-static void stop_reading(Intake *self, enum phase phase) {
+static void stop_reading(Aggregator *self, enum phase phase) {
     PyEval_RestoreThread(self->released);
     self->phase = phase;
 }
@@ -130,7 +130,7 @@ static int key_from(PyObject *key) {
 /* -- the owner's calls */
 
 /* Return the number of a series, made at first use, or NOT_FOUND without memory. */
-static int32_t number_of(Intake *self, int kind, PyObject *key, int overflow) {
+static int32_t number_of(Aggregator *self, int kind, PyObject *key, int overflow) {
     uint64_t hash = key_hash(key);
     int32_t number = series_of_key(&self->table, kind, key, hash);
     if (number == NOT_FOUND && (number = add_series(&self->table, kind, Py_NewRef(key), hash, overflow)) == NOT_FOUND)
@@ -140,7 +140,7 @@ static int32_t number_of(Intake *self, int kind, PyObject *key, int overflow) {
 
 PyDoc_STRVAR(series_doc, "series($self, kind, key, overflow, /)\n--\n\nReturn the number of a series, made at first use.");
 
-static PyObject *intake_series(Intake *self, PyObject *args) {
+static PyObject *aggregator_series(Aggregator *self, PyObject *args) {
     int kind, overflow;
     int32_t number;
     PyObject *key;
@@ -173,7 +173,7 @@ static int may_mean(const table *t, long series, int kind) {
 PyDoc_STRVAR(look_up_doc, "look_up($self, kind, key, /)\n--\n\nReturn the number that is remembered for a key with its "
                           "tags in it, or -1.");
 
-static PyObject *intake_look_up(Intake *self, PyObject *args) {
+static PyObject *aggregator_look_up(Aggregator *self, PyObject *args) {
     written w;
     int kind;
     const char *key;
@@ -187,7 +187,7 @@ static PyObject *intake_look_up(Intake *self, PyObject *args) {
 
 PyDoc_STRVAR(remember_doc, "remember($self, kind, key, series, /)\n--\n\nRemember the number for a key, if there is none.");
 
-static PyObject *intake_remember(Intake *self, PyObject *args) {
+static PyObject *aggregator_remember(Aggregator *self, PyObject *args) {
     written w;
     int kind;
     long series;
@@ -208,7 +208,7 @@ static PyObject *intake_remember(Intake *self, PyObject *args) {
 PyDoc_STRVAR(expire_doc, "expire($self, expired, /)\n--\n\nMark the series (kind, key), and forget all raw keys of them, "
                          "those that were refused, and those of the overflow series.");
 
-static PyObject *intake_expire(Intake *self, PyObject *expired) {
+static PyObject *aggregator_expire(Aggregator *self, PyObject *expired) {
     PyObject *all = PySequence_Tuple(expired); /* of our own: nothing can change it */
     if (!all)
         return NULL;
@@ -239,7 +239,7 @@ fail:
 
 PyDoc_STRVAR(interrupt_doc, "interrupt($self)\n--\n\nCall the owner before the next batch.");
 
-static PyObject *intake_interrupt(Intake *self, PyObject *Py_UNUSED(ignored)) {
+static PyObject *aggregator_interrupt(Aggregator *self, PyObject *Py_UNUSED(ignored)) {
     __atomic_store_n(&self->interrupted, 1, __ATOMIC_RELEASE);
     Py_RETURN_NONE;
 }
@@ -247,7 +247,7 @@ static PyObject *intake_interrupt(Intake *self, PyObject *Py_UNUSED(ignored)) {
 /* -- questions; with the interpreter lock */
 
 /* Call a method of the owner; without an answer, NULL, and the error was reported. */
-static PyObject *call_owner(Intake *self, const char *method, PyObject *argument) {
+static PyObject *call_owner(Aggregator *self, const char *method, PyObject *argument) {
     PyObject *answer, *owner = Py_XNewRef(self->owner); /* NULL once the garbage collector has cleared this */
     if (!owner)
         return NULL;
@@ -283,7 +283,7 @@ static int effect_from(const table *t, PyObject *tuple, effect *into, char **mem
 }
 
 /* Read the answer for a slow line: a list of what each good sample does, and how many were bad. */
-static int answer_from(Intake *self, PyObject *found, answer *into) {
+static int answer_from(Aggregator *self, PyObject *found, answer *into) {
     PyObject *list, *all;
     Py_ssize_t count;
     size_t members_length = 0;
@@ -347,7 +347,7 @@ static int asks(const group *g, int names) {
 }
 
 /* A name as the registry takes it, with its kind. */
-static PyObject *name_object(Intake *self, const group *g) {
+static PyObject *name_object(Aggregator *self, const group *g) {
     PyObject *pair, *name = PyUnicode_New(g->written.key_length, 127);
     if (!name)
         return NULL;
@@ -359,7 +359,7 @@ static PyObject *name_object(Intake *self, const group *g) {
 
 /* Return what a batch asks: its names, or all that is left, in the order of lines. Write to `asked` of each group which
    question is its own, or GROUPS. Each raw key asks once. NULL without memory; that was reported. */
-static PyObject *questions_of(Intake *self, uint16_t *asked, int names) {
+static PyObject *questions_of(Aggregator *self, uint16_t *asked, int names) {
     enum { PLACES = 2 * GROUPS };
     batch *b = &self->batch;
     uint16_t first[PLACES]; /* by hash: the first group that asks for this raw key */
@@ -394,7 +394,7 @@ static PyObject *questions_of(Intake *self, uint16_t *asked, int names) {
 
 /* Call a method of the owner with questions. Return its list of answers as a tuple, which nothing can change; NULL if
    there are no questions or no answers. */
-static PyObject *answers_to(Intake *self, const char *method, PyObject *questions) {
+static PyObject *answers_to(Aggregator *self, const char *method, PyObject *questions) {
     PyObject *answers = questions && PyList_GET_SIZE(questions) ? call_owner(self, method, questions) : NULL;
     if (answers)
         Py_SETREF(answers, PyList_CheckExact(answers) ? PyList_AsTuple(answers) : NULL);
@@ -405,7 +405,7 @@ static PyObject *answers_to(Intake *self, const char *method, PyObject *question
 
 /* Resolve all names in one step, if the registry can admit them without looking at each. What is NOT_FOUND then has to be
    asked for one by one. */
-static void resolve_names(Intake *self) {
+static void resolve_names(Aggregator *self) {
     batch *b = &self->batch;
     uint16_t asked[GROUPS];
     PyObject *names = questions_of(self, asked, 1), *keys = answers_to(self, "_admit", names);
@@ -427,7 +427,7 @@ static void resolve_names(Intake *self) {
 }
 
 /* Give a group its answer. If that is NULL or nonsense, what the group holds is counted as dropped. */
-static void take_answer(Intake *self, uint32_t number, PyObject *found) {
+static void take_answer(Aggregator *self, uint32_t number, PyObject *found) {
     batch *b = &self->batch;
     group *g = &b->groups[number];
     if (g->series == SLOW_LINE) {
@@ -453,7 +453,7 @@ static void take_answer(Intake *self, uint32_t number, PyObject *found) {
 }
 
 static void ask(batch *b) {
-    Intake *self = (Intake *)((char *)b - offsetof(Intake, batch));
+    Aggregator *self = (Aggregator *)((char *)b - offsetof(Aggregator, batch));
     uint16_t asked[GROUPS];
     PyObject *questions, *answers;
     Py_ssize_t count;
@@ -473,7 +473,7 @@ static void ask(batch *b) {
 /* -- feeding */
 
 /* Let the owner do what it wants to do before a batch. */
-static void before_batch(Intake *self) {
+static void before_batch(Aggregator *self) {
     if (__atomic_exchange_n(&self->interrupted, 0, __ATOMIC_ACQ_REL)) {
         stop_reading(self, BEFORE_BATCH);
         Py_XDECREF(call_owner(self, "_before_batch", NULL));
@@ -483,7 +483,7 @@ static void before_batch(Intake *self) {
 
 PyDoc_STRVAR(feed_doc, "feed($self, chunks, /)\n--\n\nAggregate datagrams, or blocks of whole lines.");
 
-static PyObject *intake_feed(Intake *self, PyObject *chunks) {
+static PyObject *aggregator_feed(Aggregator *self, PyObject *chunks) {
     PyObject *held = PySequence_Tuple(chunks);
     Py_ssize_t count;
     if (!held)
@@ -515,7 +515,7 @@ static PyObject *intake_feed(Intake *self, PyObject *chunks) {
 
 /* -- a socket */
 
-static int prepare_to_receive(Intake *self) {
+static int prepare_to_receive(Aggregator *self) {
     receive_buffer *made;
     if (self->received)
         return 0;
@@ -532,7 +532,7 @@ static int prepare_to_receive(Intake *self) {
     return 0;
 }
 
-static void read_datagram(Intake *self, int number) {
+static void read_datagram(Aggregator *self, int number) {
     receive_buffer *from = self->received;
     uint32_t size = from->messages[number].msg_len;
     if (size <= USUAL) {
@@ -547,7 +547,7 @@ static void read_datagram(Intake *self, int number) {
 }
 
 /* Receive what is there, up to a batch; return how many datagrams, and -1 with errno. */
-static int receive_batch(Intake *self, int socket) {
+static int receive_batch(Aggregator *self, int socket) {
     struct timespec now;
     int count = recvmmsg(socket, self->received->messages, MESSAGES, MSG_DONTWAIT, NULL);
     if (count <= 0)
@@ -567,7 +567,7 @@ PyDoc_STRVAR(receive_doc, "receive($self, socket, wake, gather=0.0, /)\n--\n\n"
                           "and return how many. Whenever there was nothing left, wait gather seconds, less than one, for "
                           "more to come. Raises OSError.");
 
-static PyObject *intake_receive(Intake *self, PyObject *args) {
+static PyObject *aggregator_receive(Aggregator *self, PyObject *args) {
     int socket, wake, count, error = 0;
     double gather = 0;
     if (!PyArg_ParseTuple(args, "ii|d", &socket, &wake, &gather))
@@ -625,7 +625,7 @@ static PyObject *whole_object(whole_number whole) {
     return number;
 }
 
-static PyObject *gauge_object(Intake *self, const series *s) {
+static PyObject *gauge_object(Aggregator *self, const series *s) {
     PyObject *change, *args, *pair = s->real_kind ? Py_BuildValue("(di)", s->gauge.base, 0)
                                                   : Py_BuildValue("(Od)", Py_None, s->gauge.delta);
     if (!pair)
@@ -651,7 +651,7 @@ static PyObject *set_object(const member_set *set) {
     return found;
 }
 
-static PyObject *value_object(Intake *self, series *s) {
+static PyObject *value_object(Aggregator *self, series *s) {
     sketch none;
     switch (s->kind) {
     case COUNTER: return s->real_kind ? PyFloat_FromDouble(s->real) : whole_object(s->whole);
@@ -672,7 +672,7 @@ static PyObject *account_object(const account *a) {
 
 PyDoc_STRVAR(account_doc, "account($self)\n--\n\nReturn the account.");
 
-static PyObject *intake_account(Intake *self, PyObject *Py_UNUSED(ignored)) {
+static PyObject *aggregator_account(Aggregator *self, PyObject *Py_UNUSED(ignored)) {
     account copy;
     Py_BEGIN_ALLOW_THREADS;
     pthread_mutex_lock(&self->table.mutex);
@@ -682,7 +682,7 @@ static PyObject *intake_account(Intake *self, PyObject *Py_UNUSED(ignored)) {
     return account_object(&copy);
 }
 
-static void collection_free(Intake *self, collection *c) {
+static void collection_free(Aggregator *self, collection *c) {
     let_go(&self->table, c->all, c->count);
     free(c->all);
     Py_XDECREF(c->value);
@@ -692,7 +692,7 @@ static void collection_free(Intake *self, collection *c) {
 }
 
 /* Move aside what is new; NULL without memory, and then nothing was moved. */
-static collection *collection_start(Intake *self) {
+static collection *collection_start(Aggregator *self) {
     collection *c = calloc(1, sizeof *c);
     for (int kind = 0; c && kind < KINDS; kind++)
         if (!(c->dicts[kind] = PyDict_New()))
@@ -711,7 +711,7 @@ fail:
     return NULL;
 }
 
-static int collection_go_on(Intake *self, collection *c) {
+static int collection_go_on(Aggregator *self, collection *c) {
     for (; c->done < c->count; c->done++) {
         taken *one = &c->all[c->done];
         if (!c->value && !(c->value = value_object(self, &one->was)))
@@ -726,7 +726,7 @@ static int collection_go_on(Intake *self, collection *c) {
 PyDoc_STRVAR(collect_doc, "collect($self)\n--\n\nReturn what is new since the last time, as a dict for each kind, and the "
                           "account at this moment. After a MemoryError the next call goes on with the same.");
 
-static PyObject *intake_collect(Intake *self, PyObject *Py_UNUSED(ignored)) {
+static PyObject *aggregator_collect(Aggregator *self, PyObject *Py_UNUSED(ignored)) {
     PyObject *account, *result = NULL;
     collection *c;
     uint32_t at = 0;
@@ -754,8 +754,8 @@ static PyObject *intake_collect(Intake *self, PyObject *Py_UNUSED(ignored)) {
 
 /* -- the type and the module */
 
-static PyObject *intake_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    Intake *self;
+static PyObject *aggregator_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    Aggregator *self;
     uint32_t exact, members, keys;
     unsigned long long seed;
     long long key_bytes, member_bytes;
@@ -763,7 +763,7 @@ static PyObject *intake_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     PyTypeObject *distribution, *gauge_change;
     const sketch_api *sketches;
     if (kwargs && PyDict_GET_SIZE(kwargs))
-        return PyErr_Format(PyExc_TypeError, "Intake() takes no keyword arguments");
+        return PyErr_Format(PyExc_TypeError, "Aggregator() takes no keyword arguments");
     if (!PyArg_ParseTuple(args, "OOOOKO!O!LOL", &owner, &given[0], &given[1], &given[2], &seed, &PyType_Type,
                           &distribution, &PyType_Type, &gauge_change, &key_bytes, &cell, &member_bytes))
         return NULL;
@@ -776,7 +776,7 @@ static PyObject *intake_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         return NULL;
     if (!PyType_IsSubtype(gauge_change, &PyTuple_Type)) /* the other one is checked where it is used */
         return PyErr_Format(PyExc_TypeError, "not a type of named tuples: %R", gauge_change);
-    if (!(self = (Intake *)type->tp_alloc(type, 0)))
+    if (!(self = (Aggregator *)type->tp_alloc(type, 0)))
         return NULL;
     if (PyObject_GetBuffer(cell, &self->members, PyBUF_CONTIG) < 0) {
         Py_DECREF(self);
@@ -811,7 +811,7 @@ static PyObject *intake_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     return (PyObject *)self;
 }
 
-static int intake_traverse(Intake *self, visitproc visit, void *arg) {
+static int aggregator_traverse(Aggregator *self, visitproc visit, void *arg) {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->owner);
     Py_VISIT(self->distribution);
@@ -823,17 +823,17 @@ static int intake_traverse(Intake *self, visitproc visit, void *arg) {
     return 0;
 }
 
-static int intake_clear(Intake *self) {
+static int aggregator_clear(Aggregator *self) {
     Py_CLEAR(self->owner);
     Py_CLEAR(self->distribution);
     Py_CLEAR(self->gauge_change);
     return 0;
 }
 
-static void intake_dealloc(Intake *self) {
+static void aggregator_dealloc(Aggregator *self) {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
-    intake_clear(self);
+    aggregator_clear(self);
     if (self->unfinished)
         collection_free(self, self->unfinished);
     for (int kind = 0; kind < KINDS; kind++)
@@ -848,52 +848,52 @@ static void intake_dealloc(Intake *self) {
     Py_DECREF(type);
 }
 
-static PyObject *get_key_bytes(Intake *self, void *Py_UNUSED(closure)) {
+static PyObject *get_key_bytes(Aggregator *self, void *Py_UNUSED(closure)) {
     return PyLong_FromSize_t(raw_keys_use(&self->table));
 }
 
-static PyObject *get_seen(Intake *self, void *Py_UNUSED(closure)) { return PyFloat_FromDouble(self->seen); }
+static PyObject *get_seen(Aggregator *self, void *Py_UNUSED(closure)) { return PyFloat_FromDouble(self->seen); }
 
-static PyMethodDef intake_methods[] = {
-    {"feed", (PyCFunction)intake_feed, METH_O, feed_doc},
-    {"receive", (PyCFunction)intake_receive, METH_VARARGS, receive_doc},
-    {"series", (PyCFunction)intake_series, METH_VARARGS, series_doc},
-    {"collect", (PyCFunction)intake_collect, METH_NOARGS, collect_doc},
-    {"account", (PyCFunction)intake_account, METH_NOARGS, account_doc},
-    {"interrupt", (PyCFunction)intake_interrupt, METH_NOARGS, interrupt_doc},
-    {"look_up", (PyCFunction)intake_look_up, METH_VARARGS, look_up_doc},
-    {"remember", (PyCFunction)intake_remember, METH_VARARGS, remember_doc},
-    {"expire", (PyCFunction)intake_expire, METH_O, expire_doc},
+static PyMethodDef aggregator_methods[] = {
+    {"feed", (PyCFunction)aggregator_feed, METH_O, feed_doc},
+    {"receive", (PyCFunction)aggregator_receive, METH_VARARGS, receive_doc},
+    {"series", (PyCFunction)aggregator_series, METH_VARARGS, series_doc},
+    {"collect", (PyCFunction)aggregator_collect, METH_NOARGS, collect_doc},
+    {"account", (PyCFunction)aggregator_account, METH_NOARGS, account_doc},
+    {"interrupt", (PyCFunction)aggregator_interrupt, METH_NOARGS, interrupt_doc},
+    {"look_up", (PyCFunction)aggregator_look_up, METH_VARARGS, look_up_doc},
+    {"remember", (PyCFunction)aggregator_remember, METH_VARARGS, remember_doc},
+    {"expire", (PyCFunction)aggregator_expire, METH_O, expire_doc},
     {0},
 };
 
-static PyGetSetDef intake_getset[] = {
+static PyGetSetDef aggregator_getset[] = {
     {"key_bytes", (getter)get_key_bytes, NULL, "How many bytes are reserved for raw keys.", NULL},
     {"seen", (getter)get_seen, NULL, "When datagrams were last received, in seconds since the epoch.", NULL},
     {0},
 };
 
-static PyType_Slot intake_slots[] = {
+static PyType_Slot aggregator_slots[] = {
     {Py_tp_doc, "Lines to aggregates; see forwarder.aggregator."},
-    {Py_tp_new, intake_new},
-    {Py_tp_dealloc, intake_dealloc},
-    {Py_tp_traverse, intake_traverse},
-    {Py_tp_clear, intake_clear},
-    {Py_tp_methods, intake_methods},
-    {Py_tp_getset, intake_getset},
+    {Py_tp_new, aggregator_new},
+    {Py_tp_dealloc, aggregator_dealloc},
+    {Py_tp_traverse, aggregator_traverse},
+    {Py_tp_clear, aggregator_clear},
+    {Py_tp_methods, aggregator_methods},
+    {Py_tp_getset, aggregator_getset},
     {0, NULL},
 };
 
-static PyType_Spec intake_spec = {
-    .name = "forwarder._intake.Intake",
-    .basicsize = sizeof(Intake),
+static PyType_Spec aggregator_spec = {
+    .name = "forwarder._aggregator.Aggregator",
+    .basicsize = sizeof(Aggregator),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
-    .slots = intake_slots,
+    .slots = aggregator_slots,
 };
 
 static int exec(PyObject *module) {
-    PyObject *type = PyType_FromModuleAndSpec(module, &intake_spec, NULL);
-    int failed = type ? PyModule_AddObjectRef(module, "Intake", type) : -1;
+    PyObject *type = PyType_FromModuleAndSpec(module, &aggregator_spec, NULL);
+    int failed = type ? PyModule_AddObjectRef(module, "Aggregator", type) : -1;
     Py_XDECREF(type);
     return failed;
 }
@@ -906,11 +906,11 @@ static PyModuleDef_Slot slots[] = {
     {0, NULL},
 };
 
-static struct PyModuleDef intake_module = {
+static struct PyModuleDef aggregator_module = {
     PyModuleDef_HEAD_INIT,
-    .m_name = "forwarder._intake",
-    .m_doc = "The C implementation of the forwarder's intake.",
+    .m_name = "forwarder._aggregator",
+    .m_doc = "The C implementation of the forwarder's aggregator.",
     .m_slots = slots,
 };
 
-PyMODINIT_FUNC PyInit__intake(void) { return PyModuleDef_Init(&intake_module); }
+PyMODINIT_FUNC PyInit__aggregator(void) { return PyModuleDef_Init(&aggregator_module); }

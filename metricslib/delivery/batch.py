@@ -67,17 +67,17 @@ def count_lines(payload: bytes, *, datagrams: bool = True) -> int:
 
 
 def split_lines(payload: bytes, separator: bytes, limit: int) -> Iterator[bytes]:
-    """Cut ``payload`` after a separator into pieces of at most ``limit`` bytes; joined, they are ``payload``.
+    """Flush ``payload`` after a separator into pieces of at most ``limit`` bytes; joined, they are ``payload``.
 
     Only what has no separator for longer than that makes a longer piece.
     """
     start, end = 0, len(payload)
     while end - start > limit:
-        cut = payload.rfind(separator, start, start + limit)
-        if cut < 0 and (cut := payload.find(separator, start + limit - len(separator) + 1)) < 0:
+        flush = payload.rfind(separator, start, start + limit)
+        if flush < 0 and (flush := payload.find(separator, start + limit - len(separator) + 1)) < 0:
             break
-        yield payload[start : cut + len(separator)]
-        start = cut + len(separator)
+        yield payload[start : flush + len(separator)]
+        start = flush + len(separator)
     if start < end:
         yield payload[start:]
 

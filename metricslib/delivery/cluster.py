@@ -35,7 +35,7 @@ from urllib.parse import parse_qsl
 from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import InvalidDestination
 from ..naming import Naming
-from ..window import Cut
+from ..window import Flush
 from ..wire.graphite import Pairs, Point
 from .batch import Batch, Deadline, Undelivered, batches_of
 from .destination import Destination, NodeStatus
@@ -67,8 +67,8 @@ class Failover(Destination):
         self._encode = nodes[0].encode
         self._clock = clock
 
-    def encode(self, cut: Cut) -> list[Batch]:
-        return self._encode(cut)
+    def encode(self, flush: Flush) -> list[Batch]:
+        return self._encode(flush)
 
     def deliver(self, payload: bytes, deadline: Deadline) -> Mapping[str, int]:
         tried = self._due()
@@ -154,12 +154,12 @@ class Shares:
     def __init__(self, ring: Ring, nodes: int, encoder: Encoder) -> None:
         self._owners = _Owners(ring)
         self._nodes = nodes
-        self._cuts: _Splits[Cut, bytes] = _Splits(lambda cut: encoder.encode(cut, self._split_pairs))
+        self._cuts: _Splits[Flush, bytes] = _Splits(lambda flush: encoder.encode(flush, self._split_pairs))
         self._points: _Splits[Sequence[Point], list[Point]] = _Splits(self._split_points)
 
-    def take(self, cut: Cut, place: int) -> bytes:
-        """Return a node's share of ``cut``, as lines."""
-        return self._cuts.take(cut, place)
+    def take(self, flush: Flush, place: int) -> bytes:
+        """Return a node's share of ``flush``, as lines."""
+        return self._cuts.take(flush, place)
 
     def of(self, points: Sequence[Point], place: int) -> Sequence[Point]:
         """Return the points that a node keeps."""
@@ -235,8 +235,8 @@ class HashedNode(Destination):
         self._shares = shares
         self._place = place
 
-    def encode(self, cut: Cut) -> list[Batch]:
-        return batches_of(cut.whole.end, self._shares.take(cut, self._place))
+    def encode(self, flush: Flush) -> list[Batch]:
+        return batches_of(flush.cumulative.end, self._shares.take(flush, self._place))
 
     def share(self, points: Sequence[Point]) -> Sequence[Point]:
         """Return those points that this node keeps."""

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..window import Cut
+from ..window import Flush
 from ..wire.graphite import Point
 from .batch import Batch, Deadline
 
@@ -71,8 +71,8 @@ class Destination(ABC):
         """Whether a slot may be sent before it is complete, and again when it is."""
 
     @abstractmethod
-    def encode(self, cut: Cut) -> list[Batch]:
-        """Return what to send of ``cut``, in the order to send it; empty when there is nothing."""
+    def encode(self, flush: Flush) -> list[Batch]:
+        """Return what to send of ``flush``, in the order to send it; empty when there is nothing."""
 
     @abstractmethod
     def deliver(self, payload: bytes, deadline: Deadline) -> Mapping[str, int]:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from ..clock import Clock
 from ..naming import Naming
-from ..window import Cut
+from ..window import Flush
 from ..wire import graphite
 from .batch import Batch, Deadline, quantity
 from .cluster import open_destinations
@@ -160,8 +160,8 @@ class Dispatcher:
 
     # -- what is to be delivered
 
-    def encode(self, cut: Cut, attempt: Attempt, puts: Puts, *, whole: bool) -> None:
-        """Add to ``puts`` what each is to send of ``cut``; those that take each slot once, only if it is ``whole``.
+    def encode(self, flush: Flush, attempt: Attempt, puts: Puts, *, whole: bool) -> None:
+        """Add to ``puts`` what each is to send of ``flush``; those that take each slot once, only if it is ``whole``.
 
         Raises MemoryError if there was too little memory for one of them. The next call with the same ``puts`` goes on
         with those that are not in there.
@@ -173,7 +173,7 @@ class Dispatcher:
 
                 def work(sender: Sender = sender) -> None:
                     try:
-                        puts[sender] = sender.destination.encode(cut)
+                        puts[sender] = sender.destination.encode(flush)
                     except MemoryError as error:
                         failed.append(error)
                         raise

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from ..naming import Naming
-from ..window import Cut
+from ..window import Flush
 from ..wire import graphite, jsonl
 from . import urls
 from .batch import Batch, Deadline, Undelivered, batches_of
@@ -191,12 +191,12 @@ class FileDestination(Destination):
         self._naming = naming
         self._rotation = rotation
 
-    def encode(self, cut: Cut) -> list[Batch]:
-        if not len(cut.whole):
+    def encode(self, flush: Flush) -> list[Batch]:
+        if not len(flush.cumulative):
             return []
         naming = self._naming
-        line = jsonl.encode(cut.whole, naming.prefix, naming.percentiles, unprefixed=naming.unprefixed)
-        return [Batch(cut.whole.end, len(cut.whole), line)]
+        line = jsonl.encode(flush.cumulative, naming.prefix, naming.percentiles, unprefixed=naming.unprefixed)
+        return [Batch(flush.cumulative.end, len(flush.cumulative), line)]
 
     def deliver(self, payload: bytes, deadline: Deadline) -> Mapping[str, int]:
         try:
@@ -216,9 +216,9 @@ class ConsoleDestination(Destination):
         self._naming = naming
         self._stream = stream
 
-    def encode(self, cut: Cut) -> list[Batch]:
-        stamp = cut.whole.end
-        return batches_of(stamp, graphite.encode(self._naming.pairs(cut.whole), stamp))
+    def encode(self, flush: Flush) -> list[Batch]:
+        stamp = flush.cumulative.end
+        return batches_of(stamp, graphite.encode(self._naming.pairs(flush.cumulative), stamp))
 
     def deliver(self, payload: bytes, deadline: Deadline) -> Mapping[str, int]:
         stream = self._stream or sys.stdout

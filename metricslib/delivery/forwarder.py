@@ -15,7 +15,7 @@ from dataclasses import replace
 from itertools import compress
 
 from ..naming import Naming
-from ..window import Cut
+from ..window import Flush
 from ..wire import statsd
 from ..wire.numbered import Acks, Reader, new_batch, sync
 from .batch import Batch, Deadline, Undelivered, batches_of
@@ -45,11 +45,11 @@ class ForwarderDestination(Destination):
         self._sender = ""
         self._number = 0
 
-    def encode(self, cut: Cut) -> list[Batch]:
+    def encode(self, flush: Flush) -> list[Batch]:
         if self._process != os.getpid():  # a forked child is another sender
             self._process, self._sender, self._number = os.getpid(), secrets.token_hex(8), 0
-        payload, _ = statsd.encode(cut.fresh, self._prefix, _BATCH // 8, exact_sums=True)
-        return [self._numbered(batch) for batch in batches_of(cut.fresh.end, payload, statsd.SEPARATOR, size=_BATCH)]
+        payload, _ = statsd.encode(flush.delta, self._prefix, _BATCH // 8, exact_sums=True)
+        return [self._numbered(batch) for batch in batches_of(flush.delta.end, payload, statsd.SEPARATOR, size=_BATCH)]
 
     def _numbered(self, batch: Batch) -> Batch:
         self._number += 1

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..clock import SYSTEM_CLOCK, Clock
 from ..naming import Naming
-from ..window import Cut
+from ..window import Flush
 from ..wire import graphite, pickle
 from ..wire.graphite import Pairs
 from .batch import Batch, Deadline, Undelivered, batches_of, count_lines, split_lines
@@ -188,9 +188,9 @@ class Encoder:
         self._naming = naming
         self._clock = clock
 
-    def encode(self, cut: Cut, split: Callable[[Pairs], Sequence[Pairs]]) -> list[bytes]:
+    def encode(self, flush: Flush, split: Callable[[Pairs], Sequence[Pairs]]) -> list[bytes]:
         """Return the lines of each share into which ``split`` takes the whole cut's paths and values."""
-        window, stamp, clock = cut.whole, cut.whole.end, self._clock.monotonic
+        window, stamp, clock = flush.cumulative, flush.cumulative.end, self._clock.monotonic
         began = clock()
         pairs = self._naming.pairs(window)
         computed = clock()
@@ -221,9 +221,9 @@ class GraphiteDestination(Destination):
         self._transport = transport
         self._marker = _marker(naming) if options.verify else None
 
-    def encode(self, cut: Cut) -> list[Batch]:
-        (payload,) = self.encoder.encode(cut, lambda pairs: [pairs])
-        batches = batches_of(cut.whole.end, payload)
+    def encode(self, flush: Flush) -> list[Batch]:
+        (payload,) = self.encoder.encode(flush, lambda pairs: [pairs])
+        batches = batches_of(flush.cumulative.end, payload)
         return self._marker.add(batches) if self._marker else batches
 
     def deliver(self, payload: bytes, deadline: Deadline) -> Mapping[str, int]:

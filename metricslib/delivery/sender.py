@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..clock import SYSTEM_CLOCK, Clock
-from ..drops import Account
+from ..drops import DropCounter
 from ..wire import graphite
 from .batch import Batch, Deadline, Undelivered, batches_of, count_lines
 from .destination import Destination, NodeStatus
@@ -184,7 +184,7 @@ class Sender:
         self._since = self._clock.time()
         self._last_success: float | None = None
         self._bytes = 0
-        self._errors = Account()
+        self._errors = DropCounter()
         self._last_error: str | None = None
         self._last_failure = 0.0
         self._last_delivery = (0.0, 0)
@@ -233,7 +233,7 @@ class Sender:
             try:
                 self.start()  # nothing should have ended the thread; if something has, it begins again
             except RuntimeError as error:
-                self._survived("RuntimeError", str(error))
+                self._report("RuntimeError", str(error))
 
     def redirect(self, destination: Destination) -> None:
         """Deliver to ``destination`` from now on: the same place, with other options or names.
@@ -310,9 +310,9 @@ class Sender:
             lag = self.queue.stats().lag if self._last_success is None else 0.0
             self._since = self._last_failure - lag
         self._backoff.failed(self._clock.monotonic())
-        self._survived(kind, reason, error)
+        self._report(kind, reason, error)
 
-    def _survived(self, kind: str, reason: str, error: Exception | None = None) -> None:
+    def _report(self, kind: str, reason: str, error: Exception | None = None) -> None:
         self._errors.add(kind)
         self._last_error = reason
         if kind not in self._logged:
@@ -352,7 +352,7 @@ class Sender:
             try:
                 wait = self.step()
             except Exception as error:  # a defect of the queue, say: whatever is wrong, go on, and do not spin
-                self._survived(type(error).__name__, f"unexpected {type(error).__name__}", error)
+                self._report(type(error).__name__, f"unexpected {type(error).__name__}", error)
                 wait = 1.0
             stop = self._stop
             if stop and (wait is None or not stop.left()):

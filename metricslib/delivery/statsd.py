@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ..naming import Naming
-from ..window import Cut
+from ..window import Flush
 from ..wire import statsd
 from .batch import Batch, Deadline, Undelivered, batches_of
 from .destination import Destination, Options
@@ -38,9 +38,9 @@ class StatsdDestination(Destination):
         self._limit = limit
         self._datagram = _UNIX_DATAGRAM if endpoint.path else statsd.DATAGRAM
 
-    def encode(self, cut: Cut) -> list[Batch]:
-        payload, _ = statsd.encode(cut.fresh, self._prefix, self._datagram)
-        batches = batches_of(cut.fresh.end, payload, statsd.SEPARATOR)
+    def encode(self, flush: Flush) -> list[Batch]:
+        payload, _ = statsd.encode(flush.delta, self._prefix, self._datagram)
+        batches = batches_of(flush.delta.end, payload, statsd.SEPARATOR)
         if isinstance(self._transport, Datagrams):
             return batches
         return [replace(batch, payload=_stream(batch.payload)) for batch in batches]

@@ -23,7 +23,7 @@ from typing import Any
 from ..clock import Clock
 from ..naming import Naming
 from ..series import canonical_path
-from ..window import Cut
+from ..window import Flush
 from ..wire import graphite
 from .batch import Batch, Deadline, Undelivered, batches_of, count_lines
 from .destination import Destination, Options
@@ -83,9 +83,9 @@ class WhisperDestination(Destination):
         self._templates: dict[str, tuple[bytes, int]] = {}  # by method: how a file begins, and its size
         self._named: set[str] = set()  # files that the log has named
 
-    def encode(self, cut: Cut) -> list[Batch]:
-        stamp = cut.whole.end
-        return batches_of(stamp, graphite.encode(self._naming.pairs(cut.whole), stamp))
+    def encode(self, flush: Flush) -> list[Batch]:
+        stamp = flush.cumulative.end
+        return batches_of(stamp, graphite.encode(self._naming.pairs(flush.cumulative), stamp))
 
     def deliver(self, payload: bytes, deadline: Deadline) -> Mapping[str, int]:
         """Write all points. Lost are those with a path that is no file's (``bad_path``), or too long for one

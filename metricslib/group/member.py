@@ -25,7 +25,7 @@ Invariants:
   and writer stay the same.
 
 After a crash at any line: a lock file without a holder, an empty slot directory or file, or a torn record; all of these
-the next holder uses or cuts.
+the next holder uses or flushes.
 """
 
 import errno
@@ -37,7 +37,7 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from .._process import tell_of_forks
+from .._process import register_fork_handler
 from ..window import Aggregates
 from .directory import Unusable, make_private
 from .record import FileReplaced, FileWriter, GaugeValue
@@ -78,7 +78,7 @@ class Locks:
         self._held: dict[tuple[int, int], Lock] = {}
         self._pid = os.getpid()
 
-    def left_in_parent(self) -> None:
+    def reset_after_fork(self) -> None:
         """In a forked child: nothing is locked. Closing the parent's descriptors here releases nothing there."""
         held, self._held = self._held, {}
         self._guard = threading.Lock()
@@ -143,7 +143,7 @@ class Locks:
 
     def _notice_fork(self) -> None:
         if self._pid != os.getpid():  # a fork without Python's hooks, as uWSGI makes it
-            self.left_in_parent()
+            self.reset_after_fork()
 
 
 def _close(lock: Lock) -> None:
@@ -165,7 +165,7 @@ def _is_locked(descriptor: int) -> bool:
 
 LOCKS = Locks()
 """The locks of this process: by the kernel's rules there can be only one such table."""
-tell_of_forks(LOCKS)
+register_fork_handler(LOCKS)
 
 
 class Member:
@@ -187,7 +187,7 @@ class Member:
         self._locks = locks
         self._random = random
         self._forget()
-        tell_of_forks(self)
+        register_fork_handler(self)
 
     def _forget(self) -> None:
         self._lock: Lock | None = None
@@ -196,7 +196,7 @@ class Member:
         self._pid = os.getpid()
         self.writer = b""
 
-    def left_in_parent(self) -> None:
+    def reset_after_fork(self) -> None:
         """In a forked child: outside. The table of locks closes the lock's descriptor."""
         if self._file is not None:
             self._file.close()
@@ -218,7 +218,7 @@ class Member:
         Raises OSError where the folder cannot be made or is not private.
         """
         if self.forked:
-            self.left_in_parent()
+            self.reset_after_fork()
         if self._lock is None:
             members = self.folder / "members"
             make_private(self.folder)
@@ -246,7 +246,7 @@ class Member:
         full; then nothing was appended.
         """
         if self.forked:
-            self.left_in_parent()
+            self.reset_after_fork()
         if self._slot - _PATIENCE * self._interval <= slot < self._slot:
             slot = self._slot
         if slot != self._slot or self._file is None:
@@ -288,7 +288,7 @@ class Member:
     def leave(self) -> None:
         """Give the number back. What was written stays; the next record joins again, as another writer."""
         if self.forked:
-            self.left_in_parent()
+            self.reset_after_fork()
         self._close_file()
         lock, self._lock = self._lock, None
         self.writer = b""

@@ -24,7 +24,7 @@ Invariants:
 
 - A file is a sequence of whole records, and perhaps one torn record at its end (the writer was killed in the middle of
   a ``write``, or the disk was full). Reading ends before the torn record. Nothing is appended behind one: the writer
-  cuts it first, be it the same writer or the next one.
+  flushes it first, be it the same writer or the next one.
 - What was once read stays: only torn bytes are cut. So a reader goes on where it ended, and reads what is new alone.
   Where the file was deleted or replaced, it adds the new one to what it has: a slot that was sent never becomes less.
 - After a crash at any moment the file holds exactly the records whose ``write`` was complete.
@@ -385,7 +385,7 @@ class FileWriter:
         return status.st_size
 
     def _cut_torn(self, size: int) -> None:
-        """Cut what stands behind the last whole record; whole records are kept, whoever has written them."""
+        """Flush what stands behind the last whole record; whole records are kept, whoever has written them."""
         if size == self._end:
             return
         begin = self._end

@@ -45,7 +45,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .._process import tell_of_forks
+from .._process import register_fork_handler
 from .member import LOCKS, Lock, Locks, Member
 from .record import FileReader, Slot, combine
 
@@ -131,14 +131,14 @@ class Shipper:
         self._send = send
         self._locks = locks
         self._forget()
-        tell_of_forks(self)
+        register_fork_handler(self)
 
     def _forget(self) -> None:
         self._lock: Lock | None = None
         self._slots: dict[int, _Slot] = {}
         self._noted: dict[int, Ends] = {}
 
-    def left_in_parent(self) -> None:
+    def reset_after_fork(self) -> None:
         """In a forked child: waiting."""
         self._forget()
 

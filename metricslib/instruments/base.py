@@ -46,7 +46,7 @@ from .._accelerate import load, replaced_by
 from ..attempt import attempt
 from ..budget import Budget
 from ..clock import Clock
-from ..drops import Account
+from ..drops import DropCounter
 from ..hints import Hinted
 from ..series import Kind, Tags, canonical_tags, split, text_or_none
 
@@ -54,7 +54,7 @@ __all__ = [
     "CHILDREN",
     "Cell",
     "FULL",
-    "Home",
+    "Owner",
     "Instrument",
     "LONGEST",
     "all_finite",
@@ -224,11 +224,11 @@ def _characters(tags: dict[str, object]) -> int:
     return sum(map(len, tags)) + sum(len(value) for value in tags.values() if type(value) is str)
 
 
-class Home(Protocol):
+class Owner(Protocol):
     """What an instrument asks of the registry it lives in."""
 
     clock: Clock
-    account: Account
+    drops: DropCounter
     budget: Budget
     exact: int
 
@@ -278,13 +278,13 @@ class Instrument(Cell, metaclass=Hinted):
     """One series' instrument. Every method may be called at any time from anywhere, and none raises for a bad value."""
 
     kind: ClassVar[Kind]
-    __slots__ = ("__weakref__", "_asked", "_home", "key")
+    __slots__ = ("__weakref__", "_asked", "_owner", "key")
 
-    def __init__(self, home: Home, asked: str, key: str | None) -> None:
+    def __init__(self, owner: Owner, asked: str, key: str | None) -> None:
         """``asked`` is the key that the program asked for; ``key`` what it is sent as, None when it is left out."""
         self._asked = asked
         self.key = asked if key is None else key
-        self._home = home
+        self._owner = owner
         self._open(key is not None)
 
     def __dir__(self) -> list[str]:
@@ -295,7 +295,7 @@ class Instrument(Cell, metaclass=Hinted):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Be pickled as a reference: where it is unpickled, it is the instrument of that series there."""
-        return self._home.instrument, (self.kind, self.name, self.tags)
+        return self._owner.instrument, (self.kind, self.name, self.tags)
 
     @property
     def name(self) -> str:
@@ -343,10 +343,10 @@ class Instrument(Cell, metaclass=Hinted):
         for pair in tags.items():
             key, text = map(text_or_none, pair)
             if key is None or text is None:
-                self._home.account.add("bad_tag")
+                self._owner.drops.add("bad_tag")
                 return self
             pairs.append((key, text))
-        child = self._home.instrument(self.kind, name, canonical_tags(pairs))
+        child = self._owner.instrument(self.kind, name, canonical_tags(pairs))
         assert type(child) is type(self)
         return child
 
@@ -361,11 +361,11 @@ class Instrument(Cell, metaclass=Hinted):
             try:
                 self._absorb_waiting(lock)
             except (MemoryError, RecursionError):  # the values wait for the next fold
-                self._home.account.add("fold_error")
+                self._owner.drops.add("fold_error")
             finally:
                 lock.release()
         elif self._waiting > OVERRUN and self._drop(OVERRUN):
-            self._home.account.add("buffer_full")
+            self._owner.drops.add("buffer_full")
 
     def _absorb_waiting(self, lock: threading.Lock) -> None:
         """Compute the new state aside, then exchange it for the values in it. The caller has taken ``lock``.
@@ -377,7 +377,7 @@ class Instrument(Cell, metaclass=Hinted):
             state, batch = self._begin(OVERRUN)
             state, bad = self._absorbed(state, batch)
             if self._commit(lock, state, len(batch)) and bad:
-                self._home.account.add("bad_value", bad)
+                self._owner.drops.add("bad_value", bad)
 
     # -- what each kind does; the lock is held
 
@@ -419,7 +419,7 @@ class Instrument(Cell, metaclass=Hinted):
 
     def _wake(self) -> None:
         self._rouse()
-        self._home.woken(self)
+        self._owner.woken(self)
 
     def _forget(self) -> None:
         """Start anew, as a forked child must: values, lock and all."""

@@ -8,7 +8,7 @@ from typing import Any
 from .._accelerate import replaced_by
 from ..attempt import attempt, from_signal_handler
 from ..window import ABSENT, GaugeChange, total
-from .base import FULL, Home, Instrument, all_plain_and_finite, finite
+from .base import FULL, Instrument, Owner, all_plain_and_finite, finite
 
 __all__ = ["Gauge", "Read", "change_by_callback"]
 
@@ -35,13 +35,13 @@ class Gauge(Instrument):
     kind = "gauge"
     __slots__ = ("_passing", "_read", "_running", "_shown")
 
-    def __init__(self, home: Home, asked: str, key: str | None) -> None:
+    def __init__(self, owner: Owner, asked: str, key: str | None) -> None:
         self._read: Read | None = None
         self._passing = False
         """Whether its value is one of this process alone, so that after a restart it must not come back."""
         self._running = _NO_CALLS
         self._shown = False  # whether the last value collected may be of calls under way
-        super().__init__(home, asked, key)
+        super().__init__(owner, asked, key)
 
     @replaced_by("set_value")
     def set(self, value: float) -> None:
@@ -84,7 +84,7 @@ class Gauge(Instrument):
         """
         negative = -n if type(n) is int or type(n) is float else attempt(operator.neg, n)
         if negative is None:
-            self._home.account.add("bad_value")
+            self._owner.drops.add("bad_value")
         else:
             self.inc(negative)
 

@@ -41,7 +41,7 @@ class Histogram(Instrument):
         if not (values and math.isfinite(sum(values))):
             numbers, bad = all_finite(batch)
             values = [float(number) for number in numbers]
-        return Distribution.extended(state, values, self._home.exact), bad
+        return Distribution.extended(state, values, self._owner.exact), bad
 
     def _aggregate(self, state: Distribution) -> Distribution:
         return state.freeze()

@@ -11,7 +11,7 @@ from typing import Any, Never, Self
 from .._accelerate import replaced_by
 from ..attempt import attempt
 from ..sketch import Distribution
-from .base import FULL, Home, Instrument, all_finite, plain
+from .base import FULL, Instrument, Owner, all_finite, plain
 
 __all__ = ["Span", "Timer"]
 
@@ -98,9 +98,9 @@ class Timer(Instrument):
     kind = "timer"
     __slots__ = ()
 
-    def __init__(self, home: Home, asked: str, key: str | None) -> None:
-        self._now = home.clock.monotonic
-        super().__init__(home, asked, key)
+    def __init__(self, owner: Owner, asked: str, key: str | None) -> None:
+        self._now = owner.clock.monotonic
+        super().__init__(owner, asked, key)
 
     @replaced_by("observe_seconds")
     def observe(self, seconds: float) -> None:
@@ -146,7 +146,7 @@ class Timer(Instrument):
             numbers, bad = all_finite(batch)
             values = [number * 1000.0 for number in numbers if 0 <= number < _ENDLESS]
             bad += len(numbers) - len(values)
-        return Distribution.extended(state, values, self._home.exact), bad
+        return Distribution.extended(state, values, self._owner.exact), bad
 
     def _aggregate(self, state: Distribution) -> Distribution:
         return state.freeze()

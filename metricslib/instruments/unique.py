@@ -62,7 +62,7 @@ class Unique(Instrument):
             # Not in the fold: by then the member may have changed, and the thread is perhaps another.
             text = text_or_none(member)
             if text is None:
-                self._home.account.add("bad_value")
+                self._owner.drops.add("bad_value")
                 return
             member = text
         elif type(member) is str and len(member) > _LONGEST:  # not in the fold: as it is, it would wait for that
@@ -70,7 +70,7 @@ class Unique(Instrument):
         self._put(member)
 
     def _absorbed(self, state: _Members | None, batch: list[str | int]) -> tuple[_Members, int]:
-        members, room, size, bad = _Members() if state is None else state, self._home.budget.members, 0, 0
+        members, room, size, bad = _Members() if state is None else state, self._owner.budget.members, 0, 0
         for member in batch:
             text = text_or_none(member)
             if text is None:  # an int of more digits than Python writes
@@ -84,13 +84,13 @@ class Unique(Instrument):
                 members.add(text)
                 size += cost
             else:
-                self._home.account.add("unique_full")
+                self._owner.drops.add("unique_full")
         room.add(size)  # at the end: an exception of a signal handler before it has counted nothing
         members.size += size
         return members, bad
 
     def _aggregate(self, state: _Members) -> frozenset[str] | None:
         size, state.size = state.size, 0  # once, for a tick that runs out of memory comes back with the same state
-        self._home.budget.members.add(-size)
-        self._home.hold_members(size)
+        self._owner.budget.members.add(-size)
+        self._owner.hold_members(size)
         return frozenset(state) or None

@@ -1,4 +1,4 @@
-/* The type Cell: the twin of cell.py, and the calls of the instruments.
+/* The type Cell: the C implementation of Cell in instruments/base.py, and the calls of the instruments.
 
    Any Python code that runs may use this very cell: a method of a number, a destructor, a callback of the garbage
    collector, which may run wherever an object is made. So a reference that is used after such a moment is one of our
@@ -162,11 +162,11 @@ static PyObject *cell_change_by(Cell *self, PyObject *const *args, Py_ssize_t na
 static int begin_distribution(Cell *self) {
     Samples *made;
     uint32_t limit;
-    PyObject *exact, *home = PyObject_GetAttr((PyObject *)self, self->state->str_home);
-    if (!home)
+    PyObject *exact, *owner = PyObject_GetAttr((PyObject *)self, self->state->str_owner);
+    if (!owner)
         return -1;
-    exact = PyObject_GetAttr(home, self->state->str_exact);
-    Py_DECREF(home);
+    exact = PyObject_GetAttr(owner, self->state->str_exact);
+    Py_DECREF(owner);
     if (!exact)
         return -1;
     if (limit_of(exact, &limit) < 0) {
@@ -785,7 +785,7 @@ static PyMemberDef cell_members[] = {
 };
 
 static PyType_Slot cell_slots[] = {
-    {Py_tp_doc, "The values of one instrument: the twin of metricslib.instruments.base.Cell."},
+    {Py_tp_doc, "The values of one instrument: the C implementation of metricslib.instruments.base.Cell."},
     {Py_tp_new, cell_new},
     {Py_tp_dealloc, cell_dealloc},
     {Py_tp_traverse, cell_traverse},

@@ -10,7 +10,7 @@ static int speedups_exec(PyObject *module) {
     } texts[] = {
         {offsetof(module_state, str_perf_counter), "perf_counter"}, {offsetof(module_state, str_fold), "_fold"},
         {offsetof(module_state, str_wake), "_wake"},                {offsetof(module_state, str_change), "_change"},
-        {offsetof(module_state, str_tagged_slowly), "_tagged"},     {offsetof(module_state, str_home), "_home"},
+        {offsetof(module_state, str_tagged_slowly), "_tagged"},     {offsetof(module_state, str_owner), "_owner"},
         {offsetof(module_state, str_exact), "exact"},               {offsetof(module_state, str_tagged), "tagged"},
     };
     static const struct {
@@ -104,7 +104,7 @@ static void speedups_free(void *module) {
     Py_CLEAR(state->str_wake);
     Py_CLEAR(state->str_change);
     Py_CLEAR(state->str_tagged_slowly);
-    Py_CLEAR(state->str_home);
+    Py_CLEAR(state->str_owner);
     Py_CLEAR(state->str_exact);
     Py_CLEAR(state->str_tagged);
 }
@@ -128,7 +128,7 @@ static PyModuleDef_Slot speedups_slots[] = {
 struct PyModuleDef speedups_module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "metricslib._speedups",
-    .m_doc = "The C twin of what every call does; see the Python files of the same names for what it means.",
+    .m_doc = "The C implementation of what every call does; see the Python files of the same names for what it means.",
     .m_size = sizeof(module_state),
     .m_methods = speedups_methods,
     .m_slots = speedups_slots,

@@ -35,7 +35,7 @@ typedef struct {
     PyObject *system_clock;     /* SystemClock.monotonic of metricslib.clock */
     PyObject *time_dict;        /* of the module time */
     PyObject *perf_counter;     /* time.perf_counter as it was built, NULL if it was replaced before */
-    PyObject *str_perf_counter, *str_fold, *str_wake, *str_change, *str_tagged_slowly, *str_home, *str_exact, *str_tagged;
+    PyObject *str_perf_counter, *str_fold, *str_wake, *str_change, *str_tagged_slowly, *str_owner, *str_exact, *str_tagged;
 #ifdef METRICSLIB_VECTORCALL
     PyObject *timed_code; /* of what `timed` puts around plain functions */
 #endif

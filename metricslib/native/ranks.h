@@ -1,6 +1,6 @@
 /* What a frozen distribution says of its samples by rank: shares, the median, the standard deviation.
 
-   The twin of the reading side of samples.py, which is the specification: the same operations in the same order. Nothing
+   The reading side of Samples in sketch.py, which is the specification: the same operations in the same order. Nothing
    here needs the interpreter. What needs memory and gets none returns -1. */
 
 #ifndef METRICSLIB_RANKS_H

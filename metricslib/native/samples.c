@@ -1,4 +1,4 @@
-/* The type Samples: the twin of samples.py over sketch.h and ranks.h.
+/* The type Samples: the C implementation of Samples in sketch.py over sketch.h and ranks.h.
 
    Two rules keep it whole whatever it is given. Arguments become numbers first, and are judged, for that may run Python
    code, which may use this very object. And what is written is written aside, and put in its place at once: a number
@@ -521,7 +521,7 @@ static PyMemberDef samples_members[] = {
 };
 
 static PyType_Slot samples_slots[] = {
-    {Py_tp_doc, "Weighted samples, as stored: the twin of metricslib.sketch.Samples."},
+    {Py_tp_doc, "Weighted samples, as stored: the C implementation of metricslib.sketch.Samples."},
     {Py_tp_new, samples_new},
     {Py_tp_init, samples_init},
     {Py_tp_dealloc, samples_dealloc},

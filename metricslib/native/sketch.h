@@ -1,6 +1,6 @@
 /* What a distribution stores: every sample while they are few, a log-linear sketch once they are many.
 
-   The twin of samples.py, which is the specification: the same operations in the same order, so that every sum is the
+   Samples in sketch.py, which is the specification: the same operations in the same order, so that every sum is the
    same to the last bit. Nothing here needs the interpreter. One owner writes. What needs memory and gets none returns
    -1 and leaves the sketch as it was.
 

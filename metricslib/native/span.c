@@ -1,4 +1,4 @@
-/* The type Span, the twin of what timer.py puts around a block, and the part of `timed` in decorators.py that is in C. */
+/* The type Span, the C implementation of what timer.py puts around a block, and the part of `timed` in decorators.py that is in C. */
 
 #include "module.h"
 #include <time.h>

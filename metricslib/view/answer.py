@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from .._process import tell_of_forks
+from .._process import register_fork_handler
 from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import InvalidOption
 from ..flusher import Flusher
@@ -73,9 +73,9 @@ class View:
         self._clock = clock
         self._since = clock.monotonic()
         self._making = threading.Lock()
-        tell_of_forks(self)
+        register_fork_handler(self)
 
-    def left_in_parent(self) -> None:
+    def reset_after_fork(self) -> None:
         """In a forked child: a report that was being made is the parent's."""
         self._making = threading.Lock()
 

@@ -14,11 +14,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from forwarder.aggregator import Intake
+from forwarder.aggregator import Aggregator
 from forwarder.config import Config, of_file, settle
 from forwarder.daemon import Daemon
 from forwarder.options import toml
-from forwarder.self_metrics import Door
+from forwarder.self_metrics import Input
 from forwarder.statsd_import import convert
 from metricslib.testing import ManualClock
 
@@ -79,12 +79,12 @@ def ours(case: Case, config: Config | None = None, **more: Any) -> list[str]:
     clock = ManualClock(START)
     options = {"graphiteHost": "127.0.0.1", "flushInterval": INTERVAL * 1000, **case.options}
     daemon = Daemon(config or configured(options, **more), clock=clock, grace=0)
-    intake = Intake(daemon.registry, clock=clock)
-    daemon.wire([Door("udp://127.0.0.1:8125", intake)])
+    aggregator = Aggregator(daemon.registry, clock=clock)
+    daemon.wire([Input("udp://127.0.0.1:8125", aggregator)])
     (sender,) = daemon.flusher._dispatcher
     flushes = []
     for datagrams in case.intervals:
-        intake.feed(datagrams)
+        aggregator.feed(datagrams)
         clock.advance(daemon.config.interval)
         daemon.flusher.tick()
         flushes.append(b"")

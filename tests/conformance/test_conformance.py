@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from forwarder.config import OPTIONS
-from forwarder.top_keys import Busiest, KeyFlush
+from forwarder.top_keys import KeyFlush, TopKeys
 from metricslib.testing import ManualClock
 from metricslib.wire.graphite import decode
 from metricslib.wire.pickle import encode_points
@@ -122,10 +122,10 @@ def test_timers_of_one_rate_have_statsds_means_and_deviations(rate, statsd):
 def test_reports_of_the_busiest_keys_differ_in_how_the_moment_is_written(statsd, tmp_path):
     """statsd writes it as JavaScript shows dates, we as RFC 3339 does; the rest of each line is the same."""
     case = Case([[b"b:1|c\na:1|c:2|c\nb:x|ms\nb;t=1:1|g"]], {"keyFlush": {"interval": 1000, "percent": 60}})
-    busiest = Busiest()
-    busiest.feed(case.intervals[0])
+    top_keys = TopKeys()
+    top_keys.feed(case.intervals[0])
     percent = configured(case.options).key_flush.percent
-    KeyFlush(busiest, 1, percent, str(tmp_path / "keys"), clock=ManualClock(START + INTERVAL)).report()
+    KeyFlush(top_keys, 1, percent, str(tmp_path / "keys"), clock=ManualClock(START + INTERVAL)).report()
     statsd(case)
     theirs, mine = statsd.report, (tmp_path / "keys").read_text()
     shown = "Tue Nov 14 2023 22:13:30 GMT+0000 (Coordinated Universal Time)"

@@ -1,7 +1,7 @@
 """Options of statsd with values that are odd in JavaScript: what is sent then is the same, or the option is named.
 
 Every option that changes what Graphite gets is given ``null``, 0, texts, lists, nested lists and objects. Where sockets
-are concerned, ``tests/forwarder/test_from_statsd.py`` says what statsd does.
+are concerned, ``tests/forwarder/test_statsd_import.py`` says what statsd does.
 """
 
 import json

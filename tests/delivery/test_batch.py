@@ -61,10 +61,10 @@ def test_lines_are_counted(payload: bytes, count: int):
 def test_pieces_are_whole_and_nothing_is_missing(rows: list[bytes], limit: int):
     """Joined they are the payload; each ends where a line does; only a single long line exceeds the limit."""
     payload = b"".join(row + b"\n" for row in rows)
-    cut = list(split_lines(payload, b"\n", limit))
-    assert b"".join(cut) == payload
-    assert all(piece.endswith(b"\n") for piece in cut)
-    assert all(len(piece) <= limit or piece.count(b"\n") == 1 for piece in cut)
+    flush = list(split_lines(payload, b"\n", limit))
+    assert b"".join(flush) == payload
+    assert all(piece.endswith(b"\n") for piece in flush)
+    assert all(len(piece) <= limit or piece.count(b"\n") == 1 for piece in flush)
 
 
 def test_a_large_window_goes_in_batches_and_counts_as_one_window():

@@ -19,7 +19,7 @@ from metricslib import Flusher, Registry
 from metricslib.delivery import Sender, SenderStatus, open_destination
 from metricslib.naming import Naming
 from metricslib.testing import ManualClock
-from metricslib.window import Cut, Window
+from metricslib.window import Flush, Window
 from tests.peers import eventually
 
 Behaviour = Callable[[socket.socket], bytes]
@@ -330,7 +330,7 @@ def test_a_name_that_stops_resolving_and_then_moves_is_followed(server):
 
     def interval(end: int) -> None:
         window = Window(end - 10, end, 10, gauges={"depth": end})
-        sender.put(*sender.destination.encode(Cut(window, window)))
+        sender.put(*sender.destination.encode(Flush(window, window)))
 
     sender.start()
     names.port = first.port

@@ -14,10 +14,10 @@ import pytest
 
 from metricslib.delivery import Deadline, Undelivered, open_destination
 from metricslib.naming import Naming
-from metricslib.window import Cut, Window
+from metricslib.window import Flush, Window
 
 WINDOW = Window(1_700_000_000, 1_700_000_010, 10, counters={"a": 5}, gauges={"g": 1.5})
-CUT = Cut(WINDOW, WINDOW)
+CUT = Flush(WINDOW, WINDOW)
 NAMING = Naming(prefix="p")
 
 
@@ -55,7 +55,7 @@ def test_a_window_is_one_line(path: Path):
 def test_a_window_without_series_is_no_line(path: Path):
     """Nothing to say."""
     empty = Window(0, 10, 10)
-    assert open_destination(f"file://{path}", NAMING).encode(Cut(empty, empty)) == []
+    assert open_destination(f"file://{path}", NAMING).encode(Flush(empty, empty)) == []
 
 
 def test_lines_are_appended_and_the_file_is_not_for_everybody(path: Path):

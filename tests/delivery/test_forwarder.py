@@ -11,12 +11,12 @@ import pytest
 from metricslib.delivery import Deadline, Sender, Undelivered, open_destination
 from metricslib.delivery.forwarder import ForwarderDestination
 from metricslib.naming import Naming
-from metricslib.window import Cut, Window
+from metricslib.window import Flush, Window
 from metricslib.wire.numbered import LONGEST, Numbered, Reader, ack, greeting
 from tests.peers import eventually
 
 WHOLE = Window(0, 10, 10, counters={"a": 5, "idle": 0})
-CUT = Cut(WHOLE, Window(0, 10, 10, counters={"a": 1}, gauges={"g": -5}))
+CUT = Flush(WHOLE, Window(0, 10, 10, counters={"a": 1}, gauges={"g": -5}))
 NAMING = Naming(prefix="p")
 
 
@@ -66,7 +66,7 @@ def test_only_what_is_new_is_sent_and_numbered():
     assert first.sender == second.sender
     (batch,) = destination.encode(CUT)
     assert (batch.stamp, batch.points, batch.windows) == (10, 3, 1)
-    assert destination.encode(Cut(WHOLE, Window(0, 10, 10))) == []
+    assert destination.encode(Flush(WHOLE, Window(0, 10, 10))) == []
 
 
 def test_every_process_and_destination_is_a_sender_of_its_own(monkeypatch):
@@ -82,7 +82,7 @@ def test_every_process_and_destination_is_a_sender_of_its_own(monkeypatch):
 def test_a_large_window_goes_in_batches_that_a_forwarder_takes():
     """Each is far below its bound, and ends with a line."""
     many = Window(0, 10, 10, counters={f"some.counter.{number}": number + 1 for number in range(20_000)})
-    made = open_destination("forwarder+tcp://host", NAMING).encode(Cut(WHOLE, many))
+    made = open_destination("forwarder+tcp://host", NAMING).encode(Flush(WHOLE, many))
     read = [batch for one in made for batch in batches(one.payload)]
     assert [batch.number for batch in read] == list(range(1, len(made) + 1))
     assert max(len(batch.lines) for batch in read) < LONGEST / 3
@@ -118,7 +118,7 @@ def test_a_line_that_the_forwarder_cannot_read_is_not_sent(forwarder):
     """Its batch keeps its number, however little is left of it; each batch is counted once, when it is safe."""
     destination = open_destination(forwarder.url + "?max_line=10", NAMING)
     windows = [Window(0, 10, 10, counters=dict.fromkeys(names, 1)) for names in (("a", "x" * 10), ("y" * 10,), ("b",))]
-    one, two, three = (destination.encode(Cut(WHOLE, window))[0].payload for window in windows)
+    one, two, three = (destination.encode(Flush(WHOLE, window))[0].payload for window in windows)
     sender = batches(one)[0].sender
     forwarder.answers = [ack(sender, 1), b""]
     with pytest.raises(Undelivered) as failure:

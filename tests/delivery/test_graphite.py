@@ -11,13 +11,13 @@ from metricslib.delivery import Deadline, Undelivered, open_destination
 from metricslib.delivery.graphite import GraphiteStats
 from metricslib.naming import Naming
 from metricslib.testing import ManualClock
-from metricslib.window import Cut, Window
+from metricslib.window import Flush, Window
 from metricslib.wire import graphite
 from metricslib.wire.pickle import FRAME
 
 WHOLE = Window(1_700_000_000, 1_700_000_010, 10, counters={"a": 5, "idle": 0})
 FRESH = Window(1_700_000_000, 1_700_000_010, 10, counters={"a": 1})
-CUT = Cut(WHOLE, FRESH)
+CUT = Flush(WHOLE, FRESH)
 NAMING = Naming(prefix="p")
 
 
@@ -36,7 +36,7 @@ def test_a_slot_is_sent_whole():
 def test_a_window_with_nothing_in_it_sends_nothing():
     """No connection is made for it."""
     empty = Window(0, 10, 10)
-    assert open_destination("graphite://host", NAMING).encode(Cut(empty, empty)) == []
+    assert open_destination("graphite://host", NAMING).encode(Flush(empty, empty)) == []
 
 
 def test_lines_arrive_over_tcp(peer):
@@ -227,16 +227,16 @@ def test_they_speak_of_the_deliveries_before():
 def test_only_a_daemons_window_ends_with_them(refused_port: int):
     """They are of the destination whose payload they close."""
     window = Window(0, 10, 10, counters={"a": 5})
-    cut = Cut(window, window)
+    flush = Flush(window, window)
     clock = ManualClock(1000)
     destination = open_destination(f"graphite://127.0.0.1:{refused_port}", DAEMON, clock=clock)
-    (batch,) = destination.encode(cut)
+    (batch,) = destination.encode(flush)
     paths = [path for path, _, _ in graphite.decode(batch.payload)]
     assert paths[:3] == ["stats.counters.a.rate", "stats.counters.a.count", "stats.statsd.numStats"]
     with pytest.raises(Undelivered):
         destination.deliver(batch.payload, Deadline(5))
-    (batch,) = destination.encode(cut)
+    (batch,) = destination.encode(flush)
     values = {path: value for path, value, _ in graphite.decode(batch.payload)}
     assert values["stats.statsd.graphiteStats.last_exception"] == 1000
-    (batch,) = open_destination("graphite://host", Naming()).encode(cut)
+    (batch,) = open_destination("graphite://host", Naming()).encode(flush)
     assert batch.points == 2

@@ -13,7 +13,7 @@ from metricslib.flusher import Flusher
 from metricslib.naming import Naming
 from metricslib.registry import Registry
 from metricslib.testing import ManualClock
-from metricslib.window import Cut, Window
+from metricslib.window import Flush, Window
 from metricslib.wire import graphite
 from tests.peers import GraphitePeer, eventually
 
@@ -21,19 +21,19 @@ URL = "graphite://h1:2003:a,h2:2003:b,h3:2003:c?hash=carbon_ch"
 NODES = [Node("h1", 2003, "a"), Node("h2", 2003, "b"), Node("h3", 2003, "c")]
 
 
-def cut(series: int, tags: str = "") -> Cut:
+def flush(series: int, tags: str = "") -> Flush:
     window = Window(1_700_000_000, 1_700_000_010, 10, counters={f"c{number}{tags}": number for number in range(series)})
-    return Cut(window, window)
+    return Flush(window, window)
 
 
-def points(destination: Destination, whole: Cut) -> list[graphite.Point]:
+def points(destination: Destination, whole: Flush) -> list[graphite.Point]:
     return [point for batch in destination.encode(whole) for point in graphite.decode(batch.payload)]
 
 
 @pytest.mark.parametrize("replicas", [1, 2, 3])
 def test_a_window_is_split_by_the_ring(replicas: int):
     """Every path goes to the nodes that the ring says, in the order of a single destination, and to no other."""
-    whole, naming = cut(1000, ";host=web1"), Naming(prefix="shop")
+    whole, naming = flush(1000, ";host=web1"), Naming(prefix="shop")
     (single,) = open_destinations("graphite://host", naming)
     everything, ring = points(single, whole), Ring(NODES, replicas=replicas)
     for place, node in enumerate(open_destinations(f"{URL}&replicas={replicas}", naming)):
@@ -44,7 +44,7 @@ def test_a_window_is_split_by_the_ring(replicas: int):
 
 def test_what_a_daemon_says_of_itself_is_said_once():
     """It is of the cluster as a whole, for its paths are there once."""
-    naming, whole = Naming(own="statsd"), cut(10)
+    naming, whole = Naming(own="statsd"), flush(10)
     (single,) = open_destinations("graphite://host", naming)
     expected = [path for path, _, _ in points(single, whole)]
     found = [path for node in open_destinations(URL, naming) for path, _, _ in points(node, whole)]
@@ -53,8 +53,8 @@ def test_what_a_daemon_says_of_itself_is_said_once():
 
 
 def test_each_node_can_be_asked_again():
-    """As when another's encoding has failed: the cut is split anew, and nothing is missing."""
-    nodes, whole = open_destinations(URL, Naming()), cut(100)
+    """As when another's encoding has failed: the flush is split anew, and nothing is missing."""
+    nodes, whole = open_destinations(URL, Naming()), flush(100)
     first = [points(node, whole) for node in nodes]
     assert [points(node, whole) for node in nodes] == first
     assert points(nodes[2], whole) == first[2]
@@ -62,7 +62,7 @@ def test_each_node_can_be_asked_again():
 
 def test_a_node_without_a_share_is_sent_nothing():
     """No connection is made for it."""
-    batches = [node.encode(cut(1)) for node in open_destinations(URL, Naming(flush_counts=False))]
+    batches = [node.encode(flush(1)) for node in open_destinations(URL, Naming(flush_counts=False))]
     assert sorted(map(len, batches)) == [0, 0, 1]
 
 

@@ -24,7 +24,7 @@ from metricslib.delivery import (
 from metricslib.delivery.store import Store
 from metricslib.naming import Naming
 from metricslib.testing import ManualClock
-from metricslib.window import Cut, Window
+from metricslib.window import Flush, Window
 from tests.peers import GraphitePeer, eventually
 
 LINE = b"a 1 1700000000\n"
@@ -46,8 +46,8 @@ class Fake(Destination):
         self.attempts = 0
         self.closed = 0
 
-    def encode(self, cut: Cut) -> list[Batch]:
-        return [Batch(cut.whole.end, 1, b"window %d\n" % cut.whole.end)]
+    def encode(self, flush: Flush) -> list[Batch]:
+        return [Batch(flush.cumulative.end, 1, b"window %d\n" % flush.cumulative.end)]
 
     def deliver(self, payload: bytes, deadline: Deadline) -> Mapping[str, int]:
         self.attempts += 1
@@ -844,7 +844,7 @@ def test_a_statsd_server_that_comes_back_gets_every_increment_once(senders):
     sender.start()
     for number in range(5):
         window = Window(0, 10, 10, counters={"a": number + 1})
-        sender.put(*sender.destination.encode(Cut(window, window)))
+        sender.put(*sender.destination.encode(Flush(window, window)))
     eventually(lambda: not sender.status().up)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", port))

@@ -7,10 +7,10 @@ import pytest
 
 from metricslib.delivery import Deadline, Undelivered, open_destination
 from metricslib.naming import Naming
-from metricslib.window import Cut, Window
+from metricslib.window import Flush, Window
 
 WHOLE = Window(0, 10, 10, counters={"a": 5, "idle": 0})
-CUT = Cut(WHOLE, Window(0, 10, 10, counters={"a": 1}, gauges={"g": -5}))
+CUT = Flush(WHOLE, Window(0, 10, 10, counters={"a": 1}, gauges={"g": -5}))
 MANY = Window(0, 10, 10, counters={f"some.counter.{number}": number + 1 for number in range(500)})
 NAMING = Naming(prefix="p")
 
@@ -31,7 +31,7 @@ def test_only_what_is_new_is_sent():
 
 def test_nothing_new_sends_nothing():
     """Idle intervals cost nothing."""
-    assert open_destination("statsd://host", NAMING).encode(Cut(WHOLE, Window(0, 10, 10))) == []
+    assert open_destination("statsd://host", NAMING).encode(Flush(WHOLE, Window(0, 10, 10))) == []
 
 
 @pytest.mark.parametrize("scheme", ["statsd+tcp", "statsd+unix"])
@@ -40,7 +40,7 @@ def test_a_stream_ends_every_line(peer, tmp_path: Path, scheme: str):
     one = peer(read_all, None if scheme == "statsd+tcp" else tmp_path / "s")
     url = f"{scheme}://127.0.0.1:{one.port}" if scheme == "statsd+tcp" else f"{scheme}://{tmp_path}/s"
     destination = open_destination(url, NAMING)
-    (batch,) = destination.encode(Cut(WHOLE, MANY))
+    (batch,) = destination.encode(Flush(WHOLE, MANY))
     assert destination.deliver(batch.payload, Deadline(20)) == {}
     one.close()
     assert one.received[0].splitlines() == [b"p.some.counter.%d:%d|c" % (number, number + 1) for number in range(500)]
@@ -56,7 +56,7 @@ def test_datagrams_are_as_large_as_the_way_allows(tmp_path: Path, scheme: str, l
         server.settimeout(20)
         port = server.getsockname()[1] if scheme == "statsd" else None
         destination = open_destination(f"statsd://127.0.0.1:{port}" if port else f"{scheme}://{tmp_path}/s", NAMING)
-        (batch,) = destination.encode(Cut(WHOLE, MANY))
+        (batch,) = destination.encode(Flush(WHOLE, MANY))
         assert destination.deliver(batch.payload, Deadline(20)) == {}
         received: list[bytes] = []
         while sum(datagram.count(b"\n") + 1 for datagram in received) < 500:
@@ -72,7 +72,7 @@ def test_what_is_not_confirmed_is_lost_and_counted(peer):
         connection.recv(3)
 
     destination = open_destination(f"statsd+tcp://127.0.0.1:{peer(read_a_little).port}", NAMING)
-    (batch,) = destination.encode(Cut(WHOLE, MANY))
+    (batch,) = destination.encode(Flush(WHOLE, MANY))
     with pytest.raises(Undelivered) as failure:
         destination.deliver(batch.payload, Deadline(20))
     assert failure.value.remaining == b""
@@ -84,7 +84,7 @@ def test_while_the_server_is_away_everything_waits(refused_port: int, tmp_path: 
     urls = [f"statsd://127.0.0.1:{refused_port}", f"statsd+tcp://127.0.0.1:{refused_port}"]
     for url in [*urls, f"statsd+unix://{tmp_path}/s", f"statsd+unixgram://{tmp_path}/s"]:
         destination = open_destination(url, NAMING)
-        (batch,) = destination.encode(Cut(WHOLE, MANY))
+        (batch,) = destination.encode(Flush(WHOLE, MANY))
         with pytest.raises(Undelivered) as failure:
             destination.deliver(batch.payload, Deadline(5))
         assert (failure.value.remaining, failure.value.lost) == (batch.payload, {})
@@ -93,7 +93,7 @@ def test_while_the_server_is_away_everything_waits(refused_port: int, tmp_path: 
 @pytest.mark.parametrize("scheme", ["statsd", "statsd+tcp", "statsd+unix", "statsd+unixgram"])
 @pytest.mark.parametrize(("option", "longest"), [("", 8192), ("?max_line=40", 40)])
 def test_a_line_that_no_server_reads_is_not_sent(peer, tmp_path: Path, scheme: str, option: str, longest: int):
-    """A server drops it, cuts it or closes the connection, and nothing of that is counted here."""
+    """A server drops it, flushes it or closes the connection, and nothing of that is counted here."""
     fits, long = (length * "x" for length in (longest - len("p.:1|c"), longest - len("p.:1|c") + 1))
     window = Window(0, 10, 10, counters={long: 1, "a": 1, fits: 1, "b": 1, "y" + long: 1})
     expected = [f"p.{name}:1|c".encode() for name in ("a", fits, "b")]
@@ -108,7 +108,7 @@ def test_a_line_that_no_server_reads_is_not_sent(peer, tmp_path: Path, scheme: s
             port = datagrams.getsockname()[1] if scheme == "statsd" else 0
         place = f"{scheme}://127.0.0.1:{port}" if port else f"{scheme}://{tmp_path}/s"
         destination = open_destination(place + option, NAMING)
-        (batch,) = destination.encode(Cut(window, window))
+        (batch,) = destination.encode(Flush(window, window))
         assert destination.deliver(batch.payload, Deadline(20)) == {"too_long": 2}
         received: list[bytes] = []
         if scheme in ("statsd+tcp", "statsd+unix"):

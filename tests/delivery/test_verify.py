@@ -17,7 +17,7 @@ from metricslib.delivery.verify import PENDING, Marker, Verifier
 from metricslib.errors import InvalidDestination
 from metricslib.naming import Naming
 from metricslib.testing import ManualClock
-from metricslib.window import Cut, Window
+from metricslib.window import Flush, Window
 from metricslib.wire import graphite
 
 URL = "http://graphite/render"
@@ -127,13 +127,13 @@ def test_each_batch_of_a_window_ends_with_a_point_of_ours(look: Look):
 def test_a_destination_marks_its_batches_only_where_it_is_asked_to():
     """The point is counted like any other."""
     window = Window(START, START + 10, 10, counters={"a": 5})
-    (plain,) = open_destination("graphite://host", Naming()).encode(Cut(window, window))
-    (marked,) = open_destination(f"graphite://host?verify={URL}", Naming()).encode(Cut(window, window))
+    (plain,) = open_destination("graphite://host", Naming()).encode(Flush(window, window))
+    (marked,) = open_destination(f"graphite://host?verify={URL}", Naming()).encode(Flush(window, window))
     assert marked.payload.startswith(plain.payload)
     assert b"metricslib.verify." in marked.payload[len(plain.payload) :]
     assert marked.points == plain.points + 1
     empty = Window(START, START + 10, 10)
-    assert open_destination(f"graphite://host?verify={URL}", Naming()).encode(Cut(empty, empty)) == []
+    assert open_destination(f"graphite://host?verify={URL}", Naming()).encode(Flush(empty, empty)) == []
 
 
 # -- the URL

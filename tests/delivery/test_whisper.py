@@ -18,7 +18,7 @@ from metricslib.delivery import Deadline, Destination, Undelivered, open_destina
 from metricslib.delivery.whisper import aggregation, parse_retentions, relative_path
 from metricslib.naming import Naming
 from metricslib.testing import ManualClock
-from metricslib.window import Cut, Window
+from metricslib.window import Flush, Window
 
 NOW = 1_700_006_400
 NAMING = Naming(prefix="p")
@@ -67,7 +67,7 @@ def test_a_window_can_be_read_back(tmp_path: Path, destination: Destination):
     for number in (1, 2):
         stamp = NOW - 30 + 10 * number
         window = Window(stamp - 10, stamp, 10, counters={"a": 5 * number}, gauges={"g;k=v": -1.5 * number})
-        for batch in destination.encode(Cut(window, window)):
+        for batch in destination.encode(Flush(window, window)):
             assert destination.deliver(batch.payload, Deadline(20)) == {}
     destination.close()
     assert values(tmp_path, "stats/counters/p/a/count.wsp", NOW - 20, NOW) == [5, 10]

@@ -159,10 +159,10 @@ def test_pickle_brings_what_lines_bring(carbon: Carbon):
         registry.gauge(f"g.{number}").set(rng.uniform(-1, 1) * 10 ** rng.randint(-20, 20))
     registry.counter("hits", tags=TAGS).inc(3)
     stamp = int(clock.time() // 10 * 10 + 10)
-    cut = registry.tick(stamp, 10)
+    flush = registry.tick(stamp, 10)
     for name, url in (("lines", carbon.url), ("pickle", carbon.pickle_url)):
         sender = Sender(open_destination(url, Naming(prefix=name)))
-        sender.put(*sender.destination.encode(cut))
+        sender.put(*sender.destination.encode(flush))
         sender.relay([(f"{name}.relayed;k=é", 1e300, stamp)])
         while sender.step() is not None:
             pass

@@ -59,7 +59,7 @@ def test_statsd_counts_what_we_count(
 def test_a_statsd_that_is_killed_and_comes_back_gets_nothing_twice(
     start_statsd: Callable[..., RealStatsd], forwarder: Callable[..., Forwarder], tmp_path: Path
 ):
-    """What both statsds counted, and what we say was lost, is what was sent; the intake never waited for it."""
+    """What both statsds counted, and what we say was lost, is what was sent; the aggregator never waited for it."""
     first = start_statsd()
     port = first.tcp
     process, ready = listening(forwarder, tmp_path, "--repeat", f"tcp://127.0.0.1:{port}")

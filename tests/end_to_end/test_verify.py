@@ -19,7 +19,7 @@ import whisper
 from metricslib.delivery import Sender, open_destination
 from metricslib.naming import Naming
 from metricslib.testing import ManualClock
-from metricslib.window import Cut, Window
+from metricslib.window import Flush, Window
 from tests.peers import eventually
 
 from .conftest import Carbon
@@ -106,7 +106,7 @@ def test_what_a_proxy_swallowed_is_in_carbons_files(carbon: Carbon, serve: Serve
     stamps = [end, end + 10, end + 20]
     for stamp in stamps:
         window = Window(stamp - 10, stamp, 10, counters={"orders": stamp - end + 1})
-        sender.put(*sender.destination.encode(Cut(window, window)))
+        sender.put(*sender.destination.encode(Flush(window, window)))
         sender.step()
         clock.advance(10)
         sender.verifier.step()
@@ -137,7 +137,7 @@ def test_slots_of_a_minute_prove_nothing_of_ten_seconds(
     assert sender.verifier
     for stamp in (end, end + 10, end + 20):
         window = Window(stamp - 10, stamp, 10, counters={"orders": 1})
-        (batch,) = sender.destination.encode(Cut(window, window))
+        (batch,) = sender.destination.encode(Flush(window, window))
         sender.put(batch)
         sender.step()
         path, value = batch.payload.splitlines()[-1].decode().split()[:2]

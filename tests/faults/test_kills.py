@@ -17,7 +17,7 @@ import pytest
 
 from metricslib.delivery import Sender, open_destination
 from metricslib.naming import Naming
-from metricslib.window import Cut, Window
+from metricslib.window import Flush, Window
 from tests.end_to_end.conftest import Carbon
 from tests.peers import Forwarder, Program, eventually
 
@@ -46,7 +46,7 @@ class Client:
     def _count(self) -> None:
         while not self._ended.wait(0.002):
             if self._sender.status().waiting_batches < 20:
-                self._sender.put(*self._sender.destination.encode(Cut(HIT, HIT)))
+                self._sender.put(*self._sender.destination.encode(Flush(HIT, HIT)))
                 self.counted += 1
 
     @property

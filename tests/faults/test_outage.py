@@ -10,7 +10,7 @@ from metricslib.delivery import Queue, Sender, open_destination
 from metricslib.delivery.store import Store
 from metricslib.naming import Naming
 from metricslib.testing import ManualClock
-from metricslib.window import Cut
+from metricslib.window import Flush
 from tests.peers import GraphitePeer, free_port
 
 INTERVALS = 360
@@ -25,7 +25,7 @@ POINTS = 3
 def test_an_hour_costs_what_is_over_the_bound(
     registry: Registry,
     clock: ManualClock,
-    tick: Callable[[], Cut],
+    tick: Callable[[], Flush],
     tmp_path: Path,
     place: str,
     bound: str,

@@ -1,4 +1,4 @@
-"""What a test hears in the place of an intake."""
+"""What a test hears in the place of an aggregator."""
 
 import threading
 from collections import Counter

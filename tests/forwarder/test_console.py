@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forwarder.aggregator import Intake
+from forwarder.aggregator import Aggregator
 from forwarder.console import Console, Health
-from forwarder.stats import Vitals
+from forwarder.stats import DaemonStats
 from metricslib.registry import Registry
 from metricslib.testing import ManualClock
 
@@ -17,27 +17,27 @@ CONFIG = {"interval": 10, "to": ["graphite://***@db:2003"], "naming": {"bins": [
 
 
 class Desk:
-    """A console over a registry that an intake feeds."""
+    """A console over a registry that an aggregator feeds."""
 
     def __init__(self, **options):
         self.clock = ManualClock()
         self.registry = Registry(clock=self.clock)
-        self.intake = Intake(self.registry, clock=self.clock)
-        self.registry.add_source(self.intake)
+        self.aggregator = Aggregator(self.registry, clock=self.clock)
+        self.registry.add_source(self.aggregator)
         self.health = Health()
         start = self.clock.time()
-        self.vitals = Vitals(start, None, 0, None, None, 0.0, 0)
+        self.vitals = DaemonStats(start, None, 0, None, None, 0.0, 0)
         self.console = Console(
             self.registry,
             self.health,
-            vitals=lambda: self.vitals,
+            daemon_stats=lambda: self.vitals,
             config=lambda: CONFIG,
             clock=self.clock,
             **options,
         )
 
     def feed(self, *lines):
-        self.intake.feed([line.encode() for line in lines])
+        self.aggregator.feed([line.encode() for line in lines])
 
     def ask(self, command):
         answer = self.console.answer(command)
@@ -65,7 +65,7 @@ def test_stats(desk):
     """Ages in whole seconds, the last flush in milliseconds and bytes, in statsd's order."""
     now = desk.clock.time()
     desk.clock.advance(100.4)
-    desk.vitals = Vitals(now, now + 97, 5, now + 90, now + 60, 0.0123, 4096)
+    desk.vitals = DaemonStats(now, now + 97, 5, now + 90, now + 60, 0.0123, 4096)
     assert desk.ask("stats") == (
         "uptime: 100\nmessages.last_msg_seen: 3\nmessages.bad_lines_seen: 5\ngraphite.last_flush: 10\n"
         "graphite.last_exception: 40\ngraphite.flush_time: 12\ngraphite.flush_length: 4096\nEND\n\n"
@@ -103,7 +103,7 @@ def test_reading_disturbs_nothing(desk):
     desk.feed("a:1|c", "t:5|ms", "g:3|g")
     for command in ("counters", "timers", "gauges", "stats", "config", "health") * 3:
         desk.ask(command)
-    window = desk.registry.tick(int(desk.clock.time()), 10).whole
+    window = desk.registry.tick(int(desk.clock.time()), 10).cumulative
     assert (window.counters, window.timers["t"].count, window.gauges) == ({"a": 1}, 1, {"g": 3})
 
 

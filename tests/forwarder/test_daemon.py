@@ -80,9 +80,9 @@ def received(daemon):
 def test_all_listeners_stop_at_once(start, monkeypatch):
     """Each takes up to half a second for senders to come to their end: nine of them take no longer than one."""
     order = []
-    begin, wait = Listener.start_hush, Listener.hush
-    monkeypatch.setattr(Listener, "start_hush", lambda *given: (order.append("begin"), begin(*given)))
-    monkeypatch.setattr(Listener, "hush", lambda *given: (order.append("wait"), wait(*given))[1])
+    begin, wait = Listener.start_drain, Listener.drain
+    monkeypatch.setattr(Listener, "start_drain", lambda *given: (order.append("begin"), begin(*given)))
+    monkeypatch.setattr(Listener, "drain", lambda *given: (order.append("wait"), wait(*given))[1])
     daemon = start(["tcp://127.0.0.1:0"] * 3 + ["udp://127.0.0.1:0"])
     assert daemon.stop()
     assert order == ["begin"] * 4 + ["wait"] * 4
@@ -174,7 +174,7 @@ def test_the_budget_comes_from_the_configuration(start):
     assert found["memory"]["total"]["allowed"] == 131_072
     assert 0 < found["memory"]["series"]["used"] <= found["memory"]["series"]["allowed"] == 65_536
     assert "of 64 KiB" in requests.get(daemon.addresses[-1], timeout=60).text
-    assert [door.feed._keys.size for door in daemon._entrance.doors[:2]] == [16_384, 16_384]
+    assert [one.feed._keys.size for one in daemon._inputs.opened[:2]] == [16_384, 16_384]
 
 
 def test_without_a_destination_there_is_the_page(start, caplog):
@@ -212,7 +212,7 @@ def test_several_threads_hear_one_udp_address(start):
     listeners = page(daemon)["sections"]["Listeners"]
     assert [listener["Listener"] for listener in listeners] == [daemon.addresses[0]] * 3
     assert sum(listener["Packets"] for listener in listeners) == 60
-    window = daemon.registry.tick(10, 10).whole
+    window = daemon.registry.tick(10, 10).cumulative
     assert window.counters["a"] == 60
     assert sum(timer.count for timer in window.timers.values()) == 60
 
@@ -378,7 +378,7 @@ def test_a_reload_under_load_loses_nothing(start, peer):
     enough.set()
     thread.join()
     # A client may send faster than lines are read, and what stop() still reads has a deadline.
-    eventually(lambda: sum(door.feed.counts().aggregated for door in daemon._entrance.doors) == 2 * sent, seconds=90)
+    eventually(lambda: sum(one.feed.counts().aggregated for one in daemon._inputs.opened) == 2 * sent, seconds=90)
     assert daemon.stop()
     prefixes = [f"stats.counters.p{number}.a.count" for number in range(3)]
     assert sum(sum(peer.at(path)) for path in prefixes) == sent
@@ -528,9 +528,9 @@ def test_the_busiest_keys_are_on_the_page(start, tmp_path):
         daemon = start(toml=f'[key_flush]\ninterval = {interval}\npercent = 50\nlog = "{file}"')
         send(daemon.addresses[0], "a:1|c\na:2|c\nb:1|c")
         if interval == FOREVER:
-            eventually(lambda daemon=daemon: page(daemon)["sections"]["Busiest keys"][:1] == [ROW])
+            eventually(lambda daemon=daemon: page(daemon)["sections"]["TopKeys keys"][:1] == [ROW])
     eventually(lambda: file.exists() and file.read_text().endswith("count=2 key=a\n"))
-    assert "Busiest keys" not in page(start())["sections"]
+    assert "TopKeys keys" not in page(start())["sections"]
 
 
 ROW = {"Key": "a", "Lines": 2, "Too many by at most": 0, "Percent": 100 * 2 / 3}

@@ -9,13 +9,13 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forwarder.aggregator import Intake
-from forwarder.dedup import Senders
+from forwarder.aggregator import Aggregator
+from forwarder.dedup import Deduplicator
 from metricslib import Registry
 from metricslib.delivery import open_destination
 from metricslib.naming import Naming
 from metricslib.testing import ManualClock
-from metricslib.window import Cut, Window
+from metricslib.window import Flush, Window
 from metricslib.wire.numbered import Reader
 
 STEPS = st.sampled_from(["measure", "connect", "read", "read", "flush", "tick", "answer", "reset", "drop", "crash"])
@@ -32,7 +32,7 @@ class Program:
 
     def measure(self, times: int) -> None:
         fresh = Window(0, 10, 10, counters={"hits": times})
-        for batch in self.destination.encode(Cut(fresh, fresh)):
+        for batch in self.destination.encode(Flush(fresh, fresh)):
             (read,) = Reader().feed(batch.payload)
             self.waiting.append((read.sender, read.number, batch.payload, times))
         self.measured += times
@@ -74,9 +74,9 @@ class World:
         """Start the forwarder, again after a crash: it knows what is on the disk."""
         self.connections: list[Connection] = []
         self.registry = Registry(clock=self.clock)
-        self.senders = Senders(clock=self.clock)
-        self.intake = Intake(self.registry, clock=self.clock)
-        self.senders.add_intake(self.intake)
+        self.senders = Deduplicator(clock=self.clock)
+        self.aggregator = Aggregator(self.registry, clock=self.clock)
+        self.senders.add_aggregator(self.aggregator)
         self.registry.add_source(self.senders)
         self.senders.listen(self.safe.update)
         self.senders.restore(self.notes)
@@ -84,17 +84,17 @@ class World:
     def read(self, connection: Connection, size: int) -> None:
         chunk, connection.unread = connection.unread[:size], connection.unread[size:]
         for batch in connection.reader.feed(chunk):
-            self.senders.take(batch, self.intake)
+            self.senders.take(batch, self.aggregator)
         assert not connection.reader.broken
 
-    def commit(self, cut: Cut) -> None:
-        for key, note in self.senders.notes(cut, closes=True).items():
+    def commit(self, flush: Flush) -> None:
+        for key, note in self.senders.notes(flush, closes=True).items():
             if note is None:
                 self.notes.pop(key, None)
             else:
                 self.notes[key] = note
-        self.committed.update({key: int(count) for key, count in cut.fresh.counters.items()})
-        self.senders.kept(cut)
+        self.committed.update({key: int(count) for key, count in flush.delta.counters.items()})
+        self.senders.committed(flush)
 
     def step(self, step: str, choice: int) -> None:
         program = self.programs[choice % len(self.programs)]

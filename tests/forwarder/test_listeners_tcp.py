@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from forwarder.aggregator import Intake
+from forwarder.aggregator import Aggregator
 from forwarder.graphite import Relay
 from forwarder.listeners import TcpListener
 from forwarder.listeners.framing import LONGEST
@@ -358,13 +358,13 @@ def test_want_of_descriptors_ends_nothing(heard, caplog, monkeypatch):
 
 
 def test_statsd_lines_reach_the_registry(listen, registry, tick):
-    """Listener, intake and registry together."""
-    intake = Intake(registry)
-    registry.add_source(intake)
-    with connect(listen(intake)) as sock:
+    """Listener, aggregator and registry together."""
+    aggregator = Aggregator(registry)
+    registry.add_source(aggregator)
+    with connect(listen(aggregator)) as sock:
         sock.sendall(b"a:1|c\na:2|c")
         assert confirmed(sock)
-    assert tick().whole.counters == {"a": 3}
+    assert tick().cumulative.counters == {"a": 3}
 
 
 def test_graphite_points_are_passed_on_before_they_are_confirmed(listen):

@@ -278,7 +278,7 @@ def test_own_metrics_tell_lines_by_target(peers):
     with running(peer.url) as repeater:
         repeater.datagrams([b"a:1|c\nb:1|c"])
         eventually(lambda: status_of(repeater).points_sent == 2)
-        counters = repeater.own_metrics("statsd").collect().counters
+        counters = repeater.self_metrics("statsd").collect().counters
     (key,) = [key for key in counters if key.startswith("statsd.repeater.points_sent;destination=tcp")]
     assert counters[key] == 2
 

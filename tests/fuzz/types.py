@@ -1,13 +1,13 @@
 """Call all that the C types let Python reach, with anything, in any state: an exception is fine, a crash is not.
 
 ``python -m tests.fuzz.types SECONDS [SEED]``, best under the address sanitizer (``make fuzz-types``). Each case is a
-world of its own: instruments of every kind, spans, distributions, bare cells, intakes. Their methods and attributes are
-found by introspection, the private ones too, and are called with garbage, with each other, and with objects that act:
-asked for a number, a hash or a length, or when they go, they take another step in the same world, raise, or change the
-list that they came in.
+world of its own: instruments of every kind, spans, distributions, bare cells, aggregators. Their methods and attributes
+are found by introspection, the private ones too, and are called with garbage, with each other, and with objects that
+act: asked for a number, a hash or a length, or when they go, they take another step in the same world, raise, or change
+the list that they came in.
 
-Beside the garbage there are instruments, a distribution and an intake that are used as is proper, but from everywhere,
-also in the middle of all that: what comes out of them at the end is what went in.
+Beside the garbage there are instruments, a distribution and an aggregator that are used as is proper, but from
+everywhere, also in the middle of all that: what comes out of them at the end is what went in.
 
 A case depends on its seed alone. It runs in a process of its own kind, so that a crash or a hang is told with its seed.
 """
@@ -32,8 +32,8 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
-from forwarder import _intake
-from forwarder.aggregator_c import IntakeInC
+from forwarder import _aggregator
+from forwarder.aggregator_c import CAggregator
 from metricslib.instruments import base as instrument_module
 from metricslib.instruments.base import Cell
 from metricslib.instruments.gauge import _Delta
@@ -43,7 +43,7 @@ from metricslib.sketch import Distribution
 from metricslib.testing import ManualClock
 from metricslib.window import GaugeChange
 
-from .intake import datagram
+from .aggregator import datagram
 
 KINDS = ("counter", "gauge", "timer", "histogram", "unique")
 STEPS = 150  # a case, at most; as many again within them, and more
@@ -233,8 +233,8 @@ class World:
         self.proper = Registry(clock=self.clock, exact=4)
         self.expected = {"counted": 0, "timed": 0, "added": 0, "changed": 0, "fed": 0, "distributed": 0}
         self.distribution = Distribution(limit=3)
-        self.intake = IntakeInC(self.proper, clock=self.clock)
-        self.proper.add_source(self.intake)
+        self.aggregator = CAggregator(self.proper, clock=self.clock)
+        self.proper.add_source(self.aggregator)
         self.objects: list[Any] = [Distribution(), Distribution([1.0] * 5, limit=2), Cell, Distribution]
         self.objects += [getattr(self.registry, kind)("a") for kind in KINDS]
         self.objects += [self.registry.timer("a").time(), self.registry.timer("b").time()]
@@ -243,9 +243,9 @@ class World:
     def new_intake(self, owner: object) -> Any:
         keys, size, room = self.rng.choice([0, 3, 1000]), self.rng.choice([0, 20_000, 1 << 30]), array("q", [0, 0])
         room_size = self.rng.choice([0, 1000, 1 << 30])
-        return _intake.Intake(owner, 4, 3, keys, 1, Distribution, GaugeChange, size, room, room_size)
+        return _aggregator.Aggregator(owner, 4, 3, keys, 1, Distribution, GaugeChange, size, room, room_size)
 
-    # What an intake asks its owner.
+    # What an aggregator asks its owner.
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
@@ -437,8 +437,8 @@ class World:
                 self.distribution.extend([1.0, 2.0])
                 expected["distributed"] += 2
             case _:
-                if not self.intake._feeding.locked():
-                    self.intake.feed([b"fed:1|c", b"fed:2|c\nfed:x|c"])
+                if not self.aggregator._feeding.locked():
+                    self.aggregator.feed([b"fed:1|c", b"fed:2|c\nfed:x|c"])
                     expected["fed"] += 3
 
     def tick(self, registry: Registry) -> Any:
@@ -448,7 +448,7 @@ class World:
     def check(self) -> None:
         """What went in properly came out."""
         self.depth = DEEPEST  # nobody acts any more
-        window = self.tick(self.proper).whole
+        window = self.tick(self.proper).cumulative
         found = {
             "counted": window.counters.get("counted", 0),
             "timed": window.timers["timed"].count if "timed" in window.timers else 0,
@@ -458,7 +458,7 @@ class World:
             "distributed": self.distribution.freeze().count,
         }
         assert found == self.expected, f"{found} is not {self.expected}"
-        assert self.proper.account.totals() == {}, self.proper.account.totals()
+        assert self.proper.drops.totals() == {}, self.proper.drops.totals()
         for distribution in self.objects:
             if type(distribution) is Distribution:
                 values, weights = distribution.freeze()._sorted()

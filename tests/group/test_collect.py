@@ -45,7 +45,7 @@ def test_ticks_and_flushes_hold_the_same_with_collections_and_without(registry, 
             measure(on)
             if on is registry:
                 on.collect_new()
-        cuts.append([(_of(cut.whole), _of(cut.fresh)) for cut in of])
+        cuts.append([(_of(flush.cumulative), _of(flush.delta)) for flush in of])
     assert cuts[0] == cuts[1]
 
 
@@ -62,7 +62,7 @@ def test_what_comes_after_a_tick_or_flush_is_new(registry, measure):
     found = registry.collect_new()
     assert found.counters == {"hits": 3}
     assert found.gauges == {"depth": GaugeChange(4)}
-    assert registry.tick(10, 10.0).whole.counters == {"hits": 6}
+    assert registry.tick(10, 10.0).cumulative.counters == {"hits": 6}
 
 
 def test_a_snapshot_takes_nothing_from_a_collection_nor_the_other_way_round(registry, measure):
@@ -79,7 +79,7 @@ def test_a_deleted_series_takes_what_was_collected_with_it(registry, measure):
     measure()
     registry.collect_new()
     assert registry.forget("counter", ["hits"]) == ["hits"]
-    assert "hits" not in registry.tick(10, 10.0).whole.counters
+    assert "hits" not in registry.tick(10, 10.0).cumulative.counters
 
 
 def test_no_callback_is_read(registry):

@@ -70,8 +70,8 @@ class Process:
 
     def kill(self) -> None:
         """As the kernel does: close all files, and so release the locks."""
-        self.member.left_in_parent()
-        self.shipper.left_in_parent()
+        self.member.reset_after_fork()
+        self.shipper.reset_after_fork()
 
 
 @pytest.fixture

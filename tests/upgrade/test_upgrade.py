@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 import whisper
 
+from tests.implementations import packages
 from tests.peers import FOREVER, PATIENCE, GraphitePeer
-from tests.twins import twin
 from tests.upgrade import inputs
 
 HERE = Path(__file__).parent
@@ -49,7 +49,7 @@ class PicklePeer(GraphitePeer):
 @pytest.fixture(params=[True, False], ids=["Python", "C"], autouse=True)
 def version(request: pytest.FixtureRequest) -> Iterator[None]:
     """Each test imports the packages for itself: with the Python implementation, and with the one in C."""
-    with twin(pure=request.param).in_place():
+    with packages(pure=request.param).in_place():
         yield
 
 
@@ -148,7 +148,7 @@ def test_a_forwarder_goes_on_with_the_spool_of_an_earlier_version(
     daemon.flusher.tick()
 
     assert daemon.flusher.flush(PATIENCE)
-    assert daemon.registry.account.totals() == {}
+    assert daemon.registry.drops.totals() == {}
     expected = dict(points())
     for peer in (graphite, pickled):
         assert {path: [peer.values.get((path, stamp)) for stamp in SLOTS] for path in expected} == expected

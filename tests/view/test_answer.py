@@ -92,9 +92,9 @@ def test_what_goes_wrong_is_logged_and_not_shown(flusher, caplog):
 def test_extra_sections_are_asked_for_at_each_request(flusher):
     """A program that has more to say says what is true now."""
     counts = iter(range(10))
-    view = View.of(flusher, extra=lambda: {"Account": {"received": next(counts)}})
+    view = View.of(flusher, extra=lambda: {"DropCounter": {"received": next(counts)}})
     told = [json.loads(view.answer("GET", "format=json").body)["sections"] for _ in range(2)]
-    assert told == [{"Account": {"received": 0}}, {"Account": {"received": 1}}]
+    assert told == [{"DropCounter": {"received": 0}}, {"DropCounter": {"received": 1}}]
 
 
 def test_a_surrogate_in_an_error_does_not_break_the_bytes(flusher):
@@ -151,7 +151,7 @@ def test_one_report_is_made_at_a_time(view, registry, monkeypatch):
     assert (busy.status, dict(busy.headers)["Retry-After"]) == (503, "5")
     assert b"c.2999" in first.body
     view._making.acquire()
-    view.left_in_parent()  # a fork while a report was being made
+    view.reset_after_fork()  # a fork while a report was being made
     assert view.answer("GET", "").status == 200
 
 

@@ -227,12 +227,19 @@ def test_the_servers_behind_a_destination_tell_how_they_are(look, clock, destina
 def test_sections_are_shown_as_they_are_given(look):
     """A mapping as names and values, a list of mappings as a table; mappings in them by name."""
     sections = {
-        "Account": {"received": 12345, "dropped": {"overflow": 5}, "bad": {}, "on": True, "rate": 0.5, "none": None},
+        "DropCounter": {
+            "received": 12345,
+            "dropped": {"overflow": 5},
+            "bad": {},
+            "on": True,
+            "rate": 0.5,
+            "none": None,
+        },
         "Listeners": [{"address": "udp://x", "lines": 10}, {"address": "tcp://y", "open": [1, 2]}],
     }
     text = page(look(sections=sections))
     found = Parsed(text)
-    assert "<h2>Account</h2>" in text
+    assert "<h2>DropCounter</h2>" in text
     assert re.findall("<dd>(.*?)</dd>", text)[-6:] == ["12,345", "overflow 5", "–", "True", "0.5", "–"]
     assert found.row("udp://x") == ["udp://x", "10", "–"]
     assert found.row("tcp://y") == ["tcp://y", "–", "1, 2"]

@@ -12,7 +12,7 @@ from metricslib.view import application
 @pytest.fixture
 def get(flusher):
     """Call with a path, query and method; returns status, headers and body."""
-    app = validator(application(flusher, title="forwarder", extra=lambda: {"Account": {"received": 5}}))
+    app = validator(application(flusher, title="forwarder", extra=lambda: {"DropCounter": {"received": 5}}))
 
     def get(path="/", query="", method="GET", script=""):
         environ = {"PATH_INFO": path, "QUERY_STRING": query, "REQUEST_METHOD": method, "SCRIPT_NAME": script}
@@ -34,7 +34,7 @@ def test_it_answers_at_its_root(get):
         status, _, body = get(path, script=script)
         assert status == "200 OK"
         assert b"<h1>forwarder</h1>" in body
-        assert b"<h2>Account</h2>" in body
+        assert b"<h2>DropCounter</h2>" in body
 
 
 def test_head_has_the_headers_and_no_body(get):

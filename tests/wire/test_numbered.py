@@ -31,8 +31,8 @@ def test_a_batch_is_its_lines_behind_their_header():
 def test_what_is_written_is_read_however_it_is_cut(batches, size):
     """Chunking never matters; lines are bytes, and may be anything."""
     stream = b"".join(batch.framed for batch in batches)
-    cut = [stream[at : at + size] for at in range(0, len(stream), size)]
-    assert read([stream]) == read(cut) == read(byte_by_byte(stream)) == (batches, False)
+    flush = [stream[at : at + size] for at in range(0, len(stream), size)]
+    assert read([stream]) == read(flush) == read(byte_by_byte(stream)) == (batches, False)
 
 
 @given(st.binary(max_size=300))

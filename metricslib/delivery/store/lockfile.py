@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from ..._process import tell_of_forks
+from ..._process import register_fork_handler
 
 __all__ = ["LockFile"]
 
@@ -41,7 +41,7 @@ class LockFile:
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
         self._lock = lock
-        tell_of_forks(self)
+        register_fork_handler(self)
 
     @classmethod
     def new(cls, directory: Path) -> "LockFile":
@@ -74,7 +74,7 @@ class LockFile:
             elif lock:  # another process had it meanwhile, and is done with it
                 lock.remove()
 
-    def left_in_parent(self) -> None:
+    def reset_after_fork(self) -> None:
         """In a forked child: the file is the parent's, and must be free when the parent ends."""
         self.release()
 

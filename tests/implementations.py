@@ -1,4 +1,4 @@
-"""Both twins in one process: the packages imported twice, once with ``METRICSLIB_PURE=1`` and once with ``0``."""
+"""Both implementations in one process: the packages imported twice, with ``METRICSLIB_PURE=1`` and with ``0``."""
 
 import os
 import sys
@@ -12,8 +12,8 @@ from typing import Any
 PACKAGES = ("metricslib", "forwarder")
 
 
-class Twin:
-    """A copy of the packages of its own. Raises ImportError where the C twin is asked for and was not built."""
+class Packages:
+    """A copy of the packages of its own. Raises ImportError if the C implementation is wanted and was not built."""
 
     def __init__(self, pure: bool) -> None:
         self._pure = pure
@@ -53,6 +53,6 @@ def _taken_out() -> dict[str, ModuleType]:
 
 
 @cache
-def twin(pure: bool) -> Twin:
-    """Return the copy with the Python or the C twins, made once."""
-    return Twin(pure)
+def packages(pure: bool) -> Packages:
+    """Return the copy with the Python or the C implementation, made once."""
+    return Packages(pure)

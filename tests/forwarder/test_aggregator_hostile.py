@@ -1,4 +1,4 @@
-"""The intake in C, called in wrong states and with nonsense: an exception or a counted drop, never a crash.
+"""The aggregator in C, called in wrong states and with nonsense: an exception or a counted drop, never a crash.
 
 And forgetting at the worst moments: while a collection makes objects, and while a batch is about to begin.
 """
@@ -15,9 +15,9 @@ from metricslib.registry import Registry
 from metricslib.sketch import Distribution
 from metricslib.window import GaugeChange
 
-_intake = load("forwarder._intake")
+_aggregator = load("forwarder._aggregator")
 ROOM = 1 << 40, array("q", [0, 0]), 1 << 40  # bytes for raw keys; where members are counted, and bytes for them
-pytestmark = pytest.mark.skipif(_intake is None, reason="the C implementation was not built, or is not wanted")
+pytestmark = pytest.mark.skipif(_aggregator is None, reason="the C implementation was not built, or is not wanted")
 
 
 class Key(str):
@@ -46,11 +46,11 @@ class Owner:
 
 
 def made(owner=None, exact=8, members=8, keys=8):
-    return _intake.Intake(owner or Owner(), exact, members, keys, 1, Distribution, GaugeChange, *ROOM)
+    return _aggregator.Aggregator(owner or Owner(), exact, members, keys, 1, Distribution, GaugeChange, *ROOM)
 
 
-def collected(intake):
-    *found, _ = intake.collect()
+def collected(aggregator):
+    *found, _ = aggregator.collect()
     return [dict(each) for each in found]
 
 
@@ -103,12 +103,12 @@ DROPPED = 9  # in the account: what nobody could answer for
     ],
 )
 def test_nonsense_changes_nothing(call):
-    intake = made()
-    number = intake.series(0, "a", False)
+    aggregator = made()
+    number = aggregator.series(0, "a", False)
     with contextlib.suppress(TypeError, ValueError, OverflowError, OSError, BufferError):
-        call(intake)
-    assert intake.series(0, "a", False) == number
-    assert collected(intake) == [{}, {}, {}, {}, {}]
+        call(aggregator)
+    assert aggregator.series(0, "a", False) == number
+    assert collected(aggregator) == [{}, {}, {}, {}, {}]
 
 
 @pytest.mark.parametrize("keys", [1 << 20, 2**31, 2**32, 2**32 + 4, 10**30])
@@ -117,13 +117,13 @@ def test_any_number_of_keys_may_be_remembered(keys):
 
     def answer(questions):
         asked.extend(questions)
-        return [intake.series(kind, key.decode(), False) for kind, key, _ in questions]
+        return [aggregator.series(kind, key.decode(), False) for kind, key, _ in questions]
 
-    intake = made(Owner(answer), keys=keys)
+    aggregator = made(Owner(answer), keys=keys)
     for _ in range(3):
-        intake.feed([b"\n".join(b"k%d:1|c" % number for number in range(50))])
+        aggregator.feed([b"\n".join(b"k%d:1|c" % number for number in range(50))])
     assert len(asked) == 50
-    assert collected(intake)[0] == {f"k{number}": 3 for number in range(50)}
+    assert collected(aggregator)[0] == {f"k{number}": 3 for number in range(50)}
 
 
 def test_a_key_asks_once_a_batch():
@@ -131,12 +131,12 @@ def test_a_key_asks_once_a_batch():
 
     def answer(questions):
         asked.extend(questions)
-        return [intake.series(kind, key.decode(), False) for kind, key, _ in questions]
+        return [aggregator.series(kind, key.decode(), False) for kind, key, _ in questions]
 
-    intake = made(Owner(answer))
-    intake.feed([b"a:1|c\nb:1|c\na:2|c\na:3|ms\nb:5|c"])
+    aggregator = made(Owner(answer))
+    aggregator.feed([b"a:1|c\nb:1|c\na:2|c\na:3|ms\nb:5|c"])
     assert asked == [(0, b"a", b""), (0, b"b", b""), (1, b"a", b"")]
-    counters, timers, *_ = collected(intake)
+    counters, timers, *_ = collected(aggregator)
     assert (counters, timers["a"].count) == ({"a": 3, "b": 6}, 1)
 
 
@@ -171,11 +171,11 @@ def raising(_):
     ],
 )
 def test_what_is_answered_with_nonsense_is_counted_as_dropped(answer):
-    intake = made(Owner(answer))
-    intake.series(0, "known", False)
-    intake.feed([b"a:1|c\nb:0x10|q\nc:1|ms"])
-    assert collected(intake) == [{}, {}, {}, {}, {}]
-    account = intake.account()
+    aggregator = made(Owner(answer))
+    aggregator.series(0, "known", False)
+    aggregator.feed([b"a:1|c\nb:0x10|q\nc:1|ms"])
+    assert collected(aggregator) == [{}, {}, {}, {}, {}]
+    account = aggregator.account()
     assert (account[1], account[2], account[DROPPED]) == (3, 0, 3)
 
 
@@ -191,14 +191,14 @@ def test_a_number_that_runs_code_cannot_pull_the_answer_away():
             return 2.0
 
     def answer(questions):
-        number = intake.series(0, "a", False)
+        number = aggregator.series(0, "a", False)
         effects = [(number, 0, 0, 1.0, 1.0, b"")]
         effects[:0] = [(number, 0, 0, Number(effects), 1.0, b"")]
         return [(effects, 0)] * len(questions)
 
-    intake = made(Owner(answer))
-    intake.feed([b"a:+1|q"])
-    assert collected(intake)[0] == {"a": 3}
+    aggregator = made(Owner(answer))
+    aggregator.feed([b"a:+1|q"])
+    assert collected(aggregator)[0] == {"a": 3}
 
 
 # -- wrong moments
@@ -209,70 +209,70 @@ def test_the_owner_may_collect_but_not_feed_in_mid_batch():
 
     def answer(questions):
         for call in (
-            lambda: intake.feed([b"x:1|c"]),
-            lambda: intake.receive(0, -1),
-            lambda: intake.expire([(0, "a")]),
+            lambda: aggregator.feed([b"x:1|c"]),
+            lambda: aggregator.receive(0, -1),
+            lambda: aggregator.expire([(0, "a")]),
         ):
             with pytest.raises(RuntimeError):
                 call()
-        seen.append(collected(intake)[0])
-        return [intake.series(kind, key.decode(), False) for kind, key, _ in questions]
+        seen.append(collected(aggregator)[0])
+        return [aggregator.series(kind, key.decode(), False) for kind, key, _ in questions]
 
-    intake = made(Owner(answer))
-    intake.feed([b"a:1|c"])
-    intake.feed([b"a:1|c\nb:1|c"])
-    assert (seen, collected(intake)[0]) == ([{}, {"a": 1}], {"a": 1, "b": 1})
+    aggregator = made(Owner(answer))
+    aggregator.feed([b"a:1|c"])
+    aggregator.feed([b"a:1|c\nb:1|c"])
+    assert (seen, collected(aggregator)[0]) == ([{}, {"a": 1}], {"a": 1, "b": 1})
 
 
 def test_a_series_that_was_forgotten_and_comes_again_keeps_its_count():
     def answer(questions):
-        return [intake.series(kind, key.decode(), False) for kind, key, _ in questions]
+        return [aggregator.series(kind, key.decode(), False) for kind, key, _ in questions]
 
-    intake = made(Owner(answer))
-    intake.feed([b"a:1|c"])
-    intake.expire([(0, "a"), (0, "a"), (1, "a"), (0, "never")])
-    intake.feed([b"a:2|c"])
-    intake.expire([(0, "a")])
-    assert collected(intake)[0] == {"a": 3}
-    intake.feed([b"a:4|c\nb:1|c"])
-    assert collected(intake)[0] == {"a": 4, "b": 1}
+    aggregator = made(Owner(answer))
+    aggregator.feed([b"a:1|c"])
+    aggregator.expire([(0, "a"), (0, "a"), (1, "a"), (0, "never")])
+    aggregator.feed([b"a:2|c"])
+    aggregator.expire([(0, "a")])
+    assert collected(aggregator)[0] == {"a": 3}
+    aggregator.feed([b"a:4|c\nb:1|c"])
+    assert collected(aggregator)[0] == {"a": 4, "b": 1}
 
 
 def test_numbers_of_forgotten_series_are_used_again():
-    intake = made()
+    aggregator = made()
     for turn in range(50):
-        numbers = [intake.series(0, f"k{turn}.{number}", False) for number in range(40)]
+        numbers = [aggregator.series(0, f"k{turn}.{number}", False) for number in range(40)]
         assert max(numbers) < 80
-        intake.expire([(0, f"k{turn}.{number}") for number in range(40)])
-        intake.collect()
+        aggregator.expire([(0, f"k{turn}.{number}") for number in range(40)])
+        aggregator.collect()
 
 
 @pytest.mark.parametrize("pure", [True, False], ids=["Python", "C"])
 def test_feeding_collecting_and_forgetting_at_once_loses_nothing(pure):
-    from forwarder.aggregator import IntakeInPython
-    from forwarder.aggregator_c import IntakeInC
+    from forwarder.aggregator import PythonAggregator
+    from forwarder.aggregator_c import CAggregator
 
     registry = Registry(max_series=500)
-    intake = (IntakeInPython if pure else IntakeInC)(registry)
+    aggregator = (PythonAggregator if pure else CAggregator)(registry)
     rounds, keys = (100, 40) if pure else (1500, 200)
     over = threading.Event()
     totals = {}
 
     def feed():
         for turn in range(rounds):
-            intake.feed([b"\n".join(b"k%d:1|c" % ((turn * 7 + number) % keys) for number in range(60))])
+            aggregator.feed([b"\n".join(b"k%d:1|c" % ((turn * 7 + number) % keys) for number in range(60))])
         over.set()
 
     def forget():
         while not over.is_set():
             for number in range(keys):
-                intake.forget("counter", f"k{number}")
+                aggregator.forget("counter", f"k{number}")
 
     def collect():
         last = False
         while not last:
             last = over.is_set()
-            for key, count in intake.collect().counters.items():
+            for key, count in aggregator.collect().counters.items():
                 with adding:
                     totals[key] = totals.get(key, 0) + count
 
@@ -284,12 +284,12 @@ def test_feeding_collecting_and_forgetting_at_once_loses_nothing(pure):
         thread.join()
     assert sum(totals.values()) == rounds * 60
     assert set(totals) == {f"k{number}" for number in range(keys)}
-    counts = intake.counts()
+    counts = aggregator.counts()
     assert (counts.aggregated, counts.received) == (rounds * 60, rounds * 60)
 
 
 def test_what_is_forgotten_while_a_batch_begins_is_not_lost():
-    from forwarder.aggregator_c import IntakeInC
+    from forwarder.aggregator_c import CAggregator
 
     expired = []
 
@@ -297,10 +297,10 @@ def test_what_is_forgotten_while_a_batch_begins_is_not_lost():
         def expire(self, pairs):
             expired.extend(pairs)
 
-    intake = IntakeInC(Registry())
-    intake._forgotten.append((0, "a"))
+    aggregator = CAggregator(Registry())
+    aggregator._forgotten.append((0, "a"))
 
-    class Late(type(intake._forgotten)):
+    class Late(type(aggregator._forgotten)):
         """One more is forgotten each time that one is taken out, as by another thread."""
 
         def popleft(self):
@@ -311,20 +311,20 @@ def test_what_is_forgotten_while_a_batch_begins_is_not_lost():
             return found
 
     expired_late = []
-    intake._forgotten = Late(intake._forgotten)
-    intake._c = Recording()
-    intake._before_batch()
+    aggregator._forgotten = Late(aggregator._forgotten)
+    aggregator._c = Recording()
+    aggregator._before_batch()
     assert expired == [(0, "a"), (0, "late1"), (0, "late2"), (0, "late3")]
 
 
 def test_one_that_the_garbage_collector_cleared_is_harmless():
     class Cycle(Owner):
         def __del__(self):
-            self.intake.interrupt()
-            self.intake.feed([b"a:1|c"])
-            self.intake.account()
+            self.aggregator.interrupt()
+            self.aggregator.feed([b"a:1|c"])
+            self.aggregator.account()
 
     owner = Cycle(lambda questions: [])
-    owner.intake = made(owner)
+    owner.aggregator = made(owner)
     del owner
     gc.collect()

@@ -13,12 +13,12 @@ def test_members_count_once_an_interval(registry, tick):
     unique = registry.unique("x")
     for member in ("a", "b", "a"):
         unique.add(member)
-    assert tick().whole.uniques == {"x": frozenset("ab")}
+    assert tick().cumulative.uniques == {"x": frozenset("ab")}
     idle = tick()
-    assert idle.whole.uniques == {"x": frozenset()}
-    assert idle.fresh.uniques == {}
+    assert idle.cumulative.uniques == {"x": frozenset()}
+    assert idle.delta.uniques == {}
     unique.add("a")
-    assert tick().whole.uniques == {"x": frozenset("a")}
+    assert tick().cumulative.uniques == {"x": frozenset("a")}
 
 
 def test_members_are_told_apart_by_their_text(registry, tick):
@@ -37,7 +37,7 @@ def test_members_are_told_apart_by_their_text(registry, tick):
     unique = registry.unique("x")
     for member in (1, "1", 1.0, None, "None", b"a", Text("t"), Odd(), (1, 2), Mixed.HITS, "hits"):
         unique.add(member)
-    members = tick().whole.uniques["x"]
+    members = tick().cumulative.uniques["x"]
     assert members == {"1", "1.0", "None", "b'a'", "t", "odd", "(1, 2)", "hits"}
     assert {type(member) for member in members} == {str}
 
@@ -48,7 +48,7 @@ def test_a_member_counts_as_what_it_was_when_added(registry, tick):
     for number in range(3):
         member.append(number)
         unique.add(member)
-    assert len(tick().whole.uniques["x"]) == 3
+    assert len(tick().cumulative.uniques["x"]) == 3
 
 
 def test_members_are_not_kept_alive(registry, tick):
@@ -80,8 +80,8 @@ def test_a_member_without_a_text_is_counted_as_bad(registry, tick, member):
     unique = registry.unique("x")
     for each in ("a", member, "b"):
         unique.add(each)
-    assert tick().whole.uniques == {"x": frozenset("ab")}
-    assert registry.account.totals() == {"bad_value": 1}
+    assert tick().cumulative.uniques == {"x": frozenset("ab")}
+    assert registry.drops.totals() == {"bad_value": 1}
 
 
 def test_long_members_are_kept_as_digests(registry, tick):
@@ -89,7 +89,7 @@ def test_long_members_are_kept_as_digests(registry, tick):
     unique = registry.unique("x")
     for member in ("a" * 1000, "a" * 1001, "a" * 1000, "\ud800" * 1000, "b" * 256):
         unique.add(member)
-    members = tick().whole.uniques["x"]
+    members = tick().cumulative.uniques["x"]
     assert len(members) == 4
     assert max(map(len, members)) == 256
     assert sha256(b"a" * 1000).hexdigest() in members
@@ -101,5 +101,5 @@ def test_the_number_of_members_is_bounded_and_what_is_over_is_counted(registry, 
     unique = registry.unique("x")
     for number in [*range(15), *range(5)]:
         unique.add(number)
-    assert tick().whole.uniques["x"] == {str(number) for number in range(10)}
-    assert registry.account.totals() == {"unique_full": 5}
+    assert tick().cumulative.uniques["x"] == {str(number) for number in range(10)}
+    assert registry.drops.totals() == {"unique_full": 5}

@@ -4,7 +4,7 @@ import pytest
 
 from metricslib._accelerate import load
 
-from .test_intake_twins import Side
+from .test_aggregator_implementations import Side
 
 UNUSUAL = [
     # Numbers in every form.
@@ -104,20 +104,20 @@ SLOW = [
 
 @pytest.fixture(autouse=True)
 def c_is_built():
-    if load("forwarder._intake") is None:
+    if load("forwarder._aggregator") is None:
         pytest.skip("the C implementation was not built, or is not wanted")
 
 
 def asked(side: Side) -> list[bytes]:
     """The lines that C hands over, from now on."""
     lines: list[bytes] = []
-    read = side.intake._read
+    read = side.aggregator._read
 
     def noted(line: bytes) -> object:
         lines.append(line)
         return read(line)
 
-    side.intake._read = noted
+    side.aggregator._read = noted
     return lines
 
 
@@ -135,7 +135,7 @@ def test_what_is_unusual_is_read_in_c(line):
     raw = line.encode()
     assert results(c, raw) == results(python, raw)
     assert lines == []
-    assert c.intake.counts().bad == 0
+    assert c.aggregator.counts().bad == 0
 
 
 @pytest.mark.parametrize("line", SLOW, ids=range(len(SLOW)))

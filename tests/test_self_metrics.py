@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from metricslib.delivery import NodeStatus, SenderStatus
-from metricslib.drops import Account
-from metricslib.self_metrics import OwnMetrics
+from metricslib.drops import DropCounter
+from metricslib.self_metrics import SelfMetrics
 
 
 def status(label: str, sent: int) -> SenderStatus:
@@ -28,7 +28,7 @@ def status(label: str, sent: int) -> SenderStatus:
 
 def test_a_destination_can_be_read_from_its_tag():
     """A URL has characters that a tag may not have; what stands for them keeps its parts apart."""
-    own = OwnMetrics("metricslib", Account(), Account(), lambda: [status("statsd+unix:///run/statsd.sock", 1)])
+    own = SelfMetrics("metricslib", DropCounter(), DropCounter(), lambda: [status("statsd+unix:///run/statsd.sock", 1)])
     collected = own.collect()
     assert collected.counters["metricslib.windows_sent;destination=statsd_unix_run_statsd.sock"] == 1
     assert collected.gauges["metricslib.last_success_age;destination=statsd_unix_run_statsd.sock"].base == 2.5
@@ -36,8 +36,8 @@ def test_a_destination_can_be_read_from_its_tag():
 
 def test_counters_are_what_is_new():
     """What was reported once is not reported again, and nothing new is nothing at all."""
-    dropped, sent = Account(), [3]
-    own = OwnMetrics("m", dropped, Account(), lambda: [status("console:", sent[0])])
+    dropped, sent = DropCounter(), [3]
+    own = SelfMetrics("m", dropped, DropCounter(), lambda: [status("console:", sent[0])])
     dropped.add("bad_value", 4)
     assert own.collect().counters["m.dropped;cause=bad_value"] == 4
     assert own.collect().counters == {}
@@ -56,5 +56,5 @@ def test_each_server_behind_a_destination_has_its_failures():
         NodeStatus("graphite://b:2003", True, 0.0, 0, None),
     ]
     cluster = replace(status("graphite://a:2003,b:2003", 0), nodes=nodes)
-    own = OwnMetrics("m", Account(), Account(), lambda: [cluster])
+    own = SelfMetrics("m", DropCounter(), DropCounter(), lambda: [cluster])
     assert own.collect().counters == {"m.send_errors;destination=graphite_a_2003": 3}

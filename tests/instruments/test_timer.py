@@ -14,7 +14,7 @@ from metricslib._accelerate import load
 from metricslib.registry import Registry
 from metricslib.sketch import Distribution
 from metricslib.testing import ManualClock
-from tests.twins import twin
+from tests.implementations import packages
 
 
 def test_durations_are_kept_in_milliseconds(registry, tick):
@@ -22,11 +22,11 @@ def test_durations_are_kept_in_milliseconds(registry, tick):
     timer = registry.timer("x")
     timer.observe(0.25)
     timer.observe(2)
-    window = tick().whole
+    window = tick().cumulative
     assert (window.timers["x"].count, window.timers["x"].min, window.timers["x"].max) == (2, 250.0, 2000.0)
     idle = tick()
-    assert idle.whole.timers["x"].count == 0
-    assert idle.fresh.timers == {}
+    assert idle.cumulative.timers["x"].count == 0
+    assert idle.delta.timers == {}
 
 
 @given(st.lists(st.floats(0, 1e6) | st.integers(0, 10**6), min_size=1, max_size=1200))
@@ -36,7 +36,7 @@ def test_every_duration_is_multiplied_once(durations):
     timer = registry.timer("x")
     for duration in durations:
         timer.observe(duration)
-    timed = registry.tick(10, 10).whole.timers["x"]
+    timed = registry.tick(10, 10).cumulative.timers["x"]
     expected = Distribution([duration * 1000.0 for duration in durations]).freeze()
     assert (timed.count, timed.min, timed.max) == (expected.count, expected.min, expected.max)
     assert timed.powers() == expected.powers()
@@ -49,8 +49,8 @@ def test_a_duration_that_cannot_be_is_counted_as_bad(registry, tick, seconds):
     timer = registry.timer("x")
     for each in (1, seconds, 2):
         timer.observe(each)
-    assert tick().whole.timers["x"].sum == 3000
-    assert registry.account.totals() == {"bad_value": 1}
+    assert tick().cumulative.timers["x"].sum == 3000
+    assert registry.drops.totals() == {"bad_value": 1}
 
 
 def test_zero_is_a_duration_with_either_sign(registry, tick):
@@ -58,7 +58,7 @@ def test_zero_is_a_duration_with_either_sign(registry, tick):
     timer = registry.timer("x")
     timer.observe(0)
     timer.observe(-0.0)
-    assert (tick().whole.timers["x"].count, registry.account.totals()) == (2, {})
+    assert (tick().cumulative.timers["x"].count, registry.drops.totals()) == (2, {})
 
 
 # -- blocks
@@ -73,7 +73,7 @@ def test_a_block_is_timed_by_the_registrys_monotonic_clock(registry, clock, tick
         clock.advance(0.5)
     clock.advance(3)
     assert span.elapsed == 2
-    assert tick().whole.timers["x"].sum == 2000
+    assert tick().cumulative.timers["x"].sum == 2000
 
 
 def test_a_block_that_raises_is_timed_and_its_exception_goes_on(registry, clock, tick):
@@ -85,7 +85,7 @@ def test_a_block_that_raises_is_timed_and_its_exception_goes_on(registry, clock,
 
     with pytest.raises(KeyError), registry.timer("x").time():
         fail()
-    assert tick().whole.timers["x"].sum == 1000
+    assert tick().cumulative.timers["x"].sum == 1000
 
 
 def test_blocks_may_nest_and_overlap(registry, clock, tick):
@@ -99,7 +99,7 @@ def test_blocks_may_nest_and_overlap(registry, clock, tick):
             clock.advance(1)
     clock.advance(1)
     other.__exit__(None, None, None)
-    assert sorted(tick().whole.timers["x"]._samples) == [1000, 2000, 2000]
+    assert sorted(tick().cumulative.timers["x"]._samples) == [1000, 2000, 2000]
 
 
 def test_a_span_may_be_used_again(registry, clock, tick):
@@ -108,7 +108,7 @@ def test_a_span_may_be_used_again(registry, clock, tick):
     for seconds in (1, 2):
         with span:
             clock.advance(seconds)
-    assert tick().whole.timers["x"]._samples == [1000, 2000]
+    assert tick().cumulative.timers["x"]._samples == [1000, 2000]
 
 
 def test_a_span_is_a_context_manager_to_whoever_takes_one(registry, clock, tick):
@@ -122,7 +122,7 @@ def test_a_span_is_a_context_manager_to_whoever_takes_one(registry, clock, tick)
     assert kind.__enter__(span) is span
     clock.advance(2)
     assert kind.__exit__(span, None, None, None) is None
-    assert tick().whole.timers["x"]._samples == [1000, 2000]
+    assert tick().cumulative.timers["x"]._samples == [1000, 2000]
     with pytest.raises(TypeError, match="a Span cannot be called"):
         span(lambda: None)
     with pytest.raises((TypeError, AttributeError)):
@@ -144,7 +144,7 @@ def test_a_span_measures_from_start_to_stop(registry, clock, tick):
     assert span.stop() is None
     clock.advance(4)
     assert span.elapsed == 2
-    assert tick().whole.timers["x"]._samples == [2000]
+    assert tick().cumulative.timers["x"]._samples == [2000]
 
 
 def test_a_span_that_was_not_started_measures_nothing(registry, clock, tick):
@@ -157,10 +157,10 @@ def test_a_span_that_was_not_started_measures_nothing(registry, clock, tick):
         end(span)
         end(span)
         assert span.elapsed == 0
-    window = tick().whole
+    window = tick().cumulative
     assert set(window.timers) == {"x"}
     assert window.timers["x"].count == 0
-    assert registry.account.totals() == {}
+    assert registry.drops.totals() == {}
 
 
 def test_a_span_is_measured_once_for_each_start(registry, clock, tick):
@@ -181,7 +181,7 @@ def test_a_span_is_measured_once_for_each_start(registry, clock, tick):
         span.stop()
         clock.advance(16)
     assert span.elapsed == 8
-    assert tick().whole.timers["x"]._samples == [1000, 4000, 8000]
+    assert tick().cumulative.timers["x"]._samples == [1000, 4000, 8000]
 
 
 def test_what_is_discarded_is_what_is_running(registry, clock, tick):
@@ -195,7 +195,7 @@ def test_what_is_discarded_is_what_is_running(registry, clock, tick):
             span.discard()
         span.stop()
         assert span.elapsed == 1
-    assert tick().whole.timers["x;a=1"]._samples == [1000]
+    assert tick().cumulative.timers["x;a=1"]._samples == [1000]
 
 
 def test_spans_that_are_started_may_nest_and_overlap(registry, clock, tick):
@@ -208,7 +208,7 @@ def test_spans_that_are_started_may_nest_and_overlap(registry, clock, tick):
     outer.stop()
     clock.advance(2)
     inner.stop()
-    assert tick().whole.timers["x"]._samples == [2000, 3000]
+    assert tick().cumulative.timers["x"]._samples == [2000, 3000]
 
 
 def test_tagged_may_be_replaced(registry, clock, monkeypatch):
@@ -249,7 +249,7 @@ def test_a_block_may_be_tagged_by_what_happens_in_it(registry, clock, tick):
         span.tag(status="ok", tier="gold")
         span.tag(status="late")
         clock.advance(1)
-    window = tick().whole
+    window = tick().cumulative
     assert window.timers["x;status=late;tier=gold"].sum == 1000
     assert window.timers["x"].count == 0
 
@@ -259,7 +259,7 @@ def test_a_block_may_be_discarded(registry, clock, tick):
     with registry.timer("x").time() as span:
         clock.advance(1)
         span.discard()
-    assert tick().whole.timers["x"].count == 0
+    assert tick().cumulative.timers["x"].count == 0
 
 
 def test_a_clock_that_goes_back_makes_no_negative_block(registry, clock, tick, monkeypatch):
@@ -267,8 +267,8 @@ def test_a_clock_that_goes_back_makes_no_negative_block(registry, clock, tick, m
     with registry.timer("x").time() as span:
         monkeypatch.setattr(clock, "_monotonic", -5.0)
         assert span.elapsed == 0
-    assert tick().whole.timers["x"]._samples == [0.0]
-    assert registry.account.totals() == {}
+    assert tick().cumulative.timers["x"]._samples == [0.0]
+    assert registry.drops.totals() == {}
 
 
 def test_threads_time_their_own_blocks(registry, clock, tick):
@@ -288,7 +288,7 @@ def test_threads_time_their_own_blocks(registry, clock, tick):
     leave.wait()
     for thread in threads:
         thread.join()
-    assert tick().whole.timers["x"]._samples == [1000, 1000]
+    assert tick().cumulative.timers["x"]._samples == [1000, 1000]
 
 
 def test_freezegun_does_not_break_timing():
@@ -298,7 +298,7 @@ def test_freezegun_does_not_break_timing():
     timer = registry.timer("x")
     with freezegun.freeze_time("2026-01-01") as frozen, timer.time():
         frozen.tick(1.5)
-    assert registry.tick(10, 10).whole.timers["x"]._samples == [1500.0]
+    assert registry.tick(10, 10).cumulative.timers["x"]._samples == [1500.0]
 
 
 class BackwardsClock(ManualClock):
@@ -347,15 +347,15 @@ def test_a_duration_by_a_clock_that_goes_back_is_0(pure):
     """However it is timed; a negative duration that the program itself observes is a mistake, and bad."""
     if not pure and load("metricslib._speedups") is None:
         pytest.skip("the C implementation was not built, or is not wanted")
-    modules = twin(pure)
+    modules = packages(pure)
     registry, slow = modules["metricslib.registry"].Registry(clock=BackwardsClock()), []
     blocks = timed_blocks(registry, slow)
-    window = registry.tick(1_700_006_410, 10).whole
+    window = registry.tick(1_700_006_410, 10).cumulative
     durations = [window.timers["x"], window.timers["x;a=1"]]
     assert sum(each.count for each in durations) == blocks
     assert [(each.min, each.max) for each in durations] == [(0, 0), (0, 0)]
     assert [call.seconds for call in slow] == [0]
-    assert registry.account.totals() == {}
+    assert registry.drops.totals() == {}
     registry.timer("x").observe(-1)
     registry.tick(1_700_006_420, 10)
-    assert registry.account.totals() == {"bad_value": 1}
+    assert registry.drops.totals() == {"bad_value": 1}

@@ -2,7 +2,7 @@ from array import array
 from collections.abc import Iterable
 from typing import Any
 
-class Intake:
+class Aggregator:
     key_bytes: int
     seen: float
     def __init__(

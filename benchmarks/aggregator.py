@@ -1,4 +1,4 @@
-"""What a line costs that is fed to the forwarder's intake from memory, and what two threads do together.
+"""What a line costs that is fed to the forwarder's aggregator from memory, and what two threads do together.
 
 A batch is 256 datagrams of 30 lines, the most that a listener hands over. No sender takes a core.
 """
@@ -10,13 +10,13 @@ from collections.abc import Callable
 from functools import partial
 from itertools import count as count_up
 
-from .child import both_twins
+from .child import both_implementations
 from .measure import Samples, Scale, in_turn, seconds
 from .rows import Row, at_least, at_most
 
 __all__ = ["ROWS", "TITLE", "batch", "measure", "mixed", "run"]
 
-TITLE = "A line fed to the intake from memory"
+TITLE = "A line fed to the aggregator from memory"
 LINES = 30  # a datagram
 DATAGRAMS = 256  # a batch
 _BATCHES = 400  # a round, at the normal scale
@@ -30,26 +30,39 @@ WORKLOADS = (SPLIT, "counters, 500 keys", ONE, TIMERS, UNUSUAL, VALUES, TWO, NEW
 _VALUES = 100
 
 
-def _row(twin: str, name: str) -> Row:
+def _row(implementation: str, name: str) -> Row:
     if name == TIMERS:
-        return Row(f"{twin}: {name}", "ns", f"{twin}: {ONE}", at_most(1.2) if twin == "C" else None)
+        return Row(
+            f"{implementation}: {name}",
+            "ns",
+            f"{implementation}: {ONE}",
+            at_most(1.2) if implementation == "C" else None,
+        )
     if name in (UNUSUAL, VALUES):
         return Row(
-            f"{twin}: {name}", "ns", f"{twin}: {ONE}", at_most(3 if name == UNUSUAL else 1) if twin == "C" else None
+            f"{implementation}: {name}",
+            "ns",
+            f"{implementation}: {ONE}",
+            at_most(3 if name == UNUSUAL else 1) if implementation == "C" else None,
         )
     if name == NEW:
-        return Row(f"{twin}: {name}", "µs", goal=at_most(4) if twin == "C" else None)
+        return Row(f"{implementation}: {name}", "µs", goal=at_most(4) if implementation == "C" else None)
     if name == TWO:
-        return Row(f"{twin}: {name}", "ns", f"{twin}: {ONE}", at_least(1.7) if twin == "C" else None)
-    return Row(f"{twin}: {name}", "ns", f"{twin}: {SPLIT}" if name != SPLIT else "")
+        return Row(
+            f"{implementation}: {name}",
+            "ns",
+            f"{implementation}: {ONE}",
+            at_least(1.7) if implementation == "C" else None,
+        )
+    return Row(f"{implementation}: {name}", "ns", f"{implementation}: {SPLIT}" if name != SPLIT else "")
 
 
-ROWS = tuple(_row(twin, name) for twin in ("C", "Python") for name in WORKLOADS)
+ROWS = tuple(_row(implementation, name) for implementation in ("C", "Python") for name in WORKLOADS)
 
 
 def run(scale: Scale) -> tuple[Samples, str]:
     """Return seconds a line."""
-    return both_twins("intake", scale, "forwarder")
+    return both_implementations("aggregator", scale, "forwarder")
 
 
 def batch(line: Callable[[random.Random], str]) -> list[bytes]:
@@ -79,10 +92,10 @@ def many_values(mind: random.Random) -> str:
 
 
 def measure(scale: Scale) -> Samples:
-    """Return seconds a line, with the twin of this process."""
-    from metricslib import _accelerate as twins
+    """Return seconds a line, with the implementation of this process."""
+    from metricslib import _accelerate as _accelerate
 
-    fast = twins.load("forwarder._intake") is not None
+    fast = _accelerate.load("forwarder._aggregator") is not None
     count = max(1, (_BATCHES if fast else _BATCHES // 20) * scale.calls // 40_000)
     lines = batch(mixed)
     counters = batch(lambda mind: f"shop.web.{mind.randrange(500)}:1|c")
@@ -121,15 +134,15 @@ def _split(datagrams: list[bytes], count: int) -> int:
 
 
 def _feed(datagrams: list[bytes], values: int = 1) -> Callable[[int], int]:
-    from forwarder.aggregator import Intake
+    from forwarder.aggregator import Aggregator
     from metricslib import Registry
 
-    intake = Intake(Registry(max_series=1_000_000))
+    aggregator = Aggregator(Registry(max_series=1_000_000))
 
     def work(count: int) -> int:
         for _ in range(count):
-            intake.feed(datagrams)
-        intake.collect()
+            aggregator.feed(datagrams)
+        aggregator.collect()
         return count * LINES * len(datagrams) * values
 
     return work
@@ -137,16 +150,16 @@ def _feed(datagrams: list[bytes], values: int = 1) -> Callable[[int], int]:
 
 def _new_keys(datagrams: list[bytes]) -> float:
     """Feed lines of keys that were never seen, end the interval, name all paths; return seconds of CPU for each key."""
-    from forwarder.aggregator import Intake
+    from forwarder.aggregator import Aggregator
     from metricslib import Registry
     from metricslib.naming import Naming
 
     registry = Registry(max_series=1_000_000)
-    intake = Intake(registry)
-    registry.add_source(intake)
+    aggregator = Aggregator(registry)
+    registry.add_source(aggregator)
     begin = time.thread_time()
-    intake.feed(datagrams)
-    Naming().pairs(registry.tick(10, 10).whole)
+    aggregator.feed(datagrams)
+    Naming().pairs(registry.tick(10, 10).cumulative)
     return (time.thread_time() - begin) / (LINES * len(datagrams))
 
 

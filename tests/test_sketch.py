@@ -388,9 +388,9 @@ def test_what_is_beyond_the_buckets_keeps_its_true_extremes(value):
 
 def split_up(samples, cuts):
     pieces, start = [], 0
-    for cut in [*sorted(cut % (len(samples) + 1) for cut in cuts), len(samples)]:
-        pieces.append(samples[start:cut])
-        start = cut
+    for flush in [*sorted(flush % (len(samples) + 1) for flush in cuts), len(samples)]:
+        pieces.append(samples[start:flush])
+        start = flush
     return pieces
 
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metricslib.budget import Share
-from metricslib.drops import Account
+from metricslib.drops import DropCounter
 from metricslib.errors import InvalidOption
-from metricslib.limits import OVERFLOW, Admission
+from metricslib.limits import OVERFLOW, Limits
 from metricslib.registry import Registry
 from metricslib.series import KINDS, Series, add_tags, drop, keep, rename, series_of
 from metricslib.testing import ManualClock
@@ -20,7 +20,7 @@ SUMMABLE = [kind for kind in KINDS if kind != "gauge"]
 
 
 def admission(*filters, max_series=100, max_tag_sets=10, max_bytes=1 << 30):
-    return Admission(filters, max_series, max_tag_sets, Account(), Share(max_bytes))
+    return Limits(filters, max_series, max_tag_sets, DropCounter(), Share(max_bytes))
 
 
 def small(**options):
@@ -55,7 +55,7 @@ def test_names_of_which_one_might_be_refused_or_changed_are_left_to_be_asked_for
     asked = admission(*filters, max_series=cap)
     assert asked.admit_names(NAMES, others) is None
     assert len(asked) == 0
-    assert asked.account.totals() == {}
+    assert asked.drops.totals() == {}
     assert asked.reached() == {}
 
 
@@ -86,13 +86,13 @@ def test_over_the_cap_of_tag_sets_a_name_has_one_more_series(kind):
     assert len(set(children)) == 6
     assert instrument.tagged(user=2) is children[2]
     assert getattr(registry, kind)("y", tags={"user": 9}).key == "y;user=9"
-    window = registry.tick(10, 10).whole[kind]
+    window = registry.tick(10, 10).cumulative[kind]
     assert [key for key in window if key.startswith("x")] == [
         "x",
         *(f"x;user={number}" for number in range(5)),
         "x;overflow=true",
     ]
-    assert registry.account.totals() == {"overflow": 3}
+    assert registry.drops.totals() == {"overflow": 3}
 
 
 @pytest.mark.parametrize("kind", SUMMABLE)
@@ -104,8 +104,8 @@ def test_over_the_cap_of_series_there_is_one_more_of_each_kind(kind):
         measure(instrument)
     assert [instrument.key for instrument in instruments] == ["n0", "n1", "n2", "overflow", "overflow"]
     assert instruments[3] is instruments[4]
-    assert list(registry.tick(10, 10).whole[kind]) == ["n0", "n1", "n2", "overflow"]
-    assert registry.account.totals() == {"overflow": 2}
+    assert list(registry.tick(10, 10).cumulative[kind]) == ["n0", "n1", "n2", "overflow"]
+    assert registry.drops.totals() == {"overflow": 2}
     assert len(registry) == 3
 
 
@@ -117,8 +117,8 @@ def test_gauges_over_a_cap_are_dropped_and_counted():
     gauge.tagged(a=2).set(2)
     gauge.tagged(a=2).inc()
     registry.gauge("x", read=lambda: 3, tags={"a": 3})
-    assert registry.tick(10, 10).whole.gauges == {"x;a=1": 1}
-    assert registry.account.totals() == {"overflow_dropped": 2}
+    assert registry.tick(10, 10).cumulative.gauges == {"x;a=1": 1}
+    assert registry.drops.totals() == {"overflow_dropped": 2}
 
 
 @given(
@@ -137,7 +137,7 @@ def test_caps_hold_against_any_names_and_tags(made):
     for kind, name, tags in made:
         measure(getattr(registry, kind)(name, tags=tags))
     assert len(registry) <= 8
-    window = registry.tick(10, 10).whole
+    window = registry.tick(10, 10).cumulative
     assert len(window) <= 8 + len(KINDS) + 2 * len(KINDS)  # an overflow of each kind, and of names with 3 tag sets
     assert sum(window.counters.values()) == sum(kind == "counter" for kind, _, _ in made)
     assert sum(timer.count for timer in window.timers.values()) == sum(kind == "timer" for kind, _, _ in made)
@@ -267,7 +267,7 @@ def test_threads_that_make_the_same_series_count_them_once():
     for thread in threads:
         thread.join()
     assert len(registry) == 200
-    assert set(registry.tick(10, 10).whole.counters.values()) == {8}
+    assert set(registry.tick(10, 10).cumulative.counters.values()) == {8}
 
 
 def test_threads_that_tag_the_same_name_count_each_tag_set_once():
@@ -314,7 +314,7 @@ def keys(*filters):
     registry = small(filters=filters)
     for name, tags in (("web.hits", {"a": 1}), ("web.misses", {}), ("db.hits", {})):
         registry.counter(name, tags=tags).inc()
-    return registry.tick(10, 10).whole.counters
+    return registry.tick(10, 10).cumulative.counters
 
 
 @pytest.mark.parametrize(
@@ -358,8 +358,8 @@ def test_a_broken_filter_is_counted_and_passed_over(broken):
     """It raises nowhere, and the series is kept: what is measured matters more."""
     registry = small(filters=[broken, add_tags(b=2)])
     registry.counter("x").inc()
-    assert registry.tick(10, 10).whole.counters == {"x;b=2": 1}
-    assert registry.account.totals() == {"filter_error": 1}
+    assert registry.tick(10, 10).cumulative.counters == {"x;b=2": 1}
+    assert registry.drops.totals() == {"filter_error": 1}
 
 
 def test_what_a_filter_leaves_out_measures_nothing_and_is_counted():
@@ -371,8 +371,8 @@ def test_what_a_filter_leaves_out_measures_nothing_and_is_counted():
             measure(instrument)
         measure(instrument.tagged(a=1))
         assert instrument._waiting == 0
-    assert len(registry.tick(10, 10).whole) == 0
-    assert registry.account.totals() == {"filtered": 2 * len(KINDS)}
+    assert len(registry.tick(10, 10).cumulative) == 0
+    assert registry.drops.totals() == {"filtered": 2 * len(KINDS)}
 
 
 def test_a_filter_is_asked_once_for_each_series():

@@ -10,15 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forwarder import top_keys as module
-from forwarder.top_keys import Busiest, Counted, KeyFlush
+from forwarder.top_keys import Counted, KeyFlush, TopKeys
 from metricslib.testing import ManualClock
 from tests.peers import eventually
 
 
 def top(*chunks):
-    busiest = Busiest()
-    busiest.feed([chunk if isinstance(chunk, bytes) else chunk.encode() for chunk in chunks])
-    return {entry.key: entry.estimate for entry in busiest.end()}
+    top_keys = TopKeys()
+    top_keys.feed([chunk if isinstance(chunk, bytes) else chunk.encode() for chunk in chunks])
+    return {entry.key: entry.estimate for entry in top_keys.end()}
 
 
 def test_lines_are_counted_by_series():
@@ -40,34 +40,34 @@ def test_bad_lines_count_and_what_has_no_key_does_not():
 
 def test_an_interval_ends():
     """What came before is not counted again."""
-    busiest = Busiest()
-    busiest.feed([b"a:1|c"])
-    assert busiest.end() == [Counted("a", 1, 0)]
-    busiest.feed([b"b:1|c"])
-    assert busiest.end() == [Counted("b", 1, 0)]
-    assert busiest.end() == []
+    top_keys = TopKeys()
+    top_keys.feed([b"a:1|c"])
+    assert top_keys.end() == [Counted("a", 1, 0)]
+    top_keys.feed([b"b:1|c"])
+    assert top_keys.end() == [Counted("b", 1, 0)]
+    assert top_keys.end() == []
 
 
 def test_the_section_shows_the_last_whole_interval():
     """Until there is one, the first as far as it is; never more than a few."""
-    busiest = Busiest()
-    assert busiest.section() == []
-    busiest.feed([b"a:1|c", b"a:1|c", b"b:1|c", b"c:1|c"])
+    top_keys = TopKeys()
+    assert top_keys.section() == []
+    top_keys.feed([b"a:1|c", b"a:1|c", b"b:1|c", b"c:1|c"])
     row = {"Key": "a", "Lines": 2, "Too many by at most": 0, "Percent": 50}
-    assert busiest.section()[0] == row
-    busiest.end()
-    busiest.feed([f"k{number}:1|c".encode() for number in range(100)])
-    assert busiest.section()[0] == row
-    busiest.end()
-    assert len(busiest.section()) == 20
+    assert top_keys.section()[0] == row
+    top_keys.end()
+    top_keys.feed([f"k{number}:1|c".encode() for number in range(100)])
+    assert top_keys.section()[0] == row
+    top_keys.end()
+    assert len(top_keys.section()) == 20
 
 
 def test_memory_is_bounded_whatever_comes():
     """Neither the number of keys nor their length goes beyond what is known beforehand."""
-    busiest = Busiest(10)
+    top_keys = TopKeys(10)
     for number in range(100):
-        busiest.feed([b"x" * 60_000 + b"%d:1|c" % number, b"%d:1|c" % number])
-    found = busiest.end()
+        top_keys.feed([b"x" * 60_000 + b"%d:1|c" % number, b"%d:1|c" % number])
+    found = top_keys.end()
     assert len(found) == 10
     assert max(len(entry.key) for entry in found) <= 4096
     assert module._remembered.cache_info().maxsize == 1 << 14
@@ -76,25 +76,25 @@ def test_memory_is_bounded_whatever_comes():
 @given(st.lists(st.binary(max_size=200)))
 def test_any_bytes_are_taken(chunks):
     """Nothing raises, and what was counted is shown."""
-    busiest = Busiest()
-    busiest.feed(chunks)
-    assert sum(row["Lines"] for row in busiest.section()) <= sum(chunk.count(b"\n") + 1 for chunk in chunks)
+    top_keys = TopKeys()
+    top_keys.feed(chunks)
+    assert sum(row["Lines"] for row in top_keys.section()) <= sum(chunk.count(b"\n") + 1 for chunk in chunks)
 
 
 def test_threads_feed_together():
     """No line is lost between them."""
-    busiest = Busiest()
+    top_keys = TopKeys()
 
     def feed():
         for _ in range(200):
-            busiest.feed([b"a:1|c\nb:1|c"] * 10)
+            top_keys.feed([b"a:1|c\nb:1|c"] * 10)
 
     threads = [threading.Thread(target=feed) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert busiest.end() == [Counted("a", 8000, 0), Counted("b", 8000, 0)]
+    assert top_keys.end() == [Counted("a", 8000, 0), Counted("b", 8000, 0)]
 
 
 # -- reports
@@ -102,10 +102,10 @@ def test_threads_feed_together():
 
 @pytest.fixture
 def busy():
-    busiest = Busiest(4)
+    top_keys = TopKeys(4)
     for number, key in enumerate("abcd"):
-        busiest.feed([f"{key}:1|c".encode()] * (10 - number))
-    return busiest
+        top_keys.feed([f"{key}:1|c".encode()] * (10 - number))
+    return top_keys
 
 
 def test_a_file_gets_what_statsd_writes(busy, tmp_path):
@@ -149,19 +149,19 @@ def test_a_file_that_cannot_be_written_is_logged_once(busy, tmp_path, caplog):
 
 def test_nothing_is_told_of_nothing(tmp_path):
     """An interval without lines leaves no file behind."""
-    KeyFlush(Busiest(), 60, 100, str(tmp_path / "f")).report()
+    KeyFlush(TopKeys(), 60, 100, str(tmp_path / "f")).report()
     assert not (tmp_path / "f").exists()
 
 
 def test_the_file_is_not_for_everybody_and_no_link_is_followed(tmp_path, caplog):
     """Keys may tell much, and others could have a link lead to any file of ours."""
-    busiest = Busiest()
+    top_keys = TopKeys()
     (tmp_path / "link").symlink_to(tmp_path / "planted")
     before = os.umask(0)
     try:
         for name in ("keys.log", "link"):
-            busiest.feed([b"a:1|c"])
-            KeyFlush(busiest, 10, 100, str(tmp_path / name)).report()
+            top_keys.feed([b"a:1|c"])
+            KeyFlush(top_keys, 10, 100, str(tmp_path / name)).report()
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "keys.log").stat().st_mode) == 0o640
@@ -171,21 +171,21 @@ def test_the_file_is_not_for_everybody_and_no_link_is_followed(tmp_path, caplog)
 
 def test_reports_come_at_the_interval(tmp_path, caplog):
     """From a thread that survives errors, until it is stopped."""
-    busiest = Busiest()
-    flush = KeyFlush(busiest, 0.01, 100, str(tmp_path / "f"))
+    top_keys = TopKeys()
+    flush = KeyFlush(top_keys, 0.01, 100, str(tmp_path / "f"))
     broken = iter([RuntimeError("broken")])
-    end = busiest.end
+    end = top_keys.end
 
     def end_or_break():
         for error in broken:
             raise error
         return end()
 
-    busiest.end = end_or_break
+    top_keys.end = end_or_break
     flush.start()
     for _ in range(2):
         size = (tmp_path / "f").stat().st_size if (tmp_path / "f").exists() else 0
-        busiest.feed([b"a:1|c"])
+        top_keys.feed([b"a:1|c"])
         eventually(lambda size=size: (tmp_path / "f").exists() and (tmp_path / "f").stat().st_size > size)
     flush.stop()
     assert "could not be reported" in caplog.text
@@ -194,4 +194,4 @@ def test_reports_come_at_the_interval(tmp_path, caplog):
 
 def test_a_flush_that_never_began_can_be_stopped():
     """Stopping is no error at any moment."""
-    KeyFlush(Busiest(), 60).stop()
+    KeyFlush(TopKeys(), 60).stop()

@@ -16,11 +16,11 @@ def test_values_are_kept_as_they_are(registry, tick):
     histogram = registry.histogram("x")
     for value in (5, -2.5, 0):
         histogram.observe(value)
-    kept = tick().whole.histograms["x"]
+    kept = tick().cumulative.histograms["x"]
     assert (kept.count, kept.sum, kept.min, kept.max) == (3, 2.5, -2.5, 5)
     idle = tick()
-    assert idle.whole.histograms["x"].count == 0
-    assert idle.fresh.histograms == {}
+    assert idle.cumulative.histograms["x"].count == 0
+    assert idle.delta.histograms == {}
 
 
 @given(st.lists(st.floats(-1e9, 1e9) | st.integers(-(10**9), 10**9), min_size=1, max_size=1200))
@@ -30,7 +30,7 @@ def test_what_comes_out_is_the_distribution_of_what_went_in(values):
     histogram = registry.histogram("x")
     for value in values:
         histogram.observe(value)
-    kept = registry.tick(10, 10).whole.histograms["x"]
+    kept = registry.tick(10, 10).cumulative.histograms["x"]
     expected = Distribution(map(float, values)).freeze()
     assert (kept.count, kept.min, kept.max) == (expected.count, expected.min, expected.max)
     assert kept.powers() == expected.powers()
@@ -50,7 +50,7 @@ def test_the_registry_says_how_many_samples_are_kept(exact):
             registry.flush(10, 10)
     assert registry.snapshot().open.histograms["x"].exact
     histogram.observe(0)
-    assert not registry.tick(10, 10).whole.histograms["x"].exact
+    assert not registry.tick(10, 10).cumulative.histograms["x"].exact
 
 
 def test_values_whose_sum_has_no_end_count_all_the_same(registry, tick):
@@ -58,7 +58,7 @@ def test_values_whose_sum_has_no_end_count_all_the_same(registry, tick):
     histogram = registry.histogram("x")
     for _ in range(3):
         histogram.observe(1e308)
-    kept = tick().whole.histograms["x"]
+    kept = tick().cumulative.histograms["x"]
     assert (kept.count, kept.min, kept.percentile(50)) == (3, 1e308, 1e308)
     assert math.isinf(kept.sum)
-    assert registry.account.totals() == {}
+    assert registry.drops.totals() == {}

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metricslib.series import KINDS
-from metricslib.series_state import TOTALS, DistributionTotal, Idle, Ledger
+from metricslib.series_state import TOTALS, DistributionTotal, Idle, SeriesStates
 from metricslib.sketch import Distribution
 from metricslib.window import ABSENT, Aggregates, GaugeChange
 
@@ -29,7 +29,7 @@ def close(ledger, open_, end=10):
 
 def test_idle_series_have_their_place_in_every_window():
     """A counter is 0, a timer empty, a unique has no member, a gauge repeats its value, and one without is absent."""
-    ledger = Ledger()
+    ledger = SeriesStates()
     for kind in KINDS:
         ledger.know(kind, "x", 0)
     ledger.know("gauge", "y", 0)
@@ -44,7 +44,7 @@ def test_idle_series_have_their_place_in_every_window():
 
 def test_the_order_is_that_of_first_appearance():
     """Whether idle or active, and in every window after."""
-    ledger = Ledger()
+    ledger = SeriesStates()
     ledger.know("counter", "b", 0)
     assert list(close(ledger, aggregates(counter={"c": 1, "a": 1})).counters) == ["b", "c", "a"]
     assert list(close(ledger, aggregates(counter={"a": 1, "b": 1})).counters) == ["b", "c", "a"]
@@ -52,7 +52,7 @@ def test_the_order_is_that_of_first_appearance():
 
 def test_a_window_may_be_looked_at_without_ending_the_interval():
     """Only closing adds to totals and values."""
-    ledger, open_ = Ledger(), aggregates(counter={"c": 1}, gauge={"g": GaugeChange(None, 1)})
+    ledger, open_ = SeriesStates(), aggregates(counter={"c": 1}, gauge={"g": GaugeChange(None, 1)})
     for _ in range(3):
         assert ledger.window(open_, 0, 10, 10).counters == {"c": 1}
         assert ledger.window(open_, 0, 10, 10).gauges == {"g": 1}
@@ -65,7 +65,7 @@ def test_a_window_may_be_looked_at_without_ending_the_interval():
 @given(st.lists(st.lists(st.floats(0.001, 1e6), min_size=1, max_size=40), min_size=1, max_size=5))
 def test_lifetime_totals_are_the_sums_over_all_windows(intervals):
     """Count and sum, and for every power of two how many samples lie at or below it: Prometheus' histograms."""
-    ledger = Ledger()
+    ledger = SeriesStates()
     for number, values in enumerate(intervals):
         close(ledger, aggregates(timer={"t": Distribution(values, limit=4).freeze()}), 10 * number)
     total, everything = ledger["timer"]["t"], [value for values in intervals for value in values]
@@ -78,7 +78,7 @@ def test_lifetime_totals_are_the_sums_over_all_windows(intervals):
 
 def test_an_absent_gauge_leaves_the_window_and_comes_back():
     """Its callback failed in between."""
-    ledger, seen = Ledger(), []
+    ledger, seen = SeriesStates(), []
     for change in (GaugeChange(1), ABSENT, None, GaugeChange(None, 3)):
         seen.append(dict(close(ledger, aggregates(gauge={"g": change} if change else {})).gauges))
     assert seen == [{"g": 1}, {}, {}, {"g": 3}]
@@ -86,7 +86,7 @@ def test_an_absent_gauge_leaves_the_window_and_comes_back():
 
 def test_a_series_is_idle_since_the_end_of_the_last_interval_in_which_something_happened():
     """Of any kind; a new one since it became known."""
-    ledger = Ledger()
+    ledger = SeriesStates()
     ledger.know("counter", "new", 15)
     close(ledger, aggregates(counter={"a": 1}, unique={"u": frozenset("x")}, gauge={"g": GaugeChange(1)}), 10)
     close(ledger, aggregates(counter={"a": 1}, timer={"t": samples(1)}), 20)
@@ -111,7 +111,7 @@ def test_a_copy_of_a_total_stays_as_it_was():
 
 def test_idle_series_can_leave_the_windows():
     """At once by default, or after some windows; they come back at the end of the order, and totals go on."""
-    ledger = Ledger(Idle({"counter": 1, "gauge": 2}))
+    ledger = SeriesStates(Idle({"counter": 1, "gauge": 2}))
     first = close(ledger, aggregates(counter={"a": 1, "b": 1}, gauge={"g": GaugeChange(5), "h": GaugeChange(1)}))
     assert (list(first.counters), first.gauges) == (["a", "b"], {"g": 5, "h": 1})
     second = close(ledger, aggregates(counter={"b": 2}, gauge={"h": GaugeChange(None, 1)}), 20)
@@ -126,7 +126,7 @@ def test_idle_series_can_leave_the_windows():
 
 def test_who_comes_back_stands_behind_who_is_new_before():
     """Among those of one interval the order is that in which something happened to them."""
-    ledger = Ledger(Idle({"timer": 1}))
+    ledger = SeriesStates(Idle({"timer": 1}))
     close(ledger, aggregates(timer={"a": samples(1)}))
     close(ledger, Aggregates(), 20)
     window = close(ledger, aggregates(timer={"b": samples(1), "a": samples(1)}), 30)
@@ -135,7 +135,7 @@ def test_who_comes_back_stands_behind_who_is_new_before():
 
 def test_some_series_stay_whatever_their_kind():
     """And keep their place in the order, as those of other kinds do."""
-    ledger = Ledger(Idle({"counter": 1}, frozenset({"own"})))
+    ledger = SeriesStates(Idle({"counter": 1}, frozenset({"own"})))
     ledger.know("counter", "own", 0)
     close(ledger, aggregates(counter={"a": 1}, unique={"u": frozenset("x")}))
     window = close(ledger, aggregates(counter={"b": 1}), 20)

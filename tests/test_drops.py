@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metricslib import drops as account_module
-from metricslib.drops import QUIET, Account, DropLog
+from metricslib.drops import QUIET, DropCounter, DropLog
 
 COUNTS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 5)), max_size=50)
 
@@ -16,7 +16,7 @@ COUNTS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 5)), max_size
 @given(st.lists(COUNTS, max_size=5))
 def test_every_cause_has_its_sum_however_often_it_is_read(rounds):
     """Reading changes nothing, and causes stand in the order in which they first appeared."""
-    account, model = Account(), {}
+    account, model = DropCounter(), {}
     for counts in rounds:
         for cause, count in counts:
             account.add(cause, count)
@@ -28,7 +28,7 @@ def test_every_cause_has_its_sum_however_often_it_is_read(rounds):
 @given(st.lists(COUNTS, max_size=5))
 def test_what_is_fresh_adds_up_to_the_totals(rounds):
     """For the one reader that passes the account on: nothing twice, nothing never."""
-    account, passed_on = Account(), {}
+    account, passed_on = DropCounter(), {}
     for counts in rounds:
         for cause, count in counts:
             account.add(cause, count)
@@ -40,7 +40,7 @@ def test_what_is_fresh_adds_up_to_the_totals(rounds):
 
 def test_what_is_returned_is_the_readers_own():
     """Changing it changes nothing in the account."""
-    account = Account()
+    account = DropCounter()
     account.add("a")
     account.totals()["a"] = 7
     assert account.totals() == {"a": 1}
@@ -48,7 +48,7 @@ def test_what_is_returned_is_the_readers_own():
 
 def test_threads_lose_nothing_while_totals_are_read():
     """Four threads count 20,000 each; every reading lies on the way up, and the last is exact."""
-    account, seen = Account(), []
+    account, seen = DropCounter(), []
     threads = [threading.Thread(target=lambda: [account.add("a") for _ in range(20_000)]) for _ in range(4)]
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
@@ -68,7 +68,7 @@ def test_threads_lose_nothing_while_totals_are_read():
 def test_a_held_lock_stops_nobody_and_loses_nothing(monkeypatch):
     """A signal handler may ask for the totals in the middle of a count: it gets what is there, and later all of it."""
     monkeypatch.setattr(account_module, "_PATIENCE", 0.001)
-    account = Account()
+    account = DropCounter()
     account.add("a")
     account.totals()
     with account._lock:
@@ -81,7 +81,7 @@ def test_a_held_lock_stops_nobody_and_loses_nothing(monkeypatch):
 @pytest.mark.parametrize("count", [1, 10_000])
 def test_what_waits_is_bounded(count):
     """Counting on and on without a reader keeps no list of it."""
-    account = Account()
+    account = DropCounter()
     for _ in range(count):
         account.add("a")
     assert len(account._pending) <= 257

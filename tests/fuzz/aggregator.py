@@ -1,7 +1,7 @@
-"""Feed both intakes lines over the whole grammar and broken ones, for as long as is said: they must never differ.
+"""Feed both aggregators lines over the whole grammar and broken ones, for as long as is said: they must never differ.
 
-``python -m tests.fuzz.intake SECONDS [SEED]``. Lines are put together from pieces of the grammar and of the corpus, and
-some are then broken: bytes deleted, doubled, overwritten. What fails is told with its seed, which finds it again.
+``python -m tests.fuzz.aggregator SECONDS [SEED]``. Lines are put together from pieces of the grammar and of the corpus,
+and some are then broken: bytes deleted, doubled, overwritten. A failure is printed with its seed, which repeats it.
 """
 
 import logging
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from tests.conformance.corpus import CRASHES, LINES
-from tests.forwarder.test_intake_twins import Side
+from tests.forwarder.test_aggregator_implementations import Side
 
 NAMES = ["a", "b", "web.hits", "a b", "x/y", "é.z", "constructor", "", "a;t=1", "a;u=2;t=1", "k" * 60, "_e", "\ufeff"]
 NUMBERS = [

@@ -1,4 +1,4 @@
-"""The C twins do what the Python ones do: both are fed the same, and everything that comes out is compared."""
+"""The C implementation do what the Python ones do: both are fed the same, and everything that comes out is compared."""
 
 import inspect
 import math
@@ -15,8 +15,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from metricslib._accelerate import load
+from tests.implementations import packages
 from tests.peers import ROOT
-from tests.twins import twin
 
 LARGE = [2**53, 2**62, 2**63 - 1, 2**63, -(2**63), 2**1000, 1e308, -1e308, 5e-324, 1e306]
 NUMBERS = st.one_of(
@@ -46,7 +46,7 @@ STEPS = st.one_of(
 def c_is_built():
     """Without C there are no twins. Where it must be there, as in CI, its absence is an error elsewhere."""
     if load_c() is None:
-        pytest.skip("the C twins were not built, or are not wanted")
+        pytest.skip("the C implementation were not built, or are not wanted")
 
 
 def load_c():
@@ -55,7 +55,7 @@ def load_c():
 
 def test_methods_in_c_have_the_docstrings_of_the_python_methods():
     """And signatures, annotations aside."""
-    registries = [twin(pure)["metricslib.registry"].Registry() for pure in (False, True)]
+    registries = [packages(pure)["metricslib.registry"].Registry() for pure in (False, True)]
     for name, method in [
         ("counter", "inc"),
         ("gauge", "set"),
@@ -75,7 +75,7 @@ class Side:
     """A registry of one twin, and everything that came out of it."""
 
     def __init__(self, pure):
-        self.modules = twin(pure)
+        self.modules = packages(pure)
         self.clock = self.modules["metricslib.testing"].ManualClock()
         self.registry = self.modules["metricslib.registry"].Registry(clock=self.clock, exact=20, max_tag_sets=5)
         self.out = []
@@ -94,11 +94,11 @@ class Side:
 
     def tick(self):
         self.clock.advance(10)
-        cut = self.registry.tick(int(self.clock.time()), 10)
-        self.out.append([plain(cut.whole), plain(cut.fresh), self.registry.account.totals()])
+        flush = self.registry.tick(int(self.clock.time()), 10)
+        self.out.append([plain(flush.cumulative), plain(flush.delta), self.registry.drops.totals()])
 
     def flush(self):
-        self.out.append(plain(self.registry.flush(int(self.clock.time()) + 10, 10).fresh))
+        self.out.append(plain(self.registry.flush(int(self.clock.time()) + 10, 10).delta))
 
     def snapshot(self):
         snapshot = self.registry.snapshot()
@@ -175,7 +175,7 @@ WRITES = st.one_of(
 
 
 def written(pure, writes, limit):
-    distribution_type = twin(pure)["metricslib.sketch"].Distribution
+    distribution_type = packages(pure)["metricslib.sketch"].Distribution
     distribution = distribution_type(limit=limit)
     for write in writes:
         if write[0] == "merge":
@@ -197,13 +197,13 @@ def test_distributions_hold_the_same(writes, limit):
 
 def test_the_c_twins_are_in_use_where_they_were_built():
     """Instruments are C's, and so is what a timer holds."""
-    modules = twin(False)
+    modules = packages(False)
     c = modules["metricslib._speedups"]
     registry = modules["metricslib.registry"].Registry()
     assert isinstance(registry.counter("x"), c.Cell)
     assert issubclass(modules["metricslib.sketch"].Distribution, c.Samples)
     assert [type(cell.cell_contents) for cell in registry.timed("f")(abs).__closure__] == [type(abs)] * 2
-    assert not hasattr(twin(True)["metricslib.instruments.counter"].Counter, "count")
+    assert not hasattr(packages(True)["metricslib.instruments.counter"].Counter, "count")
 
 
 @pytest.mark.parametrize(("pure", "outcome"), [("1", "Cell"), ("0", "Cell"), ("2", "METRICSLIB_PURE = '2'")])
@@ -228,7 +228,7 @@ def plainly_timed(a, b=2):
 
 def test_a_timed_plain_function_is_one_to_its_users():
     """Name, text, signature, attributes, pickling by name, weak references, and binding as a method."""
-    registry = twin(False)["metricslib.registry"].Registry()
+    registry = packages(False)["metricslib.registry"].Registry()
     before = plainly_timed
     timed = registry.timed("x")(before)
     globals()["plainly_timed"] = timed
@@ -246,7 +246,7 @@ def test_a_timed_plain_function_is_one_to_its_users():
             timed()
     finally:
         globals()["plainly_timed"] = before
-    assert registry.tick(10, 10).whole.timers["x"].count == 3
+    assert registry.tick(10, 10).cumulative.timers["x"].count == 3
 
 
 def test_nothing_leaks():
@@ -272,7 +272,7 @@ def all_of_it():
             fails()
         except KeyError:
             pass
-    window = registry.tick(10, 10).whole
+    window = registry.tick(10, 10).cumulative
     for timer in window.timers.values():
         timer.shares((50, 90, -10, 0.1)); timer.powers(); list(timer.entries()); timer.std; timer.median
 
@@ -299,7 +299,7 @@ def test_the_classes_show_the_same(kind):
     """Public names, and what help() says of each."""
 
     def shown(pure):
-        cls = getattr(twin(pure)["metricslib"], kind)
+        cls = getattr(packages(pure)["metricslib"], kind)
         return {name: inspect.getdoc(getattr(cls, name)) for name in dir(cls) if not name.startswith("_")}
 
     assert shown(pure=False) == shown(pure=True)

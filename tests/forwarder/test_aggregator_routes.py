@@ -15,8 +15,8 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from metricslib._accelerate import load
+from tests.implementations import packages
 from tests.peers import FOREVER, Forwarder, GraphitePeer
-from tests.twins import twin
 
 STAMP = 1_700_000_000
 # Syntax of statsd, DogStatsD and Graphite; what sanitising changes; surrogates as os.fsdecode() makes them.
@@ -28,9 +28,9 @@ TAGS = st.dictionaries(TEXTS, TEXTS, max_size=3)
 @pytest.fixture(scope="module", params=[True, False], ids=["Python", "C"])
 def modules(request: pytest.FixtureRequest) -> Any:
     """Each implementation; C only where it was built. CI requires that it is elsewhere."""
-    if not request.param and load("forwarder._intake") is None:
+    if not request.param and load("forwarder._aggregator") is None:
         pytest.skip("the C implementation was not built, or is not wanted")
-    return twin(request.param)
+    return packages(request.param)
 
 
 def measured(modules: Any, name: str, tags: Mapping[str, str], members: list[str]) -> Any:
@@ -53,11 +53,11 @@ def paths(modules: Any, window: Any) -> dict[str, float]:
 def heard(modules: Any, *chunks: bytes) -> dict[str, float]:
     """Return what a forwarder sends to Graphite when it hears ``chunks``."""
     registry = modules["metricslib.registry"].Registry(clock=modules["metricslib.testing"].ManualClock())
-    intake = modules["forwarder.aggregator"].Intake(registry)
-    registry.add_source(intake)
-    intake.feed(chunks)
-    window = registry.tick(STAMP, 10).whole
-    assert intake.counts().bad == 0, intake.bad_lines()
+    aggregator = modules["forwarder.aggregator"].Aggregator(registry)
+    registry.add_source(aggregator)
+    aggregator.feed(chunks)
+    window = registry.tick(STAMP, 10).cumulative
+    assert aggregator.counts().bad == 0, aggregator.bad_lines()
     return paths(modules, window)
 
 
@@ -74,10 +74,10 @@ def heard(modules: Any, *chunks: bytes) -> dict[str, float]:
 def test_every_route_ends_in_the_same_paths(modules, name: str, tags: dict[str, str], members: list[str]):
     """Whatever characters are in names, tags and members, nothing is merged, split or lost on the way."""
     flush = measured(modules, name, tags, members)
-    direct = paths(modules, flush.whole)
+    direct = paths(modules, flush.cumulative)
     assert len(set(members)) == direct.get(next((path for path in direct if path.startswith("stats.sets.")), ""), 0)
 
-    datagrams, _ = modules["metricslib.wire.statsd"].encode(flush.fresh)
+    datagrams, _ = modules["metricslib.wire.statsd"].encode(flush.delta)
     assert heard(modules, *datagrams.split(b"\n\n")) == direct
     assert heard(modules, datagrams.replace(b"\n\n", b"\n") + b"\n") == direct
 
@@ -100,7 +100,7 @@ def test_sums_travel_exactly_in_numbered_batches(modules, kind: str):
     opened, naming = modules["metricslib.delivery"].open_destination, modules["metricslib.naming"].Naming()
     reader = modules["metricslib.wire.numbered"].Reader()
     batches = opened("forwarder+tcp://h", naming).encode(flush)
-    direct = paths(modules, flush.whole)
+    direct = paths(modules, flush.cumulative)
     assert heard(modules, *[read.lines for batch in batches for read in reader.feed(batch.payload)]) == direct
 
     (batch,) = opened("statsd+tcp://h", naming).encode(flush)  # for any server: the middles of buckets
@@ -119,7 +119,7 @@ def test_tags_of_dogstatsd_are_those_of_the_library(modules, name: str, tags: di
     assume("" not in modules["metricslib.series"].sanitise(name).split("."))  # a forwarder leaves those as they are
     written = ",".join(f"{key}:{value}" for key, value in tags.items())
     line = f"{name}:3|c" + (f"|#{written}" if tags else "")
-    direct = paths(modules, measured(modules, name, tags, []).whole)
+    direct = paths(modules, measured(modules, name, tags, []).cumulative)
     counters = {path: value for path, value in direct.items() if path.startswith("stats.counters.")}
     assert heard(modules, line.encode(errors="surrogatepass")) == counters
 
@@ -137,11 +137,11 @@ def test_all_destinations_agree_on_a_name_with_empty_parts(modules, name: str):
     assert (
         {"stats.counters.web.hits.count;name_=x", "stats.gauges.web.hits;name_=x"}
         < sent
-        == set(paths(modules, flush.whole))
+        == set(paths(modules, flush.cumulative))
     )
     assert [*json.loads(file)["counters"]] == ["web.hits;name_=x"]
     assert statsd.splitlines()[0] == "web.hits:3|c|#name_:x"
-    assert heard(modules, statsd.encode()) == paths(modules, flush.whole)
+    assert heard(modules, statsd.encode()) == paths(modules, flush.cumulative)
 
 
 def test_what_statsds_clients_send_keeps_its_dots(modules):
@@ -154,11 +154,11 @@ def test_what_statsds_clients_send_keeps_its_dots(modules):
 def test_a_series_with_empty_parts_can_leave_a_forwarder(modules):
     """When it is deleted or expires it makes room, as any other."""
     registry = modules["metricslib.registry"].Registry(clock=modules["metricslib.testing"].ManualClock(), max_series=1)
-    intake = modules["forwarder.aggregator"].Intake(registry)
-    registry.add_source(intake)
+    aggregator = modules["forwarder.aggregator"].Aggregator(registry)
+    registry.add_source(aggregator)
     for name in (b"a..b", b".c"):
-        intake.feed([name + b":1|c"])
-        assert [*registry.tick(STAMP, 10).whole.counters] == [name.decode()]
+        aggregator.feed([name + b":1|c"])
+        assert [*registry.tick(STAMP, 10).cumulative.counters] == [name.decode()]
         assert registry.forget("counter", [name.decode()]) == [name.decode()]
         assert len(registry) == 0
 

@@ -1,4 +1,4 @@
-"""The C intake does what the Python one does: both are fed the same, and everything that comes out is compared."""
+"""The C aggregator does what the Python one does: both are fed the same, and everything that comes out is compared."""
 
 import math
 import socket
@@ -10,46 +10,46 @@ from hypothesis import strategies as st
 from metricslib._accelerate import load
 from tests.conformance.corpus import CRASHES, LINES
 from tests.conformance.grammar import datagrams
-from tests.test_twins import exact, exact_or_none
-from tests.twins import twin
+from tests.implementations import packages
+from tests.test_implementations import exact, exact_or_none
 
 
 @pytest.fixture(autouse=True)
 def c_is_built():
     """Without C there are no twins. Where it must be there, as in CI, its absence is an error elsewhere."""
-    if load("forwarder._intake") is None:
-        pytest.skip("the C twins were not built, or are not wanted")
+    if load("forwarder._aggregator") is None:
+        pytest.skip("the C implementation were not built, or are not wanted")
 
 
 class Side:
-    """A registry and an intake of one twin, and what came out of them."""
+    """A registry and an aggregator of one twin, and what came out of them."""
 
     def __init__(self, pure, **caps):
-        modules = twin(pure)
+        modules = packages(pure)
         self.clock = modules["metricslib.testing"].ManualClock()
         self.registry = modules["metricslib.registry"].Registry(clock=self.clock, exact=5, expire=25, **caps)
-        self.intake = modules["forwarder.aggregator"].Intake(self.registry, clock=self.clock, members=3)
-        self.registry.add_source(self.intake)
+        self.aggregator = modules["forwarder.aggregator"].Aggregator(self.registry, clock=self.clock, members=3)
+        self.registry.add_source(self.aggregator)
 
     def do(self, step):
         """Return everything that can be seen after it."""
         match step:
             case "tick":
                 self.clock.advance(10)
-                window = self.registry.tick(int(self.clock.time()), 10).whole
-                collected = self.intake.collected()
+                window = self.registry.tick(int(self.clock.time()), 10).cumulative
+                collected = self.aggregator.collected()
                 assert collected.received == collected.aggregated + collected.bad + sum(collected.dropped.values())
                 # What found no room is asked for again, and how soon differs: neither remembers such keys for long.
                 refused = {
                     cause: cause.startswith("overflow") or count
-                    for cause, count in self.registry.account.totals().items()
+                    for cause, count in self.registry.drops.totals().items()
                 }
                 return [shown(window), seen(collected), refused, len(self.registry)]
             case ("forget", kind, key):
                 return self.registry.forget(kind, [key])
             case chunks:
-                self.intake.feed(chunks)
-                return [seen(self.intake.counts()), self.intake.bad_lines()]
+                self.aggregator.feed(chunks)
+                return [seen(self.aggregator.counts()), self.aggregator.bad_lines()]
 
 
 def seen(counts):
@@ -165,17 +165,17 @@ def test_datagrams_are_received_as_they_are_fed():
     with sender, receiver:
         for datagram in sent:
             sender.send(datagram)
-            assert received.intake.receive(receiver.fileno(), -1) == 1
-        assert received.intake.receive(receiver.fileno(), -1) == 0
-    fed.intake.feed(sent)
-    counts = [seen(side.intake.counts())[:-1] for side in (fed, received)]
+            assert received.aggregator.receive(receiver.fileno(), -1) == 1
+        assert received.aggregator.receive(receiver.fileno(), -1) == 0
+    fed.aggregator.feed(sent)
+    counts = [seen(side.aggregator.counts())[:-1] for side in (fed, received)]
     assert counts[0] == counts[1]
     assert fed.do("tick")[0] == received.do("tick")[0]
-    assert math.isfinite(received.intake.counts().seen)
+    assert math.isfinite(received.aggregator.counts().seen)
 
 
 def test_what_cannot_be_received_is_an_error():
     """OSError, as from a socket; nothing else happens."""
     side = Side(False)
     with pytest.raises(OSError, match="Bad file descriptor"):
-        side.intake.receive(10**6, -1)
+        side.aggregator.receive(10**6, -1)

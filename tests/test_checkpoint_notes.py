@@ -1,4 +1,4 @@
-"""What is remembered of a registry comes back as it was, from either twin, and what makes no sense does not come in."""
+"""A registry's notes come back as they were, from either implementation, and notes that make no sense are refused."""
 
 import json
 import math
@@ -18,8 +18,8 @@ from metricslib.series_state import TOTALS
 from metricslib.sketch import Distribution
 from metricslib.window import ABSENT, Aggregates, GaugeChange, OpenInterval, Window
 from metricslib.wire import jsonl, statsd
-from tests.test_twins import WRITES, contents
-from tests.twins import twin
+from tests.implementations import packages
+from tests.test_implementations import WRITES, contents
 
 PURE = pytest.mark.parametrize("pure", [True, False], ids=["Python", "C"])
 FINITE = st.one_of(st.floats(allow_nan=False, allow_infinity=False), st.integers(-(2**70), 2**70))
@@ -27,7 +27,7 @@ KEYS = st.from_regex(r"[a-z_]{1,3}(;[a-c]=[a-z]{1,3})?", fullmatch=True)
 
 
 def built(modules: Any, writes: Any, limit: int) -> Any:
-    """A distribution of either twin, made as ``writes`` say."""
+    """A distribution of either implementation, made as ``writes`` say."""
     make = modules["metricslib.sketch"].Distribution
     distribution = make(limit=limit)
     for write in writes:
@@ -60,8 +60,8 @@ def test_a_distribution_comes_back_as_it_was(pure, writes, limit, more):
     whichever of the two came first.
     """
     if not pure and load("metricslib._speedups") is None:
-        pytest.skip("the C twins were not built")
-    modules = twin(pure)
+        pytest.skip("the C implementation were not built")
+    modules = packages(pure)
     merged = modules["metricslib.sketch"].merged
     before, later = built(modules, writes, limit), built(modules, more, 20)
     after = there_and_back(modules, "timer", before)

@@ -21,8 +21,8 @@ def test_a_gauge_repeats_its_value_and_one_never_set_is_absent(registry, tick):
     registry.gauge("never")
     registry.gauge("x").set(5)
     first, second = tick(), tick()
-    assert first.whole.gauges == first.fresh.gauges == second.whole.gauges == {"x": 5}
-    assert second.fresh.gauges == {}
+    assert first.cumulative.gauges == first.delta.gauges == second.cumulative.gauges == {"x": 5}
+    assert second.delta.gauges == {}
 
 
 def test_inc_and_dec_change_what_there_is(registry, tick):
@@ -31,14 +31,14 @@ def test_inc_and_dec_change_what_there_is(registry, tick):
     gauge.inc()
     gauge.inc(2)
     gauge.dec()
-    assert tick().whole.gauges == {"x": 2}
+    assert tick().cumulative.gauges == {"x": 2}
     gauge.dec(5)
-    assert tick().whole.gauges == {"x": -3}
+    assert tick().cumulative.gauges == {"x": -3}
     gauge.set(10)
     gauge.inc(0.5)
     gauge.set(7)
     gauge.dec(2)
-    assert tick().whole.gauges == {"x": 5}
+    assert tick().cumulative.gauges == {"x": 5}
 
 
 @given(st.lists(st.tuples(st.sampled_from(["set", "inc", "dec", "flush", "tick"]), NUMBERS), max_size=700))
@@ -52,8 +52,8 @@ def test_the_order_of_calls_is_kept_over_folds_flushes_and_ticks(calls):
             continue
         getattr(gauge, call)(number)
         value = number if call == "set" else (value or 0) + (number if call == "inc" else -number)
-    cut = registry.tick(10, 10)
-    assert cut.whole.gauges == ({} if value is None else {"x": value})
+    flush = registry.tick(10, 10)
+    assert flush.cumulative.gauges == ({} if value is None else {"x": value})
 
 
 @pytest.mark.parametrize("value", ["x", None, object(), math.nan, math.inf, 10**400])
@@ -64,8 +64,8 @@ def test_a_bad_change_is_counted_and_changes_nothing(registry, tick, value):
     gauge.inc(value)
     gauge.dec(value)
     gauge.inc(1)
-    assert tick().whole.gauges == {"x": 6}
-    assert registry.account.totals() == {"bad_value": 2}
+    assert tick().cumulative.gauges == {"x": 6}
+    assert registry.drops.totals() == {"bad_value": 2}
 
 
 def test_dec_of_what_raises_when_negated_is_counted(registry, tick):
@@ -76,8 +76,8 @@ def test_dec_of_what_raises_when_negated_is_counted(registry, tick):
             raise RuntimeError("no negative")
 
     registry.gauge("x").dec(Raising())
-    assert registry.account.totals() == {"bad_value": 1}
-    assert tick().whole.gauges == {}
+    assert registry.drops.totals() == {"bad_value": 1}
+    assert tick().cumulative.gauges == {}
 
 
 @pytest.mark.parametrize("large", [2**1022, sys.float_info.max, 1e308])
@@ -89,9 +89,9 @@ def test_changes_without_end_stay_finite(registry, tick, large):
             gauge.inc(large)
         gauge.inc(0.5)
         tick()
-    assert tick().whole.gauges == {"x": sys.float_info.max}
+    assert tick().cumulative.gauges == {"x": sys.float_info.max}
     gauge.set(1)
-    assert tick().whole.gauges == {"x": 1}
+    assert tick().cumulative.gauges == {"x": 1}
 
 
 # -- callbacks
@@ -103,11 +103,11 @@ def test_a_callback_is_read_in_ticks_and_flushes_never_by_a_snapshot(registry, t
     registry.gauge("x", read=lambda: calls.append(0) or len(calls))
     assert registry.snapshot().open.gauges == {}
     assert calls == []
-    assert tick().whole.gauges == {"x": 1}
+    assert tick().cumulative.gauges == {"x": 1}
     assert registry.snapshot().open.gauges == {"x": 1}
-    assert registry.flush(20, 10).whole.gauges == {"x": 2}
+    assert registry.flush(20, 10).cumulative.gauges == {"x": 2}
     assert registry.snapshot().open.gauges == {"x": 2}
-    assert tick().fresh.gauges == {"x": 3}
+    assert tick().delta.gauges == {"x": 3}
     assert len(calls) == 3
 
 
@@ -123,12 +123,12 @@ def test_a_callback_without_a_number_is_absent_and_counted(registry, tick, read)
     answers = [lambda: 1, read, lambda: 3]
     registry.gauge("x", read=lambda: answers.pop(0)())
     registry.gauge("y", read=lambda: 7)
-    assert tick().whole.gauges == {"x": 1, "y": 7}
+    assert tick().cumulative.gauges == {"x": 1, "y": 7}
     absent = tick()
-    assert absent.whole.gauges == absent.fresh.gauges == {"y": 7}
+    assert absent.cumulative.gauges == absent.delta.gauges == {"y": 7}
     assert registry.snapshot().open.gauges == {"y": 7}
-    assert registry.account.totals() == {"bad_callback": 1}
-    assert tick().whole.gauges == {"x": 3, "y": 7}
+    assert registry.drops.totals() == {"bad_callback": 1}
+    assert tick().cumulative.gauges == {"x": 3, "y": 7}
 
 
 def test_a_callback_that_wants_to_exit_does_not_end_the_flusher(registry):
@@ -136,8 +136,8 @@ def test_a_callback_that_wants_to_exit_does_not_end_the_flusher(registry):
     registry.gauge("x", read=sys.exit)
     registry.gauge("y", read=lambda: 7)
     with ThreadPoolExecutor() as flusher:
-        assert flusher.submit(registry.tick, 10, 10).result().whole.gauges == {"y": 7}
-    assert registry.account.totals() == {"bad_callback": 1}
+        assert flusher.submit(registry.tick, 10, 10).result().cumulative.gauges == {"y": 7}
+    assert registry.drops.totals() == {"bad_callback": 1}
     with pytest.raises(SystemExit):
         registry.tick(20, 10)
 
@@ -147,7 +147,7 @@ def test_registering_again_replaces_the_callback(registry, tick):
     gauge = registry.gauge("x", read=lambda: 1)
     assert registry.gauge("x", read=lambda: 2) is gauge
     assert registry.gauge("x") is gauge
-    assert tick().whole.gauges == {"x": 2}
+    assert tick().cumulative.gauges == {"x": 2}
 
 
 def test_a_callback_may_use_the_registry(registry, tick):
@@ -160,16 +160,16 @@ def test_a_callback_may_use_the_registry(registry, tick):
     numbers, seen = itertools.count(), {}
     registry.gauge("x", read=read)
     for _ in range(3):
-        seen |= tick().fresh.counters
+        seen |= tick().delta.counters
     registry.gauge("x", read=lambda: 1)
-    seen |= tick().fresh.counters
+    seen |= tick().delta.counters
     assert seen == {"made.0": 1, "made.1": 1, "made.2": 1}
 
 
 def test_callbacks_return_plain_numbers(registry, tick):
     """Whatever type they give."""
     registry.gauge("x", read=lambda: True)
-    value = tick().whole.gauges["x"]
+    value = tick().cumulative.gauges["x"]
     assert (value, type(value)) == (1.0, float)
 
 

@@ -7,21 +7,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forwarder.aggregator import Intake
-from metricslib.checkpoint import RegistryKeeper
+from forwarder.aggregator import Aggregator
+from metricslib.checkpoint import RegistryCheckpoint
 from metricslib.flusher import Flusher
 from metricslib.registry import Registry
 from metricslib.schedule import Schedule
 from metricslib.series_state import Idle
 from metricslib.sketch import Distribution
 from metricslib.testing import ManualClock
-from metricslib.window import Aggregates, Cut, GaugeChange
+from metricslib.window import Aggregates, Flush, GaugeChange
 
 INTERVAL = 10
 
 
 class Run:
-    """A process: a registry with its keeper, which goes on from the journal, a dictionary that outlives it."""
+    """A process: a registry with its participant, which goes on from the journal, a dictionary that outlives it."""
 
     def __init__(self, clock: ManualClock, journal: dict[str, bytes], own: str = "", **options: Any) -> None:
         self.clock, self.journal = clock, journal
@@ -30,27 +30,29 @@ class Run:
 
     def start(self, own: str = "") -> None:
         schedule = Schedule(INTERVAL, self.clock.time())
-        self.keeper = RegistryKeeper(self.registry, lambda: (schedule.next_stamp(self.clock.time()), INTERVAL), own)
-        self.registry.add_source(self.keeper)
-        self.keeper.restore(dict(self.journal))
+        self.participant = RegistryCheckpoint(
+            self.registry, lambda: (schedule.next_stamp(self.clock.time()), INTERVAL), own
+        )
+        self.registry.add_source(self.participant)
+        self.participant.restore(dict(self.journal))
 
-    def cut(self, *, closes: bool, kept: bool = True) -> Cut:
+    def cut(self, *, closes: bool, kept: bool = True) -> Flush:
         stamp = int(self.clock.time() // INTERVAL) * INTERVAL
-        cut = self.registry.tick(stamp, INTERVAL) if closes else self.registry.flush(stamp + INTERVAL, INTERVAL)
-        notes = dict(self.keeper.notes(cut, closes=closes))
+        flush = self.registry.tick(stamp, INTERVAL) if closes else self.registry.flush(stamp + INTERVAL, INTERVAL)
+        notes = dict(self.participant.notes(flush, closes=closes))
         self.noted = set(notes)
         if kept:
             self.journal.update({key: note for key, note in notes.items() if note is not None})
             for key in [key for key, note in notes.items() if note is None]:
                 self.journal.pop(key, None)
-            self.keeper.kept(cut)
-        return cut
+            self.participant.committed(flush)
+        return flush
 
-    def tick(self, **how: Any) -> Cut:
+    def tick(self, **how: Any) -> Flush:
         self.clock.advance(INTERVAL - self.clock.time() % INTERVAL)
         return self.cut(closes=True, **how)
 
-    def flush(self, **how: Any) -> Cut:
+    def flush(self, **how: Any) -> Flush:
         return self.cut(closes=False, **how)
 
 
@@ -117,12 +119,12 @@ def test_a_gauge_goes_on_from_its_value(run):
     first.tick()
     second = run()
     second.registry.gauge("depth").inc()
-    assert second.flush().whole.gauges == {"depth": 6}
+    assert second.flush().cumulative.gauges == {"depth": 6}
     second.tick()
-    assert run().tick().whole.gauges == {"depth": 6}
+    assert run().tick().cumulative.gauges == {"depth": 6}
     last = run()
     last.registry.gauge("depth").set(1)
-    assert last.tick().whole.gauges == {"depth": 1}
+    assert last.tick().cumulative.gauges == {"depth": 1}
 
 
 def test_the_order_is_that_of_before(run):
@@ -136,22 +138,22 @@ def test_the_order_is_that_of_before(run):
     second = run()
     second.registry.counter("b").inc()
     second.registry.counter("z").inc()
-    assert list(second.tick().whole.counters) == ["m", "z", "a", "b"]
-    assert list(run().tick().whole.counters) == ["m", "z", "a", "b"]
+    assert list(second.tick().cumulative.counters) == ["m", "z", "a", "b"]
+    assert list(run().tick().cumulative.counters) == ["m", "z", "a", "b"]
 
 
 def test_sources_series_come_back_as_instruments_do(run):
     """A forwarder's gauges and counters go on, too."""
     first = run()
-    intake = Intake(first.registry)
-    first.registry.add_source(intake)
-    intake.feed([b"c;b=1;a=2:3|c\ng:5|g\nt:12|ms"])
+    aggregator = Aggregator(first.registry)
+    first.registry.add_source(aggregator)
+    aggregator.feed([b"c;b=1;a=2:3|c\ng:5|g\nt:12|ms"])
     first.tick()
     second = run()
-    intake = Intake(second.registry)
-    second.registry.add_source(intake)
-    intake.feed([b"c;a=2;b=1:1|c\ng:+1|g"])
-    window = second.tick().whole
+    aggregator = Aggregator(second.registry)
+    second.registry.add_source(aggregator)
+    aggregator.feed([b"c;a=2;b=1:1|c\ng:+1|g"])
+    window = second.tick().cumulative
     assert (window.counters, window.gauges) == ({"c;a=2;b=1": 1}, {"g": 6})
     assert second.registry.snapshot().totals["counter"]["c;a=2;b=1"].sum == 4
     assert len(second.registry) == 3
@@ -161,7 +163,7 @@ def test_sources_series_come_back_as_instruments_do(run):
 
 
 def test_the_open_interval_goes_on_as_sent(run):
-    """In the same slot whole cuts hold what both processes measured, and fresh ones only what is new."""
+    """In the same slot whole flushes hold what both processes measured, and fresh ones only what is new."""
     first = run()
     use_all(first.registry)
     first.tick()
@@ -170,13 +172,13 @@ def test_the_open_interval_goes_on_as_sent(run):
     second = run()
     use_all(second.registry)
     second.registry.unique("u").add("else")
-    cut = second.tick()
-    assert cut.whole.start == first.registry.snapshot().last.end
-    assert cut.whole.counters == {"c": 4}
-    assert cut.whole.timers["t"].count == cut.whole.histograms["h"].count == 2
-    assert cut.whole.uniques == {"u": {"somebody", "else"}}
-    assert cut.fresh.counters == {"c": 2}
-    assert cut.fresh.timers["t"].count == 1
+    flush = second.tick()
+    assert flush.cumulative.start == first.registry.snapshot().last.end
+    assert flush.cumulative.counters == {"c": 4}
+    assert flush.cumulative.timers["t"].count == flush.cumulative.histograms["h"].count == 2
+    assert flush.cumulative.uniques == {"u": {"somebody", "else"}}
+    assert flush.delta.counters == {"c": 2}
+    assert flush.delta.timers["t"].count == 1
     assert second.registry.snapshot().totals["counter"]["c"].sum == 6
     assert "open" not in second.journal
 
@@ -187,10 +189,10 @@ def test_an_open_interval_may_be_continued_again_and_again(run):
         process = run()
         process.registry.counter("c").inc()
         process.registry.gauge("g").inc()
-        cut = process.flush()
-        assert (cut.whole.counters, cut.whole.gauges) == ({"c": number}, {"g": number})
-        assert cut.fresh.counters == {"c": 1}
-    assert process.tick().whole.counters == {"c": 5}
+        flush = process.flush()
+        assert (flush.cumulative.counters, flush.cumulative.gauges) == ({"c": number}, {"g": number})
+        assert flush.delta.counters == {"c": 1}
+    assert process.tick().cumulative.counters == {"c": 5}
     totals = run().registry.snapshot().totals
     assert (totals["counter"]["c"].sum, totals["gauge"]["g"].gauge) == (5, 5)
 
@@ -204,9 +206,9 @@ def test_an_open_interval_whose_time_is_over_is_not_sent_again(run, clock):
     second = run()
     assert second.registry.sent_as is None
     second.registry.gauge("g").inc()
-    cut = second.tick()
-    assert (cut.whole.counters, cut.whole.gauges) == ({"c": 0}, {"g": 8})
-    assert not cut.fresh.counters
+    flush = second.tick()
+    assert (flush.cumulative.counters, flush.cumulative.gauges) == ({"c": 0}, {"g": 8})
+    assert not flush.delta.counters
     for process in (second, run(), run()):
         totals = process.registry.snapshot().totals
         assert (totals["counter"]["c"].sum, totals["timer"]["t"].count, totals["gauge"]["g"].gauge) == (2, 1, 8)
@@ -220,7 +222,7 @@ def test_an_open_interval_in_the_future_is_not_continued(run, clock):
     clock.set_time(clock.time() - 3600)
     second = run()
     assert second.registry.sent_as is None
-    assert second.tick().whole.counters == {"c": 0}
+    assert second.tick().cumulative.counters == {"c": 0}
     assert second.registry.snapshot().totals["counter"]["c"].sum == 1
 
 
@@ -233,11 +235,11 @@ def test_a_sketch_goes_on(run):
         for value in half:
             process.registry.histogram("h").observe(value)
         parts.append(Distribution(half).freeze())
-        cut = process.flush()
+        flush = process.flush()
     both = Distribution()
     for part in parts:
         both.merge(part)
-    found = cut.whole.histograms["h"]
+    found = flush.cumulative.histograms["h"]
     assert (found.count, found.sum, found.sum_squares) == (1000, both.freeze().sum, both.sum_squares)
     assert found.shares((50, 90, -10)) == both.shares((50, 90, -10))
 
@@ -271,7 +273,7 @@ def test_what_a_flush_took_is_noted_by_the_end_of_the_interval(run):
 
 
 def test_what_was_not_kept_is_noted_again(run):
-    """A disk that was full for an interval costs no total: the next cut that is kept has all of it."""
+    """A disk that was full for an interval costs no total: the next flush that is kept has all of it."""
     process = run()
     process.registry.counter("old").inc()
     process.registry.gauge("gone").set(1)
@@ -341,7 +343,7 @@ def test_what_a_process_says_of_itself_begins_anew(run, clock, journal, away):
     clock.advance(away)
     second = run("own")
     assert len(second.registry) == 0
-    window = second.tick().whole
+    window = second.tick().cumulative
     assert (window.counters, window.gauges) == ({} if away else {"own.sent;destination=old": 1}, {})
     assert not run("own").registry.snapshot().totals["counter"]
 
@@ -355,7 +357,7 @@ def test_gauges_of_what_is_in_a_process_do_not_come_back(run, journal):
         first.flush()
         first.tick()
         first.flush()
-        return run().tick().whole.gauges
+        return run().tick().cumulative.gauges
 
     first.registry.gauge("queue", read=lambda: 5)
     first.registry.gauge("set").set(1)
@@ -376,9 +378,9 @@ def test_caps_hold_for_what_comes_back(run, journal):
     second = run(max_series=7, max_tag_sets=3)
     assert len(second.registry) == 7
     assert second.registry.snapshot().dropped == {"not_restored": 5}
-    assert list(second.flush().whole.counters) == ["c;n=0", "d0", "c;n=1", "d1", "c;n=2", "d2", "d3"]
+    assert list(second.flush().cumulative.counters) == ["c;n=0", "d0", "c;n=1", "d1", "c;n=2", "d2", "d3"]
     second.registry.counter("c", {"n": 5}).inc()
-    assert second.tick().whole.counters["c;overflow=true"] == 1
+    assert second.tick().cumulative.counters["c;overflow=true"] == 1
     assert len(journal) == 8
     third = run(max_series=7, max_tag_sets=3)
     assert len(third.registry) == 7
@@ -393,7 +395,7 @@ def test_an_instrument_of_a_series_that_came_back_takes_no_more_room(run):
     first.tick()
     second = run(max_series=2)
     second.registry.counter("b").inc()
-    assert second.tick().whole.counters == {"a": 0, "b": 1}
+    assert second.tick().cumulative.counters == {"a": 0, "b": 1}
 
 
 def test_what_was_idle_for_long_leaves_in_time(run, clock):
@@ -420,10 +422,10 @@ def test_idle_series_leave_windows_as_if_nothing_had_been(run, clock, away, valu
     first.tick()
     clock.advance(away)
     second = run(idle=idle)
-    window = second.tick().whole
+    window = second.tick().cumulative
     assert (window.gauges, window.counters) == (value, {})
     second.registry.counter("c").inc()
-    assert second.tick().whole.counters == {"c": 1}
+    assert second.tick().cumulative.counters == {"c": 1}
     assert second.registry.snapshot().totals["counter"]["c"].sum == 2
 
 
@@ -445,7 +447,7 @@ def test_what_was_measured_before_is_added(run, clock, journal):
     process = Run.__new__(Run)
     process.clock, process.journal, process.registry = clock, journal, second
     process.start()
-    window = process.tick().whole
+    window = process.tick().cumulative
     assert (window.counters, window.gauges) == ({"c": 100, "new": 0}, {"g": 5})
     for registry in (second, run().registry):
         totals = registry.snapshot().totals["counter"]
@@ -460,12 +462,12 @@ def test_a_second_start_in_one_process_adds_nothing(run):
     process.registry.counter("c").inc()
     process.registry.counter("flushed").inc()
     process.flush()
-    process.registry.remove_source(process.keeper)
+    process.registry.remove_source(process.participant)
     process.registry.counter("c").inc()
     process.registry.forget("counter", ["flushed"])
     process.journal["series/counter/stale"] = process.journal["series/counter/c"]
     process.start()
-    assert process.tick().whole.counters == {"c": 2}
+    assert process.tick().cumulative.counters == {"c": 2}
     totals = run().registry.snapshot().totals["counter"]
     assert {key: total.sum for key, total in totals.items()} == {"c": 3}
 
@@ -485,14 +487,14 @@ def test_a_second_start_in_one_process_adds_nothing(run):
     ],
 )
 def test_broken_notes_are_counted_and_cost_nothing_else(run, journal, broken):
-    """They go with the next cut; notes of other keepers are not looked at."""
+    """They go with the next flush; notes of other checkpoint are not looked at."""
     first = run()
     use_all(first.registry)
     first.tick()
     journal.update({**broken, "sender/abc": b"\xff"})
     second = run()
     second.registry.gauge("g").inc()
-    assert second.tick().whole.gauges == {"g": 8}
+    assert second.tick().cumulative.gauges == {"g": 8}
     assert second.registry.snapshot().dropped == {"bad_note": 1}
     assert not {key for key in broken if key != "series"} & set(journal)
     assert "sender/abc" in journal
@@ -506,7 +508,7 @@ def test_one_broken_series_of_the_open_interval_is_left_out(run, journal):
     first.flush()
     journal["open"] = journal["open"].replace(b'"a":1', b'"a":null')
     second = run()
-    assert second.tick().whole.counters == {"a": 0, "b": 1}
+    assert second.tick().cumulative.counters == {"a": 0, "b": 1}
     assert second.registry.snapshot().dropped == {"bad_note": 1}
 
 
@@ -514,25 +516,25 @@ def test_one_broken_series_of_the_open_interval_is_left_out(run, journal):
 
 
 class Noting:
-    """Stands between a flusher and the keeper: keeps the notes in the journal, and the cuts."""
+    """Stands between a flusher and the participant: keeps the notes in the journal, and the flushes."""
 
-    def __init__(self, keeper: RegistryKeeper, journal: dict[str, bytes], cuts: list[Cut]) -> None:
-        self.keeper, self.journal, self.cuts = keeper, journal, cuts
+    def __init__(self, participant: RegistryCheckpoint, journal: dict[str, bytes], cuts: list[Flush]) -> None:
+        self.participant, self.journal, self.cuts = participant, journal, cuts
 
-    def notes(self, cut: Cut, *, closes: bool) -> Mapping[str, bytes | None]:
-        self.cuts.append(cut)
-        self.noted = dict(self.keeper.notes(cut, closes=closes))
+    def notes(self, flush: Flush, *, closes: bool) -> Mapping[str, bytes | None]:
+        self.cuts.append(flush)
+        self.noted = dict(self.participant.notes(flush, closes=closes))
         return {}
 
-    def kept(self, cut: Cut) -> None:
+    def committed(self, flush: Flush) -> None:
         for key, note in self.noted.items():
             self.journal.pop(key, None)
             if note is not None:
                 self.journal[key] = note
-        self.keeper.kept(cut)
+        self.participant.committed(flush)
 
     def restore(self, notes: Mapping[str, bytes]) -> None:
-        self.keeper.restore(notes)
+        self.participant.restore(notes)
 
 
 class Lives:
@@ -541,7 +543,7 @@ class Lives:
     def __init__(self) -> None:
         self.clock = ManualClock()
         self.journal: dict[str, bytes] = {}
-        self.cuts: list[Cut] = []
+        self.cuts: list[Flush] = []
         self.measured = self.uncut = 0
         self.begin()
 
@@ -549,11 +551,11 @@ class Lives:
         self.registry = Registry(clock=self.clock)
         self.flusher = Flusher(self.registry, interval=INTERVAL, own="")
         schedule = self.flusher._schedule
-        keeper = RegistryKeeper(self.registry, lambda: (schedule.next_stamp(self.clock.time()), INTERVAL))
-        self.registry.add_source(keeper)
-        noting = Noting(keeper, self.journal, self.cuts)
+        participant = RegistryCheckpoint(self.registry, lambda: (schedule.next_stamp(self.clock.time()), INTERVAL))
+        self.registry.add_source(participant)
+        noting = Noting(participant, self.journal, self.cuts)
         noting.restore(self.journal)
-        self.flusher.add_keeper(noting)
+        self.flusher.add_participant(noting)
 
     def measure(self, number: int) -> None:
         self.registry.counter("c").inc(number)
@@ -607,9 +609,9 @@ def test_lives_follow_each_other_without_a_seam(steps):
     lives.flush()
     for read in (lambda window: window.counters.get("c", 0), lambda window: count(window.histograms.get("h"))):
         slots: dict[int, float] = {}
-        for cut in lives.cuts:
-            slots[cut.whole.end] = slots.get(cut.whole.end, 0) + read(cut.fresh)
-            assert read(cut.whole) == slots[cut.whole.end]
+        for flush in lives.cuts:
+            slots[flush.cumulative.end] = slots.get(flush.cumulative.end, 0) + read(flush.delta)
+            assert read(flush.cumulative) == slots[flush.cumulative.end]
         assert sum(slots.values()) == lives.measured
     lives.begin()
     lives.clock.advance(INTERVAL)

@@ -5,9 +5,9 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forwarder.aggregator import Intake
+from forwarder.aggregator import Aggregator
 from forwarder.graphite import Relay
-from forwarder.self_metrics import Door, OwnMetrics
+from forwarder.self_metrics import Input, SelfMetrics
 from metricslib.registry import Registry
 from metricslib.testing import ManualClock
 
@@ -17,13 +17,13 @@ LINES = (b"a:1|c", b"a:1|c:x|c", b"t:3|ms:4|ms|@0.5", b"broken", b"g:+1|g", b"s:
 def wired(*feeds, prefix="statsd", events=dict):
     clock = ManualClock()
     registry = Registry(clock=clock)
-    intakes = [Intake(registry, clock=clock), Intake(registry, clock=clock)]
-    for intake in intakes:
-        registry.add_source(intake)
-    doors = [Door("udp://127.0.0.1:8125", intakes[0], events), Door("unix:///run/statsd.sock", intakes[1])]
-    own = OwnMetrics(prefix, [*doors, *feeds], lambda: 0.25)
+    aggregators = [Aggregator(registry, clock=clock), Aggregator(registry, clock=clock)]
+    for aggregator in aggregators:
+        registry.add_source(aggregator)
+    opened = [Input("udp://127.0.0.1:8125", aggregators[0], events), Input("unix:///run/statsd.sock", aggregators[1])]
+    own = SelfMetrics(prefix, [*opened, *feeds], lambda: 0.25)
     registry.add_source(own)
-    return registry, intakes, own
+    return registry, aggregators, own
 
 
 def own_of(window):
@@ -34,7 +34,7 @@ def test_what_is_sent_has_statsds_names():
     """Everything there is stands in the first window already, and again, as 0, in one in which nothing happened."""
     registry, (udp, _), _ = wired(events=lambda: {"kernel_dropped": 7})
     udp.feed([b"a:1|c\nb:1|c:2|c\nbad", b"_e{1,1}:a|b"])
-    window = registry.tick(10, 10).whole
+    window = registry.tick(10, 10).cumulative
     assert own_of(window) == {
         "statsd.bad_lines_seen": 1,
         "statsd.packets_received": 2,
@@ -45,7 +45,7 @@ def test_what_is_sent_has_statsds_names():
         "statsd.kernel_drops.udp_127_0_0_1_8125": 7,
     }
     assert window.gauges == {}  # as in statsd, the lag is there from the second window on
-    window = registry.tick(20, 10).whole
+    window = registry.tick(20, 10).cumulative
     assert own_of(window) == dict.fromkeys(own_of(window), 0)
     assert window.gauges == {"statsd.timestamp_lag": 0.25}
 
@@ -53,12 +53,14 @@ def test_what_is_sent_has_statsds_names():
 def test_only_what_statsd_has_of_itself():
     """The account can be left out of what is sent; the page has it all the same."""
     registry = Registry(clock=ManualClock())
-    intake = Intake(registry)
-    own = OwnMetrics("statsd", [Door("udp://", intake, lambda: {"kernel_dropped": 7})], lambda: 0.0, account=False)
+    aggregator = Aggregator(registry)
+    own = SelfMetrics(
+        "statsd", [Input("udp://", aggregator, lambda: {"kernel_dropped": 7})], lambda: 0.0, account=False
+    )
     registry.add_source(own)
-    intake.feed([b"a:1|c"])
+    aggregator.feed([b"a:1|c"])
     registry.tick(10, 10)
-    window = registry.tick(20, 10).whole
+    window = registry.tick(20, 10).cumulative
     assert list(window.counters) == ["statsd.bad_lines_seen", "statsd.packets_received", "statsd.metrics_received"]
     assert list(window.gauges) == ["statsd.timestamp_lag"]
     assert own.sections()["Pieces"]["Received"] == 1
@@ -68,10 +70,10 @@ def test_points_have_an_account_of_their_own():
     """Graphite's points pass by the windows, so they are not among the pieces."""
     passed = []
     relay = Relay(passed.extend)
-    registry, _, own = wired(Door("graphite://127.0.0.1:2003", relay))
+    registry, _, own = wired(Input("graphite://127.0.0.1:2003", relay))
     relay.feed([b"a.b 1 1700000000\nc nan 1700000000\nd\n"])
     relay.settle()
-    counters = own_of(registry.tick(10, 10).whole)
+    counters = own_of(registry.tick(10, 10).cumulative)
     assert len(passed) == 1
     assert counters["statsd.points_received"] == 3
     assert counters["statsd.points_relayed"] == counters["statsd.points_bad"] == 1
@@ -83,17 +85,17 @@ def test_points_have_an_account_of_their_own():
 @given(st.lists(st.tuples(st.integers(0, 1), st.sampled_from(LINES), st.booleans(), st.booleans())))
 def test_the_account_balances_in_every_window(events):
     """received = aggregated + bad + dropped, in each window by itself and however ticks and feeds alternate."""
-    registry, intakes, _ = wired()
+    registry, aggregators, _ = wired()
     stamp, total = 10, 0
-    for door, line, tick, snapshot in events:
-        intakes[door].feed([line])
+    for one, line, tick, snapshot in events:
+        aggregators[one].feed([line])
         if snapshot:
             registry.snapshot()
         if tick:
-            total += balanced(registry.tick(stamp, 10).whole)
+            total += balanced(registry.tick(stamp, 10).cumulative)
             stamp += 10
-    total += balanced(registry.tick(stamp, 10).whole)
-    assert total == sum(intake.counts().received for intake in intakes)
+    total += balanced(registry.tick(stamp, 10).cumulative)
+    assert total == sum(aggregator.counts().received for aggregator in aggregators)
 
 
 def balanced(window):
@@ -105,13 +107,13 @@ def balanced(window):
 
 
 def test_the_account_is_of_what_is_in_the_window():
-    """What is fed while a tick goes on, after its intake was asked, is in the next window, and so is its account."""
+    """What is fed during a tick, after its aggregator was collected, is in the next window, and so is its account."""
     registry, (udp, _), own = wired()
 
     class FedMeanwhile:
         def collect(self):
             udp.feed([b"late:1|c"])
-            return Intake(registry).collect()
+            return Aggregator(registry).collect()
 
         def forget(self, kind, key):
             pass
@@ -121,9 +123,9 @@ def test_the_account_is_of_what_is_in_the_window():
     registry.add_source(meanwhile)
     registry.add_source(own)
     udp.feed([b"early:5|c"])
-    first = registry.tick(10, 10).whole
+    first = registry.tick(10, 10).cumulative
     registry.remove_source(meanwhile)
-    second = registry.tick(20, 10).whole
+    second = registry.tick(20, 10).cumulative
     assert ("late" in first.counters, first.counters["statsd.pieces_aggregated"]) == (False, 1)
     # Removing a source asks it a last time.
     assert (second.counters["late"], second.counters["statsd.pieces_aggregated"]) == (2, 2)
@@ -155,7 +157,7 @@ def test_the_page_gets_listeners_account_and_bad_lines():
 def test_they_can_be_called_otherwise():
     """The first part of the names is an option."""
     registry, _, _ = wired(prefix="fw")
-    assert all(key.startswith("fw.") for key in registry.tick(10, 10).whole.counters)
+    assert all(key.startswith("fw.") for key in registry.tick(10, 10).cumulative.counters)
 
 
 def test_what_is_dropped_at_a_listener_or_its_socket_is_logged_once_a_minute(caplog):

@@ -168,12 +168,12 @@ def plain_numbers(window):
 
 
 def let_wait(instrument, value=1):
-    """One measurement on the long way, on which it waits for a fold, in both twins, and all others behind it."""
+    """A measurement that waits for a fold, in both implementations, and all others behind it."""
     instrument._put(value)
 
 
 def set_full(monkeypatch, full):
-    """Fold after so few values; the C twin, where few wait at all, keeps its own number."""
+    """Fold after so few values; the C implementation, where few wait at all, keeps its own number."""
     for name in ("base", *NUMERIC):
         module = import_module(f"metricslib.instruments.{name}")
         if hasattr(module, "FULL"):
@@ -195,7 +195,7 @@ def test_numbers_of_any_type_count_as_the_plain_numbers_they_are(registry, tick,
     measure(alone, value)
     for each in (1, value, 2.0):
         measure(among, each)
-    window = tick().whole
+    window = tick().cumulative
     assert {type(each) for each in plain_numbers(window)} <= {int, float}
     if kind in ("timer", "histogram"):
         scale = 1000 if kind == "timer" else 1
@@ -204,7 +204,7 @@ def test_numbers_of_any_type_count_as_the_plain_numbers_they_are(registry, tick,
     else:
         assert window[kind]["alone"] == number
         assert window[kind]["among"] == (2.0 if kind == "gauge" else number + 3)
-    assert registry.account.totals() == {}
+    assert registry.drops.totals() == {}
 
 
 @pytest.mark.parametrize("kind", NUMERIC)
@@ -216,8 +216,8 @@ def test_a_bad_value_never_raises_is_counted_and_spoils_nothing(registry, tick, 
     measure(alone, value)
     for each in (1, value, 2.5, value):
         measure(among, each)
-    window = tick().whole
-    assert registry.account.totals() == {"bad_value": 3}
+    window = tick().cumulative
+    assert registry.drops.totals() == {"bad_value": 3}
     assert {type(each) for each in plain_numbers(window)} <= {int, float}
     if kind in ("timer", "histogram"):
         assert (window[kind]["x"].count, window[kind]["alone"].count) == (2, 0)
@@ -234,7 +234,7 @@ def test_a_buffer_full_of_bad_values_raises_nowhere(registry, tick, kind):
     for value in [*BAD, 1] * (2 * FULL // len(BAD)):
         measure(instrument, value)
     tick()
-    assert all(math.isfinite(number) for number in plain_numbers(tick().whole) if type(number) is int)
+    assert all(math.isfinite(number) for number in plain_numbers(tick().cumulative) if type(number) is int)
 
 
 # -- buffers
@@ -247,7 +247,7 @@ def test_a_buffer_is_bounded_without_any_tick(registry, tick, kind):
     for number in range(10 * FULL):
         measure(instrument, 1 if kind != "unique" else number % 7)
         assert instrument._waiting <= FULL
-    assert measured(tick().whole, kind) == {"gauge": 1, "unique": 7}.get(kind, 10 * FULL)
+    assert measured(tick().cumulative, kind) == {"gauge": 1, "unique": 7}.get(kind, 10 * FULL)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -258,11 +258,11 @@ def test_a_tick_takes_over_from_a_fold_that_is_held_up(registry, tick, kind, mon
     with instrument._lock:
         for number in range(2 * FULL):
             measure(instrument, 1 if kind != "unique" else number)
-        assert measured(tick().fresh, kind) == (1 if kind == "gauge" else 2 * FULL)
+        assert measured(tick().delta, kind) == (1 if kind == "gauge" else 2 * FULL)
         for number in range(2 * FULL):
             measure(instrument, 1 if kind != "unique" else number)
     assert instrument._waiting <= FULL
-    assert measured(tick().fresh, kind) == (1 if kind == "gauge" else 2 * FULL)
+    assert measured(tick().delta, kind) == (1 if kind == "gauge" else 2 * FULL)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -285,7 +285,7 @@ def test_a_fold_from_which_a_tick_took_over_adds_nothing_when_it_goes_on(registr
         let_wait(instrument, 1 if kind != "unique" else number)
     instrument._fold()
     cuts.append(tick())
-    assert [measured(cut.fresh, kind) for cut in cuts] == [1 if kind == "gauge" else 6, 1]
+    assert [measured(flush.delta, kind) for flush in cuts] == [1 if kind == "gauge" else 6, 1]
     assert not instrument._lock.locked()
 
 
@@ -299,8 +299,8 @@ def test_a_buffer_that_nobody_may_empty_has_an_end(registry, tick, kind, monkeyp
         for number in range(1, 1500):
             measure(instrument, 1 if kind != "unique" else number)
         assert instrument._waiting == 1000
-    assert measured(tick().whole, kind) == (1 if kind == "gauge" else 1000)
-    assert registry.account.totals() == {"buffer_full": 500}
+    assert measured(tick().cumulative, kind) == (1 if kind == "gauge" else 1000)
+    assert registry.drops.totals() == {"buffer_full": 500}
 
 
 def test_callers_stand_back_for_a_moment_from_a_fold_that_cannot_keep_up(registry, monkeypatch):
@@ -323,7 +323,7 @@ def test_callers_stand_back_for_a_moment_from_a_fold_that_cannot_keep_up(registr
     waits = [(waiting, timeout) for waiting, timeout in counter._lock.waits if timeout]
     assert [waiting for waiting, _ in waits] == list(range(CROWDED + FULL, 2 * CROWDED, FULL))
     assert max(timeout for _, timeout in waits) <= 0.001
-    assert registry.account.totals() == {"buffer_full": 2 * CROWDED}
+    assert registry.drops.totals() == {"buffer_full": 2 * CROWDED}
 
 
 class Interruption(Exception):
@@ -343,8 +343,8 @@ def test_an_interruption_in_the_middle_of_a_fold_reaches_the_program_and_costs_n
         with pytest.raises(Interruption):
             instrument._fold()
     instrument.inc(1)
-    assert tick().whole.counters == {"x": 8}
-    assert registry.account.totals() == {}
+    assert tick().cumulative.counters == {"x": 8}
+    assert registry.drops.totals() == {}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -383,13 +383,13 @@ def test_a_handler_that_raises_anywhere_loses_nothing_and_stops_nothing(kind, cl
             except Interruption:
                 interrupted = 1
             signal.setitimer(signal.ITIMER_REAL, 0)
-            window = registry.tick(10, 10).whole
+            window = registry.tick(10, 10).cumulative
             if kind in ("unique", "timer", "histogram"):
                 assert made <= (measured(window, kind) or 0) <= made + interrupted
             elif made:
                 last = {"counter": made * (made - 1) / 2, "gauge": made - 1}[kind]
                 assert measured(window, kind) in (last, last + made if kind == "counter" else made)
-            assert registry.account.totals() == {}
+            assert registry.drops.totals() == {}
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -408,8 +408,8 @@ def test_a_fold_without_memory_or_stack_raises_nothing_and_is_done_later(registr
     with monkeypatch.context() as patch:
         patch.setattr(type(instrument), "_absorbed", exhausted)
         instrument._fold()
-    assert tick().whole.counters == {"x": 7}
-    assert registry.account.totals() == {"fold_error": 1}
+    assert tick().cumulative.counters == {"x": 7}
+    assert registry.drops.totals() == {"fold_error": 1}
 
 
 # -- callers from everywhere
@@ -446,8 +446,8 @@ def test_a_signal_handler_may_measure_while_the_program_does(registry, tick, kin
             made += 1
             measure(instrument, 1 if kind != "unique" else made)
             if made % 1000 == 0:
-                total += measured(tick().fresh, kind) or 0
-    total += measured(tick().fresh, kind) or 0
+                total += measured(tick().delta, kind) or 0
+    total += measured(tick().delta, kind) or 0
     if kind != "gauge":
         assert total == made + handler.calls
 
@@ -480,7 +480,7 @@ def test_a_callback_of_the_garbage_collector_may_measure(registry, tick, kind):
         gc.set_threshold(*threshold)
     assert calls > 100
     if kind != "gauge":
-        assert measured(tick().whole, kind) == made + calls
+        assert measured(tick().cumulative, kind) == made + calls
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -499,7 +499,7 @@ def test_greenlets_that_switch_between_calls_lose_nothing(registry, tick, kind):
         for index, worker in enumerate(workers):
             if not worker.dead:
                 worker.switch(index * 10_000) if not worker else worker.switch()
-    window = tick().whole
+    window = tick().cumulative
     assert window.timers["spans"].count == 10_000
     if kind != "gauge":
         assert measured(window, kind) == 10_000
@@ -516,7 +516,7 @@ def test_a_value_that_measures_itself_does_not_hang(registry, tick):
             return 1.0
 
     counter.inc(Busy())
-    total = tick().fresh.counters["x"] + tick().fresh.counters.get("x", 0)
+    total = tick().delta.counters["x"] + tick().delta.counters.get("x", 0)
     assert total == FULL + 2
 
 
@@ -622,7 +622,7 @@ def test_a_tag_without_a_text_is_counted_and_left_out(registry, kind, make_value
     """The measurement is kept, under the instrument without the tag."""
     instrument = make(registry, kind)
     assert instrument.tagged(t=make_value()) is instrument
-    assert registry.account.totals() == {"bad_tag": 1}
+    assert registry.drops.totals() == {"bad_tag": 1}
 
 
 def test_any_key_may_be_a_tag(registry):
@@ -655,7 +655,7 @@ def test_tagged_is_safe_in_threads(registry, tick):
     for thread in threads:
         thread.join()
     assert len(set(children)) == 100
-    assert tick().whole.counters == {"x": 0} | {f"x;t={number}": 8 for number in range(100)}
+    assert tick().cumulative.counters == {"x": 0} | {f"x;t={number}": 8 for number in range(100)}
 
 
 def test_an_instrument_shows_what_it_is(registry):

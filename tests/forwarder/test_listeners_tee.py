@@ -2,7 +2,7 @@
 
 import pytest
 
-from forwarder.listeners.tee import Tap
+from forwarder.listeners.tee import Tee
 
 from .heard import Broken, Heard
 
@@ -11,7 +11,7 @@ def test_everybody_hears_everything_and_the_sink_first():
     """Drops and settling are the sink's alone."""
     order = []
     heard = Heard()
-    tap = Tap(heard, [lambda chunks: order.append(("one", chunks, list(heard.chunks))), order.append])
+    tap = Tee(heard, [lambda chunks: order.append(("one", chunks, list(heard.chunks))), order.append])
     tap.feed([b"a"])
     tap.drop("cause", 2)
     tap.settle()
@@ -22,7 +22,7 @@ def test_everybody_hears_everything_and_the_sink_first():
 def test_one_that_fails_is_left_out(caplog):
     """It is logged once; the sink and the others go on."""
     heard, others = Heard(), []
-    tap = Tap(heard, [lambda chunks: 1 / 0, others.append])
+    tap = Tee(heard, [lambda chunks: 1 / 0, others.append])
     for chunk in (b"a", b"b"):
         tap.feed([chunk])
     assert heard.chunks == [b"a", b"b"]
@@ -34,5 +34,5 @@ def test_a_sink_that_fails_is_the_listeners_business():
     """Its error passes through, after everybody has heard."""
     others = []
     with pytest.raises(RuntimeError):
-        Tap(Broken(), [others.append]).feed([b"a"])
+        Tee(Broken(), [others.append]).feed([b"a"])
     assert others == [[b"a"]]

@@ -8,16 +8,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from metricslib._accelerate import load
-from tests.twins import twin
+from tests.implementations import packages
 
-from .test_intake_twins import Side
+from .test_aggregator_implementations import Side
 
 
 @pytest.fixture(autouse=True)
 def c_is_built():
     """Without C there is nothing to compare."""
-    if load("forwarder._intake") is None:
-        pytest.skip("the C twins were not built, or are not wanted")
+    if load("forwarder._aggregator") is None:
+        pytest.skip("the C implementation were not built, or are not wanted")
 
 
 def one_by_one(side):
@@ -55,8 +55,8 @@ def test_at_a_cap_the_same_names_find_room(cap, filtered):
     sides = [Side(pure, max_series=cap, max_tag_sets=2) for pure in (True, False)]
     if filtered:
         for side in sides:
-            drop = twin(side is sides[0])["metricslib.series"].drop
-            side.registry._admission._filters = (drop("web.*7"),)
+            drop = packages(side is sides[0])["metricslib.series"].drop
+            side.registry._limits._filters = (drop("web.*7"),)
     mixed = []
     for number in range(6000):
         kind = ("c", "ms", "g", "s", "h")[number % 5]
@@ -72,7 +72,7 @@ def test_a_key_that_finds_no_room_is_asked_for_once():
     sides = [Side(pure, max_series=1) for pure in (True, False)]
     for step in ([b"x:1|c\na:1|c:x|c\na:1|c\na:1|g:x|g\na:1|g"], "tick"):
         assert sides[1].do(step) == sides[0].do(step)
-    assert sides[1].registry.account.totals() == {"overflow": 1, "overflow_dropped": 1}
+    assert sides[1].registry.drops.totals() == {"overflow": 1, "overflow_dropped": 1}
 
 
 def test_a_series_that_expired_is_admitted_anew():
@@ -128,23 +128,23 @@ def test_nonsense_for_an_answer_is_no_answer(answers):
         patched.setattr("sys.unraisablehook", lambda raised: None)
         for number in range(8):
             side.do([b"a:%d|c\nb:2|c" % number])
-    counts = side.intake.counts()
+    counts = side.aggregator.counts()
     assert (counts.received, counts.aggregated) == (16, 16)
-    assert sum(value for value in side.intake.collect().counters.values()) == sum(range(8)) + 16
+    assert sum(value for value in side.aggregator.collect().counters.values()) == sum(range(8)) + 16
 
 
 def test_the_owner_may_call_back_while_it_is_asked():
-    """What it does to the intake then neither crashes nor changes a total."""
+    """What it does to the aggregator then neither crashes nor changes a total."""
     side = Side(False, max_series=10_000)
-    intake, original = side.intake, side.registry.admit_names
+    aggregator, original = side.aggregator, side.registry.admit_names
     refused = []
 
     def admit_names(names, others=0):
-        intake.collect()
-        intake.counts()
+        aggregator.collect()
+        aggregator.counts()
         for name in ("a", "b"):
-            intake._c.remember(0, name.encode(), intake._c.series(0, name, False))
-        for call, *arguments in ((intake._c.feed, [b"c:1|c"]), (intake._c.receive, 0, -1)):
+            aggregator._c.remember(0, name.encode(), aggregator._c.series(0, name, False))
+        for call, *arguments in ((aggregator._c.feed, [b"c:1|c"]), (aggregator._c.receive, 0, -1)):
             try:
                 call(*arguments)
             except RuntimeError as error:
@@ -152,6 +152,6 @@ def test_the_owner_may_call_back_while_it_is_asked():
         return original(names, others)
 
     side.registry.admit_names = admit_names
-    intake.feed([b"a:1|c\nb:2|c\na:1|c"])
+    aggregator.feed([b"a:1|c\nb:2|c\na:1|c"])
     assert len(refused) == 2
-    assert intake.collect().counters == {"a": 2, "b": 2}
+    assert aggregator.collect().counters == {"a": 2, "b": 2}
