@@ -1,6 +1,6 @@
 """A measurement in a process of its own: ``python -m benchmarks.child MODULE SCALE [ARGUMENT…]``.
 
-A process can use only one twin, and what one measurement leaves behind would disturb the next.
+A process can use only one implementation, and what one measurement leaves behind would disturb the next.
 """
 
 import json
@@ -17,24 +17,24 @@ __all__ = ["ROOT", "IMPLEMENTATIONS", "both_implementations", "environment", "me
 
 ROOT = Path(__file__).parent.parent
 IMPLEMENTATIONS = {"C": "0", "Python": "1"}
-"""By twin, what the environment variable METRICSLIB_PURE must be."""
+"""By implementation, what the environment variable METRICSLIB_PURE must be."""
 _EXTENSIONS = {"metricslib": "metricslib._speedups", "forwarder": "forwarder._aggregator"}
 
 
 def environment(implementation: str) -> dict[str, str]:
-    """Return the environment of a process that uses ``twin``; of none in particular, the one that is there."""
+    """Return the environment of a process that uses ``implementation``, or of any."""
     return {**os.environ, "METRICSLIB_PURE": IMPLEMENTATIONS.get(implementation, "")}
 
 
 def missing(implementation: str, package: str = "forwarder") -> str:
-    """Return why there can be no process in which ``package`` uses ``twin``; empty if there can."""
+    """Return why there can be no process in which ``package`` uses ``implementation``; empty if there can."""
     extensions = [_EXTENSIONS["metricslib"], _EXTENSIONS[package]]
     absent = [name for name in dict.fromkeys(extensions) if implementation == "C" and find_spec(name) is None]
     return f"not built: {', '.join(absent)}" if absent else ""
 
 
 def measured(module: str, scale: Scale, implementation: str, *arguments: str) -> Samples:
-    """Return the samples of ``benchmarks.MODULE.measure(scale, …)``, run in a new process, under ``twin: name``."""
+    """Return samples of ``benchmarks.MODULE.measure(scale, …)`` in a new process, under ``implementation: name``."""
     command = [sys.executable, "-m", "benchmarks.child", module, scale.name, *arguments]
     done = subprocess.run(command, env=environment(implementation), cwd=ROOT, stdout=subprocess.PIPE, check=True)
     samples: Samples = json.loads(done.stdout)

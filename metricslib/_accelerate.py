@@ -38,7 +38,7 @@ def load(name: str) -> Any:
 
 
 class replaced_by:
-    """Decorate a method with the name of its twin among the C cell's methods.
+    """Decorate a method with the name of its implementation among the C cell's methods.
 
     Where the C implementation is in use, it takes the method's place; the Python method stays the specification.
     """

@@ -32,7 +32,7 @@ class Packages:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Let this copy be the one that is imported. Not to be nested, nor beside ``twin[name]``."""
+        """Let this copy be the one that is imported. Not to be nested, nor beside ``packages[name]``."""
         before = os.environ.get("METRICSLIB_PURE")
         others = _taken_out()
         sys.modules.update(self._modules)

@@ -44,9 +44,9 @@ STEPS = st.one_of(
 
 @pytest.fixture(autouse=True)
 def c_is_built():
-    """Without C there are no twins. Where it must be there, as in CI, its absence is an error elsewhere."""
+    """Without C there is nothing to compare. Where it must be there, as in CI, its absence is an error elsewhere."""
     if load_c() is None:
-        pytest.skip("the C implementation were not built, or are not wanted")
+        pytest.skip("the C implementation was not built, or is not wanted")
 
 
 def load_c():
@@ -72,7 +72,7 @@ def test_methods_in_c_have_the_docstrings_of_the_python_methods():
 
 
 class Side:
-    """A registry of one twin, and everything that came out of it."""
+    """A registry of one implementation, and everything that came out of it."""
 
     def __init__(self, pure):
         self.modules = packages(pure)

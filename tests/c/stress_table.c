@@ -1,4 +1,4 @@
-/* Feeding, collecting and expiring at once, over the code that the intake runs, without an interpreter.
+/* Feeding, collecting and expiring at once, over the code that the aggregator runs, without an interpreter.
 
    The owner feeds lines in batches; between batches it lets series expire, some of which come again at once. Two
    collectors move aside what was added up, pause as an interpreter would, and free what expired. `lock` stands for the

@@ -16,13 +16,13 @@ from tests.test_implementations import exact, exact_or_none
 
 @pytest.fixture(autouse=True)
 def c_is_built():
-    """Without C there are no twins. Where it must be there, as in CI, its absence is an error elsewhere."""
+    """Without C there is nothing to compare. Where it must be there, as in CI, its absence is an error elsewhere."""
     if load("forwarder._aggregator") is None:
-        pytest.skip("the C implementation were not built, or are not wanted")
+        pytest.skip("the C implementation was not built, or is not wanted")
 
 
 class Side:
-    """A registry and an aggregator of one twin, and what came out of them."""
+    """A registry and an aggregator of one implementation, and what came out of them."""
 
     def __init__(self, pure, **caps):
         modules = packages(pure)

@@ -17,7 +17,7 @@ from .test_aggregator_implementations import Side
 def c_is_built():
     """Without C there is nothing to compare."""
     if load("forwarder._aggregator") is None:
-        pytest.skip("the C implementation were not built, or are not wanted")
+        pytest.skip("the C implementation was not built, or is not wanted")
 
 
 def one_by_one(side):
