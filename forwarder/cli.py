@@ -119,9 +119,9 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="forwarder",
-        description="Take metrics as a statsd server does, and ship them to Graphite.",
-        epilog="A flag wins over its environment variable (FORWARDER_LISTEN, …), that over the configuration file."
-        " SIGTERM delivers what is left and ends; SIGHUP reads the configuration again.",
+        description="A statsd-compatible server that sends metrics to Graphite.",
+        epilog="A flag overrides its environment variable (FORWARDER_LISTEN, …), which overrides the configuration"
+        " file. SIGTERM delivers the remaining data and exits; SIGHUP reloads the configuration.",
         allow_abbrev=False,
     )
     parser.add_argument("--config", metavar="FILE", help="configuration file, in TOML")
@@ -137,11 +137,9 @@ def _parser() -> argparse.ArgumentParser:
             action="append" if option.kind is URLS else "store",
             help=f"{option.help} ({shown})" if shown else option.help,
         )
+    parser.add_argument("--check-config", action="store_true", help="print the effective configuration and exit")
     parser.add_argument(
-        "--check-config", action="store_true", help="print the configuration that would be in effect, and exit"
-    )
-    parser.add_argument(
-        "--from-statsd", metavar="FILE", help="print what this configuration of statsd is in TOML, and exit"
+        "--from-statsd", metavar="FILE", help="convert a statsd configuration to TOML, print it and exit"
     )
     parser.add_argument("--version", action="version", version=f"forwarder {_version()}")
     return parser

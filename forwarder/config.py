@@ -171,37 +171,45 @@ class Option(NamedTuple):
 OPTIONS: Mapping[str, Option] = {
     "listen": Option(
         options.URLS,
-        "listen here: udp://, tcp://, unix://, unixgram://, graphite://, forwarder+tcp:// or forwarder+unix://;"
-        " may be repeated",
+        "address to listen on: udp://, tcp://, unix://, unixgram://, graphite://, forwarder+tcp://"
+        " or forwarder+unix://; may be repeated",
         "URL",
     ),
-    "to": Option(options.URLS, "deliver there: graphite://, statsd://, whisper://, file://, …; may be repeated", "URL"),
+    "to": Option(options.URLS, "destination: graphite://, statsd://, whisper://, file://, …; may be repeated", "URL"),
     "interval": Option(options.COUNT, "length of an interval in whole seconds", "S"),
-    "prefix": Option(options.TEXT, "stands in front of every name; may hold {host} and {pid}", "P"),
+    "prefix": Option(options.TEXT, "prefix of every name; may contain {host} and {pid}", "P"),
     "percentiles": Option(options.PERCENTS, "percentiles of timers and histograms", "90,99"),
-    "http": Option(options.ADDRESS, "where the page is served, or off", "HOST:PORT"),
-    "http_hosts": Option(options.WORDS, "names by which the page answers on loopback, beside localhost"),
-    "console": Option(options.ADDRESS, "where the management console listens, or off", "HOST:PORT"),
-    "console_admin": Option(options.SWITCH, "obey commands that change something also where it is not on loopback"),
-    "health": Option(options.HEALTH, "what health is at the start: up or down"),
-    "spool": Option(options.TEXT, "keep what is not delivered in this directory, over restarts and crashes", "DIR"),
-    "repeat": Option(options.URLS, "pass packets on as they come: udp:// or tcp://; may be repeated", "URL"),
-    "own_prefix": Option(options.NAME, "what the forwarder's own metrics are called"),
-    "max_series": Option(options.COUNT, "how many series are kept"),
-    "max_tag_sets": Option(options.COUNT, "how many sets of tags a name may have"),
-    "max_bytes": Option(
-        options.MEMORY, "bytes that series, keys and members of sets may take; 0: a quarter of the memory", "BYTES"
+    "http": Option(options.ADDRESS, "address of the metrics page, or off", "HOST:PORT"),
+    "http_hosts": Option(options.WORDS, "host names that the page accepts on loopback, in addition to localhost"),
+    "console": Option(options.ADDRESS, "address of the management console, or off", "HOST:PORT"),
+    "console_admin": Option(
+        options.SWITCH, "allow commands that change something, although other hosts can reach the console"
     ),
-    "own_account": Option(options.SWITCH, "send of itself more than statsd does: the account, and how delivery goes"),
-    "delete_idle": Option(options.SERIES_KINDS, "what is not sent while it is idle: counters, timers, gauges, …"),
-    "gauges_ttl": Option(options.COUNT, "intervals for which an idle gauge is still sent, where those are deleted"),
-    "expire": Option(options.DURATION, "seconds after which an idle series leaves; 0 keeps all"),
+    "health": Option(options.HEALTH, "health at the start: up or down"),
+    "spool": Option(options.TEXT, "directory in which undelivered data survives restarts and crashes", "DIR"),
+    "repeat": Option(
+        options.URLS, "statsd server that receives a copy of every packet: udp:// or tcp://; may be repeated", "URL"
+    ),
+    "own_prefix": Option(options.NAME, "name of the forwarder's own metrics"),
+    "max_series": Option(options.COUNT, "maximum number of series"),
+    "max_tag_sets": Option(options.COUNT, "maximum number of tag sets per name"),
+    "max_bytes": Option(
+        options.MEMORY, "maximum bytes of series, cached keys and members of sets; 0: a quarter of the memory", "BYTES"
+    ),
+    "own_account": Option(
+        options.SWITCH, "send more metrics of itself than statsd does: the account, and those of the delivery"
+    ),
+    "delete_idle": Option(options.SERIES_KINDS, "kinds that are not sent while idle: counters, timers, gauges, …"),
+    "gauges_ttl": Option(
+        options.COUNT, "with gauges in delete_idle: number of intervals for which an idle gauge is still sent"
+    ),
+    "expire": Option(options.DURATION, "seconds after which an idle series is removed; 0: never"),
     "socket_mode": Option(options.MODE, "file mode of Unix sockets"),
-    "socket_group": Option(options.GROUP, "group of Unix sockets, by name or number; none: the process's own"),
-    "receive_buffer": Option(options.SIZE, "bytes that the kernel may keep for a UDP socket"),
-    "udp_threads": Option(options.THREADS, "threads, each with a socket, that hear each UDP address"),
-    "stop_timeout": Option(options.STOP, "seconds that the end may take, to deliver what is left", "S"),
-    "log_level": Option(options.LEVEL, "how much is logged", "LEVEL"),
+    "socket_group": Option(options.GROUP, "group of Unix sockets, by name or number; empty: the group of the process"),
+    "receive_buffer": Option(options.SIZE, "requested bytes of the kernel's receive buffer for each UDP socket"),
+    "udp_threads": Option(options.THREADS, "number of threads for each UDP address, each with its own socket"),
+    "stop_timeout": Option(options.STOP, "seconds to deliver the remaining data when the forwarder stops", "S"),
+    "log_level": Option(options.LEVEL, "least important level to log", "LEVEL"),
     "naming.legacy": Option(options.SWITCH, "statsd's legacy namespace: stats.K, stats_counts.K, stats.timers.K.x"),
     "naming.namespace": Option(options.NAME, "the first part of every path"),
     "naming.counters": Option(options.NAME, "the part for counters"),
@@ -209,13 +217,13 @@ OPTIONS: Mapping[str, Option] = {
     "naming.histograms": Option(options.NAME, "the part for histograms"),
     "naming.gauges": Option(options.NAME, "the part for gauges"),
     "naming.sets": Option(options.NAME, "the part for sets"),
-    "naming.suffix": Option(options.NAME, "stands behind every name"),
-    "naming.flush_counts": Option(options.SWITCH, "send counts of counters, not only rates"),
-    "naming.calculated": Option(options.WORDS, "statistics of timers to send; none given sends all"),
-    "naming.bins": Option(options.BINS, "histograms of timers whose name contains a text"),
-    "key_flush.interval": Option(options.DURATION, "seconds between reports of the busiest keys; 0: none"),
-    "key_flush.percent": Option(options.PERCENT, "how many percent of the keys a report has"),
-    "key_flush.log": Option(options.TEXT, "the file that reports are appended to; none: the log"),
+    "naming.suffix": Option(options.NAME, "suffix of every name"),
+    "naming.flush_counts": Option(options.SWITCH, "send the counts of counters, not only their rates"),
+    "naming.calculated": Option(options.WORDS, "statistics of timers to send; empty: all"),
+    "naming.bins": Option(options.BINS, "bins of timers and histograms whose series contains a given text"),
+    "key_flush.interval": Option(options.DURATION, "seconds between reports of the busiest keys; 0: no reports"),
+    "key_flush.percent": Option(options.PERCENT, "percentage of the keys in a report"),
+    "key_flush.log": Option(options.TEXT, "file to which reports are appended; empty: the log"),
 }
 _TABLES = tuple(dict.fromkeys(name.partition(".")[0] for name in OPTIONS if "." in name))
 
