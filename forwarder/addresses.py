@@ -59,7 +59,7 @@ def parse_target(url: str) -> Address:
     if address.scheme not in ("udp", "tcp"):
         raise ValueError("is neither udp:// nor tcp://")
     if not address.port:
-        raise ValueError("has port 0, where nobody can listen")
+        raise ValueError("has port 0; use a port from 1 to 65535")
     return address
 
 

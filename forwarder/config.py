@@ -369,7 +369,9 @@ def _check_repeat(values: Mapping[str, Any], settings: Mapping[str, Setting]) ->
         target = addresses.parse_target(url)
         for listener in map(addresses.parse, values.get("listen", Config().listen)):
             if target.reaches(listener):
-                raise ConfigError(settings["repeat"].origin, "repeat", f"{masked(url)!r} is where it listens itself")
+                raise ConfigError(
+                    settings["repeat"].origin, "repeat", f"{masked(url)!r} is an address of this forwarder"
+                )
 
 
 def _shown(kind: Kind, value: object) -> str:

@@ -137,7 +137,9 @@ class Inputs:
         if left := self._inherited.left():
             self._inherited.close()
             known = ", ".join(self._config.listen) or "none"
-            raise InvalidSocket(left[0], f"was handed in, and no listener has that address; listeners: {known}")
+            raise InvalidSocket(
+                left[0], f"was passed by the service manager, but no listener has this address; listeners: {known}"
+            )
 
     def _listener(self, address: Address, feed: Sink) -> Listener:
         mode, group, connections = self._config.socket_mode, self._config.socket_group, self._connections

@@ -112,7 +112,7 @@ class _Reader:
         line = text.count("\n", 0, at) + 1
         column = at - text.rfind("\n", 0, at)
         raise ValueError(
-            f"line {line}, column {column}: {text[at : at + 40].split(maxsplit=1)[0]!r} is no part of a literal;"
+            f"line {line}, column {column}: {text[at : at + 40].split(maxsplit=1)[0]!r} is not part of a literal;"
             " nothing in the file is run, so expressions must be replaced by their values"
         )
 

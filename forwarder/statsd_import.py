@@ -215,7 +215,7 @@ def namespace(option: str, statsd: Statsd) -> str | None:
     part = "" if value is None else to_text(value)
     if not part and value != "":
         statsd.leave(
-            f"graphite.{option}", f"{shown(value)} makes a part of the path that is empty; here, there is none"
+            f"graphite.{option}", f"{shown(value)} makes an empty part of the path in statsd; here the part is omitted"
         )
     return part
 

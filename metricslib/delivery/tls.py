@@ -90,7 +90,7 @@ def _useful(option: str) -> Iterator[None]:
 
 
 def _no_passphrase() -> str:
-    raise ValueError("cert or key cannot be used: nobody can be asked for its passphrase")
+    raise ValueError("cert or key cannot be used: a passphrase is not supported")
 
 
 class _Session:

@@ -50,7 +50,7 @@ class Query:
             raise InvalidOption("match", f"{match[:50]}…", f"must have at most {_LONGEST_MATCH} characters")
         after = fields.get("after", "")
         if after and (len(after) > _LONGEST_AFTER or after.partition(":")[0] not in KINDS):
-            raise InvalidOption("after", f"{after[:50]}…", "must be what a page says is the last of its series")
+            raise InvalidOption("after", f"{after[:50]}…", "must be the `next` of an earlier answer")
         return cls(
             form,
             match,

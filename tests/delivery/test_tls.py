@@ -430,7 +430,7 @@ def test_a_renewed_certificate_is_read_again(tls_peer, authority: Authority, tmp
         ("cert={key}", "cert or key cannot be used"),
         ("cert={client}&key=/absent/hunter2", "cert or key cannot be used: No such file"),
         ("cert={client}&key={other}", "cert or key cannot be used: key values mismatch"),
-        ("cert={client}&key={locked}", "nobody can be asked for its passphrase"),
+        ("cert={client}&key={locked}", "a passphrase is not supported"),
         ("key={client}", "key needs cert"),
         ("name=", "name is no host's name"),
         ("name=.hunter2", "name is no host's name"),

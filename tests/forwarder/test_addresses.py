@@ -70,7 +70,7 @@ def test_a_port_may_be_required():
     [
         ("graphite://h:2003", "is neither udp:// nor tcp://"),
         ("unix:///run/x", "is neither udp:// nor tcp://"),
-        ("udp://h:0", "has port 0, where nobody can listen"),
+        ("udp://h:0", "has port 0; use a port from 1 to 65535"),
         ("h:8125", "is no URL: udp://HOST:PORT, for example"),
     ],
 )

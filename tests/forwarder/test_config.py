@@ -188,9 +188,9 @@ BUFFER = "a number of bytes from 1 to 1 GiB, such as 67108864 or 64MiB"
         ('repeat = "graphite://h"', "f.toml: repeat: 'graphite://h' is neither udp:// nor tcp://"),
         (
             'repeat = "udp://localhost:8125"\nlisten = "udp://0.0.0.0"',
-            "f.toml: repeat: 'udp://localhost:8125' is where it listens itself",
+            "f.toml: repeat: 'udp://localhost:8125' is an address of this forwarder",
         ),
-        ('repeat = "tcp://127.0.0.1:8125"', "f.toml: repeat: 'tcp://127.0.0.1:8125' is where it listens itself"),
+        ('repeat = "tcp://127.0.0.1:8125"', "f.toml: repeat: 'tcp://127.0.0.1:8125' is an address of this forwarder"),
         ("key_flush = 5", "f.toml: key_flush must be a table: [key_flush]"),
         ("[key_flush]\npercent = 0", "f.toml: key_flush.percent: 0 is not a percentage above 0, at most 100"),
         ("[key_flush]\nintervall = 5", "f.toml: unknown key key_flush.intervall; did you mean interval?"),

@@ -94,7 +94,7 @@ def test_literals_and_conversions_are_those_of_node(need: Callable[..., None]):
 @pytest.mark.parametrize("text", REFUSED)
 def test_what_is_no_literal_is_refused(text: str):
     """With the place where it stands; also what node would evaluate, such as an expression."""
-    with pytest.raises(ValueError, match=r"line \d+, column \d+: .* is no part of a literal|ends too early"):
+    with pytest.raises(ValueError, match=r"line \d+, column \d+: .* is not part of a literal|ends too early"):
         read(text)
 
 

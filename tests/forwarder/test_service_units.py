@@ -107,7 +107,10 @@ def test_a_socket_that_no_listener_has_is_refused(forwarder: Callable[..., Forwa
         given.bind(("127.0.0.1", 0))
         process = forwarder("--listen", f"unix://{tmp_path}/s", given=[given])
         assert process.end() == 1
-        assert f"socket activation: udp://127.0.0.1:{given.getsockname()[1]} was handed in, and no" in process.log
+        assert (
+            f"socket activation: udp://127.0.0.1:{given.getsockname()[1]} was passed by the service manager, but no"
+            in process.log
+        )
         assert not (tmp_path / "s").exists()
 
 

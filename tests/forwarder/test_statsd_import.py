@@ -339,12 +339,12 @@ def test_what_an_option_becomes(options: dict[str, Any], expected: dict[str, Any
         ({"graphite": {"globalSuffix": ""}}, "graphite.globalSuffix: empty, statsd sends a dot behind every name"),
         (
             {"graphite": {"legacyNamespace": False, "prefixSet": None}},
-            "graphite.prefixSet: null makes a part of the path",
+            "graphite.prefixSet: null makes an empty part of the path",
         ),
         ({"prefixStats": ""}, "prefixStats: must not be empty"),
         (
             {"repeater": [{"host": "127.0.0.1", "port": 8125}], "backends": ["./backends/repeater"]},
-            "repeater, backends: 'udp://127.0.0.1:8125' is where it listens itself",
+            "repeater, backends: 'udp://127.0.0.1:8125' is an address of this forwarder",
         ),
         ({"graphite": {"globalPrefix": "a b"}}, 'graphite.globalPrefix: "a b" cannot be made letters, digits'),
         ({"graphite": "x"}, "graphite: statsd itself has no such option"),
