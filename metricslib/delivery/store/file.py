@@ -12,7 +12,7 @@ tells that from a disk that is merely full, read-only or away.
 import os
 import sqlite3
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,7 +41,9 @@ _LOG = 4 << 20
 """Bytes to which the log beside a file is cut after it was longer."""
 _PAGE = 4096
 _SPARE = 1024
-"""Pages of four kibibytes that may stay unused in a file."""
+"""Pages of four kibibytes that may stay unused in a file, at most,"""
+_TRIFLE = 16
+"""and so few that they may stay on any disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class SpoolFile:
         if not path.exists():
             _create(path)
         self._log = path.with_name(path.name + "-wal")
+        self._log_name = os.fspath(self._log)
         self._db = sqlite3.connect(path, isolation_level=None)
         try:
             self._begin()
@@ -113,16 +116,20 @@ class SpoolFile:
 
     def write(self, changes: Changes) -> None:
         """Do all of it or nothing."""
-        many, gone = self._db.executemany, [(id,) for id in changes.gone]
+        gone, entries = [(id,) for id in changes.gone], changes.checkpoint.items()
+        unmarked = [(id,) for id, taken in changes.marks.items() if not taken]
+        steps: list[tuple[str, Sequence[tuple[object, ...]]]] = [
+            ("DELETE FROM batches WHERE id = ?", gone),
+            ("INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?, ?, ?, ?, ?)", [*map(_row, changes.records.values())]),
+            ("INSERT OR IGNORE INTO taken VALUES (?)", [(id,) for id, taken in changes.marks.items() if taken]),
+            ("DELETE FROM taken WHERE id = ?", gone + unmarked),
+            ("DELETE FROM notes WHERE key = ?", [(key,) for key, value in entries if value is None]),
+            ("INSERT OR REPLACE INTO notes VALUES (?, ?)", [entry for entry in entries if entry[1] is not None]),
+        ]
         with self._transaction():
-            many("DELETE FROM batches WHERE id = ?", gone)
-            many("INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(_row, changes.records.values()))
-            many("INSERT OR IGNORE INTO taken VALUES (?)", [(id,) for id, taken in changes.marks.items() if taken])
-            unmarked = [(id,) for id, taken in changes.marks.items() if not taken]
-            many("DELETE FROM taken WHERE id = ?", gone + unmarked)
-            entries = changes.checkpoint.items()
-            many("DELETE FROM notes WHERE key = ?", [(key,) for key, value in entries if value is None])
-            many("INSERT OR REPLACE INTO notes VALUES (?, ?)", [entry for entry in entries if entry[1] is not None])
+            for statement, rows in steps:
+                if rows:
+                    self._db.executemany(statement, rows)
         if gone:
             self.shrink()
 
@@ -136,12 +143,14 @@ class SpoolFile:
 
         By default that is as much as is worth keeping, and no more than a quarter of what the disk has left.
         """
+        if not self.idle:
+            return
         unused = self._db.execute("PRAGMA freelist_count").fetchone()[0]
         with suppress(FileNotFoundError):
-            unused = max(unused, self._log.stat().st_size // _PAGE)
+            unused = max(unused, os.stat(self._log_name).st_size // _PAGE)
         if spare is None:
-            spare = min(_SPARE, self._room() // 4)
-        if unused > spare and self.idle:
+            spare = _TRIFLE if unused <= _TRIFLE else min(_SPARE, self._room() // 4)
+        if unused > spare:
             self._db.executescript("PRAGMA incremental_vacuum")  # execute() would give back a single page
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 

@@ -41,6 +41,8 @@ class LockFile:
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
         self._lock = lock
+        self._names = os.fspath(path), os.fspath(_lock_of(path))  # asked for at each write, so made once
+        self._identity = os.fstat(lock)
         register_fork_handler(self)
 
     @classmethod
@@ -86,9 +88,11 @@ class LockFile:
     @property
     def in_place(self) -> bool:
         """Whether file and lock are still where they were made; False when they, or the directory, were removed."""
-        with suppress(OSError):
-            return self.path.exists() and os.path.samestat(os.fstat(self._lock), os.stat(_lock_of(self.path)))
-        return False
+        try:
+            os.stat(self._names[0])
+            return os.path.samestat(self._identity, os.stat(self._names[1]))
+        except OSError:
+            return False
 
     def keep_spare(self) -> None:
         """Take room that :meth:`free_spare` gives back. Raises nothing."""
