@@ -17,7 +17,7 @@ __all__ = [
 ]
 
 default_registry = Registry()
-"""The registry behind ``metricslib.instruments.counter`` and its like."""
+"""The registry behind the functions of the package, such as ``metricslib.counter``."""
 
 
 def _registry() -> Registry:

@@ -8,6 +8,7 @@ A block that is fenced as ``text`` and directly follows a block of code is what 
 anything. Console blocks are in test_docs_commands.py.
 """
 
+import ast
 import configparser
 import importlib.util
 import inspect
@@ -244,6 +245,42 @@ def test_the_layers_are_told_as_they_are():
             rows = [row.split("|")[2] for row in table.splitlines()[2:]]
             told = [{name.removesuffix("/") for name in re.findall(r"`([^`]+)`", row)} for row in rows]
             assert told == [set(layer.split(" : ")) for layer in contract["layers"]]
+
+
+# -- the code map
+
+
+CODE_MAP = (DOCS / "explanation" / "code-map.md").read_text(encoding="utf-8")
+
+
+def defined_in(file: Path) -> set[str]:
+    """Return the names that a source file defines: functions, classes, their methods, and constants of the module."""
+    text = file.read_text(encoding="utf-8")
+    if file.suffix != ".py":
+        return set(re.findall(r"^[a-z].*?\b(\w+)\([^;]*?\) \{", text, re.MULTILINE))
+    names: set[str] = set()
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            names.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            names |= {f"{node.name}.{part.name}" for part in node.body if isinstance(part, ast.FunctionDef)}
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return names
+
+
+def test_the_code_map_names_what_exists():
+    """Files, folders, and functions in the files that it says."""
+    paths = set(re.findall(r"`((?:\w+/)+[\w.]*)`", CODE_MAP))
+    assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
+    places = set(re.findall(r"`([\w.]+)(?:\(\))?`\s+in\s+`([\w/.]+)`", CODE_MAP))
+    assert [place for place in sorted(places) if place[0] not in defined_in(ROOT / place[1])] == []
+
+
+def test_the_code_map_says_where_each_function_is():
+    """Otherwise the check above would pass it over."""
+    assert re.findall(r"`[\w.]+\(\)`(?!\s+in\s+`)", CODE_MAP) == []
 
 
 # -- public docstrings, from which the reference is made
