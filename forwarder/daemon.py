@@ -137,7 +137,7 @@ class Daemon:
             log.info("no destination: measurements are only shown on the page")
 
     def wire(self, opened: Sequence[Input]) -> SelfMetrics:
-        """Let windows have what comes in through ``doors``, and what the daemon says of itself."""
+        """Let windows have what comes in through ``opened``, and what the daemon says of itself."""
         config = self.config
         own = SelfMetrics(
             config.own_prefix,

@@ -97,7 +97,7 @@ def own_gauge(prefix: str) -> str:
 class SelfMetrics:
     """A source of the registry. It must be the last one, so that it speaks of what the others were just asked for.
 
-    Without ``account`` it has only what statsd has of itself. At each collection it warns of drops at the doors, and
+    Without ``account`` it has only what statsd has of itself. At each collection it warns of drops at the inputs, and
     of those that ``others`` count, by their names.
     """
 

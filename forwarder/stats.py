@@ -121,7 +121,7 @@ class DaemonStats:
 def daemon_stats(
     started: float, now: float, counts: Sequence[Counts], destinations: Sequence[SenderStatus]
 ) -> DaemonStats:
-    """Return the vitals of a daemon whose doors have these ``counts``.
+    """Return the figures of a daemon whose inputs have these ``counts``.
 
     Of several destinations the one counts that is worst off, so that who watches one number misses nothing: the oldest
     flush, the latest exception, the longest time and length. Where some are Graphite, only those count.

@@ -321,7 +321,7 @@ class Registry(Instruments):
         lock = self._acquired()
         try:
             self._gather(readings)
-            flush, open_ = self._cut(end, interval, closes=True)
+            flush, open_ = self._build(end, interval, closes=True)
             fresh, sent, new = Aggregates(), Aggregates(), None if self._new is None else Aggregates()
             # The interval is over. What follows, but for totals, may also be done after the next.
             self._fresh, self._sent, self._new = fresh, sent, new
@@ -368,7 +368,7 @@ class Registry(Instruments):
         lock = self._acquired()
         try:
             self._gather(readings)
-            flush, sent = self._cut(end, interval, closes=False)
+            flush, sent = self._build(end, interval, closes=False)
             fresh, new = Aggregates(), None if self._new is None else Aggregates()
             self._fresh, self._sent, self._new, self.sent_as = fresh, sent, new, end
             try:
@@ -556,7 +556,7 @@ class Registry(Instruments):
         else:
             self.hold_members(members_cost(collected.uniques.values()))
 
-    def _cut(self, end: int, interval: float, *, closes: bool) -> tuple[Flush, Aggregates]:
+    def _build(self, end: int, interval: float, *, closes: bool) -> tuple[Flush, Aggregates]:
         fresh = open_ = self._fresh
         if self._sent or not closes:  # what ends need be no copy: nobody adds to it
             open_ = Aggregates()

@@ -193,9 +193,26 @@ class Flush(NamedTuple):
     delta: Window
     """What is new since the previous flush: what a statsd server adds up. Idle series are not in it."""
     received: Mapping[str, int] = {}
-    """By sender, the number of the last of its numbered batches that is new in this cut."""
+    """By sender, the number of the last of its numbered batches that is new in this flush."""
     active: Aggregates = Aggregates()
     """What happened in the interval until now, in mid-interval as long as no other flush is made."""
+
+    @property
+    def whole(self) -> Window:
+        """The former name of :attr:`cumulative`; to be removed after the next release."""
+        return _renamed("whole", "cumulative", self.cumulative)
+
+    @property
+    def fresh(self) -> Window:
+        """The former name of :attr:`delta`; to be removed after the next release."""
+        return _renamed("fresh", "delta", self.delta)
+
+
+def _renamed(former: str, name: str, window: Window) -> Window:
+    from warnings import warn
+
+    warn(f"Flush.{former} is called Flush.{name} now", DeprecationWarning, stacklevel=3)
+    return window
 
 
 class OpenInterval(NamedTuple):

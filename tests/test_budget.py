@@ -405,7 +405,7 @@ FLOODS = {
     "long keys": "max_series=10**6; line = lambda n: b'%d.%s:1|c' % (n, pad)",
     "timers": "max_series=10**6; line = lambda n: b'%d.%s:1|ms' % (n, pad)",
     "tags": "max_series=10**6; line = lambda n: b'a:1|c|#t:%d.%s' % (n, pad)",
-    "spellings": "max_series=10**6; line = lambda n: b'a:1|c|#t:1,t:%d%s,t:1' % (n, pad)",
+    "raw keys": "max_series=10**6; line = lambda n: b'a:1|c|#t:1,t:%d%s,t:1' % (n, pad)",
     "members": "max_series=10**6; line = lambda n: b''.join(member % (n % 50, n, k) for k in range(10))",
 }
 FLOOD = """

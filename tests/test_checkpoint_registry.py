@@ -21,10 +21,10 @@ INTERVAL = 10
 
 
 class Run:
-    """A process: a registry with its participant, which goes on from the journal, a dictionary that outlives it."""
+    """A process: a registry with its participant, which goes on from the stored, a dictionary that outlives it."""
 
-    def __init__(self, clock: ManualClock, journal: dict[str, bytes], own: str = "", **options: Any) -> None:
-        self.clock, self.journal = clock, journal
+    def __init__(self, clock: ManualClock, stored: dict[str, bytes], own: str = "", **options: Any) -> None:
+        self.clock, self.stored = clock, stored
         self.registry = Registry(clock=clock, **options)
         self.start(own)
 
@@ -34,7 +34,7 @@ class Run:
             self.registry, lambda: (schedule.next_stamp(self.clock.time()), INTERVAL), own
         )
         self.registry.add_source(self.participant)
-        self.participant.restore(dict(self.journal))
+        self.participant.restore(dict(self.stored))
 
     def cut(self, *, closes: bool, kept: bool = True) -> Flush:
         stamp = int(self.clock.time() // INTERVAL) * INTERVAL
@@ -42,9 +42,9 @@ class Run:
         notes = dict(self.participant.notes(flush, closes=closes))
         self.noted = set(notes)
         if kept:
-            self.journal.update({key: note for key, note in notes.items() if note is not None})
+            self.stored.update({key: note for key, note in notes.items() if note is not None})
             for key in [key for key, note in notes.items() if note is None]:
-                self.journal.pop(key, None)
+                self.stored.pop(key, None)
             self.participant.committed(flush)
         return flush
 
@@ -57,15 +57,15 @@ class Run:
 
 
 @pytest.fixture
-def journal() -> dict[str, bytes]:
+def stored() -> dict[str, bytes]:
     return {}
 
 
 @pytest.fixture
-def run(clock: ManualClock, journal: dict[str, bytes]) -> Any:
-    """Call to start another process on the same clock and journal."""
+def run(clock: ManualClock, stored: dict[str, bytes]) -> Any:
+    """Call to start another process on the same clock and stored."""
     clock.advance(1)
-    return lambda own="", **options: Run(clock, journal, own, **options)
+    return lambda own="", **options: Run(clock, stored, own, **options)
 
 
 def use_all(registry: Registry) -> None:
@@ -180,7 +180,7 @@ def test_the_open_interval_goes_on_as_sent(run):
     assert flush.delta.counters == {"c": 2}
     assert flush.delta.timers["t"].count == 1
     assert second.registry.snapshot().totals["counter"]["c"].sum == 6
-    assert "open" not in second.journal
+    assert "open" not in second.stored
 
 
 def test_an_open_interval_may_be_continued_again_and_again(run):
@@ -267,7 +267,7 @@ def test_what_a_flush_took_is_noted_by_the_end_of_the_interval(run):
     process = run()
     process.registry.counter("c").inc()
     process.flush()
-    assert "open" in process.journal
+    assert "open" in process.stored
     process.tick()
     assert run().registry.snapshot().totals["counter"]["c"].sum == 1
 
@@ -282,14 +282,14 @@ def test_what_was_not_kept_is_noted_again(run):
     process.registry.counter("new").inc()
     process.registry.forget("gauge", ["gone"])
     process.tick(kept=False)
-    assert len(process.journal) == 2
+    assert len(process.stored) == 2
     process.tick()
     totals = run().registry.snapshot().totals
     assert {key: total.sum for key, total in totals["counter"].items()} == {"old": 2, "new": 1}
     assert not totals["gauge"]
 
 
-def test_what_is_deleted_or_expires_takes_its_note_along(run, journal):
+def test_what_is_deleted_or_expires_takes_its_note_along(run, stored):
     """And when it comes again, it begins anew."""
     process = run(expire=15)
     for name in ("deleted", "idle"):
@@ -301,11 +301,11 @@ def test_what_is_deleted_or_expires_takes_its_note_along(run, journal):
     for _ in range(4):
         process.registry.counter("again").inc()
         process.tick()
-    assert set(journal) == {"series/counter/again"}
+    assert set(stored) == {"series/counter/again"}
     assert run().registry.snapshot().totals["counter"]["again"].sum == 5
 
 
-def test_a_series_that_is_deleted_after_a_restart_does_not_come_back(run, journal):
+def test_a_series_that_is_deleted_after_a_restart_does_not_come_back(run, stored):
     """Though the new process never used it."""
     first = run()
     use_all(first.registry)
@@ -333,12 +333,12 @@ class Own:
 
 
 @pytest.mark.parametrize("away", [0, INTERVAL])
-def test_what_a_process_says_of_itself_begins_anew(run, clock, journal, away):
+def test_what_a_process_says_of_itself_begins_anew(run, clock, stored, away):
     """A destination that is no longer one is not told of for ever; but in the slot that goes on, counts add up."""
     first = run("own")
     first.registry.add_source(Own())
     first.tick()
-    assert not journal
+    assert not stored
     first.flush()
     clock.advance(away)
     second = run("own")
@@ -348,7 +348,7 @@ def test_what_a_process_says_of_itself_begins_anew(run, clock, journal, away):
     assert not run("own").registry.snapshot().totals["counter"]
 
 
-def test_gauges_of_what_is_in_a_process_do_not_come_back(run, journal):
+def test_gauges_of_what_is_in_a_process_do_not_come_back(run, stored):
     """How many calls are under way, and what a callback says, is known only by who lives."""
     first = run()
 
@@ -368,7 +368,7 @@ def test_gauges_of_what_is_in_a_process_do_not_come_back(run, journal):
 # -- caps, expiry, idle series
 
 
-def test_caps_hold_for_what_comes_back(run, journal):
+def test_caps_hold_for_what_comes_back(run, stored):
     """Who was there first stays; who finds no room is counted, and its note goes."""
     first = run()
     for number in range(6):
@@ -381,7 +381,7 @@ def test_caps_hold_for_what_comes_back(run, journal):
     assert list(second.flush().cumulative.counters) == ["c;n=0", "d0", "c;n=1", "d1", "c;n=2", "d2", "d3"]
     second.registry.counter("c", {"n": 5}).inc()
     assert second.tick().cumulative.counters["c;overflow=true"] == 1
-    assert len(journal) == 8
+    assert len(stored) == 8
     third = run(max_series=7, max_tag_sets=3)
     assert len(third.registry) == 7
     assert third.registry.snapshot().dropped == {}
@@ -432,7 +432,7 @@ def test_idle_series_leave_windows_as_if_nothing_had_been(run, clock, away, valu
 # -- what was measured before the start
 
 
-def test_what_was_measured_before_is_added(run, clock, journal):
+def test_what_was_measured_before_is_added(run, clock, stored):
     """A program may measure, and end intervals, before it is told where its spool is."""
     first = run()
     first.registry.counter("c").inc(1)
@@ -445,7 +445,7 @@ def test_what_was_measured_before_is_added(run, clock, journal):
     second.tick(int(clock.time() // 10) * 10, 10)
     second.counter("c").inc(100)
     process = Run.__new__(Run)
-    process.clock, process.journal, process.registry = clock, journal, second
+    process.clock, process.stored, process.registry = clock, stored, second
     process.start()
     window = process.tick().cumulative
     assert (window.counters, window.gauges) == ({"c": 100, "new": 0}, {"g": 5})
@@ -455,7 +455,7 @@ def test_what_was_measured_before_is_added(run, clock, journal):
 
 
 def test_a_second_start_in_one_process_adds_nothing(run):
-    """The registry knows better than any note, and the journal then says what it knows."""
+    """The registry knows better than any note, and the stored then says what it knows."""
     process = run()
     process.registry.counter("c").inc()
     process.tick()
@@ -465,7 +465,7 @@ def test_a_second_start_in_one_process_adds_nothing(run):
     process.registry.remove_source(process.participant)
     process.registry.counter("c").inc()
     process.registry.forget("counter", ["flushed"])
-    process.journal["series/counter/stale"] = process.journal["series/counter/c"]
+    process.stored["series/counter/stale"] = process.stored["series/counter/c"]
     process.start()
     assert process.tick().cumulative.counters == {"c": 2}
     totals = run().registry.snapshot().totals["counter"]
@@ -486,27 +486,27 @@ def test_a_second_start_in_one_process_adds_nothing(run):
         {"open": b"\xff"},
     ],
 )
-def test_broken_notes_are_counted_and_cost_nothing_else(run, journal, broken):
+def test_broken_notes_are_counted_and_cost_nothing_else(run, stored, broken):
     """They go with the next flush; notes of other checkpoint are not looked at."""
     first = run()
     use_all(first.registry)
     first.tick()
-    journal.update({**broken, "sender/abc": b"\xff"})
+    stored.update({**broken, "sender/abc": b"\xff"})
     second = run()
     second.registry.gauge("g").inc()
     assert second.tick().cumulative.gauges == {"g": 8}
     assert second.registry.snapshot().dropped == {"bad_note": 1}
-    assert not {key for key in broken if key != "series"} & set(journal)
-    assert "sender/abc" in journal
+    assert not {key for key in broken if key != "series"} & set(stored)
+    assert "sender/abc" in stored
 
 
-def test_one_broken_series_of_the_open_interval_is_left_out(run, journal):
+def test_one_broken_series_of_the_open_interval_is_left_out(run, stored):
     """The others go on."""
     first = run()
     first.registry.counter("a").inc()
     first.registry.counter("b").inc()
     first.flush()
-    journal["open"] = journal["open"].replace(b'"a":1', b'"a":null')
+    stored["open"] = stored["open"].replace(b'"a":1', b'"a":null')
     second = run()
     assert second.tick().cumulative.counters == {"a": 0, "b": 1}
     assert second.registry.snapshot().dropped == {"bad_note": 1}
@@ -516,10 +516,10 @@ def test_one_broken_series_of_the_open_interval_is_left_out(run, journal):
 
 
 class Noting:
-    """Stands between a flusher and the participant: keeps the notes in the journal, and the flushes."""
+    """Stands between a flusher and the participant: keeps the notes in the stored, and the flushes."""
 
-    def __init__(self, participant: RegistryCheckpoint, journal: dict[str, bytes], cuts: list[Flush]) -> None:
-        self.participant, self.journal, self.cuts = participant, journal, cuts
+    def __init__(self, participant: RegistryCheckpoint, stored: dict[str, bytes], cuts: list[Flush]) -> None:
+        self.participant, self.stored, self.cuts = participant, stored, cuts
 
     def notes(self, flush: Flush, *, closes: bool) -> Mapping[str, bytes | None]:
         self.cuts.append(flush)
@@ -528,9 +528,9 @@ class Noting:
 
     def committed(self, flush: Flush) -> None:
         for key, note in self.noted.items():
-            self.journal.pop(key, None)
+            self.stored.pop(key, None)
             if note is not None:
-                self.journal[key] = note
+                self.stored[key] = note
         self.participant.committed(flush)
 
     def restore(self, notes: Mapping[str, bytes]) -> None:
@@ -542,7 +542,7 @@ class Lives:
 
     def __init__(self) -> None:
         self.clock = ManualClock()
-        self.journal: dict[str, bytes] = {}
+        self.stored: dict[str, bytes] = {}
         self.cuts: list[Flush] = []
         self.measured = self.uncut = 0
         self.begin()
@@ -553,8 +553,8 @@ class Lives:
         schedule = self.flusher._schedule
         participant = RegistryCheckpoint(self.registry, lambda: (schedule.next_stamp(self.clock.time()), INTERVAL))
         self.registry.add_source(participant)
-        noting = Noting(participant, self.journal, self.cuts)
-        noting.restore(self.journal)
+        noting = Noting(participant, self.stored, self.cuts)
+        noting.restore(self.stored)
         self.flusher.add_participant(noting)
 
     def measure(self, number: int) -> None:

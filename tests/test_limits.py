@@ -19,7 +19,7 @@ from metricslib.testing import ManualClock
 SUMMABLE = [kind for kind in KINDS if kind != "gauge"]
 
 
-def admission(*filters, max_series=100, max_tag_sets=10, max_bytes=1 << 30):
+def limits(*filters, max_series=100, max_tag_sets=10, max_bytes=1 << 30):
     return Limits(filters, max_series, max_tag_sets, DropCounter(), Share(max_bytes))
 
 
@@ -39,7 +39,7 @@ NAMES = [("counter", "a"), ("timer", "a"), ("counter", "b"), ("counter", "a")]
 
 def test_many_names_are_admitted_as_each_would_be():
     """Each gets its own key, the same object every time, and counts once."""
-    one, many = admission(), admission()
+    one, many = limits(), limits()
     keys = many.admit_names(NAMES, 0)
     assert keys == [one.admit(series_of(kind, name)) for kind, name in NAMES] == ["a", "a", "b", "a"]
     assert len(one) == len(many) == 3
@@ -52,7 +52,7 @@ def test_many_names_are_admitted_as_each_would_be():
 )
 def test_names_of_which_one_might_be_refused_or_changed_are_left_to_be_asked_for_one_by_one(filters, cap, others):
     """Nothing has happened then: neither are some admitted, nor is anything counted."""
-    asked = admission(*filters, max_series=cap)
+    asked = limits(*filters, max_series=cap)
     assert asked.admit_names(NAMES, others) is None
     assert len(asked) == 0
     assert asked.drops.totals() == {}
@@ -61,7 +61,7 @@ def test_names_of_which_one_might_be_refused_or_changed_are_left_to_be_asked_for
 
 def test_many_threads_that_admit_many_names_do_not_exceed_the_cap():
     """Two that looked for room at the same time might both find it."""
-    asked = admission(max_series=1000)
+    asked = limits(max_series=1000)
     names = [[("counter", f"{thread}.{number}") for number in range(400)] for thread in range(8)]
     threads = [threading.Thread(target=asked.admit_names, args=(each, 0)) for each in names]
     for thread in threads:
@@ -145,39 +145,39 @@ def test_caps_hold_against_any_names_and_tags(made):
 
 def test_a_flood_of_names_that_claim_to_be_an_overflow_stops_at_the_cap():
     """No client can pass the cap by a tag."""
-    gate = admission(max_series=10)
-    admitted = {gate.admit(Series("counter", f"n{number}", OVERFLOW)) for number in range(1000)}
-    assert len(gate) == 10
+    limited = limits(max_series=10)
+    admitted = {limited.admit(Series("counter", f"n{number}", OVERFLOW)) for number in range(1000)}
+    assert len(limited) == 10
     assert len(admitted) == 11
 
 
 def test_a_series_that_left_makes_room():
     """For a tag set of its name and for a series."""
-    gate = admission(max_series=4, max_tag_sets=2)
+    limited = limits(max_series=4, max_tag_sets=2)
     one, two, three = (series_of("counter", "x", {"t": number}) for number in (1, 2, 3))
-    assert (gate.admit(one), gate.admit(two)) == (one.key, two.key)
-    assert gate.admit(three) == "x;overflow=true"
-    gate.release(one)
-    assert gate.admit(three) == three.key
-    assert gate.admit(one) == "x;overflow=true"
-    assert len(gate) == 2
+    assert (limited.admit(one), limited.admit(two)) == (one.key, two.key)
+    assert limited.admit(three) == "x;overflow=true"
+    limited.release(one)
+    assert limited.admit(three) == three.key
+    assert limited.admit(one) == "x;overflow=true"
+    assert len(limited) == 2
     for series in (two, three, three):
-        gate.release(series)
-    assert len(gate) == 0
-    assert gate._tag_sets == {}
+        limited.release(series)
+    assert len(limited) == 0
+    assert limited._tag_sets == {}
 
 
 def test_a_cap_that_is_reached_is_reported_for_each_kind():
     """However many names are over it."""
-    gate = admission(max_series=3, max_tag_sets=1)
+    limited = limits(max_series=3, max_tag_sets=1)
     for number in range(5):
-        gate.admit(series_of("counter", "x", {"t": number}))
-    assert gate.reached() == {("max_tag_sets", "counter"): "x"}
-    assert gate.reached() == {}
+        limited.admit(series_of("counter", "x", {"t": number}))
+    assert limited.reached() == {("max_tag_sets", "counter"): "x"}
+    assert limited.reached() == {}
     for number in range(5):
-        gate.admit(series_of("counter", "x", {"t": number}))
-        gate.admit(series_of("timer", f"n{number}"))
-    assert gate.reached() == {("max_tag_sets", "counter"): "x", ("max_series", "timer"): "n4"}
+        limited.admit(series_of("counter", "x", {"t": number}))
+        limited.admit(series_of("timer", f"n{number}"))
+    assert limited.reached() == {("max_tag_sets", "counter"): "x", ("max_series", "timer"): "n4"}
 
 
 FATES = {
@@ -272,30 +272,30 @@ def test_threads_that_make_the_same_series_count_them_once():
 
 def test_threads_that_tag_the_same_name_count_each_tag_set_once():
     """All that have room get in, the next does not, and when all have left there is nothing left to count."""
-    gate, barrier = admission(max_series=1000, max_tag_sets=200), threading.Barrier(8)
+    limited, barrier = limits(max_series=1000, max_tag_sets=200), threading.Barrier(8)
 
     def work():
         barrier.wait()
         for number in range(200):
-            gate.admit(series_of("counter", "x", {"t": number}))
+            limited.admit(series_of("counter", "x", {"t": number}))
 
     threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(gate) == 200
-    assert gate.admit(series_of("counter", "x", {"t": "more"})) == "x;overflow=true"
+    assert len(limited) == 200
+    assert limited.admit(series_of("counter", "x", {"t": "more"})) == "x;overflow=true"
     for number in range(200):
-        gate.release(series_of("counter", "x", {"t": number}))
-    assert gate.admit(series_of("counter", "x", {"t": "more"})) == "x;t=more"
-    assert len(gate) == 1
+        limited.release(series_of("counter", "x", {"t": number}))
+    assert limited.admit(series_of("counter", "x", {"t": "more"})) == "x;t=more"
+    assert len(limited) == 1
 
 
 def test_all_who_ask_for_a_key_get_one_object():
     """However often it is put together: a copy for everybody would be most of what a series takes."""
-    gate = admission()
-    first, second = (gate.admit(series_of("counter", "x", {"t": 1})) for _ in range(2))
+    limited = limits()
+    first, second = (limited.admit(series_of("counter", "x", {"t": 1})) for _ in range(2))
     assert first is second
 
 
@@ -304,7 +304,7 @@ def test_all_who_ask_for_a_key_get_one_object():
 
 def test_a_filter_adds_no_empty_part_to_a_name_and_takes_none_away():
     """A program's names have none; those that a forwarder reads keep theirs, as in statsd."""
-    asked = admission(lambda series: series._replace(name=series.name.replace("old", "")), add_tags(k="v"))
+    asked = limits(lambda series: series._replace(name=series.name.replace("old", "")), add_tags(k="v"))
     assert asked.admit(Series("counter", "old.a")) == "a;k=v"
     assert asked.admit(Series("counter", "a..b.")) == "a..b.;k=v"
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metricslib.registry import Registry
 from metricslib.series import KINDS
 from metricslib.sketch import Distribution
 from metricslib.window import ABSENT, Aggregates, GaugeChange, Window, total
@@ -111,3 +112,10 @@ def test_a_window_is_read_by_kind_and_frozen():
         window.end = 20
     assert window.end == 10
     assert math.isnan(ABSENT.base)
+
+
+@pytest.mark.parametrize(("former", "name"), [("whole", "cumulative"), ("fresh", "delta")])
+def test_the_former_names_of_a_flush_s_windows_work_and_warn(former, name):
+    flush = Registry().tick(10, 10)
+    with pytest.warns(DeprecationWarning, match=f"Flush.{former} is called Flush.{name} now"):
+        assert getattr(flush, former) is getattr(flush, name)

@@ -67,7 +67,7 @@ def count_lines(payload: bytes, *, datagrams: bool = True) -> int:
 
 
 def split_lines(payload: bytes, separator: bytes, limit: int) -> Iterator[bytes]:
-    """Flush ``payload`` after a separator into pieces of at most ``limit`` bytes; joined, they are ``payload``.
+    """Cut ``payload`` after a separator into pieces of at most ``limit`` bytes; joined, they are ``payload``.
 
     Only what has no separator for longer than that makes a longer piece.
     """

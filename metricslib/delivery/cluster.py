@@ -154,12 +154,12 @@ class Shares:
     def __init__(self, ring: Ring, nodes: int, encoder: Encoder) -> None:
         self._owners = _Owners(ring)
         self._nodes = nodes
-        self._cuts: _Splits[Flush, bytes] = _Splits(lambda flush: encoder.encode(flush, self._split_pairs))
+        self._splits: _Splits[Flush, bytes] = _Splits(lambda flush: encoder.encode(flush, self._split_pairs))
         self._points: _Splits[Sequence[Point], list[Point]] = _Splits(self._split_points)
 
     def take(self, flush: Flush, place: int) -> bytes:
         """Return a node's share of ``flush``, as lines."""
-        return self._cuts.take(flush, place)
+        return self._splits.take(flush, place)
 
     def of(self, points: Sequence[Point], place: int) -> Sequence[Point]:
         """Return the points that a node keeps."""

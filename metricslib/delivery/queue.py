@@ -27,7 +27,7 @@ tail. What is being sent is never dropped, so no point is ever counted both as d
 was delivered once and stays so, whatever becomes of the repeat.
 
 *Payloads* are in memory or, with a :class:`~.store.Store`, there. The queue asks the store and never holds its own lock
-while it does. What the store finds in the files of dead processes comes through one door, :meth:`Queue.hand_over`. A
+while it does. What the store finds in the files of dead processes comes through one method, :meth:`Queue.hand_over`. A
 batch is stored before it waits here and removed from the store after it has left; so after a crash at any line it is in
 the store, and may be sent once more, or was delivered.
 """

@@ -385,7 +385,7 @@ class FileWriter:
         return status.st_size
 
     def _cut_torn(self, size: int) -> None:
-        """Flush what stands behind the last whole record; whole records are kept, whoever has written them."""
+        """Cut what stands behind the last whole record; whole records are kept, whoever has written them."""
         if size == self._end:
             return
         begin = self._end

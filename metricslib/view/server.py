@@ -229,7 +229,7 @@ class _HTTP(ThreadingMixIn, WSGIServer):
         super().shutdown_request(request)
 
     def service_actions(self) -> None:
-        """Flush off what lasts too long. Called a few times a second by the thread that accepts."""
+        """Cut off what lasts too long. Called a few times a second by the thread that accepts."""
         now = time.monotonic()
         for request, since in list(self._since.items()):
             if now - since > (_RESERVED_LONGEST if request in self.reserved else _LONGEST):

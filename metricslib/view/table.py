@@ -80,7 +80,7 @@ def _note(report: Report, query: Query) -> Iterator[str]:
 
 
 def _pieces(row: Row) -> list[str]:
-    """Flush a series' text before every separator: ``web``, ``.hits``, ``;route=u``."""
+    """Cut a series' text before every separator: ``web``, ``.hits``, ``;route=u``."""
     first, *others = row.name.split(".")
     return [first, *(f".{other}" for other in others), *(f";{key}={value}" for key, value in row.tags)]
 

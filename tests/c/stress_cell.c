@@ -1,7 +1,7 @@
 /* A cell under many threads, without any interpreter: for the thread sanitizer.
 
    Writers go the short way, or where it is closed let a value wait in a list; one in some lets it wait anyway, as a value
-   of another type does. A folder puts what waits into the state; a taker takes the state. At the end every unit that was
+   of another type does. A folder puts what waits into the state; a collector takes the state. At the end every unit that was
    written was taken. As in cell.c, a list has a lock of its own, and whoever folds or takes holds another.
 
    cc -std=c11 -fsanitize=thread -g -pthread -DCELL_ATOMIC -Imetricslib/native tests/c/stress_cell.c -o stress && ./stress */

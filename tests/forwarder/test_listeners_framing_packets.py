@@ -74,7 +74,7 @@ def test_chunks_change_nothing(packets, cuts, packing):
     """However a stream is cut, its lines are the same, and the same packed as plain."""
     plain = b"".join(packet + b"\n" for packet in packets)
     stream = packed(*packets) if packing else plain
-    places = [0, *sorted(flush for flush in cuts if flush < len(stream)), len(stream)]
+    places = [0, *sorted(cut for cut in cuts if cut < len(stream)), len(stream)]
     chunks = [stream[start:end] for start, end in itertools.pairwise(places)]
     lines, tail, dropped = read(chunks)
     assert (lines, tail, dropped) == read([stream])

@@ -1,4 +1,4 @@
-"""A request answered: status, headers and body, whatever door it came through."""
+"""A request answered: status, headers and body, whichever entry point it came through."""
 
 import itertools
 import json

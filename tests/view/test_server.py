@@ -68,7 +68,7 @@ def test_want_of_descriptors_does_not_turn_in_circles(served, monkeypatch):
 
 
 def test_head_other_methods_and_other_paths(served):
-    """As every door of the page answers; a body that nobody asked for does not hide the answer."""
+    """As every entry point of the page answers; a body that nobody asked for does not hide the answer."""
     head = requests.head(served.url, timeout=60)
     assert (head.status_code, head.text) == (200, "")
     assert int(head.headers["Content-Length"]) > 1000

@@ -19,7 +19,7 @@ from metricslib.delivery.store.file import SpoolFile
 from metricslib.testing import ManualClock
 
 
-class Twins(RuleBasedStateMachine):
+class BothStores(RuleBasedStateMachine):
     """Two queues with the same bounds, and the same done to both."""
 
     bounds: ClassVar[dict[str, Any]] = {"max_bytes": 3000, "max_age": 100, "keep": 60, "replay": 10, "join": b"|"}
@@ -113,7 +113,7 @@ class Twins(RuleBasedStateMachine):
         self.both(lambda queue: account(queue.stats()))
 
 
-class Restarts(Twins):
+class Restarts(BothStores):
     """With a new process now and then, which finds what waited; while the disk is full, all it cannot is counted."""
 
     bounds: ClassVar[dict[str, Any]] = {}
@@ -146,7 +146,7 @@ def account(held: QueueStats) -> tuple[Any, ...]:
     )
 
 
-TestTwins = Twins.TestCase
-TestTwins.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestBothStores = BothStores.TestCase
+TestBothStores.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
 TestRestarts = Restarts.TestCase
 TestRestarts.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
