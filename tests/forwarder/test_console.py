@@ -50,7 +50,7 @@ class Session:
 
 
 @pytest.fixture
-def desk():
+def session():
     return Session()
 
 
