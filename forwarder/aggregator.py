@@ -149,7 +149,7 @@ class PythonAggregator:
         self._bad_lines.report()
 
     def drop(self, cause: str, count: int = 1) -> None:
-        """DropCounter for samples that the listener itself could not hand over."""
+        """Count samples that the listener itself could not hand over."""
         with self._lock:
             self._dropped[cause] += count
 

@@ -101,7 +101,7 @@ class CAggregator:
             return self._c.receive(socket, wake, gather)
 
     def drop(self, cause: str, count: int = 1) -> None:
-        """DropCounter for samples that the listener itself could not hand over."""
+        """Count samples that the listener itself could not hand over."""
         with self._dropping:
             self._dropped[cause] += count
 

@@ -191,7 +191,7 @@ class Daemon:
         if self._repeater:
             sections["Repeater"] = self._repeater.section()
         if self._keys:
-            sections["TopKeys keys"] = self._keys.busiest.section()
+            sections["Busiest keys"] = self._keys.busiest.section()
         if self._console and self._commands:
             address = {"Address": self._commands.address}
             sections["Console"] = {**address, **self._commands.counts(), **self._console.counts()}

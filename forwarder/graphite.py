@@ -52,7 +52,7 @@ class Relay:
         self._bad_lines.report()
 
     def drop(self, cause: str, count: int = 1) -> None:
-        """DropCounter for lines that the listener itself could not hand over."""
+        """Count lines that the listener itself could not hand over."""
         with self._lock:
             self._dropped[cause] += count
 

@@ -28,7 +28,7 @@ class Sink(Protocol):
         ...
 
     def drop(self, cause: str, count: int = 1) -> None:
-        """DropCounter for lines that could not be handed over."""
+        """Count lines that could not be handed over."""
         ...
 
     def settle(self) -> None:

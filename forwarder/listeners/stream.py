@@ -72,7 +72,7 @@ class Connection:
 class StreamListener(Listener):
     """Accepts connections and reads lines. The last line of a stream needs no line feed.
 
-    Lines over the bound are dropped, cause ``line_too_long``, and so is one that a reset flushes, cause ``cut_off``. A
+    Lines over the bound are dropped, cause ``line_too_long``, and so is one that a reset cuts off, cause ``cut_off``. A
     connection that speaks another protocol is aborted before a line of it counts, cause ``foreign_protocol``.
     """
 

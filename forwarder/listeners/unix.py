@@ -171,7 +171,7 @@ class UnixStreamListener(StreamListener):
 class UnixDatagramListener(DatagramListener):
     """Hears datagrams on the socket file ``path``, which gets ``mode`` and, unless it is empty, ``group``.
 
-    Deduplicator wait while the queue is full, so the kernel drops none.
+    Senders wait while the queue is full, so the kernel drops none.
     """
 
     def __init__(

@@ -141,7 +141,7 @@ static inline group *next_group(batch *b, const char *at, const char *end) {
     return g;
 }
 
-/* Flush a line's samples into groups of one kind. */
+/* Split a line's samples into groups of one kind. */
 static inline void add_groups(batch *b, const line *l, const char *at, const char *end) {
     for (uint32_t i = 0; i < l->count;) {
         group *g = next_group(b, at, end);

@@ -73,11 +73,11 @@ def split_lines(payload: bytes, separator: bytes, limit: int) -> Iterator[bytes]
     """
     start, end = 0, len(payload)
     while end - start > limit:
-        flush = payload.rfind(separator, start, start + limit)
-        if flush < 0 and (flush := payload.find(separator, start + limit - len(separator) + 1)) < 0:
+        cut = payload.rfind(separator, start, start + limit)
+        if cut < 0 and (cut := payload.find(separator, start + limit - len(separator) + 1)) < 0:
             break
-        yield payload[start : flush + len(separator)]
-        start = flush + len(separator)
+        yield payload[start : cut + len(separator)]
+        start = cut + len(separator)
     if start < end:
         yield payload[start:]
 

@@ -165,7 +165,7 @@ class RateLimiter:
         return max(0.0, self._paid - now - _BURST)
 
     def spend(self, points: int, began: float, now: float) -> None:
-        """DropCounter for ``points`` that went out between ``began`` and ``now``."""
+        """Count ``points`` that went out between ``began`` and ``now``."""
         if points:
             seconds = points / self._limit
             self._paid = max(self._paid, began) + seconds

@@ -25,7 +25,7 @@ Invariants:
   and writer stay the same.
 
 After a crash at any line: a lock file without a holder, an empty slot directory or file, or a torn record; all of these
-the next holder uses or flushes.
+the next holder uses or cuts off.
 """
 
 import errno

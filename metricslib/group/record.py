@@ -24,7 +24,7 @@ Invariants:
 
 - A file is a sequence of whole records, and perhaps one torn record at its end (the writer was killed in the middle of
   a ``write``, or the disk was full). Reading ends before the torn record. Nothing is appended behind one: the writer
-  flushes it first, be it the same writer or the next one.
+  cuts it off first, be it the same writer or the next one.
 - What was once read stays: only torn bytes are cut. So a reader goes on where it ended, and reads what is new alone.
   Where the file was deleted or replaced, it adds the new one to what it has: a slot that was sent never becomes less.
 - After a crash at any moment the file holds exactly the records whose ``write`` was complete.

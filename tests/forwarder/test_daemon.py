@@ -528,9 +528,9 @@ def test_the_busiest_keys_are_on_the_page(start, tmp_path):
         daemon = start(toml=f'[key_flush]\ninterval = {interval}\npercent = 50\nlog = "{file}"')
         send(daemon.addresses[0], "a:1|c\na:2|c\nb:1|c")
         if interval == FOREVER:
-            eventually(lambda daemon=daemon: page(daemon)["sections"]["TopKeys keys"][:1] == [ROW])
+            eventually(lambda daemon=daemon: page(daemon)["sections"]["Busiest keys"][:1] == [ROW])
     eventually(lambda: file.exists() and file.read_text().endswith("count=2 key=a\n"))
-    assert "TopKeys keys" not in page(start())["sections"]
+    assert "Busiest keys" not in page(start())["sections"]
 
 
 ROW = {"Key": "a", "Lines": 2, "Too many by at most": 0, "Percent": 100 * 2 / 3}
