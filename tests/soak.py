@@ -14,8 +14,8 @@ run beside them, in a network namespace and on a small file system of their own.
 At the end all is well for a while, everything ends in order, and carbon's files are read. What arrived of a program
 that was never killed is what it made, to the last increment. A kill may cost what a program had not yet been told to be
 safe by ``flush()``; the programs keep that account in a file that outlives them. Two things are not done because they
-may lose points by design (see the guarantees): a kill of the forwarder while its disk is full, and one within a minute
-and a half after one of carbon.
+may lose points by design (see the guarantees): a kill of the forwarder while its disk is full or before its spool has
+found out that there is room again, and one within a minute and a half after one of carbon.
 """
 
 import mmap
@@ -39,6 +39,8 @@ DISK = 4 << 20
 """Bytes of the file system for the forwarder's spool."""
 SETTLED = 90.0
 """Seconds after a kill of carbon: longer than what was delivered is kept to be sent again."""
+WRITTEN = 40.0
+"""Seconds after the disk had room again: longer than the spool waits before it tries to write."""
 _TALLY = struct.Struct("qq")
 
 
@@ -127,7 +129,7 @@ class Soak:
             Life("straight", self.carbon.url, folder, self._clock, mortal=False),
             Life("straight_killed", self.carbon.url, folder, self._clock, mortal=True),
         ]
-        self._carbon_killed = -SETTLED
+        self._carbon_killed = self._disk_freed = -SETTLED
         self.events: dict[str, int] = {}
 
     def _begin_forwarder(self) -> None:
@@ -156,7 +158,8 @@ class Soak:
         while time.monotonic() < over:
             self._pause(2, 8)
             deed = self._chance.choice(deeds)
-            if deed == self.forwarder_is_killed and time.monotonic() < self._carbon_killed + SETTLED:
+            settled = max(self._carbon_killed + SETTLED, self._disk_freed + WRITTEN)
+            if deed == self.forwarder_is_killed and time.monotonic() < settled:
                 continue
             print(f"{time.strftime('%H:%M:%S')} {deed.__name__.replace('_', ' ')}", flush=True)
             deed()
@@ -225,6 +228,7 @@ class Soak:
                 pass
         self._pause(5, 20)
         block.unlink()
+        self._disk_freed = time.monotonic()
 
     def clock_is_stepped(self) -> None:
         self._set_clock(self._chance.randrange(2, 30))
