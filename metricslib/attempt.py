@@ -17,7 +17,10 @@ from collections.abc import Callable
 from types import CodeType
 from typing import Any, TypeVar
 
-__all__ = ["attempt", "from_signal_handler"]
+__all__ = ["OUT_OF_MEMORY", "attempt", "from_signal_handler"]
+
+OUT_OF_MEMORY = (MemoryError, SystemError)
+"""What CPython raises where memory is short: SystemError if there is none for the frame of a called function."""
 
 T = TypeVar("T")
 

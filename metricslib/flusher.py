@@ -20,6 +20,7 @@ from queue import Empty, SimpleQueue
 from typing import Never
 
 from ._process import at_exit, exiting, not_at_exit, register_fork_handler
+from .attempt import OUT_OF_MEMORY
 from .budget import LEAST
 from .callbacks import CallbackReader
 from .checkpoint import Checkpoint, CheckpointParticipant, RegistryCheckpoint
@@ -511,7 +512,7 @@ class Flusher:
             self._send()
             unsent = _Unsent(closes=True, last=True)  # before the interval ends, for this needs memory
             unsent.flush = self.registry.tick(stamp, self.interval, readings)
-        except MemoryError:  # the interval goes on into the next
+        except OUT_OF_MEMORY:  # the interval goes on into the next
             self._schedule.skipped += 1
             raise
         self._unsent = unsent

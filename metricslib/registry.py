@@ -13,7 +13,7 @@ from typing import Any, Never
 
 from ._process import log, register_fork_handler
 from ._scope import Instruments
-from .attempt import attempt, from_signal_handler
+from .attempt import OUT_OF_MEMORY, attempt, from_signal_handler
 from .budget import Budget, members_cost
 from .clock import SYSTEM_CLOCK, Clock
 from .drops import DropCounter, DropLog
@@ -332,7 +332,7 @@ class Registry(Instruments):
                 if self.expire is not None:
                     self._let_expire(end - self.expire)
                 self._warn_of_drops()
-            except MemoryError:
+            except OUT_OF_MEMORY:
                 self._short = True
         finally:  # nothing that needs memory comes after the interval has ended
             lock.release()
@@ -373,7 +373,7 @@ class Registry(Instruments):
             self._fresh, self._sent, self._new, self.sent_as = fresh, sent, new, end
             try:
                 self._count_members()
-            except MemoryError:  # done at the next
+            except OUT_OF_MEMORY:  # done at the next
                 self._short = True
         finally:
             lock.release()
@@ -547,7 +547,7 @@ class Registry(Instruments):
         self._parts.append(Aggregates())  # before anything is collected, for this needs memory
         try:
             self._parts[-1] = collected = source.collect()
-        except MemoryError:  # the source goes on with it
+        except OUT_OF_MEMORY:  # the source goes on with it
             raise
         except Exception:
             if self._drop_log.may_warn("source_error"):

@@ -299,7 +299,7 @@ class SeriesStates:
                     if number > before and key in totals:  # it may have been deleted since
                         totals[key].take(happened, end)
                     done = number
-        except MemoryError:
+        except BaseException:
             self._added = max(before, done)
             raise
         self._added = 0

@@ -21,13 +21,13 @@ def implementation(request):
     return packages(request.param)
 
 
-def failing(call, turns):
+def failing(call, turns, error=MemoryError):
     """Wrap ``call`` such that it raises MemoryError in these of its turns."""
     turn = iter(range(10**9))
 
     def wrapped(*args, **kwargs):
         if next(turn) in turns:
-            raise MemoryError
+            raise error
         return call(*args, **kwargs)
 
     return wrapped
@@ -80,11 +80,11 @@ def test_what_an_instrument_gave_up_is_in_the_next_window(implementation, monkey
     assert registry.snapshot().totals["counter"]["c"].sum == 3
 
 
-@pytest.mark.parametrize("step", ["_cut", "members_cost", "merge"])
+@pytest.mark.parametrize("step", ["_build", "members_cost", "merge"])
 def test_every_step_of_a_tick_may_fail(monkeypatch, step):
     registry, source = Registry(clock=ManualClock()), Source()
     registry.add_source(source)
-    owner = {"_cut": Registry, "members_cost": sys.modules[Registry.__module__], "merge": Aggregates}[step]
+    owner = {"_build": Registry, "members_cost": sys.modules[Registry.__module__], "merge": Aggregates}[step]
     for turn in range(4):
         measure(registry, 1)
         source.new.counters["c"] = 5
@@ -118,9 +118,10 @@ def test_what_was_collected_before_a_source_failed_is_kept(turn):
     assert registry.tick(30, 10).delta.counters == {}
 
 
+@pytest.mark.parametrize("error", [MemoryError, SystemError], ids=["no memory", "no memory for a frame"])
 @pytest.mark.parametrize("turn", range(5))
 @pytest.mark.parametrize("total", ["SummedTotal", "DistributionTotal", "GaugeTotal", "Total"])
-def test_totals_are_finished_after_the_tick(monkeypatch, turn, total):
+def test_totals_are_finished_after_the_tick(monkeypatch, turn, total, error):
     """The window is out already, so the tick does not fail."""
     totals = sys.modules["metricslib.series_state"]
     registry = Registry(clock=ManualClock())
@@ -128,7 +129,7 @@ def test_totals_are_finished_after_the_tick(monkeypatch, turn, total):
         for kind, call in zip(KINDS, ("inc", "observe", "observe", "set", "add"), strict=True):
             getattr(getattr(registry, kind)(f"{kind}{number}"), call)(1)
     with monkeypatch.context() as patched:
-        patched.setattr(getattr(totals, total), "take", failing(getattr(totals, total).take, {turn}))
+        patched.setattr(getattr(totals, total), "take", failing(getattr(totals, total).take, {turn}, error))
         assert len(registry.tick(10, 10).cumulative) == 25
         found = registry.snapshot().totals
     assert [found["counter"][f"counter{number}"].sum for number in range(5)] == [1] * 5
@@ -231,7 +232,7 @@ def test_an_interval_that_could_not_be_put_is_sent_later(shipping, monkeypatch, 
 
 def test_a_tick_without_memory_is_one_of_the_next(shipping, monkeypatch):
     registry, flusher, seen = shipping
-    monkeypatch.setattr(registry, "_cut", failing(registry._cut, {0, 2}))
+    monkeypatch.setattr(registry, "_build", failing(registry._build, {0, 2}))
     for _ in range(4):
         turn(registry, flusher)
     assert seen() == [[2, 2], [2, 2]]
