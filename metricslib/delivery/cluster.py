@@ -29,7 +29,7 @@ import random
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
 from ..clock import SYSTEM_CLOCK, Clock
@@ -141,29 +141,36 @@ class _Node:
         return NodeStatus(self.destination.label, up, since, self._errors, self._last_error)
 
 
-Whole = TypeVar("Whole")
-Share = TypeVar("Share")
-
 _RELAYED = 200_000
 """How many paths are remembered with their nodes, beside twice those of the largest window."""
 
 
 class Shares:
-    """What the nodes of a cluster have in common: who gets what. Any thread may ask."""
+    """What the nodes of a cluster have in common: which of them gets what. Any thread may ask."""
 
     def __init__(self, ring: Ring, nodes: int, encoder: Encoder) -> None:
         self._owners = _Owners(ring)
         self._nodes = nodes
-        self._splits: _Splits[Flush, bytes] = _Splits(lambda flush: encoder.encode(flush, self._split_pairs))
-        self._points: _Splits[Sequence[Point], list[Point]] = _Splits(self._split_points)
+        self._encoder = encoder
+        self._last = threading.local()
 
-    def take(self, flush: Flush, place: int) -> bytes:
+    def lines(self, flush: Flush, place: int) -> bytes:
         """Return a node's share of ``flush``, as lines."""
-        return self._splits.take(flush, place)
+        share: bytes = self._share(flush, place, lambda: self._encoder.encode(flush, self._split_pairs))
+        return share
 
-    def of(self, points: Sequence[Point], place: int) -> Sequence[Point]:
+    def points(self, points: Sequence[Point], place: int) -> Sequence[Point]:
         """Return the points that a node keeps."""
-        return self._points.take(points, place)
+        share: Sequence[Point] = self._share(points, place, lambda: self._split_points(points))
+        return share
+
+    def _share(self, whole: object, place: int, split: Callable[[], Sequence[Any]]) -> Any:
+        """Split ``whole`` once, because a thread asks for one node after the other, and forget it with the last."""
+        before, shares = getattr(self._last, "split", (None, ()))
+        if before is not whole:
+            shares = split()
+        self._last.split = (None, ()) if place == self._nodes - 1 else (whole, shares)
+        return shares[place]
 
     def _split_pairs(self, pairs: Pairs) -> list[Pairs]:
         """Return what each node gets."""
@@ -187,28 +194,8 @@ class Shares:
         return shares
 
 
-class _Splits(threading.local, Generic[Whole, Share]):
-    """Splits once what all nodes are to have a share of, since a thread asks for one node after the other.
-
-    What was taken is not kept: it waits in a queue, and nowhere else. Who asks again has it split again.
-    """
-
-    def __init__(self, split: Callable[[Whole], Sequence[Share]]) -> None:
-        self._split = split
-        self._whole: Whole | None = None
-        self._shares: dict[int, Share] = {}
-
-    def take(self, whole: Whole, place: int) -> Share:
-        if whole is not self._whole or place not in self._shares:
-            self._whole, self._shares = whole, dict(enumerate(self._split(whole)))
-        share = self._shares.pop(place)
-        if not self._shares:
-            self._whole = None
-        return share
-
-
 class _Owners(dict[str, tuple[int, ...]]):
-    """The places of the nodes that keep a path. Paths are remembered, within a bound: most come again."""
+    """The places of the nodes that keep a path. Paths are remembered, within a bound: most occur again."""
 
     def __init__(self, ring: Ring) -> None:
         super().__init__()
@@ -216,7 +203,7 @@ class _Owners(dict[str, tuple[int, ...]]):
         self._room = _RELAYED
 
     def make_room(self, paths: int) -> None:
-        """Expect windows with so many paths."""
+        """Expect windows with this number of paths."""
         self._room = max(self._room, 2 * paths + _RELAYED)
 
     def __missing__(self, path: str) -> tuple[int, ...]:
@@ -236,11 +223,11 @@ class HashedNode(Destination):
         self._place = place
 
     def encode(self, flush: Flush) -> list[Batch]:
-        return batches_of(flush.cumulative.end, self._shares.take(flush, self._place))
+        return batches_of(flush.cumulative.end, self._shares.lines(flush, self._place))
 
     def share(self, points: Sequence[Point]) -> Sequence[Point]:
         """Return those points that this node keeps."""
-        return self._shares.of(points, self._place)
+        return self._shares.points(points, self._place)
 
     def deliver(self, payload: bytes, deadline: Deadline) -> Mapping[str, int]:
         return self._node.deliver(payload, deadline)

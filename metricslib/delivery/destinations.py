@@ -43,22 +43,25 @@ from .whisper import RETENTIONS, WhisperDestination, parse_retentions
 
 __all__ = ["SCHEMES", "open_destination"]
 
-SCHEMES = (
-    "graphite",
-    "graphite+tls",
-    "graphite+pickle",
-    "graphite+udp",
-    "statsd",
-    "statsd+tcp",
-    "statsd+unix",
-    "statsd+unixgram",
-    "forwarder+tcp",
-    "forwarder+unix",
-    "whisper",
-    "file",
-    "console",
-)
-
+_NETWORK, _LOCAL = ("timeout", "spool_bytes", "max_age"), ("timeout", "spool_bytes", "max_age", "revise")
+_GRAPHITE = (*_LOCAL, "replay")
+_OPTIONS: dict[str, tuple[str, ...]] = {
+    "graphite": (*_GRAPHITE, "verify", "max_line"),
+    "graphite+tls": (*_GRAPHITE, "verify", "ca", "cert", "key", "name", "max_line"),
+    "graphite+pickle": (*_GRAPHITE, "verify", "max_frame"),
+    "graphite+udp": (*_GRAPHITE, "max_line"),
+    "statsd": (*_NETWORK, "max_line"),
+    "statsd+tcp": (*_NETWORK, "max_line"),
+    "statsd+unix": (*_NETWORK, "max_line"),
+    "statsd+unixgram": (*_NETWORK, "max_line"),
+    "forwarder+tcp": (*_NETWORK, "max_line"),
+    "forwarder+unix": (*_NETWORK, "max_line"),
+    "whisper": (*_GRAPHITE, "retentions"),
+    "file": (*_LOCAL, "rotate", "keep"),
+    "console": _LOCAL,
+}
+"""By scheme, the options of a URL."""
+SCHEMES = tuple(_OPTIONS)
 _PORTS = {
     "graphite": 2003,
     "graphite+tls": None,
@@ -68,22 +71,7 @@ _PORTS = {
     "statsd+tcp": 8125,
     "forwarder+tcp": 8129,
 }
-"""Schemes that take a host, and the port where none is given; None: it must be."""
-_OWN = {
-    "graphite": ("max_line",),
-    "graphite+tls": ("ca", "cert", "key", "name", "max_line"),
-    "graphite+pickle": ("max_frame",),
-    "graphite+udp": ("max_line",),
-    "statsd": ("max_line",),
-    "statsd+tcp": ("max_line",),
-    "statsd+unix": ("max_line",),
-    "statsd+unixgram": ("max_line",),
-    "forwarder+tcp": ("max_line",),
-    "forwarder+unix": ("max_line",),
-    "whisper": ("retentions",),
-    "file": ("rotate", "keep"),
-}
-"""Options that not all schemes have."""
+"""Schemes that take a host, with their default port; None: the URL must have one."""
 
 
 def open_destination(
@@ -122,49 +110,36 @@ def _open(url: str, naming: Naming, clock: Clock, console: TextIO | None, resolv
         raise ValueError("takes no user name and no password")
     if parts.fragment:
         raise ValueError("takes no fragment; write # as %23")
-    known = _known(scheme)
+    known = _OPTIONS[scheme]
     if "verify" not in known and re.search(r"(?:\A|&)verify=", parts.query):
-        raise ValueError(
-            "takes no option verify, which needs a connection to one carbon: graphite, graphite+tls or graphite+pickle"
-        )
+        takers = [scheme for scheme, options in _OPTIONS.items() if "verify" in options]
+        raise ValueError(f"takes no option verify, which needs a connection to one carbon: {', '.join(takers)}")
     texts = urls.query(parts, known)
-    own = {name: texts.pop(name) for name in _OWN.get(scheme, ()) if name in texts}
     options = urls.options(texts, parts.hostname or "graphite")
-    if scheme in _PORTS:
-        endpoint = urls.host(parts, scheme, _PORTS[scheme])
-        label = f"{scheme}://{endpoint}"
-        if scheme.startswith("graphite"):
-            transport = _line_transport(scheme, label, endpoint, own, resolve)
-            return GraphiteDestination(label, transport, naming, options, clock=clock)
-        if scheme == "forwarder+tcp":
-            return ForwarderDestination(label, endpoint, naming, options, _limit(label, own, STATSD_LINE))
-        kind = socket.SOCK_STREAM if scheme == "statsd+tcp" else socket.SOCK_DGRAM
-        return StatsdDestination(label, endpoint, naming, options, _limit(label, own, STATSD_LINE), kind=kind)
+    own = {name: text for name, text in texts.items() if name not in _GRAPHITE and name != "verify"}
     if scheme == "console":
         if parts.netloc or parts.path:
             raise ValueError("takes no host and no path: write console:")
         return ConsoleDestination("console:", naming, options, console)
-    path = urls.path(parts, scheme)
-    label = f"{scheme}://{path}" if path.startswith("/") else f"{scheme}:{path}"
+    if scheme in _PORTS:
+        endpoint = urls.host(parts, scheme, _PORTS[scheme])
+        label = f"{scheme}://{endpoint}"
+    else:
+        path = urls.path(parts, scheme)
+        endpoint = Endpoint(path=path)
+        label = f"{scheme}://{path}" if path.startswith("/") else f"{scheme}:{path}"
+    if scheme.startswith("graphite"):
+        transport = _line_transport(scheme, label, endpoint, own, resolve)
+        return GraphiteDestination(label, transport, naming, options, clock=clock)
     if scheme == "file":
-        return FileDestination(label, path, naming, options, rotation=_rotation(own))
+        return FileDestination(label, endpoint.path, naming, options, rotation=_rotation(own))
     if scheme == "whisper":
-        return _whisper(label, path, naming, options, own.get("retentions", RETENTIONS), clock)
-    if scheme == "forwarder+unix":
-        return ForwarderDestination(label, Endpoint(path=path), naming, options, _limit(label, own, STATSD_LINE))
-    kind = socket.SOCK_STREAM if scheme == "statsd+unix" else socket.SOCK_DGRAM
-    return StatsdDestination(label, Endpoint(path=path), naming, options, _limit(label, own, STATSD_LINE), kind=kind)
-
-
-def _known(scheme: str) -> list[str]:
-    known = ["timeout", "spool_bytes", "max_age"]
-    if not scheme.startswith(("statsd", "forwarder")):
-        known.append("revise")
-    if scheme.startswith(("graphite", "whisper")):
-        known.append("replay")
-    if scheme in ("graphite", "graphite+tls", "graphite+pickle"):
-        known.append("verify")
-    return [*known, *_OWN.get(scheme, ())]
+        return _whisper(label, endpoint.path, naming, options, own.get("retentions", RETENTIONS), clock)
+    limit = _limit(label, own, STATSD_LINE)
+    if scheme.startswith("forwarder"):
+        return ForwarderDestination(label, endpoint, naming, options, limit)
+    kind = socket.SOCK_STREAM if scheme in ("statsd+tcp", "statsd+unix") else socket.SOCK_DGRAM
+    return StatsdDestination(label, endpoint, naming, options, limit, kind=kind)
 
 
 def _limit(label: str, own: dict[str, str], default: int) -> LineLimit:

@@ -150,11 +150,11 @@ def query(parts: SplitResult, known: Sequence[str]) -> dict[str, str]:
 
 
 def options(texts: Mapping[str, str], host: str) -> Options:
-    """Return what options say that any destination may have. Raises ValueError.
+    """Return the options that any destination may have, and ignore others. Raises ValueError.
 
-    ``host`` is where a render API is suggested to be.
+    An error about ``verify`` suggests a render API on ``host``.
     """
-    found = {name: _OPTIONS[name](name, text) for name, text in texts.items() if name != "verify"}
+    found = {name: parse(name, texts[name]) for name, parse in _OPTIONS.items() if name in texts}
     return Options(**found, verify=_render(texts["verify"], host) if "verify" in texts else None)
 
 

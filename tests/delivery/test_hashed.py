@@ -103,11 +103,11 @@ def test_what_is_remembered_of_paths_is_bounded(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(cluster, "_RELAYED", 100)
     shares = cluster.Shares(Ring(NODES), 3, Encoder(Naming(), ManualClock()))
     for number in range(1000):
-        shares.of([(f"a.{number}", 0.0, 0)], 0)
+        shares.points([(f"a.{number}", 0.0, 0)], 0)
         assert len(shares._owners) <= 100
     shares._owners.make_room(100)
     for number in range(1000):
-        shares.of([(f"a.{number}", 0.0, 0)], 0)
+        shares.points([(f"a.{number}", 0.0, 0)], 0)
     assert 100 < len(shares._owners) <= 300
 
 
