@@ -1,4 +1,5 @@
-"""The layers of the source hold, and an `__init__.py` re-exports, at once or lazily, and does nothing else.
+"""The layers of the source hold; an `__init__.py` re-exports, at once or lazily, and does nothing else; and tests read
+fewer and fewer private attributes of other objects.
 
 The layers are contracts of import-linter, in pyproject.toml; `docs/architecture.md` explains them.
 """
@@ -25,6 +26,34 @@ def test_the_layers_hold():
 )
 def test_each_init_only_re_exports(path):
     assert _work_in_init(path.read_text(encoding="utf-8")) == []
+
+
+PRIVATE = 211
+"""On how many lines tests read private attributes of other objects. Lower it with each that goes; never raise it."""
+
+
+def test_tests_read_no_more_private_attributes_than_before():
+    files = [path for path in (ROOT / "tests").rglob("*.py") if "node_modules" not in path.parts]
+    lines = [f"{path}:{line}" for path in files for line in _private_reads(path.read_text(encoding="utf-8"))]
+    assert len(lines) <= PRIVATE, "\n".join(lines)
+
+
+def _private_reads(source: str) -> set[int]:
+    return {
+        node.lineno
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Attribute) and _is_private(node.attr) and not _is_own(node.value)
+    }
+
+
+def _is_private(name: str) -> bool:
+    return (
+        name.startswith("_") and not name.startswith("__") and name not in ("_replace", "_asdict", "_fields", "_exit")
+    )
+
+
+def _is_own(value: ast.expr) -> bool:
+    return isinstance(value, ast.Name) and value.id in ("self", "cls")
 
 
 def _work_in_init(source: str) -> list[int]:
