@@ -1,7 +1,7 @@
-"""What all listeners share: a socket, a thread that reads it until it is told to stop, and an account of errors.
+"""The base class of all listeners: a socket, a thread that reads it until it is stopped, and a counter of errors.
 
-Binding is apart from starting, so that a daemon can bind everything before it says that it is ready. Nothing is raised
-out of the thread: an error is counted under its cause, and the thread goes on.
+Binding and starting are separate steps, so that a daemon can bind all sockets before it reports that it is ready. The
+thread never ends with an exception: errors are counted by cause, and the thread continues.
 """
 
 import logging
@@ -17,18 +17,20 @@ __all__ = ["Listener", "Sink"]
 
 log = logging.getLogger("forwarder")
 
-_SPARE = 1.0  # seconds that the thread may take beyond its deadline, for handing over what it has read
+_SPARE = 1.0  # seconds after its deadline in which the thread may still feed the data that it has read
 
 
 class Sink(Protocol):
-    """What a listener feeds: an :class:`~forwarder.aggregator.Aggregator` or a :class:`~forwarder.graphite.Relay`."""
+    """The receiver of a listener's data: an :class:`~forwarder.aggregator.Aggregator`, or a
+    :class:`~forwarder.graphite.Relay`.
+    """
 
     def feed(self, chunks: Sequence[bytes]) -> None:
-        """Take datagrams, or blocks of whole lines."""
+        """Process datagrams, or blocks of complete lines."""
         ...
 
     def drop(self, cause: str, count: int = 1) -> None:
-        """Count lines that could not be handed over."""
+        """Count lines that the listener had to drop."""
         ...
 
     def settle(self) -> None:
@@ -47,7 +49,7 @@ class Listener:
         self._clock = clock
         self._account = DropCounter()
         self._socket: socket.socket | None = None
-        self._shared = False  # whether the socket is somebody else's, too: then nothing is done to it that lasts
+        self._shared = False  # whether the service manager has the socket, too; then it is not shut down
         self._address = ""
         self._thread: threading.Thread | None = None
         self._deadline: float | None = None  # on the monotonic clock; set when the thread is to stop
@@ -57,22 +59,23 @@ class Listener:
 
     @property
     def address(self) -> str:
-        """The bound address as a URL, with the port that was taken; empty before :meth:`bind`."""
+        """The bound address as a URL, with the actual port; empty before :meth:`bind`."""
         return self._address
 
     def counts(self) -> dict[str, int]:
-        """Return what happened to the socket since the start, by cause. Pieces are in the sink's account."""
+        """Return the number of events on the socket since the start, by cause. The sink counts samples."""
         return self._account.totals()
 
     @property
     def alive(self) -> bool:
-        """Whether its thread is at work."""
+        """True while the thread runs."""
         return self._thread is not None and self._thread.is_alive()
 
     def bind(self, given: socket.socket | None = None) -> None:
-        """Take the address. Raises OSError when it cannot be had.
+        """Bind the address. Raises OSError if that fails.
 
-        ``given`` is a socket that somebody else bound to it, and keeps: what comes while nobody listens waits there.
+        ``given`` is a socket that the service manager has bound and keeps open, so that data waits in it while no
+        listener reads.
         """
         self._shared = given is not None
         sock = self._open() if given is None else given
@@ -83,7 +86,7 @@ class Listener:
         self._address = self._url(sock)
 
     def start(self) -> None:
-        """Begin to read."""
+        """Start the thread that reads."""
         self._waker, self._woken = socket.socketpair()
         thread = threading.Thread(target=self._main, name=f"forwarder {self._address}", daemon=True)
         try:
@@ -95,22 +98,22 @@ class Listener:
         self._thread = thread
 
     def start_drain(self, deadline: float) -> None:
-        """Begin what :meth:`drain` waits for, so that several listeners do it at the same time."""
+        """Start to drain without waiting, so that several listeners drain at the same time."""
         if self.alive:
             self._deadline = self._clock.monotonic() + deadline
             self._waker.send(b"\0")
 
     def drain(self, deadline: float) -> bool:
-        """Take nothing new and hand over what the kernel already holds; return whether that was done in time.
+        """Accept no new data, and feed what the kernel has already received. Return True if that was done in time.
 
-        A listener that has something to say about what it took may go on saying it until :meth:`stop`.
+        A listener may still send answers until :meth:`stop`.
         """
         return self.stop(deadline)
 
     def stop(self, deadline: float) -> bool:
-        """Take nothing new, hand over what the kernel already holds, and close; return whether that was done in time.
+        """Drain, and close the socket. Return True if that was done in time.
 
-        ``deadline`` is in seconds from now. Doing it again, or without a start, does no harm.
+        ``deadline`` is in seconds from now. May be called more than once, and without :meth:`start`.
         """
         self._deadline = self._clock.monotonic() + deadline
         if self._thread is None:
@@ -128,7 +131,7 @@ class Listener:
 
     @property
     def _late(self) -> bool:
-        """Whether the time to stop is over."""
+        """True after the deadline of :meth:`drain` or :meth:`stop`."""
         return self._deadline is not None and self._clock.monotonic() >= self._deadline
 
     def _main(self) -> None:
@@ -161,23 +164,23 @@ class Listener:
         except Exception:
             self._failed("feed_error", f"what was read on {self._address} was not passed on")
 
-    # -- what each kind of listener does
+    # -- for subclasses
 
     def _open(self) -> socket.socket:
         """Return the bound socket."""
         raise NotImplementedError
 
     def _adopt(self, sock: socket.socket) -> None:
-        """Look at a socket that somebody else bound."""
+        """Inspect a socket that the service manager has bound."""
 
     def _url(self, sock: socket.socket) -> str:
         """Return the bound address as a URL."""
         raise NotImplementedError
 
     def _read(self, sock: socket.socket) -> None:
-        """Read until a deadline is set, then what is left until it is over."""
+        """Read until a deadline is set, and then read the remaining data until the deadline."""
         raise NotImplementedError
 
     def _close(self, sock: socket.socket) -> None:
-        """Give the address back."""
+        """Close the socket."""
         sock.close()

@@ -1,11 +1,10 @@
-"""Numbered batches over TCP and Unix streams, and the answers: up to which number a client's batches are safe.
+"""Listeners for numbered batches over TCP and Unix streams, which acknowledge the batches that are safe.
 
-A batch is safe when the flusher has put the window that it is in into the spool. A batch that was safe before, because
-the client sends it again, is answered at once. A client that cannot wait for the next flush asks for one;
-:class:`FlushRequests` coalesces the requests, so that all who ask at about the same time get one flush.
+A batch is safe when the flusher has put the window that contains it into the spool. A repeated batch that is already
+safe is acknowledged at once. A client that cannot wait for the next tick requests a flush; :class:`FlushRequests`
+coalesces these requests.
 
-The listener stops in two steps: first it reads nothing more, and when the last window is safe it sends the last
-answers.
+The listener stops in two steps: first it stops reading, and when the last window is safe, it sends the last answers.
 """
 
 import selectors
@@ -36,37 +35,37 @@ __all__ = [
 ]
 
 REST = 0.5
-"""Seconds of rest between two calls, at least."""
+"""Minimum number of seconds between two flushes."""
 PATIENCE = 10.0
-"""Seconds after which a call that helped nobody is made again, if somebody asks."""
+"""Seconds without a result after which a flush is requested again, if a client still waits."""
 
 
 class FlushRequests:
-    """Calls ``sync`` for many who ask: one call at a time, and before the next a rest of as long as the last one took,
-    but at least :data:`REST` seconds.
+    """Coalesces flush requests into calls of ``sync``: one at a time, and between two of them a pause as long as the
+    last one took, but at least :data:`REST` seconds.
     """
 
     def __init__(self, sync: Callable[[], object]) -> None:
         self._sync = sync
-        self._called: float | None = None  # when; None when that is done
-        self._again = False  # whether somebody asked since
+        self._called: float | None = None  # time of the call in progress, or None
+        self._again = False  # whether there was a request since then
         self._rested = 0.0
         self.due: float | None = None
-        """When :meth:`keep_time` has something to do; None: never."""
+        """The next time at which :meth:`keep_time` must be called; None: never."""
 
     def ask(self, now: float) -> None:
-        """Somebody cannot wait."""
+        """Request a flush."""
         self._again = self._called is not None
         self.due = max(now, self._rested) if self._called is None else self._called + PATIENCE
 
     def keep_time(self, now: float) -> None:
-        """Call if it is time to."""
+        """Call ``sync`` if a call is due."""
         if self.due is not None and now >= self.due:
             self._called, self._again, self.due = now, False, None
             self._sync()
 
     def done(self, now: float, *, again: bool) -> None:
-        """What was asked for is there; ``again`` says whether anybody still waits."""
+        """A flush is done; ``again``: a client still waits for its answer."""
         if self._called is not None:
             self._rested = now + max(REST, now - self._called)
         self._called = None
@@ -75,23 +74,23 @@ class FlushRequests:
 
 
 UNSAFE = 100_000
-"""How many senders may wait for an answer."""
-_LAST_CHUNKS = 100  # how often a connection is read at the end
+"""Maximum number of senders that wait for an answer."""
+_LAST_CHUNKS = 100  # how often a connection is read before the end
 
 
 class Batches(Protocol):
-    """Who knows what was heard before: :class:`~forwarder.dedup.Deduplicator`."""
+    """Recognises repeated batches: :class:`~forwarder.dedup.Deduplicator`."""
 
     def take(self, batch: Numbered, sink: Sink) -> bool:
-        """Feed ``sink`` with what is new; return whether it is."""
+        """Feed ``sink`` with the batch if it is new. Return True if it was."""
         ...
 
     def safe(self, sender: str) -> int:
-        """Return up to which number everything is safe."""
+        """Return the number up to which all batches of the sender are safe."""
         ...
 
     def listen(self, told: Callable[[Mapping[str, int]], object]) -> None:
-        """Tell ``told`` whenever more is safe."""
+        """Call ``told`` with numbers by sender whenever more batches are safe."""
         ...
 
 
@@ -104,13 +103,13 @@ class _Peer(Connection):
 
 
 class NumberedListener(StreamListener):
-    """Hears batches, and answers. What is no batch ends its connection, cause ``no_batch``; what was heard before is
-    left out and counted, ``batches_repeated``. Who does not read the answers is cut off, cause ``answers_unread``.
+    """Reads batches, and acknowledges them. Anything else ends its connection, cause ``no_batch``. Repeated batches are
+    ignored and counted, ``batches_repeated``. A client that does not read its answers is reset, ``answers_unread``.
     """
 
     def _answer(self, batches: Batches, interval: Callable[[], int], sync: Callable[[], object]) -> None:
-        """Ask ``batches`` what is new and what is safe, and call ``sync`` when a sender cannot wait for the next tick,
-        one of which comes every ``interval()`` seconds.
+        """Use ``batches`` to recognise repeated and safe batches, and call ``sync`` when a client requests a flush. A
+        tick comes every ``interval()`` seconds.
         """
         self._batches = batches
         self._interval = interval
@@ -139,13 +138,13 @@ class NumberedListener(StreamListener):
 
     def _rouse(self) -> None:
         if self.alive:
-            with suppress(OSError):  # it was woken often enough already, or is at its end
+            with suppress(OSError):  # it has been woken already, or has ended
                 self._waker.send(b"\0", socket.MSG_DONTWAIT)
 
     # -- the thread
 
     def _opened(self, accepted: socket.socket) -> Connection:
-        with suppress(OSError):  # whoever reads from it will see
+        with suppress(OSError):  # the next read reports the error
             accepted.send(greeting(self._interval()))
         return _Peer(accepted)
 
@@ -163,7 +162,7 @@ class NumberedListener(StreamListener):
             self._ended.append(peer)
 
     def _hear(self, peer: _Peer, batch: Numbered) -> int:
-        """Have a batch taken; return up to which number its sender's batches are safe, 0 if this one is not."""
+        """Process a batch. Return the number up to which the sender's batches are safe; 0 if this one is not."""
         new = True
         try:
             new = self._batches.take(batch, self._sink)
@@ -175,7 +174,7 @@ class NumberedListener(StreamListener):
             return safe
         number, _ = self._unsafe.pop(batch.sender, (0, peer))
         self._unsafe[batch.sender] = max(number, batch.number), peer
-        if len(self._unsafe) > UNSAFE:  # the one who waits for longest will send again
+        if len(self._unsafe) > UNSAFE:  # the sender that has waited longest will repeat its batches
             del self._unsafe[next(iter(self._unsafe))]
         return 0
 
@@ -198,7 +197,7 @@ class NumberedListener(StreamListener):
             self._syncs.done(self._clock.monotonic(), again=bool(self._unsafe))
 
     def _reply(self, peer: _Peer, answer: bytes) -> None:
-        if peer.socket.fileno() < 0:  # it is gone, and will ask again
+        if peer.socket.fileno() < 0:  # the connection is closed; the client will repeat its batches
             return
         try:
             sent = peer.socket.send(answer)
@@ -227,7 +226,7 @@ class NumberedListener(StreamListener):
     # -- the end
 
     def _fall_silent(self, sock: socket.socket, selector: selectors.BaseSelector) -> None:
-        """Accept and read nothing any more, when what is there now is read."""
+        """Read all data that has arrived, and then stop accepting and reading."""
         if self._accept_at is None:
             selector.unregister(sock)
         self._accept_at = None
@@ -253,7 +252,7 @@ class NumberedListener(StreamListener):
         self._pass_on_news()
         self._close(sock)
         for connection in self._connections.values():
-            with suppress(OSError):  # so that what was not read does not take back our last answers
+            with suppress(OSError):  # otherwise unread data would cause a reset, which could discard the last answers
                 connection.socket.shutdown(socket.SHUT_WR)
             connection.socket.close()
         self._connections.clear()
@@ -261,7 +260,7 @@ class NumberedListener(StreamListener):
 
 
 class NumberedTcpListener(NumberedListener, TcpListener):
-    """Hears numbered batches on ``host`` and ``port``; port 0 takes a free one."""
+    """Listens for numbered batches on ``host`` and ``port``; port 0 selects a free one."""
 
     def __init__(
         self,
@@ -280,7 +279,7 @@ class NumberedTcpListener(NumberedListener, TcpListener):
 
 
 class NumberedUnixListener(NumberedListener, UnixStreamListener):
-    """Hears numbered batches on the socket file ``path``, which gets ``mode`` and, unless it is empty, ``group``."""
+    """Listens for numbered batches on the socket file ``path``, with ``mode`` and, unless it is empty, ``group``."""
 
     def __init__(
         self,

@@ -1,12 +1,13 @@
-"""Reading streams: one thread for all connections of a listener.
+"""Listeners for streams: one thread serves all connections of a listener.
 
-Closing is an answer. A sender that half-closes and then reads the end of the stream knows that everything was read, so
-what was read is handed over before a connection is closed, and only a connection that its peer has ended is closed in
-that way. Every other one, refused or cut off at shutdown, is aborted, which the peer sees as an error.
+Closing a connection is an acknowledgement: a sender that half-closes its side and then reads the end of the stream
+knows that everything was read. Therefore the listener feeds all data of a connection before it closes it, and closes
+only connections that the peer has ended. All others, which were refused or cut off at shutdown, are reset, so that the
+peer sees an error.
 
-Connections are kept in the order in which they were last heard. When as many are open as may be, a new one takes the
-place of the one that was silent for longest, if that was for a second at least: senders that are at work stay, and what
-they just sent is read.
+Connections are kept in the order of their last data. At the limit, a new connection replaces the one that has been idle
+longest, if that was idle for at least a second: active senders keep their connections, and no data that was just sent
+is lost.
 """
 
 import selectors
@@ -22,26 +23,26 @@ from .framing import LONGEST, Lines
 __all__ = ["CHUNK", "CONNECTIONS", "Connection", "StreamListener"]
 
 CONNECTIONS = 1024
-"""How many connections may be open. Beyond, one that is silent is aborted for a new one, cause ``connections_evicted``;
-where none is, the new one is aborted, cause ``connections_refused``."""
+"""Maximum number of open connections. Beyond it, an idle connection is reset in favour of the new one, cause
+``connections_evicted``; if none is idle, the new one is reset, cause ``connections_refused``."""
 ACCEPTS = 64
-"""How many connections are accepted before the open ones are read again, where none of these had anything to read."""
+"""How many connections are accepted in a row while the open ones have no data."""
 ACCEPTS_BESIDE = 8
-"""How many where some had, or as many as those were if they were more: to accept a connection takes longer than to read
-one, and a storm of connects must not keep the others waiting."""
-_BACKLOG = 1024  # connections that the kernel accepts for us
-_SILENT = 1.0  # seconds after which a connection may have to go for a new one
+"""How many connections are accepted in a row otherwise, or the number of connections that had data, if that is larger.
+Accepting takes longer than reading, and a flood of new connections must not delay the others."""
+_BACKLOG = 1024  # connections that the kernel accepts in advance
+_SILENT = 1.0  # seconds after which an idle connection may be reset in favour of a new one
 CHUNK = 1 << 16
-"""How many bytes are read at once from a connection."""
-_BATCH = 1 << 20  # bytes that are handed over at once, and kept in memory
-_HELD = 1.0  # seconds for which the sink may hold things back
-_REST = 0.5  # seconds without accepting, when that failed for want of descriptors or memory
-_GRACE = 0.5  # seconds for senders to come to their end at shutdown,
-_SILENCE = 0.05  # unless none of them sends for so many
+"""How many bytes are read from a connection in one call."""
+_BATCH = 1 << 20  # bytes that are collected in memory before they are fed
+_HELD = 1.0  # seconds for which the sink may hold data back
+_REST = 0.5  # seconds without accepting, after that failed for lack of descriptors or memory
+_GRACE = 0.5  # seconds for senders to finish at shutdown,
+_SILENCE = 0.05  # or less if none of them sends for this many seconds
 
 
 class Connection:
-    """An open connection, and what was read of it but is no whole line yet."""
+    """An open connection, and its data after the last complete line."""
 
     __slots__ = ("head", "heard", "lines", "socket")
 
@@ -49,14 +50,14 @@ class Connection:
         self.socket = opened
         self.lines = lines
         self.heard = 0.0
-        """When something was read, or it was accepted; on the monotonic clock."""
+        """Time of the last data, or of the accept; on the monotonic clock."""
         self.head: bytes | None = b"" if checked else None
-        """What has come of the first line while that is still to be checked; None when it was, or need not be."""
+        """The first line so far, while it must still be checked; None after the check, or if there is none."""
 
     def is_foreign(self, chunk: bytes, *, ended: bool = False) -> bool:
-        """Return whether the first line, in which ``chunk`` comes next, is of another protocol, as far as can be told.
+        """Return whether the first line, which continues with ``chunk``, shows another protocol.
 
-        ``ended`` says that nothing more comes. Once it is True, it remains so.
+        ``ended``: the stream has ended. Once the result is True, it stays True.
         """
         if self.head is None:
             return False
@@ -72,14 +73,14 @@ class Connection:
 class StreamListener(Listener):
     """Accepts connections and reads lines. The last line of a stream needs no line feed.
 
-    Lines over the bound are dropped, cause ``line_too_long``, and so is one that a reset cuts off, cause ``cut_off``. A
-    connection that speaks another protocol is aborted before a line of it counts, cause ``foreign_protocol``.
+    Lines above the bound are dropped, cause ``line_too_long``, and so is a line that a reset cuts off, cause
+    ``cut_off``. A connection in another protocol is reset before any of its lines counts, cause ``foreign_protocol``.
     """
 
     def __init__(self, sink: Sink, *, connections: int = CONNECTIONS, clock: Clock = SYSTEM_CLOCK) -> None:
         super().__init__(sink, clock)
         self._limit = connections
-        self._connections: OrderedDict[int, Connection] = OrderedDict()  # the one that is silent for longest first
+        self._connections: OrderedDict[int, Connection] = OrderedDict()  # in the order of their last data
         self._blocks: list[bytes] = []
         self._size = 0
         self._ended: list[Connection] = []
@@ -88,29 +89,29 @@ class StreamListener(Listener):
 
     @property
     def connections(self) -> int:
-        """How many are open now."""
+        """Number of open connections."""
         return len(self._connections)
 
     def _opened(self, accepted: socket.socket) -> Connection:
-        """Return the connection whose socket was just accepted."""
+        """Return the connection of an accepted socket."""
         return Connection(accepted, Lines())
 
     def _prepare(self, accepted: socket.socket) -> None:
-        """Set what the socket of a connection needs."""
+        """Set the options of an accepted socket."""
 
     def _abort(self, connection: socket.socket) -> None:
-        """Close so that the peer sees an error."""
+        """Reset the connection, so that the peer sees an error."""
         self._abort_on_close(connection)
         connection.close()
 
     def _abort_on_close(self, connection: socket.socket) -> None:
-        """Make closing this connection an error for the peer, where that can be done."""
+        """Make a later close a reset, where this is possible."""
 
     def _wake(self) -> None:
-        """The thread was woken, because it is to stop or for a reason of its listener's own."""
+        """Called when the thread is woken, to stop it or for a reason of the subclass."""
 
     def _hang_up(self, connection: socket.socket) -> None:
-        """Let the peer write no more, where that can be done while what it wrote is still read."""
+        """Prevent the peer from writing, where this is possible without losing what it has written."""
 
     # -- the thread
 
@@ -137,7 +138,7 @@ class StreamListener(Listener):
             self._accept_at = None
 
     def _serve(self, sock: socket.socket, selector: selectors.BaseSelector, timeout: float | None) -> bool:
-        """Wait, accept, read once from each connection that has something; return whether any had."""
+        """Wait, read once from each connection that has data, and accept. Return True if any had data."""
         served = waiting = False
         heard = 0
         for key, _ in selector.select(timeout):
@@ -149,12 +150,12 @@ class StreamListener(Listener):
             else:
                 self._wake()
         self._hand_over(selector)
-        if waiting:  # last: one of those that were read may have to go for a new one
+        if waiting:  # last, because accepting may reset a connection whose data has just been read
             self._accept(sock, selector, min(ACCEPTS, max(ACCEPTS_BESIDE, heard)) if heard else ACCEPTS)
         return served
 
     def _accept(self, sock: socket.socket, selector: selectors.BaseSelector, most: int = ACCEPTS) -> bool:
-        """Accept some of those who wait; return whether there may be more."""
+        """Accept up to ``most`` connections. Return True if there may be more."""
         now = self._clock.monotonic()
         try:
             for _ in range(most):
@@ -183,7 +184,7 @@ class StreamListener(Listener):
         return True
 
     def _evict(self, now: float, selector: selectors.BaseSelector) -> bool:
-        """Make room for a new connection; return whether a connection was silent for long enough to go for it."""
+        """Reset the connection that has been idle longest, if that is long enough. Return True if it was."""
         silent = next(iter(self._connections.values()))
         if now - silent.heard < _SILENT:
             return False
@@ -192,7 +193,7 @@ class StreamListener(Listener):
         return True
 
     def _receive(self, connection: Connection) -> bool:
-        """Read once; return whether there was anything."""
+        """Read once. Return True if there was data."""
         try:
             chunk = connection.socket.recv(CHUNK)
         except BlockingIOError:
@@ -225,7 +226,7 @@ class StreamListener(Listener):
         self._keep(block)
 
     def _refuse(self, connection: Connection) -> None:
-        """What a connection says is for somebody else: let it end with an error."""
+        """End a connection in another protocol with a reset."""
         self._account.add("foreign_protocol")
         connection.lines.close()
         try:
@@ -253,7 +254,7 @@ class StreamListener(Listener):
                 self._settle_at = self._clock.monotonic() + _HELD
 
     def _hand_over(self, selector: selectors.BaseSelector) -> None:
-        """Hand over what was read, and only then close what has ended."""
+        """Feed all data, and only then close the connections that have ended."""
         self._feed_blocks()
         if self._ended:
             self._settle()
@@ -269,7 +270,7 @@ class StreamListener(Listener):
     # -- the end
 
     def _finish(self, sock: socket.socket, selector: selectors.BaseSelector) -> None:
-        for _ in range(_BACKLOG // ACCEPTS + 1):  # a storm of connects would have no end
+        for _ in range(_BACKLOG // ACCEPTS + 1):  # bounded, because new connections may arrive without end
             if self._late or not self._accept(sock, selector):
                 break
         if self._accept_at is None:
@@ -285,7 +286,7 @@ class StreamListener(Listener):
         self._settle()
 
     def _cut(self, connection: Connection, selector: selectors.BaseSelector) -> None:
-        """End a connection whose peer has not ended it, so that its last line may be only the half of one."""
+        """Reset a connection that the peer has not ended. Its last line may be incomplete, and is dropped."""
         try:
             self._hang_up(connection.socket)
             while not self._late and connection not in self._ended and (chunk := connection.socket.recv(CHUNK)):

@@ -1,4 +1,4 @@
-"""Datagrams: as many as there are, up to a batch, are read in one go. And statsd lines over UDP, IPv4 or IPv6.
+"""Listeners for datagrams, which read up to a batch of them at once, and for statsd lines over UDP, IPv4 or IPv6.
 
 After a datagram arrives, the reader waits up to a millisecond for more, so that one wake-up reads many: to be woken
 costs more than to read a datagram. Where the sink is in C, it reads the socket itself (``receive``).
@@ -18,28 +18,28 @@ from .tcp import new_socket, resolve, url
 __all__ = ["DatagramListener", "RECEIVE_BUFFER", "UdpListener", "grow_buffer"]
 
 BATCH = 256
-"""How many datagrams are read before they are handed over, at most."""
-_ENOUGH = 1 << 15  # bytes; of larger batches, all that is made of their lines does not fit into a processor's cache
+"""Maximum number of datagrams that are read before they are fed."""
+_ENOUGH = 1 << 15  # bytes; the objects of larger batches do not fit into the processor's cache
 _SO_RCVBUFFORCE = 33
 RECEIVE_BUFFER = 64 << 20
-"""How many bytes the kernel is asked to keep."""
-_PAUSE = 0.1  # seconds after an error, which may last
-_IN_C = 65535  # bytes; a sink that reads sockets itself takes no longer datagrams
+"""Requested size of the receive buffer in bytes."""
+_PAUSE = 0.1  # seconds after an error, which may persist
+_IN_C = 65535  # bytes; longest datagram of a sink that reads sockets itself
 _Receive = Callable[[int, int, float], int]
 
 
 def grow_buffer(sock: socket.socket, wanted: int = RECEIVE_BUFFER) -> int:
-    """Make the receive buffer as large as the kernel allows, and return how many bytes it granted."""
+    """Set the receive buffer to ``wanted`` bytes, or as the kernel allows. Return the granted number of bytes."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, wanted)
-    except OSError:  # for that one must be root; without, the kernel's limit (net.core.rmem_max) counts
+    except OSError:  # only root may exceed the kernel's limit, net.core.rmem_max
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, wanted)
-    # The kernel doubles what is asked, and says so.
+    # The kernel doubles the number, and returns the doubled one.
     return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
 
 
 class DatagramListener(Listener):
-    """Reads datagrams of up to ``longest`` bytes. Of a longer one the whole lines are kept, and one drop is counted.
+    """Reads datagrams of up to ``longest`` bytes. Of a longer one, complete lines are kept, and one drop is counted.
 
     A sink that has a method ``receive`` reads the socket itself.
     """
@@ -48,7 +48,7 @@ class DatagramListener(Listener):
         super().__init__(sink, clock)
         self._buffer = memoryview(bytearray(longest))
         self._gather = 0.0
-        """Seconds that datagrams have to become many, after all was read: to be woken costs more than to read one."""
+        """Seconds to wait for more datagrams after all were read, because waking up costs more than reading one."""
         self._receive: _Receive | None = getattr(sink, "receive", None) if longest <= _IN_C else None
 
     def _read(self, sock: socket.socket) -> None:
@@ -77,7 +77,7 @@ class DatagramListener(Listener):
                 pass
 
     def _received(self, sock: socket.socket, wake: int) -> int | None:
-        """Let the sink read the socket itself; return how many datagrams it read last, None after an error."""
+        """Let the sink read the socket. Return the size of its last batch, or None after an error."""
         assert self._receive is not None
         try:
             return self._receive(sock.fileno(), wake, self._gather)
@@ -86,7 +86,7 @@ class DatagramListener(Listener):
             return None
 
     def _drain(self, sock: socket.socket) -> int | None:
-        """Hand over up to a batch; return how many datagrams that were, None after an error."""
+        """Read and feed up to a batch. Return the number of datagrams, or None after an error."""
         datagrams: list[bytes] = []
         room, failed = _ENOUGH, False
         while room > 0 and len(datagrams) < BATCH:
@@ -109,22 +109,22 @@ class DatagramListener(Listener):
         return None if failed else len(datagrams)
 
     def _hang_up(self, sock: socket.socket) -> None:
-        """Let nobody send any more, where that can be done while what was sent is still read."""
+        """Prevent further datagrams, where this is possible without losing those that have arrived."""
 
 
 _SO_MEMINFO = 55
 _DROPS = 8  # the ninth of the numbers that SO_MEMINFO gives
-_LONGEST = 65535  # what fits into one, so none is ever cut
+_LONGEST = 65535  # the longest datagram of UDP, so that none is ever truncated
 _GATHER = 0.001  # seconds
 _FASTEST = 2e9
-"""Bytes, as the kernel counts them, that may come in a second: more than a million datagrams."""
+"""Bytes that may arrive in a second, as the kernel counts them: more than a million datagrams."""
 
 
 class UdpListener(DatagramListener):
-    """Hears datagrams on ``host`` and ``port``; port 0 takes a free one. Thread-safe but for bind, start and stop.
+    """Listens for datagrams on ``host`` and ``port``; port 0 is a free one. Thread-safe except bind, start and stop.
 
-    The kernel is asked to keep ``buffer`` bytes while we are busy. With ``one_of_many`` others may hear the same port,
-    and the kernel shares out the senders among them.
+    ``buffer`` is the requested size of the receive buffer in bytes. With ``one_of_many``, several sockets share the
+    port, and the kernel distributes the senders over them.
     """
 
     def __init__(
@@ -145,15 +145,15 @@ class UdpListener(DatagramListener):
         self._buffer_wanted = buffer
         self._one_of_many = one_of_many
         self.receive_buffer = 0
-        """How many bytes the kernel keeps for us while we are busy, as it counts them; known once bound."""
+        """The granted size of the receive buffer in bytes, as the kernel counts them; known once bound."""
 
     def counts(self) -> dict[str, int]:
-        """Return what happened to the socket, by cause; ``kernel_dropped`` is datagrams that found the buffer full."""
+        """Return the number of events on the socket, by cause. ``kernel_dropped``: datagrams dropped by the kernel."""
         return {"kernel_dropped": self.kernel_drops(), **super().counts()}
 
     def kernel_drops(self) -> int:
-        """Return how many datagrams the kernel has dropped since the socket was bound here, or given to us, until now
-        or until it was closed.
+        """Return the number of datagrams that the kernel has dropped since the socket was bound, or received from the
+        service manager, until now or until it was closed.
         """
         sock = self._socket
         if sock is not None:
@@ -183,13 +183,13 @@ class UdpListener(DatagramListener):
 
     def _has_buffer(self, size: int) -> None:
         self.receive_buffer = size
-        self._gather = min(_GATHER, size / _FASTEST)  # no longer than that it can hold what comes
+        self._gather = min(_GATHER, size / _FASTEST)  # at most the time in which the buffer could fill up
 
     def _url(self, sock: socket.socket) -> str:
         return url("udp", sock)
 
     def _hang_up(self, sock: socket.socket) -> None:
-        # Connected to itself it takes nothing from others any more: they are refused, which they can see and count.
+        # A socket that is connected to itself refuses datagrams of others, which they can see and count.
         host, *rest = sock.getsockname()
         loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}
         try:

@@ -1,8 +1,8 @@
-"""statsd lines over Unix sockets, stream and datagram, with the care that their files need.
+"""Listeners for statsd lines over Unix sockets, stream and datagram.
 
-A file left by somebody who died is replaced, but only if it is a socket and nobody answers there. At the end the file
-is removed, but only if it is still the one that was made here. Mode and group are never changed by path: others who can
-write to the directory could put a link to any file there.
+The file of a dead process is replaced, but only if it is a socket that no process answers. At the end the file is
+removed, but only if it is still the file that this process created. Mode and group are never changed through the path,
+because other users who can write to the directory could put a link to any file there.
 """
 
 import errno
@@ -24,12 +24,12 @@ __all__ = ["MODE", "UnixDatagramListener", "UnixStreamListener"]
 log = logging.getLogger("forwarder")
 
 MODE = 0o600
-"""Permissions of the socket's file: who may write to it may send."""
+"""Permissions of the socket's file. Users who may write to it may send."""
 _LONGEST_DATAGRAM = 256 << 10
 
 
 class _SocketFile:
-    """A bound Unix socket's place in the file system. Of a socket that somebody else bound it is left alone."""
+    """The file of a Unix socket that this process has bound. That of an inherited socket is not touched."""
 
     def __init__(self, path: str, mode: int, group: str) -> None:
         self.path = path
@@ -48,8 +48,8 @@ class _SocketFile:
 
     def _bind(self, sock: socket.socket) -> None:
         group = _number_of(self._group) if self._group else None
-        # The file gets the socket's own mode, so that nobody finds it open for a moment, nor the wrong group. The umask
-        # may still take away.
+        # The file gets the mode of the socket, so that it is never too permissive, not even for a moment, and never
+        # writable for the wrong group. The umask may remove further bits.
         first = self._mode if group is None else self._mode & ~0o070
         os.fchmod(sock.fileno(), first)
         self._warn_of_others()
@@ -60,19 +60,19 @@ class _SocketFile:
             if not _is_new_socket(status, first):
                 raise OSError(errno.EPERM, "its file was replaced by another while it was made")
             self._identity = status.st_dev, status.st_ino
-            itself = f"/proc/self/fd/{file}"  # the file that was looked at, whatever the path is now
-            if group is not None:  # services without privileges may not even ask for no change
+            itself = f"/proc/self/fd/{file}"  # the file that was checked, whatever the path leads to now
+            if group is not None:  # services without privileges may not even call chown without a change
                 os.chown(itself, -1, group)
             if stat.S_IMODE(os.fstat(file).st_mode) != self._mode:
                 os.chmod(itself, self._mode)
-        except OSError:  # most likely we are not in that group
+        except OSError:  # most likely the process is not in the group
             self.unlink()
             raise
         finally:
             os.close(file)
 
     def _warn_of_others(self) -> None:
-        """Say it where others could put a socket of theirs in the place of ours, and hear what is sent."""
+        """Warn if other users could replace the socket by one of theirs, and receive the data."""
         directory = os.path.dirname(os.path.abspath(self.path))
         status = os.stat(directory)
         if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or status.st_uid not in (0, os.geteuid()):
@@ -87,7 +87,7 @@ class _SocketFile:
                 probe.connect(self.path)
             except ConnectionRefusedError:
                 return True
-            except OSError:  # also one that is too busy, or of another type, is alive
+            except OSError:  # a busy process, or a socket of another type: alive
                 return False
         return False
 
@@ -95,7 +95,7 @@ class _SocketFile:
         if self._identity is not None and self._found() == self._identity:
             try:
                 os.unlink(self.path)
-            except OSError:  # somebody else was faster, or took the directory from us
+            except OSError:  # another process was faster, or the directory is gone or not writable
                 pass
         self._identity = None
 
@@ -108,7 +108,7 @@ class _SocketFile:
 
 
 def _is_new_socket(status: os.stat_result, mode: int) -> bool:
-    """Return whether a file can be the one that binding has just made: ours, of one name, with ``mode`` at most."""
+    """Return True if a file can be the one that binding has just created: our own, one name, at most ``mode``."""
     return (
         stat.S_ISSOCK(status.st_mode)
         and status.st_uid == os.geteuid()
@@ -118,7 +118,7 @@ def _is_new_socket(status: os.stat_result, mode: int) -> bool:
 
 
 def _number_of(group: str) -> int:
-    """Return the number of a group, given by name or number; OSError if there is none."""
+    """Return the number of a group, given by name or number. Raises OSError if there is none."""
     if group.isascii() and group.isdecimal():
         return int(group)
     try:
@@ -128,7 +128,7 @@ def _number_of(group: str) -> int:
 
 
 class UnixStreamListener(StreamListener):
-    """Hears connections on the socket file ``path``, which gets ``mode`` and, unless it is empty, ``group``."""
+    """Listens for streams on the socket file ``path``, with ``mode`` and, unless it is empty, ``group``."""
 
     def __init__(
         self,
@@ -160,7 +160,7 @@ class UnixStreamListener(StreamListener):
         return f"unix://{self._file.path}"
 
     def _hang_up(self, connection: socket.socket) -> None:
-        # From now on the peer cannot write, and what it wrote before is still read.
+        # From now on the peer cannot write, and data that it has written can still be read.
         connection.shutdown(socket.SHUT_RD)
 
     def _close(self, sock: socket.socket) -> None:
@@ -169,7 +169,7 @@ class UnixStreamListener(StreamListener):
 
 
 class UnixDatagramListener(DatagramListener):
-    """Hears datagrams on the socket file ``path``, which gets ``mode`` and, unless it is empty, ``group``.
+    """Listens for datagrams on the socket file ``path``, with ``mode`` and, unless it is empty, ``group``.
 
     Senders wait while the queue is full, so the kernel drops none.
     """
