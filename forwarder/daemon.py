@@ -98,6 +98,7 @@ class Daemon:
             own=config.own_prefix if config.own_account else "",
             grace=grace,
             spool=config.spool or None,
+            group=None,
         )
         self.health = Health(config.health)
         self._clock = clock

@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Never
+from typing import Any, Literal, Never
 
 from ._default import default_registry
 from .delivery import Deadline, several
@@ -50,6 +50,7 @@ def start(
     own: str = "metricslib",
     grace: float = 0.0,
     spool: str | os.PathLike[str] | None = None,
+    group: Literal["host"] | None = "host",
     **unknown: Never,
 ) -> Flusher:
     """Send the measurements of the default registry to one or more destinations, from a background thread.
@@ -74,6 +75,8 @@ def start(
             of other programs.
         spool: A directory in which undelivered data, and the state of the registry, survive the process. None: they are
             kept in memory.
+        group: ``"host"``: processes of this user on this host that send the same series to the same Graphite servers or
+            files send as one. None: this process sends alone.
 
     Returns:
         The running :class:`~metricslib.Flusher`.
@@ -101,6 +104,7 @@ def start(
         "own": own,
         "grace": grace,
         "spool": spool,
+        "group": group,
     }
     with _lock:
         if _flusher is not None and arguments == _arguments:

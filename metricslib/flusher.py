@@ -17,13 +17,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Never
+from typing import TYPE_CHECKING, Literal, Never
 
 from ._process import at_exit, exiting, not_at_exit, register_fork_handler
 from .attempt import OUT_OF_MEMORY
 from .budget import LEAST
 from .callbacks import CallbackReader
 from .checkpoint import Checkpoint, CheckpointParticipant, RegistryCheckpoint
+from .clock import SYSTEM_CLOCK
 from .delivery import Deadline, Dispatcher, Puts, SenderStatus, several
 from .drops import ErrorReporter
 from .errors import InvalidOption, InvalidType
@@ -34,7 +35,10 @@ from .registry import Readings, Registry
 from .schedule import Schedule
 from .self_metrics import SelfMetrics
 from .series import text_of
-from .window import Flush, Source
+from .window import Flush, Source, Window
+
+if TYPE_CHECKING:
+    from .group.membership import Membership
 
 __all__ = ["Flusher", "FlusherStatus"]
 
@@ -48,6 +52,8 @@ _CALLBACKS = 0.5
 """The share of an interval, or of the time that stop() has, in which the callbacks of gauges must return."""
 _LEAST, _MOST = 0.1, 10.0
 """Bounds of that time, in seconds: what a stop() without time grants, and what a long interval does not exceed."""
+_POLL = 0.05
+"""Seconds between looks whether another process has delivered what a flush waits for."""
 _TAKEOVER = 0.75
 """The share of the time that stop() has after which it closes the interval itself if the thread hangs in a callback."""
 
@@ -139,6 +145,8 @@ class Flusher:
             measurements of the same interval from other programs waits for them in this time.
         spool: A directory in which undelivered data, and the state of the registry, survive the process. None: they are
             kept in memory.
+        group: ``"host"``: processes of this user on this host that send the same series to the same Graphite servers or
+            files send as one. None: this process sends alone.
 
     Raises:
         InvalidDestination: If a URL is invalid.
@@ -159,6 +167,7 @@ class Flusher:
         history: History | None = None,
         grace: float = 0.0,
         spool: str | os.PathLike[str] | None = None,
+        group: Literal["host"] | None = "host",
         **unknown: Never,
     ) -> None:
         if unknown:
@@ -173,6 +182,9 @@ class Flusher:
         if not 0 <= grace <= _LONGEST_GRACE:
             raise InvalidOption("grace", grace, f"must be a number of seconds from 0 to {_LONGEST_GRACE}")
         self._grace = grace
+        if group not in ("host", None):
+            raise InvalidOption("group", group, 'must be "host" or None')
+        self._group = group
         self.spool = os.fspath(spool) if spool else None
         """The spool directory; None: what is not delivered waits in memory."""
         self._schedule = Schedule(interval, self._now())
@@ -205,6 +217,7 @@ class Flusher:
         self._self_metrics = SelfMetrics(self._own, self.registry.drops, self._errors.counts, statuses)
         self._thread: threading.Thread | None = None
         self._background: threading.Thread | None = None  # the same, until the next start
+        self._member: Membership | None = None
         self._callbacks = CallbackReader()
         self._reading = Deadline(0.0)  # of the callbacks that are being read
         self._ending: Deadline | None = None  # of stop()
@@ -259,7 +272,7 @@ class Flusher:
             raise
         if exiting():
             log.warning("started while the program ends: call stop() as well, or the measurements are not sent")
-        if forked and "{pid}" not in self._naming.prefix and not self._dispatcher.delta_only:
+        if forked and self._member is None and self._dispatcher.shared and "{pid}" not in self._naming.prefix:
             log.warning(
                 "this forked process (pid %d) ships the same paths as its parent, and Graphite keeps only the last"
                 " value: give it a prefix with {pid}, or send to a forwarder",
@@ -280,6 +293,8 @@ class Flusher:
         self._ending, self._closed = None, False
         at_exit(self.stop)
         undo.callback(not_at_exit, self.stop)
+        self._join_group()
+        undo.callback(self._give_up_group)
         try:
             self._dispatcher.start()
             thread = threading.Thread(target=self._run, name="metricslib-flusher", daemon=True)
@@ -290,6 +305,43 @@ class Flusher:
             self._threadless = True
         else:
             self._thread = self._background = thread
+
+    def _join_group(self) -> None:
+        """Ship together with the other processes on this host that ship the same, if that can be."""
+        shared = self._dispatcher.shared
+        alone = (
+            self._group is None
+            or not shared
+            or "{pid}" in self._naming.prefix
+            or self.spool is not None
+            or not all(destination.revise for destination in shared)
+            or self.registry.clock is not SYSTEM_CLOCK
+            or self._grace
+            or os.name != "posix"
+        )
+        self._member = None
+        if alone:
+            return
+        from .group.membership import Membership, folder_of  # with what Windows has not
+
+        try:
+            folder = folder_of([destination.label for destination in shared], self.naming, self.interval)
+            member = Membership(folder, self.registry, self.interval, self._own, self._send_for_group)
+            member.begin(self._now())
+        except OSError as error:
+            log.warning("this process ships alone, and others that ship the same overwrite its values: %s", error)
+        else:
+            self._member = member
+
+    def _give_up_group(self) -> None:
+        member, self._member = self._member, None
+        if member is not None:
+            member.give_up()
+
+    def _send_for_group(self, window: Window) -> None:
+        puts: Puts = {}
+        self._dispatcher.encode(Flush(window, window), self._safely, puts, whole=True, shared=True)
+        self._dispatcher.commit(puts, {})
 
     def _add_source(self, source: Source, undo: ExitStack) -> None:
         self.registry.add_source(source)
@@ -314,7 +366,14 @@ class Flusher:
                 return False
         else:
             self._safely("flush", self._flush)
-        return self._dispatcher.wait_idle(deadline, here=self._threadless)
+        delivered = self._dispatcher.wait_idle(deadline, here=self._threadless)
+        member = self._member
+        if member is not None and not member.shipping:  # another process delivers it
+            while not member.delivered():
+                if not deadline.left():
+                    return False
+                time.sleep(_POLL)
+        return delivered
 
     def flush_soon(self) -> None:
         """Have the background thread flush as soon as it can, and wait for nothing.
@@ -348,13 +407,16 @@ class Flusher:
         not_at_exit(self.stop)
         patience = Deadline(max(deadline.left(), EXIT_DEADLINE))
         self._close(thread, deadline, patience)
+        dropped = self._dispatcher.dropped()
+        self._safely("group", partial(self._leave_group, deadline, here=thread is None))
+        complete = self._dispatcher.dropped() == dropped
         kept = self._dispatcher.stop(deadline, patience)
         self._callbacks.end()
         sources = [source for source in (self._self_metrics if self._own else None, self._state) if source]
         for source in sources:
             self._safely("last collection", partial(self.registry.remove_source, source, patience.left()))
         self.registry.release(self)
-        return kept and self._closed
+        return kept and complete and self._closed
 
     def _close(self, thread: threading.Thread | None, deadline: Deadline, patience: Deadline) -> None:
         """Have the thread send the open interval and end. Where it does not come to that, do it here."""
@@ -461,10 +523,13 @@ class Flusher:
 
     def _turn(self) -> None:
         """Wait for the next tick or for something asked of the thread, and do it."""
-        delay = self._schedule.delay(self._now())
+        now = self._now()
+        delay = self._schedule.delay(now)
         if delay == 0:
             self.tick()
             return
+        if self._member is not None:
+            delay = min(delay, self._step_group(self._member, now))
         try:
             asked = self._wakeups.get(timeout=min(delay, self.interval))
         except Empty:
@@ -476,6 +541,25 @@ class Flusher:
                 self._flush()
             finally:
                 asked.set()
+
+    def _step_group(self, member: "Membership", now: float) -> float:
+        """Do what is due in the group, and return the seconds until something is. The interval is open at ``now``."""
+        delay = _PAUSE
+
+        def step() -> None:
+            nonlocal delay
+            slot = self._schedule.open_stamp(now)
+            delay = member.step(slot, now, idle=self._dispatcher.shared_idle())
+
+        with self._flushing:
+            if not self._is_abandoned():
+                self._safely("group", step)
+        return delay
+
+    def _leave_group(self, deadline: Deadline, *, here: bool) -> None:
+        member, self._member = self._member, None
+        if member is not None:
+            member.leave(self._now(), lambda: self._dispatcher.wait_idle(deadline, here=here))
 
     def tick(self) -> None:
         """End the interval now, if it is due by the clock of the registry.
@@ -517,6 +601,7 @@ class Flusher:
             raise
         self._unsent = unsent
         self._ticks += 1
+        self._state_in_group(unsent)
         self._send()
 
     def _end_overdue(self, stamp: int) -> None:
@@ -538,13 +623,22 @@ class Flusher:
             self._end_overdue(stamp)
             self._send()
             unsent = _Unsent(closes=False, last=final)
-            unsent.flush = self.registry.flush(stamp, self.interval, readings)
+            collector = None if self._member is None else self._member.folder
+            unsent.flush = self.registry.flush(stamp, self.interval, readings, collector=collector)
             self._unsent = unsent
+            self._state_in_group(unsent)
             self._send()
+            if self._member is not None and not final:
+                self._safely("group", partial(self._member.ship_now, self._now()))
             self._closed = final
 
     def _flush_last(self, readings: Readings | None = None) -> None:
         self._flush(readings, final=True)
+
+    def _state_in_group(self, unsent: _Unsent) -> None:
+        if self._member is not None:
+            close = partial(self._member.close, unsent.flush, self._now(), closes=unsent.closes)
+            self._safely("group", close)
 
     def _is_abandoned(self) -> bool:
         """Whether this is a thread that stop() could not wait for. It must not disturb what was started since."""
@@ -560,7 +654,8 @@ class Flusher:
         if unsent is None:
             return
         flush = unsent.flush
-        self._dispatcher.encode(flush, self._safely, unsent.puts, whole=unsent.last)
+        shared = False if self._member is not None else None  # what is shared is sent for the whole group
+        self._dispatcher.encode(flush, self._safely, unsent.puts, whole=unsent.last, shared=shared)
         self._checkpoint.commit(
             flush, partial(self._dispatcher.commit, unsent.puts), self._errors, closes=unsent.closes
         )
@@ -579,7 +674,7 @@ class Flusher:
         self._dispatcher.reset_after_fork()
         self._callbacks.forget()
         self._thread, self._ending, self._threadless = None, None, False
-        self._unsent = None
+        self._unsent = self._member = None
         self._errors = ErrorReporter("flusher")
         self._flushing = threading.Lock()
         self._wakeups = SimpleQueue()

@@ -9,7 +9,7 @@ import threading
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Never
+from typing import Any, Literal, Never
 
 from ._process import log, register_fork_handler
 from ._scope import Instruments
@@ -128,6 +128,7 @@ class Registry(Instruments):
         """The stamp under which the open interval was sent so far; None if nothing of it was."""
         self._fresh = Aggregates()  # of the open interval: what no cut took yet
         self._new: Aggregates | None = None  # of that, what no collection took yet; None before the first collection
+        self._collector: object = None  # that made the last collection
         # What was collected and is not in `_fresh` yet, and the state that an instrument gave up and that is not in
         # there yet: only where a tick, a flush or a snapshot ran out of memory. The next one goes on with it.
         self._parts: list[Aggregates] = []
@@ -139,6 +140,7 @@ class Registry(Instruments):
         self._members = 0
         """What is counted for members in windows, the open one and the last."""
         self._passing = set[str]()  # gauges of this process alone, as of the last flush
+        self._set = set[str]()  # gauges that were ever set, and not only changed
         self.restored = False
         """Whether it has gone on from an earlier process once; from then on it knows better than any note."""
 
@@ -350,7 +352,7 @@ class Registry(Instruments):
         for cause, count in self._drop_log.due({cause: totals[cause] for cause in _ADVICE if cause in totals}):
             log().warning("%d dropped, cause %s: %s", count, cause, _ADVICE[cause])
 
-    def flush(self, end: int, interval: float, readings: Readings | None = None) -> Flush:
+    def flush(self, end: int, interval: float, readings: Readings | None = None, *, collector: object = None) -> Flush:
         """Return the open interval so far. The interval continues, and the next tick returns all of it.
 
         If it raises MemoryError, nothing is lost.
@@ -359,6 +361,7 @@ class Registry(Instruments):
             end: The timestamp of the open interval: its end in whole seconds since the epoch.
             interval: The nominal length in seconds, from which rates are computed.
             readings: The values of gauges that are read by callbacks. None: call the callbacks now, in this thread.
+            collector: What this returns as new is collected for it, if it made the last collection.
 
         Returns:
             The interval so far: all of it, and what is new since the last flush.
@@ -369,7 +372,9 @@ class Registry(Instruments):
         try:
             self._gather(readings)
             flush, sent = self._build(end, interval, closes=False)
-            fresh, new = Aggregates(), None if self._new is None else Aggregates()
+            fresh, new = Aggregates(), self._new
+            if collector is not None and collector == self._collector:
+                new = Aggregates()
             self._fresh, self._sent, self._new, self.sent_as = fresh, sent, new, end
             try:
                 self._count_members()
@@ -379,8 +384,11 @@ class Registry(Instruments):
             lock.release()
         return flush
 
-    def collect_new(self) -> Aggregates:
-        """Return what happened since the last collection, tick or flush; neither of them will hold less for that.
+    def collect_new(self, collector: object) -> Aggregates:
+        """Return what ``collector`` has not got of the open interval; ticks and flushes will hold no less for that.
+
+        That is what happened since its last collection, flush or tick. A collector that is another one than the last
+        gets all.
 
         Cheap enough for once a second: no window is built, no callback read, and an idle series costs a look. Each
         gauge that changed is set to its present value. Where this raises MemoryError, the next one has all.
@@ -388,18 +396,36 @@ class Registry(Instruments):
         with self._locked():
             self._gather(None)
             found, empty = Aggregates(), Aggregates()
-            found.merge(self._fresh if self._new is None else self._new)
+            if self._new is None or collector != self._collector:
+                found.merge(self._sent)
+                found.merge(self._fresh)
+            else:
+                found.merge(self._new)
             for key in found.gauges:
-                change = self._fresh.gauges[key]
-                if (sent := self._sent.gauges.get(key)) is not None:
+                change = self._fresh.gauges.get(key) or self._sent.gauges[key]
+                if key in self._fresh.gauges and (sent := self._sent.gauges.get(key)) is not None:
                     change = sent.then(change)
                 known = self._states["gauge"].get(key)
                 value = change.applied_to(known.gauge if known else None)
                 found.gauges[key] = ABSENT if value is None else GaugeChange(value)
             if found.uniques:
                 self._count_members()  # the same members may have been collected before
-            self._new = empty
+            self._new, self._collector = empty, collector
             return found
+
+    def uncollect(self, collector: object) -> None:
+        """Forget what ``collector`` has got: its next collection returns all of the open interval."""
+        with self._locked():
+            if self._collector == collector:
+                self._collector = None
+
+    def across(self, gauge: str) -> Literal["last", "sum"]:
+        """Return how the values that several processes have of this gauge become one.
+
+        What is read by a callback, counts calls under way or was only ever changed by ``inc`` and ``dec`` is a part of
+        the whole. What was set is the whole.
+        """
+        return "last" if gauge in self._set and gauge not in self._passing else "sum"
 
     def keys(self, kind: Kind) -> list[str]:
         """Return the keys of all series of a kind, in order of first appearance.
@@ -516,14 +542,16 @@ class Registry(Instruments):
                 if state is not None:
                     self._in_hand, self._in_hand_state = instrument, state  # no memory is needed for that
                     self._put_down(part)
-                if readings is not None and type(instrument) is Gauge:
-                    if instrument in readings:
+                if type(instrument) is Gauge:
+                    if readings is not None and instrument in readings:
                         part.gauges[instrument.key] = readings[instrument]
                     if instrument._passing:
                         passing.add(instrument.key)
         self._passing = passing
         for source in self._sources:
             self._collect(source)
+        for each in self._parts:
+            self._set.update(key for key, change in each.gauges.items() if change.base is not None)
         merged, parts = Aggregates(), list[Aggregates]()
         for each in (self._fresh, *self._parts):
             merged.merge(each)
@@ -563,7 +591,8 @@ class Registry(Instruments):
             open_.merge(self._sent)
             open_.merge(fresh)
         whole = self._states.window(open_, self._start, end, interval)
-        return Flush(whole, fresh.window(whole), fresh.received, open_), open_
+        new = fresh if self._new is None else self._new
+        return Flush(whole, fresh.window(whole), fresh.received, open_, new), open_
 
     def hold_members(self, size: int) -> None:
         """Go on counting ``size`` bytes of members of a set, which were just taken from where they were added.

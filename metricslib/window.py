@@ -196,6 +196,8 @@ class Flush(NamedTuple):
     """By sender, the number of the last of its numbered batches that is new in this flush."""
     active: Aggregates = Aggregates()
     """What happened in the interval until now, in mid-interval as long as no other flush is made."""
+    new: Aggregates = Aggregates()
+    """What is new since the last collection; see :meth:`.Registry.collect_new`."""
 
     @property
     def whole(self) -> Window:

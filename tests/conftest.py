@@ -50,6 +50,18 @@ def need() -> Callable[..., None]:
     return need
 
 
+@pytest.fixture(scope="session", autouse=True)
+def groups(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test is in a group with what else runs on this machine."""
+    before = os.environ.get("METRICSLIB_GROUP_DIR")
+    os.environ["METRICSLIB_GROUP_DIR"] = str(tmp_path_factory.mktemp("groups"))
+    yield
+    if before is None:
+        del os.environ["METRICSLIB_GROUP_DIR"]
+    else:
+        os.environ["METRICSLIB_GROUP_DIR"] = before
+
+
 @pytest.fixture
 def clock() -> ManualClock:
     """A clock that the test moves."""

@@ -58,6 +58,8 @@ class Destination(ABC):
     """Whether it adds up what it is sent, and so gets each event once."""
     relays = True
     """Whether a payload may be lines of Graphite that came from elsewhere."""
+    shared = True
+    """Whether processes that ship the same thing must ship as one: whether the last value of a path wins there."""
     resend = True
     """Whether sending twice is harmless. Where it adds up what it is sent, it knows again what it has had."""
 

@@ -101,12 +101,25 @@ class Dispatcher:
         for sender in self._senders:
             sender.start()
 
+    @property
+    def shared(self) -> list[Destination]:
+        """Those to which the processes of a group ship as one."""
+        return [sender.destination for sender in self._senders if sender.destination.shared]
+
+    def shared_idle(self) -> bool:
+        """Whether nothing waits for any of these."""
+        return not any(len(sender.queue) for sender in self._senders if sender.destination.shared)
+
     def wait_idle(self, deadline: Deadline, *, here: bool = False) -> bool:
         """Return whether nothing waits any more, as soon as that is so, or when the time is over.
 
         ``here``: deliver in the calling thread where there is no other.
         """
         return all(sender.wait_idle(deadline.left(), here=here) for sender in self._senders)
+
+    def dropped(self) -> int:
+        """How many points were dropped so far."""
+        return sum(sum(sender.queue.stats().dropped.values()) for sender in self._senders)
 
     def halt(self) -> None:
         """End what was begun, and drop nothing. May be called when nothing was."""
@@ -160,8 +173,10 @@ class Dispatcher:
 
     # -- what is to be delivered
 
-    def encode(self, flush: Flush, attempt: Attempt, puts: Puts, *, whole: bool) -> None:
+    def encode(self, flush: Flush, attempt: Attempt, puts: Puts, *, whole: bool, shared: bool | None = None) -> None:
         """Add to ``puts`` what each is to send of ``flush``; those that take each slot once, only if it is ``whole``.
+
+        ``shared`` chooses those to which a group ships as one, or the others; None: all.
 
         Raises MemoryError if there was too little memory for one of them. The next call with the same ``puts`` goes on
         with those that are not in there.
@@ -169,6 +184,8 @@ class Dispatcher:
         failed: list[MemoryError] = []
         for sender in self._senders:
             destination = sender.destination
+            if shared is not None and destination.shared != shared:
+                continue
             if sender not in puts and (whole or destination.revise):
 
                 def work(sender: Sender = sender) -> None:

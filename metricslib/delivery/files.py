@@ -209,6 +209,7 @@ class FileDestination(Destination):
 class ConsoleDestination(Destination):
     """Writes Graphite's lines to a text stream, by default whatever is standard output at that moment."""
 
+    shared = False
     resend = False
 
     def __init__(self, label: str, naming: Naming, options: Options, stream: TextIO | None = None) -> None:

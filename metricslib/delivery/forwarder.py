@@ -34,6 +34,7 @@ class ForwarderDestination(Destination):
     """
 
     deltas = True
+    shared = False
     relays = False
 
     def __init__(self, label: str, endpoint: Endpoint, naming: Naming, options: Options, limit: LineLimit) -> None:

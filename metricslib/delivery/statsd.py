@@ -26,6 +26,7 @@ class StatsdDestination(Destination):
     """Sends what is new, and nothing idle, for the server to aggregate and name. Lost are lines over ``limit``."""
 
     deltas = True
+    shared = False
     relays = False
     resend = False
 

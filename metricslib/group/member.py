@@ -34,10 +34,11 @@ import os
 import struct
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from .._process import register_fork_handler
+from ..series import Kind
 from ..window import Aggregates
 from .directory import Unusable, make_private
 from .record import FileReplaced, FileWriter, GaugeValue
@@ -195,6 +196,8 @@ class Member:
         self._slot = 0
         self._pid = os.getpid()
         self.writer = b""
+        self.end: tuple[int, int, int] | None = None
+        """Slot and number of the last record, and where it ends in the file."""
 
     def reset_after_fork(self) -> None:
         """In a forked child: outside. The table of locks closes the lock's descriptor."""
@@ -239,6 +242,7 @@ class Member:
         time: float,
         *,
         whole: bool = False,
+        known: Mapping[Kind, Iterable[str]] = {},
     ) -> int:
         """Append a record to the file of that slot, and return the slot to which it was appended.
 
@@ -247,16 +251,20 @@ class Member:
         """
         if self.forked:
             self.reset_after_fork()
-        if self._slot - _PATIENCE * self._interval <= slot < self._slot:
-            slot = self._slot
+        slot = self.slot_for(slot)
         if slot != self._slot or self._file is None:
             self._open(slot)
         try:
-            self._written_to().append(aggregates, gauges, time, whole=whole)
+            self._written_to().append(aggregates, gauges, time, whole=whole, known=known)
         except FileReplaced:
             self._open(slot)
-            self._written_to().append(aggregates, gauges, time, whole=whole)
+            self._written_to().append(aggregates, gauges, time, whole=whole, known=known)
+        self.end = slot, int(self._written_to().path.name), self._written_to().end
         return slot
+
+    def slot_for(self, slot: int) -> int:
+        """Return the slot to which a record for ``slot`` is appended."""
+        return self._slot if self._slot - _PATIENCE * self._interval <= slot < self._slot else slot
 
     def _written_to(self) -> FileWriter:
         assert self._file is not None
@@ -273,6 +281,8 @@ class Member:
         if slot != self._slot and self._lock is not None and not self._lock.in_place:
             self._locks.release(self._lock)
             self._lock = None
+        elif slot < self._slot:  # the clock was set back: what this member said in that slot stays
+            self.writer = self._random(8)
         number = self.join()
         make_private(self.folder)
         directory = self.folder / str(slot)

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..series import KINDS, Kind, canonical_tags, join, split
 from ..sketch import NO_SAMPLES
-from ..window import Aggregates, Window
+from ..window import Window
 from .record import GaugeValue, Slot
 
 __all__ = ["RESTATED", "KnownSeries"]
@@ -42,7 +42,7 @@ class KnownSeries:
 
     def window(self, slot: Slot, stamp: int, interval: float) -> Window:
         """Return the window of a slot, and remember its series."""
-        self._remember(slot.aggregates, stamp)
+        self._remember(slot, stamp)
         filled = {kind: self._filled(kind, slot.aggregates[kind], stamp) for kind in _IDLE}
         return Window(
             stamp - interval,
@@ -55,18 +55,20 @@ class KnownSeries:
             uniques=filled["unique"],
         )
 
-    def _remember(self, aggregates: Aggregates, stamp: int) -> None:
+    def _remember(self, slot: Slot, stamp: int) -> None:
         newest = stamp > self._newest
         self._newest = max(stamp, self._newest)
         for kind in _IDLE:
             first, last = self._first[kind], self._last[kind]
-            active = aggregates[kind]
-            for key in active.keys() - last.keys():
-                first[key] = last[key] = stamp
+            stated = dict.fromkeys((*slot.aggregates[kind], *slot.known.get(kind, ())), stamp)
+            new = stated.keys() - last.keys()
+            first.update(dict.fromkeys(new, stamp))
             if newest:
-                last.update(dict.fromkeys(active, stamp))
+                last.update(stated)
                 for key in [key for key, seen in last.items() if seen + _KEPT < stamp]:
                     del first[key], last[key]
+            else:
+                last.update(dict.fromkeys(new, stamp))
 
     def _filled(self, kind: Kind, active: Mapping[str, Any], stamp: int) -> dict[str, Any]:
         first = self._first[kind]

@@ -153,7 +153,10 @@ def _read_from(descriptor: int, offset: int) -> bytes:
 
 
 def _encode(
-    aggregates: Aggregates, gauges: Mapping[str, GaugeValue], keys: _Keys
+    aggregates: Aggregates,
+    gauges: Mapping[str, GaugeValue],
+    keys: _Keys,
+    known: Mapping[Kind, Iterable[str]] = {},
 ) -> tuple[bytes, dict[tuple[Kind, str], int]]:
     """Return the payload, and the numbers of keys that it states."""
     new: dict[tuple[Kind, str], int] = {}
@@ -169,6 +172,8 @@ def _encode(
         else:
             written = [write_value(kind, value) for value in values.values()]
         document[kind] = [[key for _, key in islice(new, before, None)], numbers, written]
+    if stated := {kind: list(keys) for kind, keys in known.items() if keys}:
+        document["known"] = stated
     return _write(document).encode(), new
 
 
@@ -178,6 +183,7 @@ class _Written:
     def __init__(self) -> None:
         self.aggregates = Aggregates()
         self.gauges: dict[str, GaugeValue] = {}
+        self.known: dict[Kind, set[str]] = {}
         self.time = 0.0
         self.bad = 0
         self._waiting: list[_Frame] = []
@@ -213,11 +219,14 @@ class _Written:
             for kind in KINDS:
                 if kind in document:
                     self._decode(kind, document[kind], new, aggregates, gauges)
+            known = _known(document.get("known", {}))
         except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
             self._broken = True
             raise BadRecord(str(error)) from error
         self._keys += new
         self.time = frame.time
+        for kind, keys in known.items():
+            self.known.setdefault(kind, set()).update(keys)
         if frame.flags & _WHOLE:
             self.aggregates, self.gauges = aggregates, gauges
         else:
@@ -249,6 +258,14 @@ class _Written:
             gauges.update(zip(keys, map(_gauge, values), strict=True))
         else:
             aggregates[kind].update(zip(keys, (read_value(kind, value) for value in values), strict=True))
+
+
+def _known(stated: Any) -> dict[Kind, list[str]]:
+    known: dict[Kind, list[str]] = {kind: stated[kind] for kind in KINDS if kind in stated}
+    for kind, keys in known.items():
+        for key in keys:
+            read_key(kind, key)
+    return known
 
 
 def _number(number: Any) -> int:
@@ -338,61 +355,69 @@ class FileWriter:
 
     def __init__(self, path: Path, writer: bytes) -> None:
         """``writer`` is the writer's id, eight bytes."""
-        self._path = path
+        self.path = path
         self._writer = writer
         self._keys = _Keys()
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         self._descriptor = os.open(path, flags, 0o600)
         status = os.fstat(self._descriptor)
         self._file = status.st_dev, status.st_ino
-        self._end = 0
+        self.end = 0
         if not stat.S_ISREG(status.st_mode):  # a FIFO would swallow what is written
             self.close()
             raise FileReplaced(f"{path} is no regular file")
 
     def append(
-        self, aggregates: Aggregates, gauges: Mapping[str, GaugeValue], time: float, *, whole: bool = False
+        self,
+        aggregates: Aggregates,
+        gauges: Mapping[str, GaugeValue],
+        time: float,
+        *,
+        whole: bool = False,
+        known: Mapping[Kind, Iterable[str]] = {},
     ) -> None:
         """Append one record; ``whole`` says that it is everything that this writer measured in the slot.
+
+        ``known`` are series to which nothing need have happened.
 
         Raises :class:`FileReplaced` where the file is gone, and OSError where the disk is full; then nothing was
         appended, and the same may be tried again.
         """
         keys = _Keys() if whole else self._keys
-        payload, new = _encode(aggregates, gauges, keys)
+        payload, new = _encode(aggregates, gauges, keys, known)
         if len(payload) > _LONGEST:
             raise OSError(f"a record of {len(payload)} bytes is too long")
         record = _frame(self._writer, _WHOLE * whole | (0 if keys.numbers else _ANEW), time, payload)
         self._cut_torn(self._checked_size())
         written = os.write(self._descriptor, record)
         if written < len(record):
-            os.ftruncate(self._descriptor, self._end)  # where that fails, the next append does it
-            raise OSError(f"{self._path}: only {written} of {len(record)} bytes could be written")
-        self._end += written
+            os.ftruncate(self._descriptor, self.end)  # where that fails, the next append does it
+            raise OSError(f"{self.path}: only {written} of {len(record)} bytes could be written")
+        self.end += written
         keys.numbers.update(new)
         self._keys = keys
 
     def _checked_size(self) -> int:
         """Return the file's size, once it is sure that it is the file: daemonisers close and reuse descriptors."""
         try:
-            status, named = os.fstat(self._descriptor), os.stat(self._path, follow_symlinks=False)
+            status, named = os.fstat(self._descriptor), os.stat(self.path, follow_symlinks=False)
         except OSError as error:
-            raise FileReplaced(f"{self._path}: {error}") from error
+            raise FileReplaced(f"{self.path}: {error}") from error
         if not (status.st_dev, status.st_ino) == (named.st_dev, named.st_ino) == self._file:
-            raise FileReplaced(f"{self._path} is another file")
-        if status.st_size < self._end:
-            raise FileReplaced(f"{self._path} became shorter")
+            raise FileReplaced(f"{self.path} is another file")
+        if status.st_size < self.end:
+            raise FileReplaced(f"{self.path} became shorter")
         return status.st_size
 
     def _cut_torn(self, size: int) -> None:
-        """Cut what stands behind the last whole record; whole records are kept, whoever has written them."""
-        if size == self._end:
+        """Flush what stands behind the last whole record; whole records are kept, whoever has written them."""
+        if size == self.end:
             return
-        begin = self._end
+        begin = self.end
         for frame in _frames(_read_from(self._descriptor, begin)):
-            self._end = begin + frame.end
-        if self._end < size:
-            os.ftruncate(self._descriptor, self._end)
+            self.end = begin + frame.end
+        if self.end < size:
+            os.ftruncate(self._descriptor, self.end)
 
     def close(self) -> None:
         """Close the file, unless its descriptor is another file's by now."""
@@ -414,6 +439,8 @@ class Slot(NamedTuple):
     """Without gauges."""
     gauges: dict[str, dict[int, GaugeValue]]
     """What each member, by number, stated of each gauge last."""
+    known: Mapping[Kind, Iterable[str]] = {}
+    """Series that members know, though nothing need have happened to them."""
 
 
 def combine(files: Mapping[int, FileReader]) -> Slot:
@@ -424,11 +451,14 @@ def combine(files: Mapping[int, FileReader]) -> Slot:
     """
     aggregates = Aggregates()
     gauges: dict[str, dict[int, GaugeValue]] = {}
+    known: dict[Kind, dict[str, None]] = {kind: {} for kind in KINDS}
     for number in sorted(files):
         writers, last = files[number].written, files[number].last
         for written in writers.values():
             aggregates.merge(written.aggregates)
+            for kind, keys in written.known.items():
+                known[kind].update(dict.fromkeys(keys))
         if last in writers:
             for key, stated in writers[last].gauges.items():
                 gauges.setdefault(key, {})[number] = stated
-    return Slot(aggregates, gauges)
+    return Slot(aggregates, gauges, known)

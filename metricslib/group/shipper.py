@@ -29,21 +29,22 @@ Invariants:
 - A slot is marked as sent with the sizes of what was read, not of what is there. A record that is written while a slot
   is sent is growth at the next look.
 - A slot whose sending failed is not marked, and is sent at the next step.
-- ``state`` says how much of each slot was delivered. It is written aside and renamed, by the shipper alone.
+- ``state`` says how much of each slot was delivered, and which must be sent once more. It is written aside and renamed,
+  by the shipper alone.
 
 After a crash at any line: the lock is free, and the files are what the members wrote. The next shipper sends every slot
 of which ``state`` does not say that all of it was delivered. It also sends the most recent slots, and once more an
-interval later, for bytes of the dead shipper may still be on their way and overwrite what was sent after them. A crash
-between delivery and ``state`` sends a slot again, which changes nothing.
+interval later, for bytes of the dead shipper may still be on their way and overwrite what was sent after them. One that
+ends before that leaves it to the next, by ``state``. A crash between delivery and ``state`` sends a slot again, which
+changes nothing.
 """
 
 import json
 import os
 import shutil
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .._process import register_fork_handler
 from .member import LOCKS, Lock, Locks, Member
@@ -58,6 +59,7 @@ _SOON = 0.05  # seconds between steps while a slot waits for a member
 _REVISION = 1.0  # seconds between sendings of an open slot
 _KEPT = 600  # seconds from a slot's end until it is deleted, if it was delivered
 _RECENT = 3  # intervals
+_MOST_SLOTS = 1000
 
 Ends = Mapping[int, int]
 """How many bytes of each member's file."""
@@ -136,7 +138,7 @@ class Shipper:
     def _forget(self) -> None:
         self._lock: Lock | None = None
         self._slots: dict[int, _Slot] = {}
-        self._noted: dict[int, Ends] = {}
+        self._noted = State({}, [])
 
     def reset_after_fork(self) -> None:
         """In a forked child: waiting."""
@@ -159,6 +161,11 @@ class Shipper:
             return _SOON if self._look(now) else _STEP
         return _STEP
 
+    def ship_now(self, now: float) -> None:
+        """Send all that was not sent, the open slot too, if this member ships or nobody does."""
+        if self._take_lock(now):
+            self._look(now, everything=True)
+
     def end(self, now: float, deliver: Callable[[], bool]) -> bool:
         """Send what is there, the open slot too, and wait no more for the lock; the member has left the group before.
 
@@ -176,6 +183,10 @@ class Shipper:
             if not delivered or not self._has_grown() or self._member.living():
                 return delivered
         return True
+
+    def give_up(self) -> None:
+        """Ship no more, and leave what is there to others."""
+        self._release()
 
     # -- the lock
 
@@ -198,13 +209,12 @@ class Shipper:
 
     def _take_over(self, now: float) -> None:
         """Look what the last shipper left. This one may have been it before, and know some of the slots."""
-        noted = read_state(self._folder)
-        self._noted = noted
+        self._noted = noted = read_state(self._folder)
         for stamp in self._stamps():
             slot = self._slot(stamp)
-            if stamp < now - _RECENT * self._interval:
-                slot.sent = slot.delivered = noted.get(stamp, {})
-            else:
+            slot.sent = slot.delivered = {} if stamp in noted.again else noted.delivered.get(stamp, {})
+            slot.again = None
+            if stamp >= now - _RECENT * self._interval:
                 slot.sent = {}
                 slot.again = now + self._interval
 
@@ -262,9 +272,13 @@ class Shipper:
         return any(self._slot(stamp).read() for stamp in self._stamps())
 
     def _delete_old(self, now: float) -> None:
-        for stamp in list(self._slots):
+        """Delete what was delivered a while ago, and of very many slots the oldest, for which the queues must do."""
+        stamps = sorted(self._slots)
+        for at, stamp in enumerate(stamps):
             slot = self._slots[stamp]
-            if stamp < now - _KEPT - _RECENT * self._interval and slot.delivered == slot.ends:
+            if slot.sent != slot.ends or stamp >= now - _KEPT - _RECENT * self._interval:
+                continue
+            if slot.delivered == slot.ends or len(stamps) - at > _MOST_SLOTS:
                 shutil.rmtree(self._folder / str(stamp), ignore_errors=True)
                 del self._slots[stamp]
 
@@ -274,7 +288,10 @@ class Shipper:
         """The senders are idle: all that was sent was delivered. Write that down, if it is not yet."""
         for slot in self._slots.values():
             slot.delivered = slot.sent
-        noted = {stamp: slot.delivered for stamp, slot in self._slots.items() if slot.delivered}
+        noted = State(
+            {stamp: slot.delivered for stamp, slot in self._slots.items() if slot.delivered},
+            [stamp for stamp, slot in self._slots.items() if slot.again is not None],
+        )
         if noted != self._noted:
             write_state(self._folder, noted)
             self._noted = noted
@@ -283,27 +300,37 @@ class Shipper:
 # -- the state
 
 
-def read_state(folder: Path) -> dict[int, Ends]:
-    """Return how much of each slot was delivered; nothing where that is not known."""
+class State(NamedTuple):
+    """What one shipper tells the next, and the members that wait for a flush."""
+
+    delivered: Mapping[int, Ends]
+    """How much of each slot."""
+    again: Sequence[int]
+    """Slots that must be sent once more, whether or not they grow."""
+
+
+def read_state(folder: Path) -> State:
+    """Return the state; an empty one where there is none."""
     try:
         document: Any = json.loads((folder / "state").read_bytes())
-        return {
+        delivered = {
             int(stamp): {int(number): int(end) for number, end in ends.items()}
             for stamp, ends in document["delivered"].items()
         }
+        return State(delivered, [int(stamp) for stamp in document["again"]])
     except (FileNotFoundError, AttributeError, KeyError, TypeError, ValueError):
-        return {}
+        return State({}, [])
 
 
-def write_state(folder: Path, delivered: Mapping[int, Ends]) -> None:
-    """Keep how much of each slot was delivered."""
+def write_state(folder: Path, state: State) -> None:
+    """Replace the state."""
     aside = folder / "state.new"
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     with open(descriptor, "w", encoding="ascii") as file:
-        json.dump({"time": time.time(), "delivered": delivered}, file)
+        json.dump(state._asdict(), file)
     os.replace(aside, folder / "state")
 
 
 def covers(folder: Path, stamp: int, number: int, end: int) -> bool:
     """Whether the first ``end`` bytes of that member's file of that slot were delivered."""
-    return read_state(folder).get(stamp, {}).get(number, -1) >= end
+    return read_state(folder).delivered.get(stamp, {}).get(number, -1) >= end

@@ -19,14 +19,14 @@ def measure(registry, clock):
 
 def test_each_collection_has_what_is_new(registry, measure):
     measure()
-    found = registry.collect_new()
+    found = registry.collect_new("group")
     assert found.counters == {"hits": 3}
     assert found.timers["took"].parts()["samples"] == [500.0]
     assert found.uniques == {"users": {"ann"}}
     assert found.gauges == {"depth": GaugeChange(2)}
-    assert not registry.collect_new()
+    assert not registry.collect_new("group")
     measure()
-    assert registry.collect_new().gauges == {"depth": GaugeChange(4)}
+    assert registry.collect_new("group").gauges == {"depth": GaugeChange(4)}
 
 
 @pytest.mark.parametrize("ends", ["tick", "flush"])
@@ -40,11 +40,11 @@ def test_ticks_and_flushes_hold_the_same_with_collections_and_without(registry, 
             for _ in range(3):
                 measure(on)
                 if on is registry:
-                    on.collect_new()
-            of.append(getattr(on, ends)(end, 10.0))
+                    on.collect_new("group")
+            of.append(on.tick(end, 10.0) if ends == "tick" else on.flush(end, 10.0, collector="group"))
             measure(on)
             if on is registry:
-                on.collect_new()
+                on.collect_new("group")
         cuts.append([(_of(flush.cumulative), _of(flush.delta)) for flush in of])
     assert cuts[0] == cuts[1]
 
@@ -54,12 +54,20 @@ def _of(window):
     return dict(window.counters), timers, dict(window.gauges), dict(window.uniques)
 
 
+def test_a_collector_that_is_gone_left_nothing_collected(registry, measure):
+    measure()
+    registry.collect_new("group")
+    registry.uncollect("group")
+    assert registry.collect_new("group").counters == {"hits": 3}
+
+
 def test_what_comes_after_a_tick_or_flush_is_new(registry, measure):
+    registry.collect_new("group")
     measure()
-    registry.flush(10, 10.0)
-    assert not registry.collect_new()
+    registry.flush(10, 10.0, collector="group")
+    assert not registry.collect_new("group")
     measure()
-    found = registry.collect_new()
+    found = registry.collect_new("group")
     assert found.counters == {"hits": 3}
     assert found.gauges == {"depth": GaugeChange(4)}
     assert registry.tick(10, 10.0).cumulative.counters == {"hits": 6}
@@ -68,7 +76,7 @@ def test_what_comes_after_a_tick_or_flush_is_new(registry, measure):
 def test_a_snapshot_takes_nothing_from_a_collection_nor_the_other_way_round(registry, measure):
     measure()
     registry.snapshot()
-    assert registry.collect_new().counters == {"hits": 3}
+    assert registry.collect_new("group").counters == {"hits": 3}
     measure()
     assert registry.snapshot().open.counters == {"hits": 6}
     assert registry.snapshot(only={"counter": ["hits"]}).open.counters == {"hits": 6}
@@ -77,7 +85,7 @@ def test_a_snapshot_takes_nothing_from_a_collection_nor_the_other_way_round(regi
 
 def test_a_deleted_series_takes_what_was_collected_with_it(registry, measure):
     measure()
-    registry.collect_new()
+    registry.collect_new("group")
     assert registry.forget("counter", ["hits"]) == ["hits"]
     assert "hits" not in registry.tick(10, 10.0).cumulative.counters
 
@@ -85,7 +93,7 @@ def test_a_deleted_series_takes_what_was_collected_with_it(registry, measure):
 def test_no_callback_is_read(registry):
     registry.gauge("free", read=lambda: pytest.fail("read"))
     registry.counter("hits").inc()
-    assert registry.collect_new().counters == {"hits": 1}
+    assert registry.collect_new("group").counters == {"hits": 1}
 
 
 def test_numbers_of_batches_reach_the_next_cut(registry):
@@ -99,7 +107,7 @@ def test_numbers_of_batches_reach_the_next_cut(registry):
 
     source = Numbered()
     registry.add_source(source)
-    registry.collect_new()
+    registry.collect_new("group")
     registry.remove_source(source)
     assert registry.tick(10, 10.0).received == {"sender": 7}
 
@@ -107,11 +115,11 @@ def test_numbers_of_batches_reach_the_next_cut(registry):
 def test_members_of_sets_that_are_collected_again_are_counted_once(registry):
     users = registry.unique("users")
     users.add("ann")
-    registry.collect_new()
+    registry.collect_new("group")
     once = registry.budget.members.used
     for _ in range(5):
         users.add("ann")
-        registry.collect_new()
+        registry.collect_new("group")
     assert registry.budget.members.used == once > 0
 
 
@@ -125,4 +133,34 @@ def test_a_gauge_without_a_value_is_absent(registry, clock):
         def forget(self, kind: str, key: str) -> None: ...
 
     registry.add_source(Failing())
-    assert registry.collect_new().gauges["depth"] is ABSENT
+    assert registry.collect_new("group").gauges["depth"] is ABSENT
+
+
+def test_another_collector_gets_all_of_the_open_interval_and_the_first_goes_on(registry, measure):
+    """Where a flusher without a group has flushed meanwhile, that was no collection."""
+    measure()
+    assert registry.collect_new("one").counters == {"hits": 3}
+    measure()
+    registry.flush(10, 10.0)
+    assert registry.collect_new("one").counters == {"hits": 3}
+    measure()
+    found = registry.collect_new("other")
+    assert found.counters == {"hits": 9}
+    assert found.gauges == {"depth": GaugeChange(6)}
+    registry.tick(10, 10.0)
+    assert not registry.collect_new("other")
+
+
+def test_what_was_set_is_the_whole_and_what_was_changed_or_read_a_part(registry):
+    registry.gauge("set").set(1)
+    registry.gauge("changed").inc()
+    registry.gauge("read", read=lambda: 1)
+    registry.gauge("both").inc()
+    registry.gauge("both").set(1)
+    registry.flush(10, 10.0)
+    assert {key: registry.across(key) for key in ("set", "changed", "read", "both")} == {
+        "set": "last",
+        "changed": "sum",
+        "read": "sum",
+        "both": "last",
+    }

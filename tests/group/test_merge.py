@@ -48,6 +48,14 @@ def test_a_series_is_not_in_slots_before_it_was_known():
     assert known.window(slot(), 1020, 10).counters == {"old": 0, "new": 0}
 
 
+def test_a_series_that_a_member_knows_is_0_though_nothing_happened_to_it():
+    known = KnownSeries()
+    stated = {"counter": ["hits", "more"], "timer": {"took"}}
+    assert known.window(Slot(slot(hits=1).aggregates, {}, stated), 1000, 10).counters == {"hits": 1, "more": 0}
+    later = known.window(slot(), 1010, 10)
+    assert (later.counters, later.timers) == ({"hits": 0, "more": 0}, {"took": NO_SAMPLES})
+
+
 STATED = {0: GaugeValue(5, 1.0), 1: GaugeValue(3, 3.0), 2: GaugeValue(4, 2.0), 3: GaugeValue(None, 1.5)}
 
 

@@ -10,9 +10,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from metricslib.group import shipper
 from metricslib.group.member import LOCKS, Member
 from metricslib.group.record import Slot
-from metricslib.group.shipper import GRACE, Shipper, covers, read_state
+from metricslib.group.shipper import GRACE, Shipper, State, covers, read_state
 from metricslib.window import Aggregates
 
 INTERVAL = 10
@@ -176,6 +177,7 @@ def test_when_the_shipper_is_killed_another_sends_recent_slots_and_once_more_an_
 
 def test_a_new_shipper_does_not_send_again_what_was_delivered_long_ago(process, graphite):
     one, other = process(), process()
+    one.shipper.step(SLOT - 1, idle=True)
     one.count(SLOT, 1, SLOT - 1)
     one.close(SLOT, SLOT)
     one.shipper.step(SLOT + GRACE, idle=False)
@@ -187,6 +189,19 @@ def test_a_new_shipper_does_not_send_again_what_was_delivered_long_ago(process, 
     graphite.sendings.clear()
     other.shipper.step(SLOT + 100, idle=True)
     assert graphite.sendings == [(SLOT + INTERVAL, 5)]
+
+
+def test_what_is_to_be_sent_once_more_is_left_to_the_next_by_one_that_ends(process, graphite):
+    """The killed shipper's bytes may arrive after those of a process that takes over only to end."""
+    one, other, last = process(), process(), process()
+    one.shipper.step(SLOT - 5, idle=True)
+    other.count(SLOT, 1, SLOT - 5)
+    kill(one)
+    assert other.end(SLOT, SLOT - 4)
+    assert graphite.values == {SLOT: 1}
+    graphite.values[SLOT] = 0
+    last.shipper.step(SLOT + 40, idle=True)
+    assert graphite.values == {SLOT: 1}
 
 
 def test_what_could_not_be_sent_is_sent_at_the_next_step(process, graphite):
@@ -253,11 +268,14 @@ def test_the_state_says_what_was_delivered(process, folder):
     assert not covers(folder, SLOT, 1, 1)
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"delivered":{"a":{}}}', b'{"delivered":[]}', b"\xff"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"{", b'{"delivered":{"a":{}}}', b'{"delivered":[]}', b"\xff", b'{"delivered":{},"again":["a"]}'],
+)
 def test_a_broken_state_says_nothing(folder, content):
     folder.mkdir()
     (folder / "state").write_bytes(content)
-    assert read_state(folder) == {}
+    assert read_state(folder) == State({}, [])
 
 
 def test_a_folder_deleted_while_it_ships_is_made_anew_and_no_slot_becomes_less(process, graphite, folder):
@@ -289,7 +307,19 @@ def test_slots_that_were_delivered_are_deleted_after_a_while(process, folder):
         assert (folder / str(SLOT)).exists()
     one.shipper.step(SLOT + 700, idle=True)
     assert not (folder / str(SLOT)).exists()
-    assert read_state(folder)
+    assert read_state(folder).delivered
+
+
+def test_very_many_slots_that_cannot_be_delivered_are_bounded(process, folder, monkeypatch):
+    monkeypatch.setattr(shipper, "_MOST_SLOTS", 5)
+    one = process()
+    stamps = range(SLOT, SLOT + 100 * INTERVAL, INTERVAL)
+    for stamp in stamps:
+        one.count(stamp, 1, stamp - 1)
+        one.close(stamp, stamp)
+        one.shipper.step(stamp, idle=False)
+    left = sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
+    assert left == [stamp for stamp in stamps if stamp >= stamps[-1] - 600 - 3 * INTERVAL]
 
 
 class Group(RuleBasedStateMachine):

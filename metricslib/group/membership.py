@@ -1,0 +1,213 @@
+"""A flusher's part in a group: what its registry measured goes into files, and, while it ships, from files to Graphite.
+
+Once a second what is new is appended to the open slot, and at the slot's end, at ``flush()`` and at ``stop()`` one
+record of all that this member measured in the slot, which supersedes the others. The
+:class:`~.shipper.Shipper` is asked four times a second for what it has to do.
+
+Invariants:
+
+- Each thing measured is in the files of exactly one slot, whatever fails and however late an interval ends. What a
+  record could not take (the disk is full) stays here, and goes into the next one.
+- A whole record has what this writer has in that slot. That is the registry's open interval, unless part of that went
+  to another slot or part of another interval came into this one; then what was written is added up here.
+- A member states its gauges in its first record of a slot and in each whole one, and a series that it knows in the
+  record that closes its first slot, and every half hour.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..series import KINDS, Kind
+from ..window import Aggregates, Flush, Window
+from .directory import folder_name, group_directory
+from .member import Member
+from .merge import RESTATED, KnownSeries
+from .record import FORMAT, GaugeValue, Slot
+from .shipper import Shipper, covers
+
+if TYPE_CHECKING:
+    from ..naming import Naming
+    from ..registry import Registry
+
+__all__ = ["Membership", "folder_of"]
+
+_SECOND = 1.0
+
+
+def folder_of(destinations: Sequence[str], naming: "Naming", interval: int) -> Path:
+    """Return the folder of the group that ships the same to ``destinations``, labels without options.
+
+    Raises :class:`~.directory.Unusable` where there is no place for it.
+    """
+    here = [label if "//" in label else f"{label} in {os.getcwd()}" for label in destinations]  # file:relative.jsonl
+    what = [naming.prefix, naming.namespace, naming.legacy, *sorted(here)]
+    name = folder_name(what, {"interval": interval, "naming": naming, "format": FORMAT})
+    return group_directory(os.environ.get("METRICSLIB_GROUP_DIR")) / name
+
+
+class Membership:
+    """The part of a flusher, which ends the intervals of ``registry``, in the group of ``folder``. One owner at a time.
+
+    ``send(window)`` passes a window of the group to the senders, and ``own`` is the name of the library's own metrics.
+    """
+
+    def __init__(
+        self, folder: Path, registry: "Registry", interval: int, own: str, send: Callable[[Window], object]
+    ) -> None:
+        self.folder = folder
+        self._registry = registry
+        self._interval = interval
+        self._own = f"{own}." if own else ""
+        self._send = send
+        self._known = KnownSeries()
+        self._member = Member(folder, interval)
+        self._shipper = Shipper(self._member, interval, self._ship)
+        self._pending = Aggregates()
+        """Of what was collected, what is in no record."""
+        self._slot: int | None = None
+        """The slot that the records of the open interval went to; None: there is none yet."""
+        # What was written into the slot, where that is not the registry's open interval. It may have begun before.
+        self._written: Aggregates | None = Aggregates()
+        self._gauges: dict[str, GaugeValue] = {}
+        self._stated: dict[Kind, set[str]] = {kind: set() for kind in KINDS}
+        self._stated_at = -float("inf")
+        self._next_record = 0.0
+        self._next_step = 0.0
+        self._last: tuple[int, int, int] | None = None
+
+    @property
+    def forked(self) -> bool:
+        """Whether this is the copy of a process that forked without Python's hooks."""
+        return self._member.forked
+
+    @property
+    def shipping(self) -> bool:
+        """Whether this process ships what the group measures."""
+        return self._shipper.shipping
+
+    def begin(self, now: float) -> None:
+        """Take a number, and ship if nobody does. Raises OSError where the folder cannot be used."""
+        self._member.join()
+        self._shipper.step(now, idle=True)
+        self._take(now)  # of the open interval what this group has not got yet
+
+    def step(self, slot: int, now: float, *, idle: bool) -> float:
+        """Do what is due at ``now``, where ``slot`` is the open one, and return the seconds until something is.
+
+        ``idle`` says that the senders of the group's destinations have nothing to do. Raises OSError for the disk.
+        """
+        try:
+            if not 0 < self._next_record - now <= _SECOND:  # it is due, or the clock was set back
+                self._next_record = now + _SECOND
+                self._collect(slot, now)
+        finally:
+            if not 0 < self._next_step - now <= _SECOND:
+                self._next_step = now + _SECOND  # if this fails
+                self._next_step = now + self._shipper.step(now, idle=idle)
+        return min(self._next_record, self._next_step) - now
+
+    # -- records
+
+    def _collect(self, slot: int, now: float) -> None:
+        changed = self._take(now)
+        if self._pending or changed:
+            self._append(slot, changed, now)
+
+    def _take(self, now: float) -> dict[str, GaugeValue]:
+        """Take what is new out of the registry, and return the gauges that changed."""
+        new = self._registry.collect_new(self.folder)
+        changed = {key: self._stated_as(key, change.applied_to(None), now) for key, change in new.gauges.items()}
+        self._gauges.update(changed)
+        new.gauges = {}
+        self._pending.merge(new)
+        return changed
+
+    def _stated_as(self, key: str, value: float | None, now: float) -> GaugeValue:
+        across = "max" if self._own and key.startswith(self._own) else self._registry.across(key)
+        return GaugeValue(value, now, across)
+
+    def close(self, flush: Flush, now: float, *, closes: bool) -> None:
+        """State all that was measured in the slot of ``flush``; ``closes``: the interval is over.
+
+        Raises OSError where that cannot be written; then it is in the next record.
+        """
+        new = flush.new
+        if new.gauges:
+            new = Aggregates()
+            new.merge(flush.new)
+            new.gauges = {}
+        self._pending.merge(new)
+        values = flush.cumulative.gauges
+        for key in flush.new.gauges:
+            self._gauges[key] = self._stated_as(key, values.get(key), now)
+        for key, value in values.items():
+            if key not in self._gauges:
+                self._gauges[key] = self._stated_as(key, value, flush.cumulative.start)
+        if gone := self._gauges.keys() - values.keys() - flush.new.gauges.keys():
+            self._gauges = {key: gauge for key, gauge in self._gauges.items() if key not in gone}
+        if not 0 <= now - self._stated_at < RESTATED:
+            self._stated = {kind: set() for kind in KINDS}
+            self._stated_at = now
+        known: dict[Kind, set[str]] = {
+            kind: flush.cumulative[kind].keys() - self._stated[kind] for kind in KINDS if kind != "gauge"
+        }
+        slot = self._member.slot_for(flush.cumulative.end)
+        try:
+            self._move_to(slot)
+            content = flush.active
+            if self._written is not None:
+                content = Aggregates()
+                content.merge(self._written)
+                content.merge(self._pending)
+            self._member.append(slot, content, self._gauges, now, whole=True, known=known)
+        except BaseException:
+            if closes:
+                self._slot, self._written = None, Aggregates()
+            raise
+        self._has_written(slot)
+        if closes:  # earlier whole records are superseded, and may be read by nobody
+            for kind, keys in known.items():
+                self._stated[kind] |= keys
+            self._slot, self._written = None, None
+
+    def _append(self, slot: int, changed: dict[str, GaugeValue], now: float) -> None:
+        slot = self._member.slot_for(slot)
+        first = slot != self._slot
+        self._move_to(slot)
+        self._member.append(slot, self._pending, self._gauges if first else changed, now)
+        self._has_written(slot)
+
+    def _move_to(self, slot: int) -> None:
+        if self._slot not in (None, slot):  # what is in the other slot stays there
+            self._written = Aggregates()
+
+    def _has_written(self, slot: int) -> None:
+        if self._written is not None:
+            self._written.merge(self._pending)
+        self._slot, self._pending = slot, Aggregates()
+
+    # -- shipping
+
+    def _ship(self, stamp: int, slot: Slot) -> None:
+        self._send(self._known.window(slot, stamp, self._interval))
+
+    def ship_now(self, now: float) -> None:
+        """Send all that is there if this process ships; the open slot, too."""
+        self._shipper.ship_now(now)
+
+    def delivered(self) -> bool:
+        """Whether all that this member wrote was delivered, by whichever process ships."""
+        return self._member.end is None or covers(self.folder, *self._member.end)
+
+    def give_up(self) -> None:
+        """End after :meth:`begin` alone, of which nothing was written."""
+        self._registry.uncollect(self.folder)
+        self._member.leave()
+        self._shipper.give_up()
+
+    def leave(self, now: float, deliver: Callable[[], bool]) -> bool:
+        """End: what was written is shipped by another process, or now. See :meth:`~.shipper.Shipper.end`."""
+        self._member.leave()
+        return self._shipper.end(now, deliver)
