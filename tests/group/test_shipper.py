@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from metricslib.group import shipper
-from metricslib.group.member import LOCKS, Member
+from metricslib.group.member import Member
 from metricslib.group.record import Slot
 from metricslib.group.shipper import GRACE, Shipper, State, covers, read_state
 from metricslib.window import Aggregates
@@ -69,11 +69,6 @@ class Process:
         self.member.leave()
         return self.shipper.end(now, deliver)
 
-    def kill(self) -> None:
-        """As the kernel does: close all files, and so release the locks."""
-        self.member.reset_after_fork()
-        self.shipper.reset_after_fork()
-
 
 @pytest.fixture
 def graphite() -> Graphite:
@@ -99,10 +94,9 @@ def process(folder, graphite) -> Iterator:
 
 
 def kill(process: Process) -> None:
-    for lock in (process.member._lock, process.shipper._lock):
-        if lock is not None:
-            LOCKS.release(lock)
-    process.kill()
+    """Do what the kernel does: close all files, and so release the locks."""
+    process.member.leave()
+    process.shipper.give_up()
 
 
 SLOT = BEGIN + INTERVAL
