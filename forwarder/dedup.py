@@ -1,9 +1,8 @@
-"""What senders of numbered batches have sent: each batch is in one window, however often it comes.
+"""Recognises repeated numbered batches, so that each batch is in exactly one window.
 
-In: batches, from any number of listeners. Out: a source whose collections say, for each sender, the number of the last
-batch that is in them, and a checkpoint participant that notes these numbers together with the flush that has the
-batches. From then on they are safe: if the forwarder is killed in the next moment and a sender repeats a batch, it is
-recognised.
+In: batches from any number of listeners. Out: a source of the registry whose collections contain, for each sender, the
+number of the last batch in them; and a checkpoint participant that stores these numbers together with the flush that
+contains the batches. From then on the batches are safe: even after a sudden death, a repeated batch is recognised.
 """
 
 import threading
@@ -20,7 +19,7 @@ from .aggregator import Aggregator
 __all__ = ["REMEMBERED", "Deduplicator"]
 
 REMEMBERED = 100_000
-"""How many senders' numbers are remembered. Those that were silent for longest are forgotten first."""
+"""Maximum number of remembered senders. The sender that has been idle longest is forgotten first."""
 _WORD = "sender/"
 
 
@@ -31,42 +30,42 @@ class _Sink(Protocol):
 
 
 class Deduplicator:
-    """Recognises batches that a sender repeats. A source of the registry and a participant of the checkpoint.
+    """Recognises repeated batches. A source of the registry and a participant of the checkpoint.
 
-    The numbers of ``remembered`` senders are kept; a batch that a forgotten sender repeats counts again.
+    It remembers the numbers of ``remembered`` senders. A repeated batch of a forgotten sender counts again.
     """
 
     def __init__(self, *, remembered: int = REMEMBERED, clock: Clock = SYSTEM_CLOCK) -> None:
         self._remembered = remembered
         self._clock = clock
         self._lock = threading.Lock()
-        self._parts: list[Aggregates] = []  # collected, and not handed on yet
+        self._parts: list[Aggregates] = []  # collected, but not returned yet
         self._aggregators: list[Aggregator] = []
         self._listening: list[Callable[[Mapping[str, int]], object]] = []
-        self._received: dict[str, int] = {}  # who was heard last stands last
-        self._new: dict[str, int] = {}  # what of it was not collected yet
+        self._received: dict[str, int] = {}  # the last number of each sender, in the order of their last batches
+        self._new: dict[str, int] = {}  # the part that has not been collected yet
         self._safe: dict[str, int] = {}
-        self._forgotten: set[str] = set()  # whose notes are to be deleted
-        self._noted: dict[str, int] = {}  # what a flush holds that was not kept yet; the flusher's alone
+        self._forgotten: set[str] = set()  # senders whose notes must be deleted
+        self._noted: dict[str, int] = {}  # numbers in flushes that are not committed; used by the flusher's thread only
 
     def __len__(self) -> int:
-        """How many senders are remembered."""
+        """Return the number of remembered senders."""
         return len(self._received)
 
     # -- for listeners
 
     def add_aggregator(self, aggregator: Aggregator) -> None:
-        """Collect from ``aggregator``, too, which is fed by :meth:`take` alone."""
+        """Add an aggregator to collect from. Only :meth:`take` may feed it."""
         self._aggregators.append(aggregator)
 
     def listen(self, told: Callable[[Mapping[str, int]], object]) -> None:
-        """Tell ``told``, which must not wait, whenever batches have become safe: by sender, up to which number."""
+        """Call ``told`` whenever batches have become safe, with the last safe number by sender. It must not wait."""
         self._listening.append(told)
 
     def take(self, batch: Numbered, sink: _Sink) -> bool:
-        """Feed ``sink`` with the batch and return True, unless it was heard before.
+        """Feed ``sink`` with the batch and return True, or return False if it is a repetition.
 
-        A batch that was too long to be kept is dropped, cause ``batch_too_long``, and counts as heard.
+        A batch that is too long is dropped, cause ``batch_too_long``, and counts as received.
         """
         with self._lock:
             before = self._received.pop(batch.sender, 0)
@@ -81,11 +80,11 @@ class Deduplicator:
             return True
 
     def safe(self, sender: str) -> int:
-        """Return up to which number the sender's batches are safe; 0 when none is."""
+        """Return the number up to which the sender's batches are safe; 0 if none is."""
         return self._safe.get(sender, 0)
 
     def _hear(self, sender: str, number: int) -> None:
-        """Remember a sender as the one that was heard last; the lock is held."""
+        """Remember the number of a sender as the most recent one. The lock is held."""
         self._received[sender] = number
         self._forgotten.discard(sender)
         if len(self._received) > self._remembered:
@@ -97,14 +96,14 @@ class Deduplicator:
     # -- for the registry
 
     def collect(self) -> Aggregates:
-        """Return what is new since the last call with the numbers that belong to it, and forget it.
+        """Return the aggregates since the last call, with the numbers of their batches.
 
-        After a MemoryError the next call goes on with it.
+        After a MemoryError, the next call returns them.
         """
         aggregates, nothing = Aggregates(), dict[str, int]()
         with self._lock:
             for aggregator in self._aggregators:
-                self._parts.append(Aggregates())  # before anything is collected, for this needs memory
+                self._parts.append(Aggregates())  # before the collection, because this needs memory
                 self._parts[-1] = aggregator.collect()
             for part in self._parts:
                 aggregates.merge(part)
@@ -113,14 +112,14 @@ class Deduplicator:
         return aggregates
 
     def forget(self, kind: Kind, key: str) -> None:
-        """The series expired: free what is kept for it."""
+        """Free the memory of an expired series."""
         for aggregator in self._aggregators:
             aggregator.forget(kind, key)
 
     # -- for the flusher
 
     def notes(self, flush: Flush, *, closes: bool) -> Mapping[str, bytes | None]:
-        """Note the numbers in the flush, with the time in whole seconds, and delete the notes of whom was forgotten."""
+        """Return the numbers in the flush, with the time in whole seconds, and None for forgotten senders."""
         now = int(self._clock.time())
         with self._lock:
             forgotten, self._forgotten = self._forgotten, set()
@@ -133,7 +132,7 @@ class Deduplicator:
         return notes
 
     def committed(self, flush: Flush) -> None:
-        """Tell the listeners what is safe now."""
+        """Report the numbers that are safe now to the listeners."""
         noted, self._noted = self._noted, {}
         with self._lock:
             self._safe.update({sender: number for sender, number in noted.items() if sender in self._received})
@@ -142,7 +141,7 @@ class Deduplicator:
                 told(noted)
 
     def restore(self, notes: Mapping[str, bytes]) -> None:
-        """Know again what was noted."""
+        """Restore the numbers from the checkpoint."""
         known = [(key.removeprefix(_WORD), note.split()) for key, note in notes.items() if key.startswith(_WORD)]
         with self._lock:
             for sender, (number, _) in sorted(known, key=lambda each: int(each[1][1])):

@@ -1,25 +1,27 @@
-"""What a line says: statsd's line protocol with DogStatsD's additions, and Graphite's plain text. No I/O, no state.
+"""Parses lines: statsd's protocol with DogStatsD's additions, and Graphite's plain text. No I/O, no state.
 
-In: one line as text, without its line feed. Out: what was measured, piece by piece, or why not. Any text is taken;
-nothing here raises. A piece is one ``value|type``, and each is judged by itself: a bad one leaves its neighbours alone.
+In: one line as text, without its line feed. Out: a sample for each ``value|type`` (a *piece*), or the reason why it is
+bad. Any text is accepted, and no function raises an exception for it. A bad piece does not affect the others of its
+line.
 
 A statsd line is ``key[:value|type[|@rate]]…[|#tag,tag]``. Where its dialects differ, the rules are:
 
-* Carriage returns at the end belong to the line's end. White space around a type is ignored.
-* ``|#`` begins the tags wherever it first stands, and they end at the next ``|``. What follows them are more fields of
-  the last piece. In each tag the first ``:`` is the ``=`` of Graphite's form, in which tags may also stand in the key.
-* A value without a type has that of the next piece that has one, and its rate: ``a:1:2:3|c`` is three counts
-  (DogStatsD). A set takes them together as one member, colons and all: ``users:urn:x|s`` has the member ``urn:x``.
-* Right after the type stands a rate, ``@`` and a number in (0, 1] without sign or space in front, or DogStatsD's time
-  (``T`` and digits) or origin (``c:…``, ``e:…``, ``card:…``), which are skipped. Anything else there, also nothing,
-  makes the piece bad; farther to the right what is unknown is skipped, and so is a second rate.
-* ``~`` and two numbers with a comma between them, behind the rate of a timer's or histogram's piece, are what its
-  samples add up to beyond value and weight: of their sum, and of their squares. metricslib writes it where a sample
-  stands for a bucket, so that sums stay exact. A second one is skipped, and so is one that holds no finite numbers.
-* Numbers are what JavaScript's ``Number()`` reads, as long as they are finite. A set takes any text, and an empty one
-  as ``0``.
-* A gauge whose value begins with a sign is changed by it.
-* DogStatsD's events and service checks are no metrics: each counts as one piece, under a cause of its own.
+* Carriage returns at the end belong to the line ending. White space around a type is ignored.
+* The first ``|#`` begins the tags, and the next ``|`` ends them. Further fields after the tags belong to the last
+  piece. The first ``:`` of each tag is the ``=`` of Graphite's form. The key may contain tags in Graphite's form.
+* A value without a type has the type and the rate of the next piece with a type: ``a:1:2:3|c`` is three counts
+  (DogStatsD). In a set, such values and their colons form one member: ``users:urn:x|s`` has the member ``urn:x``.
+* The field after the type is a rate, ``@`` and a number in (0, 1] without sign or leading white space; or DogStatsD's
+  timestamp (``T`` and digits) or origin (``c:…``, ``e:…``, ``card:…``), which are ignored. Any other field in this
+  place, also an empty one, makes the piece bad. Later unknown fields, and a second rate, are ignored.
+* ``~`` and two numbers separated by a comma, after the rate of a timer or histogram, correct sums: they are the
+  difference between the true sum of the samples (and of their squares) and the sum that follows from value and weight.
+  metricslib writes this field for a bucket, so that sums stay exact. A second one, and one without finite numbers, is
+  ignored.
+* Numbers have the syntax of JavaScript's ``Number()`` and must be finite. A set accepts any text; an empty text is
+  ``0``.
+* A gauge whose value begins with a sign is changed by the value.
+* DogStatsD's events and service checks are not metrics: each counts as one piece, with a cause of its own.
 """
 
 import math
@@ -31,7 +33,7 @@ from metricslib.series import Kind, canonical_path
 __all__ = ["KINDS", "LONGEST_KEY", "Line", "Point", "Sample", "number", "parse", "parse_point", "with_tags"]
 
 LONGEST_KEY = 4096
-"""How many characters a key may have, its tags included. What is longer is bad."""
+"""Maximum number of characters of a key, including its tags. Longer keys make a line bad."""
 
 KINDS: dict[str, Kind] = {
     "c": "counter",
@@ -41,14 +43,14 @@ KINDS: dict[str, Kind] = {
     "h": "histogram",
     "d": "histogram",
 }
-"""What each type of the protocol is here."""
+"""The kind of series for each type of the protocol."""
 
 _WHITE = (
     "\t\n\v\f\r \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000\ufeff"
 )
-"""What JavaScript trims from a number."""
-# No digit can be matched in two ways, so that a long line takes no time that grows with its square.
+"""The white space that JavaScript removes around a number."""
+# No digit can match in two ways, so the time for a long line is linear.
 _UNSIGNED = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 _DECIMAL = re.compile(rf"[+-]?{_UNSIGNED}")
 _RATE = re.compile(rf"@{_UNSIGNED}")
@@ -59,32 +61,32 @@ _ORIGINS = frozenset(("c", "e", "card"))
 
 
 class Sample(NamedTuple):
-    """One good piece."""
+    """A valid piece."""
 
     kind: Kind
     value: float = 0.0
     weight: float = 1.0
-    """How many equal ones the sample stands for: 1 / rate. Gauges and sets have no use for it."""
+    """The number of equal samples that this one represents: 1 / rate. Not used for gauges and sets."""
     relative: bool = False
-    """Whether a gauge is changed by ``value``, not set to it."""
+    """True if ``value`` changes a gauge, False if it sets it."""
     member: str = ""
-    """What a set gets."""
+    """The member of a set."""
     sum: float = 0.0
-    """How much more the samples of a distribution add up to than ``weight`` times ``value``,"""
+    """For a distribution: the sum of the samples minus ``weight`` times ``value``."""
     sum_squares: float = 0.0
-    """and how much more their squares do."""
+    """The same for the squares."""
 
 
 class Line(NamedTuple):
-    """All that one statsd line says."""
+    """A parsed statsd line."""
 
     key: str
     """Name and tags in Graphite's form, as written; :func:`metricslib.series.split` makes them canonical. No colon."""
     samples: tuple[Sample, ...] = ()
     bad: tuple[str, ...] = ()
-    """For each bad piece, what is wrong with it."""
+    """The reason for each bad piece."""
     skipped: str = ""
-    """``event`` or ``service_check`` if the line is one, and then it has nothing else."""
+    """``event`` or ``service_check`` if the line is one; then it has no samples and no bad pieces."""
 
     @property
     def pieces(self) -> int:
@@ -92,7 +94,7 @@ class Line(NamedTuple):
 
 
 def number(text: str) -> float | None:
-    """Return the number that JavaScript reads in ``text``, which may then be infinite; None where it reads none.
+    """Return the number that JavaScript reads in ``text``, which may be infinite, or None if it is not a number.
 
     >>> number(" 5 "), number("0x10"), number("1_0"), number("Infinity")
     (5.0, 16.0, None, None)
@@ -112,7 +114,7 @@ def number(text: str) -> float | None:
 
 
 def parse(line: str) -> Line:
-    """Return what a statsd line says. An empty line says nothing: it has no pieces."""
+    """Parse a statsd line. An empty line has no pieces."""
     line = line.rstrip("\r")
     if not line:
         return Line("")
@@ -142,7 +144,7 @@ def _tag(tag: str) -> str:
 
 
 def _fields(pieces: list[str]) -> list[list[str]]:
-    """Return the fields of each piece, without DogStatsD's origins, whose colons are none between pieces."""
+    """Return the fields of each piece, without DogStatsD's origins, whose colons do not separate pieces."""
     groups: list[list[str]] = []
     for piece in pieces:
         fields = piece.split("|")
@@ -154,10 +156,10 @@ def _fields(pieces: list[str]) -> list[list[str]]:
 
 
 def _read(groups: list[list[str]], after: list[str]) -> tuple[list[Sample], list[str]]:
-    """Return samples and faults of all pieces of a line. ``after`` are the fields behind the tags."""
+    """Return the samples and the reasons of the bad pieces of a line. ``after`` are the fields after the tags."""
     samples: list[Sample] = []
     bad: list[str] = []
-    values: list[str] = []  # those still without a type, then all of one type
+    values: list[str] = []  # values whose type follows later
     for index, (value, *fields) in enumerate(groups):
         values.append(value)
         if not fields:
@@ -181,7 +183,7 @@ def _read(groups: list[list[str]], after: list[str]) -> tuple[list[Sample], list
 
 
 def _weight(fields: list[str], after: list[str]) -> float:
-    """Return 1 / rate, where a piece without one has 1; NaN if its fields are bad."""
+    """Return 1 / rate, or 1 for a piece without a rate, or NaN if the fields are bad."""
     if fields and not (fields[0].startswith("@") or _TIME.fullmatch(fields[0])):
         return math.nan
     for field in (*fields, *after):
@@ -196,7 +198,7 @@ def _weight(fields: list[str], after: list[str]) -> float:
 
 
 def _sums(fields: list[str]) -> tuple[float, float]:
-    """Return what the first field says of sums, zeros where none does."""
+    """Return the corrections of the sums in the first such field, or zeros."""
     for match in filter(None, map(_SUMS.fullmatch, fields)):
         sums = float(match[1]), float(match[2])
         return sums if all(map(math.isfinite, sums)) else (0.0, 0.0)
@@ -204,7 +206,7 @@ def _sums(fields: list[str]) -> tuple[float, float]:
 
 
 def _sample(kind: Kind, text: str, weight: float) -> Sample | str:
-    """Return one piece's sample, or what is wrong with it."""
+    """Return the sample of a piece, or the reason why it is bad."""
     if math.isnan(weight):
         return "bad rate"
     if kind == "unique":
@@ -212,7 +214,7 @@ def _sample(kind: Kind, text: str, weight: float) -> Sample | str:
     value = number(text)
     if value is None:
         return "bad value"
-    # What is added up later: for distributions that is also the squares.
+    # The numbers that are added up later: for distributions, also the squares.
     reach = value if kind == "gauge" else value * weight if kind == "counter" else value * value * weight
     if not math.isfinite(reach):
         return "value out of range"
@@ -224,7 +226,7 @@ def _sample(kind: Kind, text: str, weight: float) -> Sample | str:
 # -- Graphite
 
 Point = tuple[str, float, int]
-"""Path, value and stamp, in whole seconds since the epoch."""
+"""Path, value, and timestamp in whole seconds since the epoch."""
 
 _LAST_STAMP = 2**32 - 1  # whisper has four bytes for it
 _NOT_IN_PATH = re.compile(r"[\x00-\x20\x7f-\x9f\ufffd]")
@@ -232,10 +234,10 @@ _NOT_FINITE = re.compile(r"[+-]?(?:nan|inf|infinity)", re.IGNORECASE)
 
 
 def parse_point(line: str, now: float) -> Point | str:
-    """Return the point in a line ``path value stamp``, or the cause why there is none: ``bad`` or ``not_finite``.
+    """Return the point of a line ``path value timestamp``, or the cause of a drop: ``bad`` or ``not_finite``.
 
-    The stamps ``-1`` and ``N`` mean ``now``. Tags come out in canonical order. A path may hold anything but white
-    space, control characters and what was no UTF-8.
+    The timestamps ``-1`` and ``N`` mean ``now``. Tags are returned in canonical order. A path may contain all
+    characters except white space, control characters and those that replace invalid UTF-8.
     """
     fields = line.split()
     if len(fields) != 3:

@@ -1,4 +1,4 @@
-"""Which series a key on the wire means: asked of the registry once, then remembered, within bounds."""
+"""Maps raw keys, as they are written in lines, to series: a bounded cache of answers of the registry."""
 
 import sys
 from collections.abc import Sequence
@@ -12,27 +12,26 @@ __all__ = ["Keys", "Registry", "is_overflow"]
 
 
 class Registry(Protocol):
-    """What an aggregator asks of its registry."""
+    """The part of a registry that an aggregator uses."""
 
     exact: int
     drops: DropCounter
     budget: Budget
 
     def admit(self, kind: Kind, name: str, tags: Tags = ()) -> str | None:
-        """Return the key of that series' aggregates, None to leave it out."""
+        """Return the key of the series, or None if it is excluded."""
         ...
 
     def admit_names(self, names: Sequence[tuple[Kind, str]], others: int = 0) -> list[str] | None:
-        """Return the keys of many series without tags; None if they have to be admitted one by one, in order."""
+        """Return the keys of many series without tags, or None if they must be admitted one by one, in order."""
         ...
 
 
 class Keys:
-    """Maps keys as written to keys of series.
+    """Maps raw keys to keys of series.
 
-    Remembers ``limit`` of each kind, and ``size`` bytes of all; when it would be more, all are forgotten first: they
-    are learnt again from what comes. What found no room is not remembered beyond its batch, for there is no end to such
-    keys.
+    Caches at most ``limit`` keys of each kind, and ``size`` bytes in total. When it is full, it is cleared and filled
+    again. Keys of series above a cap of the registry are cached only during a batch, because their number is unlimited.
     """
 
     def __init__(self, registry: Registry, limit: int, size: int) -> None:
@@ -40,20 +39,20 @@ class Keys:
         self.limit = limit
         self.size = size
         self.used = 0
-        """Bytes that are counted for what is remembered."""
+        """Bytes of all cached keys."""
         self.known: dict[Kind, dict[str, str]] = {kind: {} for kind in KINDS}
-        """For each kind, the series' key by the key as written; of those that were found and not refused."""
+        """The key of the series by raw key, for each kind; without excluded series."""
         self._filtered: set[tuple[Kind, str]] = set()
         self._without_room: dict[tuple[Kind, str], tuple[str | None, str]] = {}
         self._forgotten: set[tuple[Kind, str]] = set()
         self._overflowed = 0
 
     def start_batch(self) -> None:
-        """Ask again for what found no room in the last batch."""
+        """Forget the keys above a cap of the last batch."""
         self._without_room.clear()
 
     def find(self, kind: Kind, written: str) -> tuple[str | None, str]:
-        """Return the series' key, or None and the cause: ``filtered`` or ``overflow_dropped``."""
+        """Return the key of the series, or None and the cause: ``filtered`` or ``overflow_dropped``."""
         key = self.known[kind].get(written)
         if key is not None:
             return key, ""
@@ -68,7 +67,7 @@ class Keys:
         return key, cause
 
     def ask(self, kind: Kind, written: str) -> tuple[str | None, str]:
-        """As :meth:`find`, and remember nothing beyond the batch."""
+        """Like :meth:`find`, but cache nothing beyond the batch."""
         if (found := self._without_room.get((kind, written))) is not None:
             return found
         key = self.registry.admit(kind, *split(written))
@@ -78,7 +77,7 @@ class Keys:
         return key, cause
 
     def _cause(self, kind: Kind) -> str:
-        """The registry does not say why it refuses, but it counts. Only gauges are refused for want of room."""
+        """Return the cause from the counts of the registry. Only gauges are dropped above a cap."""
         if kind == "gauge":
             overflowed = self.registry.drops.totals().get("overflow_dropped", 0)
             if overflowed > self._overflowed:
@@ -87,13 +86,13 @@ class Keys:
         return "filtered"
 
     def forget(self, kind: Kind, key: str) -> None:
-        """The series expired: it must be asked for again."""
+        """Forget an expired series, so that the registry is asked again."""
         self._forgotten.add((kind, key))
 
     def sweep(self) -> bool:
-        """Drop what was forgotten, and what was refused; return whether there was anything forgotten.
+        """Remove forgotten and excluded keys. Return True if there were forgotten ones.
 
-        All at once, for one expired series leaves no other trace than among all keys.
+        They are removed together, because finding the raw keys of one series takes a pass over all keys.
         """
         if not self._forgotten:
             return False
@@ -105,7 +104,7 @@ class Keys:
         return True
 
     def _make_room(self, kind: Kind, written: str) -> bool:
-        """Count one more key; return False if it does not fit even alone."""
+        """Make room for one more key. Return False if it does not fit into an empty cache."""
         size = _cost(written)
         if max(len(self.known[kind]), len(self._filtered)) >= self.limit or self.used + size > self.size:
             for known in self.known.values():
@@ -119,10 +118,10 @@ class Keys:
 
 
 def _cost(written: str) -> int:
-    """The bytes that are counted for a key: its object, and a place in a dictionary that is half empty."""
+    """Return the bytes of a key: its object, and its share of a half-empty dictionary."""
     return 128 + sys.getsizeof(written)
 
 
 def is_overflow(key: str) -> bool:
-    """Whether the series takes what found no room, so that what goes there may find room later."""
+    """Return True if the series collects the values of series above a cap, which may be admitted later."""
     return key == "overflow" or key.endswith(";overflow=true")
