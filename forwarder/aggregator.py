@@ -1,12 +1,12 @@
-"""From lines to aggregates: what one listener received since the registry last asked. The specification.
+"""Aggregates the lines of one listener, in Python. This is the specification.
 
-In: batches of datagrams, or blocks of whole lines from a stream. Out: :class:`~metricslib.window.Aggregates`, and the
-account of what came in. Lines are parsed and aggregated one by one, in order. The C implementation
-(:mod:`~.aggregator_c`) gives the same aggregates and the same account of the same bytes, to the last bit, and is the
-fast one: where it was built, it takes the place of the class here.
+In: batches of datagrams, or blocks of complete lines from a stream. Out: :class:`~metricslib.window.Aggregates`, and
+counts of the input. Lines are parsed and aggregated one by one, in order. The C implementation (:mod:`~.aggregator_c`)
+yields the same aggregates and counts for the same bytes, to the last bit, and replaces the class here if it was built,
+because it is faster.
 
-Each ``value|type`` of a line is one sample. It ends in exactly one place: in an aggregate, among the bad, or dropped
-with a cause. So ``received = aggregated + bad + dropped`` holds whenever the lock is free.
+Each ``value|type`` of a line is one sample, which is either aggregated, bad, or dropped with a cause. So
+``received = aggregated + bad + dropped`` holds whenever the lock is free.
 """
 
 import threading
@@ -29,17 +29,17 @@ from .stats import BadLine, BadLines, Counts
 __all__ = ["Aggregator", "PythonAggregator"]
 
 _WHOLE = 2.0**53
-"""Below it, a float without a fraction is the whole number that was written."""
+"""Below it, every integer has an exact float."""
 
 
 def _amount(number: float) -> float:
-    """Return a whole number as an int: ints add up exactly, in any order."""
+    """Return an integral number as an int, because ints add up exactly, in any order."""
     return int(number) if number.is_integer() and -_WHOLE < number < _WHOLE else number
 
 
 class _Interval:
-    """Aggregates in the making. Distributions keep ``exact`` samples as they are, sets at most ``members``, and all
-    sets together what ``room`` has.
+    """The aggregates of the open interval. Distributions keep ``exact`` samples before they become sketches, a set
+    keeps at most ``members``, and all sets share ``room``.
     """
 
     def __init__(self, exact: int, members: int, room: Share) -> None:
@@ -53,7 +53,7 @@ class _Interval:
         self._uniques: dict[str, set[str]] = {}
 
     def add(self, key: str, sample: Sample) -> bool:
-        """Aggregate one sample of series ``key``; return False if it is a new member of a set that is full."""
+        """Add one sample to the series ``key``. Return False if it is a new member of a full set."""
         kind, value, weight, relative, member, sum, sum_squares = sample
         if kind == "counter":
             self._counters[key] = total(self._counters.get(key, 0), _amount(value * weight))
@@ -89,7 +89,7 @@ class _Interval:
         return True
 
     def aggregates(self) -> Aggregates:
-        """Return everything. Nothing may be added any more."""
+        """Return the aggregates. Nothing may be added afterwards."""
         aggregates = Aggregates()
         aggregates.counters = self._counters
         aggregates.gauges = self._gauges
@@ -101,11 +101,11 @@ class _Interval:
 
 
 class PythonAggregator:
-    """A source of ``registry``, fed by one listener. Feeding, collecting and reading the account exclude each other.
+    """A source of ``registry``, fed by one listener. Feeding, collecting and reading the counts exclude each other.
 
-    At most ``members`` are kept for a set and interval, and of all sets as many as the registry's budget has room for;
-    more are dropped and counted, cause ``unique_full``. Of keys as they are written ``keys`` are remembered for each
-    kind, in at most ``key_bytes`` bytes, by default the budget's; it should be more than there are live series.
+    At most ``members`` are kept for a set and interval, and for all sets as many as the registry's budget has room for;
+    more are dropped and counted, cause ``unique_full``. At most ``keys`` raw keys of each kind are cached, in at most
+    ``key_bytes`` bytes (by default from the budget); there should be room for more keys than live series.
     """
 
     def __init__(
@@ -135,9 +135,7 @@ class PythonAggregator:
     # -- for the listener
 
     def feed(self, chunks: Sequence[bytes]) -> None:
-        """Aggregate datagrams, or blocks of whole lines. Never raises for their content; bytes that are no UTF-8 are
-        replaced.
-        """
+        """Aggregate datagrams or blocks of complete lines. Never raises for them; invalid UTF-8 is replaced."""
         with self._lock:
             self._keys.sweep()
             self._keys.start_batch()
@@ -149,17 +147,17 @@ class PythonAggregator:
         self._bad_lines.report()
 
     def drop(self, cause: str, count: int = 1) -> None:
-        """Count samples that the listener itself could not hand over."""
+        """Count samples that the listener had to drop."""
         with self._lock:
             self._dropped[cause] += count
 
     def settle(self) -> None:
-        """Do nothing: all that was fed is in the next collection."""
+        """Do nothing, because everything that was fed is in the next collection."""
 
     # -- for the registry
 
     def collect(self) -> Aggregates:
-        """Return what is new since the last call, and forget it. After a MemoryError the next call goes on with it."""
+        """Return the aggregates since the last call. After a MemoryError, the next call returns them."""
         with self._collecting:
             if self._unfinished is None:
                 with self._lock:
@@ -170,24 +168,24 @@ class PythonAggregator:
         return aggregates
 
     def forget(self, kind: Kind, key: str) -> None:
-        """The series expired: when it comes again, the registry is asked again."""
+        """Forget an expired series, so that the registry is asked again when it returns."""
         with self._lock:
             self._keys.forget(kind, key)
 
     # -- for the page
 
     def counts(self) -> Counts:
-        """Return the account since the start."""
+        """Return the counts since the start."""
         with self._lock:
             return self._counts()
 
     def collected(self) -> Counts:
-        """Return the account as it was at the last collection: of exactly the samples that have been collected."""
+        """Return the counts at the last collection, of exactly the samples that have been collected."""
         return self._collected
 
     @property
     def key_bytes(self) -> int:
-        """How many bytes are counted for keys as they were written."""
+        """Bytes of the cached raw keys."""
         return self._keys.used
 
     def bad_lines(self) -> list[BadLine]:

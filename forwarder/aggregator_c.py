@@ -1,7 +1,7 @@
-"""From lines to aggregates, in C: the same account and the same aggregates of the same bytes, many times faster.
+"""Aggregates the lines of one listener, in C: the same aggregates and counts for the same bytes, many times faster.
 
-In Python is what C asks for: once a batch for all new keys that are names as they stand, and once for the rest: other
-new keys, and lines that C does not read. It reads sockets itself, too. One thread feeds it at a time.
+C calls Python at most twice per batch: for all new keys that are plain names, and for the rest: other new keys, and
+lines that C does not parse. It also reads sockets. One thread feeds it at a time.
 """
 
 import os
@@ -24,25 +24,25 @@ from .stats import BadLine, BadLines, Counts
 __all__ = ["CAggregator"]
 
 _KINDS: tuple[Kind, ...] = ("counter", "timer", "histogram", "gauge", "unique")
-"""In the order of C's numbers for them."""
+"""In the order of their numbers in C."""
 _REFUSED = -2
-"""What stands for a refused series, less the place of the cause."""
+"""The number of a refused series, minus the index of the cause."""
 _UNKNOWN = -1
 _REFUSALS = ("filtered", "overflow_dropped")
 _CAUSES = ("event", "service_check", *_REFUSALS, "unique_full", "out_of_memory")
-"""Why samples are dropped, in the order of C's account."""
+"""The causes of dropped samples, in the order of the counts in C."""
 _OTHERS = 512 * len(_KINDS)
-"""How many series the other questions of a batch can be about: at most 512 lines, each with samples of every kind."""
+"""Maximum number of series of the other lines of a batch: 512 lines, each with samples of every kind."""
 
 RawKey = tuple[int, bytes, bytes]
-"""A key as it stands in a line: kind, key, tags."""
+"""A key as written in a line: kind, key, tags."""
 Effect = tuple[int, int, int, float, float, bytes]
-"""What a sample does: series, kind, whether a gauge is changed, value, weight, a set's member.
+"""The effect of a sample: series, kind, whether it changes a gauge, value, weight, member of a set.
 
-Of a distribution, one that changes it adjusts its sums: by the value the sum, by the weight that of squares.
+For a distribution, such a change corrects the sums: the value that of the samples, the weight that of their squares.
 """
 Answer = tuple[list[Effect], int]
-"""What a line does: the effects of its good samples, and how many are bad."""
+"""The effect of a line: the effects of its valid samples, and the number of bad ones."""
 
 
 class CAggregator:
@@ -81,10 +81,10 @@ class CAggregator:
     # -- for the listener
 
     def feed(self, chunks: Sequence[bytes]) -> None:
-        """Take datagrams, or blocks of whole lines. Never raises for what is in them; what is no UTF-8 is replaced."""
+        """Aggregate datagrams or blocks of complete lines. Never raises for them; invalid UTF-8 is replaced."""
         with self._feeding:
             self._seen = self._clock.time()
-            self._fed = True  # C takes it in several batches, and a line is reported once
+            self._fed = True  # C processes several batches, but a bad line is reported once
             try:
                 self._c.feed(chunks)
             finally:
@@ -94,24 +94,24 @@ class CAggregator:
     def receive(self, socket: int, wake: int, gather: float = 0.0) -> int:
         """Read datagrams of at most 64 KiB from the file descriptor ``socket`` until ``wake`` is readable.
 
-        Whenever all was read, what comes next has ``gather`` seconds, less than one, to become many. Where ``wake`` is
-        -1, read what is there, up to a batch, and return how many datagrams that was. Raises OSError.
+        When all were read and another one arrives, wait ``gather`` seconds, less than one, for more. If ``wake`` is -1,
+        read up to a batch without waiting, and return the number of datagrams. Raises OSError.
         """
         with self._feeding:
             return self._c.receive(socket, wake, gather)
 
     def drop(self, cause: str, count: int = 1) -> None:
-        """Count samples that the listener itself could not hand over."""
+        """Count samples that the listener had to drop."""
         with self._dropping:
             self._dropped[cause] += count
 
     def settle(self) -> None:
-        """Do nothing: what was fed is held back by nobody, and is in the next collection."""
+        """Do nothing, because everything that was fed is in the next collection."""
 
     # -- for the registry
 
     def collect(self) -> Aggregates:
-        """Return what is new since the last call, and forget it. After a MemoryError the next call goes on with it."""
+        """Return the aggregates since the last call. After a MemoryError, the next call returns them."""
         aggregates = Aggregates()
         with self._collecting:
             if self._unfinished is None:
@@ -123,23 +123,23 @@ class CAggregator:
         return aggregates
 
     def forget(self, kind: Kind, key: str) -> None:
-        """The series expired: when it comes again, the registry is asked again."""
+        """Forget an expired series, so that the registry is asked again when it returns."""
         self._forgotten.append((_KINDS.index(kind), key))
         self._c.interrupt()
 
     # -- for the page
 
     def counts(self) -> Counts:
-        """Return the account since the start."""
+        """Return the counts since the start."""
         return self._counts(self._c.account())
 
     def collected(self) -> Counts:
-        """Return the account as it was at the last collection: of exactly the samples that have been collected."""
+        """Return the counts at the last collection, of exactly the samples that have been collected."""
         return self._collected
 
     @property
     def key_bytes(self) -> int:
-        """How many bytes are counted for keys as they were written."""
+        """Bytes of the cached raw keys."""
         return self._c.key_bytes
 
     def bad_lines(self) -> list[BadLine]:
@@ -153,23 +153,23 @@ class CAggregator:
         received = aggregated + bad + dropped.total()
         return Counts(packets, lines, received, aggregated, bad, dict(dropped), max(self._seen, self._c.seen))
 
-    # -- what C asks, in the thread that feeds it
+    # -- called by C, in the thread that feeds it
 
     def _before_batch(self) -> None:
-        """Something was forgotten since the last batch."""
+        """Remove the series that expired since the last batch."""
         forgotten = []
         while self._forgotten:  # others may append meanwhile
             forgotten.append(self._forgotten.popleft())
         self._c.expire(forgotten)
 
     def _admit(self, names: Sequence[tuple[Kind, str]]) -> list[str] | None:
-        """Return the keys of series whose names stand in their lines as they are; None to ask for them one by one."""
+        """Return the keys of series with plain names, or None if they must be admitted one by one."""
         return self._keys.registry.admit_names(names, _OTHERS)
 
     def _answer(self, questions: Sequence[RawKey | bytes]) -> list[int | Answer]:
-        """Answer all that is unknown in a batch, in the order of its lines.
+        """Answer the questions of a batch, in the order of its lines.
 
-        For a raw key: the number of the series that it means, or why it has none. For a whole line: what it does.
+        The answer for a raw key is the number of its series, or of a refusal. For a line, it is the line's effect.
         """
         self._keys.start_batch()
         answers = [self._read(asked) if isinstance(asked, bytes) else self._find(*asked) for asked in questions]
@@ -196,7 +196,7 @@ class CAggregator:
         return effects, len(parsed.bad)
 
     def _series(self, kind: int, written: str) -> int:
-        """Ask the registry once for each key as it is written, tags and all. C remembers other ways of writing it."""
+        """Return the number of a series, and ask the registry only for a raw key that C does not know."""
         text = written.encode("utf-8", "surrogatepass")
         number = self._c.look_up(kind, text)
         if number == _UNKNOWN:

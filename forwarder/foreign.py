@@ -1,7 +1,7 @@
-"""Streams that are not meant for us: HTTP requests, and binary protocols such as TLS. No I/O.
+"""Detects streams in other protocols: HTTP requests, and binary protocols such as TLS. No I/O.
 
-A page on the web can make a browser send a POST to any port of the machine it runs on, with lines of its choice in the
-body. What comes first cannot be chosen: it is a request line, or bytes that no line of text has.
+A web page can make a browser send a POST to any port of its machine, with any lines in the body. But it cannot choose
+the beginning of the stream, which is a request line, or contains bytes that no text has.
 """
 
 import re
@@ -10,8 +10,8 @@ __all__ = ["is_foreign", "redacted"]
 
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x0c\x0e-\x1f]")
 _REQUEST = re.compile(rb"[A-Z]{2,32} \S.* HTTP/\d(?:\.\d)?\s*", re.DOTALL)
-_TARGET = re.compile(rb"[A-Z]{2,32} (?:/|[a-z]+://)")  # in a line so long that its end is not looked for
-_LONGEST = 4096  # bytes: commands, which are shorter than lines of metrics, have no more
+_TARGET = re.compile(rb"[A-Z]{2,32} (?:/|[a-z]+://)")  # for a line that is too long to wait for its end
+_LONGEST = 4096  # bytes: the longest command of the console, which is shorter than the longest line of metrics
 _HEADER = re.compile(
     r"([A-Za-z][A-Za-z0-9-]*:\s+|(?:set-)?cookie:|(?:proxy-)?authorization:).+", re.IGNORECASE | re.DOTALL
 )
@@ -19,9 +19,9 @@ _SHOWN_REQUEST = re.compile(r"([A-Z]{2,32} )(?:/|[a-z]+://).*", re.DOTALL)
 
 
 def is_foreign(line: bytes, *, whole: bool) -> bool:
-    """Return whether the first ``line`` of a stream, without its line feed, is of another protocol.
+    """Return True if the first ``line`` of a stream, without its line feed, belongs to another protocol.
 
-    ``whole`` says that nothing more comes of the line, or that it is already longer than a line may be.
+    ``whole``: the line is complete, or already longer than a line may be.
     """
     if _CONTROL.search(line):
         return True
@@ -29,7 +29,7 @@ def is_foreign(line: bytes, *, whole: bool) -> bool:
 
 
 def redacted(line: str) -> str:
-    """Return ``line`` as it may be shown: of what looks like HTTP, which may hold a password, only the first word.
+    """Return ``line`` for display. Of a line that looks like HTTP, which may contain a password, only the first word.
 
     >>> redacted("Cookie: session=secret"), redacted("GET /?token=secret HTTP/1.1"), redacted("web.hits:1")
     ('Cookie: (redacted)', 'GET (redacted)', 'web.hits:1')

@@ -1,21 +1,20 @@
-"""Whole lines out of a stream that may be split anywhere. No I/O.
+"""Finds complete lines in a stream that may be split anywhere. No I/O.
 
-:class:`Lines` splits at line feeds. :class:`LinesOrPackets` also reads what DogStatsD's clients send over Unix streams:
-packets of lines, each behind its length in four bytes, least significant byte first. These clients do so without being
-told when they find a stream socket, and only the first bytes tell the two apart: a length below 64 KiB ends in two
-zeros, which no line has.
+:class:`Lines` splits at line feeds. :class:`LinesOrPackets` also reads the packets that DogStatsD's clients send over
+Unix streams: each is preceded by its length in four bytes, least significant byte first. The first bytes distinguish
+the two: a length below 64 KiB ends with two zero bytes, which no line contains.
 """
 
 __all__ = ["LONGEST", "Lines", "LinesOrPackets"]
 
 LONGEST = 8192
-"""How many bytes a line may have, without its line feed."""
+"""Maximum number of bytes of a line, without its line feed."""
 
 
 class Lines:
-    """One stream. How it is cut into chunks changes nothing in the lines that come out.
+    """One stream. The lines do not depend on how the stream is split into chunks.
 
-    A line that is too long is left out, once, however long it is: reading goes on behind the next line feed.
+    A line that is too long is skipped up to the next line feed, and counted once.
     """
 
     __slots__ = ("_longest", "_skipping", "_tail")
@@ -26,7 +25,7 @@ class Lines:
         self._skipping = False
 
     def feed(self, chunk: bytes) -> tuple[bytes, int]:
-        """Return the block of whole lines that ``chunk`` completes, and how many more lines were found too long."""
+        """Return the lines that ``chunk`` completes, and the number of further lines that are too long."""
         end = chunk.rfind(b"\n")
         if self._skipping:
             start = chunk.find(b"\n") + 1
@@ -47,17 +46,17 @@ class Lines:
 
     @property
     def waiting(self) -> bool:
-        """Whether there is the beginning of a line."""
+        """True if there is an incomplete line."""
         return bool(self._tail)
 
     def close(self) -> bytes:
-        """The stream ends: return its last line if it has no line feed."""
+        """End the stream, and return the last line if it has no line feed."""
         tail, self._tail = self._tail, b""
         self._skipping = False
         return tail
 
     def _checked(self, block: bytes) -> tuple[bytes, int]:
-        # As many lines as may follow each other within the bound are passed over at once.
+        # Lines that fit into the bound together are checked at once.
         start = 0
         while start < len(block):
             feed = block.rfind(b"\n", start, start + self._longest + 1)
@@ -73,21 +72,21 @@ _LENGTH = 4
 
 
 class LinesOrPackets(Lines):
-    """One stream, of lines or of packets; how it is cut into chunks changes nothing. A packet's end ends its last line.
+    """One stream of lines or of packets, split into chunks anywhere. The end of a packet ends its last line.
 
-    A packet need not be whole before its lines come out, so it may be of any length.
+    Lines of an incomplete packet are returned as they arrive, so a packet may have any length.
     """
 
     __slots__ = ("_head", "_left", "_packed")
 
     def __init__(self, longest: int = LONGEST) -> None:
         super().__init__(longest)
-        self._packed: bool | None = None  # None: too little has come to know
-        self._head = b""  # what has come of a length, or of what may be one
-        self._left = 0  # bytes that are still to come of a packet
+        self._packed: bool | None = None  # None: not enough data to decide
+        self._head = b""  # an incomplete length, or data that may be one
+        self._left = 0  # remaining bytes of the packet
 
     def feed(self, chunk: bytes) -> tuple[bytes, int]:
-        """Return the block of whole lines that ``chunk`` completes, and how many more lines were found too long."""
+        """Return the lines that ``chunk`` completes, and the number of further lines that are too long."""
         if self._packed is None:
             chunk, self._head = self._head + chunk, b""
             if len(chunk) < _LENGTH:
@@ -97,7 +96,7 @@ class LinesOrPackets(Lines):
         return super().feed(self._unpacked(chunk) if self._packed else chunk)
 
     def close(self) -> bytes:
-        """The stream ends: return what is left of it, whose last line may have no line feed."""
+        """End the stream, and return the remaining lines, of which the last may have no line feed."""
         if self._packed is None:
             block, _ = super().feed(self._head)
             return block + super().close()

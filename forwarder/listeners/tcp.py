@@ -1,4 +1,4 @@
-"""Lines over TCP, IPv4 or IPv6: statsd's or Graphite's, as the sink has it."""
+"""Listeners for lines over TCP, IPv4 or IPv6: of statsd or of Graphite, depending on the sink."""
 
 import socket
 import struct
@@ -13,17 +13,17 @@ from .stream import CONNECTIONS, Connection, StreamListener
 __all__ = ["TcpListener", "new_socket", "resolve", "url"]
 
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
-"""A peer that is gone without a word is found out after two minutes: 60 seconds of silence, four questions."""
+"""A peer that has disappeared is detected after two minutes: after 60 idle seconds and four unanswered probes."""
 
 
 def resolve(host: str, port: int, kind: socket.SocketKind) -> tuple[socket.AddressFamily, Any]:
-    """Return the family and the address to bind for ``host``, a name or an address; OSError if there is none."""
+    """Return the family and the address to bind for ``host``, a name or an address. Raises OSError if there is none."""
     family, _, _, _, address = socket.getaddrinfo(host or None, port, type=kind, flags=socket.AI_PASSIVE)[0]
     return family, address
 
 
 def new_socket(family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:
-    """Return a socket to bind; bound to ``[::]`` it hears IPv4 as well, however the system is set."""
+    """Return a socket to bind. If bound to ``[::]``, it also receives IPv4, whatever the system's default is."""
     sock = socket.socket(family, kind)
     if family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
@@ -43,7 +43,7 @@ def _keep_alive(sock: socket.socket) -> None:
 
 
 class TcpListener(StreamListener):
-    """Hears connections on ``host`` and ``port``; port 0 takes a free one. ``scheme`` is for :attr:`address` alone."""
+    """Listens for streams on ``host`` and ``port``; port 0 is a free one. ``scheme`` only appears in the URL."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class TcpListener(StreamListener):
         sock = new_socket(family, socket.SOCK_STREAM)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            _keep_alive(sock)  # what it accepts has the same options
+            _keep_alive(sock)  # accepted sockets inherit the options
             sock.bind(address)
             sock.listen(1024)
         except BaseException:
@@ -81,7 +81,7 @@ class TcpListener(StreamListener):
             _keep_alive(accepted)
 
     def _opened(self, accepted: socket.socket) -> Connection:
-        # A browser can be led to any address that the machine it runs on can reach.
+        # A web page can make a browser connect to any address that its machine can reach.
         return Connection(accepted, Lines(), checked=True)
 
     def _abort_on_close(self, connection: socket.socket) -> None:

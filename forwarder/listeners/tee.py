@@ -1,4 +1,4 @@
-"""What a listener hears, for others beside the one that it feeds."""
+"""Copies the data of a listener to further consumers, such as the repeater."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -10,12 +10,12 @@ __all__ = ["Consumer", "Tee"]
 log = logging.getLogger("forwarder")
 
 Consumer = Callable[[Sequence[bytes]], object]
-"""Takes chunks and is quick about it, for the listener waits."""
+"""Receives chunks. It must return quickly, because the listener waits for it."""
 
 
 class Tee:
-    """A sink that hands everything to ``sink`` first, then to each of ``consumers``; what these raise is logged once,
-    and they are not asked any more.
+    """A sink that feeds ``sink`` first, and then each of ``consumers``. A consumer that raises an exception is logged
+    and removed.
     """
 
     def __init__(self, sink: Sink, consumers: Sequence[Consumer]) -> None:
@@ -30,7 +30,7 @@ class Tee:
                 try:
                     take(chunks)
                 except Exception:
-                    log.exception("something beside the listeners failed, and does not hear them any more")
+                    log.exception("a consumer of the listeners' data failed and was removed")
                     self._consumers.remove(take)
 
     def drop(self, cause: str, count: int = 1) -> None:
