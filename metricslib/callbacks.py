@@ -1,11 +1,11 @@
-"""Reads the callbacks of gauges within a time bound, so that one that hangs cannot stop all shipping.
+"""Calls the callbacks of gauges within a time limit, so that one that hangs cannot stop the delivery.
 
-One thread, kept from tick to tick, calls them in turn. When a call uses up a fifth of the time, another thread takes
-over the rest, and the first ends when its call returns. When the time is over, the callbacks that have not returned are
-left out. None of them is called again before its last call has returned, so a callback occupies at most one thread, and
-one that hangs for good delays one tick, once. While :data:`MOST` of them hang, none is called.
+One thread, kept from tick to tick, calls them in turn. When a call takes a fifth of the time, another thread takes
+over the rest, and the first ends when its call returns. At the end of the time, callbacks that have not returned are
+left out. A callback is not called again before its last call has returned. So it occupies at most one thread, and if it
+hangs for ever, it delays a single tick. While :data:`MOST` callbacks hang, none is called.
 
-A callback that was left out is named in the log once. What it returns later is thrown away.
+The log names a callback that was left out once. The result of a late callback is discarded.
 """
 
 import threading
@@ -23,15 +23,15 @@ from .window import GaugeChange
 __all__ = ["MOST", "CallbackReader", "TimeLeft"]
 
 MOST = 32
-"""How many threads may hang in a callback at the same time."""
-_SLICE = 0.05  # seconds; after so many a deadline that was moved is noticed
+"""Maximum number of threads that hang in callbacks at the same time."""
+_SLICE = 0.05  # seconds until a changed deadline is noticed
 
 
 class TimeLeft(Protocol):
     """What a :class:`~.delivery.batch.Deadline` offers here."""
 
     def left(self) -> float:
-        """Seconds left; 0 when the time is over."""
+        """Seconds left, or 0."""
         ...
 
 
@@ -41,7 +41,7 @@ class _Call(NamedTuple):
 
 
 class _Job:
-    """The callbacks of one tick: those not called yet, and what the others returned."""
+    """The callbacks of one tick: the pending ones, and the results of the others."""
 
     def __init__(self, calls: Iterable[_Call]) -> None:
         self.waiting = deque(calls)
@@ -53,22 +53,22 @@ _Jobs = SimpleQueue[_Job | None]
 
 
 class CallbackReader:
-    """Reads callbacks in threads of its own. One thread at a time may call :meth:`read`."""
+    """Runs callbacks in its own threads. Only one thread at a time may call :meth:`read`."""
 
     def __init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
-        """In a forked child: the threads are the parent's."""
-        self._jobs: _Jobs | None = None  # of the thread that takes the next job
-        self._pending: dict[Gauge, _Call] = {}  # those that have not returned
+        """In a forked child: forget the threads, which only the parent has."""
+        self._jobs: _Jobs | None = None  # the queue of the thread that runs the next job
+        self._pending: dict[Gauge, _Call] = {}  # callbacks that have not returned
         self._logged: set[str] = set()  # keys of gauges
         self._here: tuple[_Job, float] | None = None  # what is called in the thread that asked, and since when
 
     def read(self, gauges: Sequence[Gauge], deadline: TimeLeft) -> Mapping[Gauge, GaugeChange]:
-        """Return what the callbacks of ``gauges`` say; those that do not return before ``deadline`` are not in it.
+        """Return the results of the callbacks of ``gauges``, without those that do not return before ``deadline``.
 
-        Where no thread can be begun, they are called in this one, however long that takes.
+        If no thread can be started, they are called in this one, without a time limit.
         """
         began = time.monotonic()
         job = _Job([_Call(gauge, gauge._read) for gauge in gauges if gauge._read and not self._hangs(gauge)])
@@ -90,23 +90,23 @@ class CallbackReader:
                     self._hand_over(job)
                     waited = 0.0
         if missing:
-            self.end()  # the thread hangs: the next tick has another
+            self.end()  # the thread hangs; the next tick starts another one
         return self._outcome(job, gauges, began)
 
     @property
     def unbounded(self) -> bool:
-        """Whether callbacks are called in the thread that asked for them, and no deadline holds."""
+        """True while callbacks run in the calling thread, without a time limit."""
         return self._here is not None
 
     def interrupt(self, gauges: Sequence[Gauge]) -> Mapping[Gauge, GaugeChange]:
-        """While :attr:`unbounded`, return from another thread what was read so far; nothing more is called then."""
+        """While :attr:`unbounded`: return the results so far to another thread, and stop calling callbacks."""
         if self._here is None:
             return {}
         (job, began), self._here = self._here, None
         return self._outcome(job, gauges, began)
 
     def _outcome(self, job: _Job, gauges: Sequence[Gauge], began: float) -> Mapping[Gauge, GaugeChange]:
-        """Return what was read in time. What was not even called is called at the next tick; what hangs is named."""
+        """Return the results in time, and log callbacks that hang. Those not called yet are called at the next tick."""
         changes = job.changes.copy()
         with suppress(IndexError):
             while True:
@@ -118,14 +118,14 @@ class CallbackReader:
         return changes
 
     def end(self) -> None:
-        """Let the thread end. One that is in a callback ends when that returns."""
+        """End the thread. If a callback is running, the thread ends when it returns."""
         if self._jobs is not None:
             self._jobs.put(None)
             self._jobs = None
 
     def _hangs(self, gauge: Gauge) -> bool:
         pending = self._pending.get(gauge)
-        return pending is not None and pending.read is gauge._read  # another one may have been registered since
+        return pending is not None and pending.read is gauge._read  # another callback may have been registered since
 
     def _hand_over(self, job: _Job) -> None:
         if self._jobs is None:

@@ -1,22 +1,23 @@
-"""The decorators: they measure every call of a function, whatever kind of function it is.
+"""Decorators that measure every call of a function, of any kind.
 
-In: a function, and the name of an instrument. Out: a function that behaves as the one given. Each decorator is a pair
-of ``begin`` and ``end``; :func:`around` puts such a pair around the calls of a function.
+In: a function, and the name of an instrument. Out: a function that behaves like the original. Each decorator is a pair
+of functions ``begin`` and ``end``; :func:`around` wraps a function in such a pair.
 
-``begin`` runs when the function's body would; ``end`` after it, with what ``begin`` returned, the exception if there
-was one, and the call's arguments. Neither may raise. A plain function runs from call to return, an ``async def`` while
-it is awaited, a generator from its first ``next`` to its end; closing it early is no exception.
+``begin`` runs before the body of the function, and ``end`` after it, with the result of ``begin``, the exception if
+there was one, and the arguments of the call. Neither may raise. The call of a plain function lasts until it returns,
+that of an ``async def`` while it is awaited, and that of a generator from its first ``next`` to its end. Closing a
+generator early is not an exception.
 
-The function that :func:`around` returns looks the same to its callers and to :mod:`inspect`: results, exceptions, and
-what is sent or thrown into a generator pass unchanged. Only wrong arguments for a coroutine or a generator are refused
-later, when its body would begin. It is a Python function whatever it wraps, so it can be bound, pickled, copied and
-asked for its signature as any other. The state of a call is in its own frame, so calls may recurse, and run at the same
-time in threads, tasks and greenlets.
+To callers and to :mod:`inspect`, the function that :func:`around` returns looks like the original: results, exceptions,
+and values sent or thrown into a generator pass unchanged. Only wrong arguments for a coroutine or a generator raise
+later, when the body would begin. The result is a Python function, whatever it wraps, so it can be bound, pickled,
+copied and inspected. The state of a call is in its own frame, so calls may recurse, and overlap in threads, tasks and
+greenlets.
 
-A signal handler may raise wherever the interpreter looks for signals: when a call has returned, when a function begins,
-at a backward jump. Then ``end`` may be missed, which costs one measurement. The set of running calls
-(:class:`UnderWay`) stays right even then: what ``begin`` returned is added inside the ``try``, and discarded by the
-first call of the ``finally``, before which the interpreter does not look.
+A signal handler may raise wherever the interpreter checks for signals: after a call returns, when a function begins,
+and at a backward jump. Then ``end`` may be missed, which loses one measurement. The set of running calls
+(:class:`UnderWay`) is right even then: the result of ``begin`` is added inside the ``try``, and discarded by the first
+call of the ``finally``, before the interpreter checks for signals.
 """
 
 import math
@@ -45,7 +46,7 @@ End = Callable[[Any, BaseException | None, tuple[Any, ...], dict[str, Any]], obj
 
 
 class UnderWay(Protocol):
-    """Keeps what ``begin`` returned of each call that is under way."""
+    """Holds the result of ``begin`` for each call in progress."""
 
     _running: set[object]
 
@@ -55,16 +56,16 @@ class UnderWay(Protocol):
 
 
 def around(function: Function, begin: Begin, end: End, calls: UnderWay | None = None) -> Function:
-    """Return ``function`` with ``begin`` and ``end`` around each call, each kept in ``calls`` until it is over."""
+    """Wrap ``function`` in ``begin`` and ``end``. ``calls`` holds each call in progress."""
     return _adapter(function)(function, begin, end, calls)
 
 
 def is_plain(function: Function) -> bool:
-    """Whether a call of ``function`` is over when it returns, as far as can be seen before."""
+    """Return True if a call ends when it returns, unlike that of a coroutine function or a generator."""
     return _adapter(function) is _plain
 
 
-# The same lines stand in every kind, for a context manager in their place takes 400 ns more a call.
+# The lines are repeated for every kind, because a context manager would cost 400 ns per call.
 
 
 def _plain(function: Function, begin: Begin, end: End, calls: UnderWay | None) -> Function:
@@ -140,15 +141,15 @@ def _async_generator(function: Function, begin: Begin, end: End, calls: UnderWay
             generator = function(*args, **kwargs)
             step = _first_step(generator)
             while True:
-                # A jump back is where a handler may raise, and a `try` that is jumped to is in no range of the table of
-                # exceptions: hence a statement in between, which also lets go of the value.
+                # A signal handler may raise at a jump back, and the exception table does not cover a `try` that is the
+                # target of a jump. Hence a statement in between, which also releases the value.
                 value = None
                 try:
                     value = await step
                 except StopAsyncIteration:
                     break
                 finally:
-                    del step  # it may hold an error, whose traceback holds this frame
+                    del step  # it may refer to an error whose traceback refers to this frame
                 try:
                     sent = yield value
                 except BaseException as error:
@@ -167,7 +168,7 @@ def _async_generator(function: Function, begin: Begin, end: End, calls: UnderWay
 
 
 def _raised(error: BaseException) -> BaseException | None:
-    """Return the error, unless it says no more than that nobody wants the rest of a generator or a coroutine."""
+    """Return the error, or None if it only closes a generator or a coroutine."""
     return None if isinstance(error, GeneratorExit) else error
 
 
@@ -187,8 +188,8 @@ def _first_step(generator: AsyncGenerator[Any, Any]) -> Awaitable[Any]:
 
 
 def _adapter(function: Any) -> Callable[[Function, Begin, End, UnderWay | None], Function]:
-    """Return what suits the kind of ``function``, which may also be an object that has a ``__call__`` of that kind."""
-    import inspect  # only decorating needs it, and it takes half as long to load as this whole package
+    """Return the wrapper for the kind of ``function``, which may be an object with a ``__call__`` of this kind."""
+    import inspect  # here, because it takes half as long to import as this whole package
 
     for is_kind, adapter in (
         (inspect.iscoroutinefunction, _coroutine),
@@ -387,7 +388,7 @@ class Decorators:
 
 
 def _decorator(target: object, suffix: str, measured: Callable[[Function, str], Function]) -> Any:
-    """Return what decorates a function. If ``target`` is one, there were no parentheses: return it decorated."""
+    """Return a decorator or, if ``target`` is a function, because there were no parentheses, the decorated function."""
     called = target is None or isinstance(target, str)
     name = checked_name(target) if isinstance(target, str) else None
 
@@ -448,7 +449,7 @@ def _end_of_timed(timer: Timer, exceptions: bool, slow: float | None, on_slow: O
 
 
 def _timed_plain(function: Function, timer: Timer) -> Function:
-    """Time a plain function and do nothing else, for it is what most programs have on their hot paths."""
+    """Time a plain function without further options. This is the hot path of most programs."""
     return _timed_in_python(function, timer) if _speedups is None else _timed_in_c(function, timer)
 
 
@@ -465,7 +466,7 @@ def _timed_in_c(function: Function, timer: Timer) -> Function:
 
 
 def _timed_in_python(function: Function, timer: Timer) -> Function:
-    """Read the system's clock without a call in between, and still look it up each time, as :mod:`~.clock` promises."""
+    """Read the system's clock directly, but look it up each time, as :mod:`~.clock` promises."""
     clock = time if timer._now is SystemClock.monotonic else SimpleNamespace(perf_counter=timer._now)
     observe = timer.observe
 

@@ -1,4 +1,4 @@
-"""What is lost, refused or broken, counted by cause: from here it goes to the page and into the library's own metrics.
+"""Counters of drops and errors by cause, for the page and for the library's own metrics.
 
 ``DropCounter`` counts from anywhere: threads, signal handlers, callbacks of the garbage collector. ``DropLog`` decides
 when a count is worth a warning. ``ErrorReporter`` runs code whose errors must not end a thread, counts them and logs
@@ -16,14 +16,14 @@ from .clock import Clock
 __all__ = ["QUIET", "DropCounter", "DropLog", "ErrorReporter"]
 
 QUIET = 60.0
-"""Seconds between two warnings of one cause."""
+"""Minimum number of seconds between two warnings of one cause."""
 
 _FULL = 256
 _PATIENCE = 0.25  # seconds
 
 
 class DropCounter:
-    """Counts by cause. ``add`` neither blocks nor raises; ``totals`` is exact, and waits no longer than it must."""
+    """Counts by cause. ``add`` never blocks and never raises; ``totals`` is exact and may wait for a lock."""
 
     __slots__ = ("_lock", "_pending", "_reported", "_totals")
 
@@ -44,12 +44,12 @@ class DropCounter:
                 self._lock.release()
 
     def totals(self) -> dict[str, int]:
-        """Return what was counted since the account was opened, by cause, in order of first appearance.
+        """Return the counts since the start by cause, in order of first appearance.
 
-        Where another call is held up for long in the middle (a signal handler may interrupt it to ask for the totals),
-        what waits to be added is left for the next time.
+        If another call holds the lock for long (it may have been interrupted by the signal handler that calls this
+        one), pending counts are left for the next call.
         """
-        lock = self._lock  # another one after a fork in the middle
+        lock = self._lock  # a fork in between would replace it
         if lock.acquire(timeout=_PATIENCE):
             try:
                 self._fold()
@@ -58,7 +58,7 @@ class DropCounter:
         return dict(self._totals)
 
     def fresh(self) -> dict[str, int]:
-        """Return what was counted since the last call, by cause: for the one reader that passes it on as metrics."""
+        """Return the counts since the last call, by cause. Only the library's own metrics call it."""
         totals = self.totals()
         fresh = {cause: count - self._reported[cause] for cause, count in totals.items()}
         self._reported = Counter(totals)
@@ -83,7 +83,7 @@ class DropLog:
         self._told: dict[str, int] = {}
 
     def may_warn(self, cause: str) -> bool:
-        """Return whether a warning is due; if it is, the next one is due a minute from now."""
+        """Return True if a warning is due. The next one is then due after a minute."""
         now = self._clock.monotonic()
         if now - self._warned.get(cause, -QUIET) < QUIET:
             return False
@@ -91,7 +91,7 @@ class DropLog:
         return True
 
     def due(self, totals: Mapping[str, int]) -> list[tuple[str, int]]:
-        """Return the causes to warn of now, each with its count since the last warning, given the counts so far."""
+        """Return the causes for which a warning is due, each with its count since the last warning."""
         due = []
         for cause, total in totals.items():
             count = total - self._told.get(cause, 0)
@@ -102,7 +102,7 @@ class DropLog:
 
 
 class ErrorReporter:
-    """What went wrong in ``who``, and was survived. ``counts`` has how often by cause."""
+    """Catches, counts and logs the errors of ``who``. ``counts`` has them by cause."""
 
     def __init__(self, who: str) -> None:
         self.counts = DropCounter()
@@ -110,9 +110,9 @@ class ErrorReporter:
         self._logged: set[str] = set()
 
     def attempt(self, cause: str, work: Callable[[], object]) -> bool:
-        """Do the work; return whether it raised nothing. What it raises is counted under ``cause``.
+        """Call ``work``. Return True if it raised no exception; an exception is counted under ``cause``.
 
-        An exception of a signal handler is raised.
+        An exception from a signal handler is passed on.
         """
         try:
             work()

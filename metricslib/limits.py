@@ -1,6 +1,7 @@
-"""Which series get in: filters change or refuse a new one, caps keep their number and their bytes bounded.
+"""Filters and caps for new series: filters change or exclude them, caps bound their number and their bytes.
 
-Asked once for each new series, from any thread and from the application's hot paths, so nothing here waits or raises.
+They are applied once to each new series, in any thread and on hot paths of the application, so nothing here waits or
+raises.
 """
 
 import threading
@@ -17,23 +18,23 @@ from .series import KINDS, Filter, Kind, Series, Tags, join, series_of
 __all__ = ["OVERFLOW", "Limits", "stands_in"]
 
 OVERFLOW: Tags = (("overflow", "true"),)
-"""The tags of the series that stands for all of a name's tag sets over the cap."""
+"""The tags of the overflow series of a name, for tag sets above the cap."""
 _OVERFLOW = "overflow"
 
 
 def stands_in(key: str) -> bool:
-    """Whether the series stands for others that found no room."""
+    """Return True if the series is an overflow series."""
     name, _, tags = key.partition(";")
     return name == _OVERFLOW or tags == "overflow=true"
 
 
 class Limits:
-    """Knows every live series of a registry, by number and by name."""
+    """Counts the live series of a registry, in total and by name, and admits new ones."""
 
     def __init__(
         self, filters: Sequence[Filter], max_series: int, max_tag_sets: int, drops: DropCounter, room: Share
     ) -> None:
-        """``room`` is the share of memory that series may take."""
+        """``room`` is the share of the memory limit for series."""
         for option, cap in (("max_series", max_series), ("max_tag_sets", max_tag_sets)):
             if not isinstance(cap, int) or cap < 1:
                 raise InvalidOption(option, cap, "must be a whole number of at least 1")
@@ -54,11 +55,11 @@ class Limits:
         return len(counters) + len(timers) + len(histograms) + len(gauges) + len(uniques)  # asked at each new series
 
     def admit(self, series: Series) -> str | None:
-        """Return the key to use for ``series``: its own, a filtered or an overflow series', or None to leave it out.
+        """Return the key to use for ``series``, or None to exclude it.
 
-        Over the tag-set cap that is ``name;overflow=true``, over the cap of series or bytes the series ``overflow`` of
-        its kind.
-        Gauges over a cap are left out, for a gauge that many write says nothing.
+        This is its own key, that of the filtered series, or that of an overflow series: ``name;overflow=true`` above
+        the cap of tag sets, and ``overflow`` of its kind above the cap of series or bytes. Gauges above a cap are
+        excluded, because a gauge with several writers has no meaning.
         """
         filtered = self._filter(series) if self._filters else series
         if filtered is None:
@@ -75,12 +76,12 @@ class Limits:
         return self._let_in(filtered, key)
 
     def admit_names(self, names: Sequence[tuple[Kind, str]], others: int) -> list[str] | None:
-        """Return the keys to use for many series without tags, if :meth:`admit` would let in all of them and ``others``
-        more; None if one might be refused, and then nothing has changed.
+        """Admit many series without tags, whose names are canonical.
 
-        Names must be canonical.
+        Return their keys if :meth:`admit` would admit all of them and ``others`` more, or None, without any change, if
+        it might exclude one.
         """
-        if self._filters or not self._bulk.acquire(blocking=False):  # two at once might find the same room
+        if self._filters or not self._bulk.acquire(blocking=False):  # two calls at once could use the same room
             return None
         try:
             if len(self) + len(names) + others > self._max_series:
@@ -90,14 +91,14 @@ class Limits:
                 return None
             admitted = self._admitted
             keys = [admitted[kind].setdefault(name, name) for kind, name in names]
-            # Each name is an object of its own: the one that was kept was added just now.
+            # Names are distinct objects, so a key is new if it is the same object as its name.
             self._room.add(sum(compress(costs, map(is_, keys, map(itemgetter(1), names)))))
             return keys
         finally:
             self._bulk.release()
 
     def restore(self, series: Series) -> bool:
-        """Let in a series of an earlier process, which has the filters behind it; return whether there is room."""
+        """Admit a series of an earlier process, without filters. Return False if a cap is reached."""
         key = series.key
         if stands_in(key):  # it takes no room
             return True
@@ -110,13 +111,13 @@ class Limits:
         return bool(series.tags) and len(self._tag_sets.get((series.kind, series.name), ())) >= self._max_tag_sets
 
     def _full(self, kind: Kind, key: str) -> str | None:
-        """Return the option that leaves no room for one more series."""
+        """Return the option whose cap excludes one more series."""
         if len(self) >= self._max_series:
             return "max_series"
         return None if self._room.fits(series_cost(kind, key)) else "max_bytes"
 
     def readmit(self, series: Series) -> None:
-        """The series, admitted once and expired since, is in use again: it counts, over a cap too, for it is held."""
+        """Count a series again that had expired and is used again. It counts even above a cap, because it exists."""
         self._let_in(series, series.key)
 
     def _let_in(self, series: Series, key: str) -> str:
@@ -133,7 +134,7 @@ class Limits:
         return kept
 
     def release(self, series: Series) -> None:
-        """The series expired: it no longer counts."""
+        """Stop counting an expired series."""
         key = self._admitted[series.kind].pop(series.key, None)
         if key is None:
             return
@@ -147,7 +148,7 @@ class Limits:
             self._tag_sets.pop((series.kind, series.name), None)
 
     def reached(self) -> dict[tuple[str, Kind], str]:
-        """Return the caps that were reached since the last call, for each kind of series, and a name that was over."""
+        """Return the caps that were reached since the last call, by kind, each with a name above it."""
         return {cap: self._reached.pop(cap) for cap in list(self._reached)}
 
     def _filter(self, series: Series) -> Series | None:

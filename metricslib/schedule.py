@@ -1,10 +1,9 @@
-"""When intervals end, and what their windows are stamped with. No thread and no clock here: only the arithmetic of
-both.
+"""The arithmetic of ticks and timestamps, without a thread and without a clock.
 
-Ticks fall on wall-clock multiples of the interval, so that every process fills the same slots of Graphite. A tick that
-comes late ends one interval, stamped with the last boundary passed. Stamps strictly increase, also over a restart where
-the last one was kept: after the clock was set back, intervals run on into one window for at most ten intervals, and
-then follow the clock.
+Ticks are at multiples of the interval of the wall clock, so that every process fills the same slots of Graphite. A late
+tick ends one interval, and uses the last boundary that has passed as its timestamp. Timestamps strictly increase, also
+over a restart if the last one was stored. After the clock was set back, values are collected in one window for at most
+ten intervals; then timestamps follow the clock.
 """
 
 from .errors import InvalidOption
@@ -12,11 +11,11 @@ from .errors import InvalidOption
 __all__ = ["LONGEST", "Schedule"]
 
 PATIENCE = 10
-"""For how many intervals a clock that was set back is waited for."""
+"""Number of intervals to wait for a clock that was set back."""
 
 
 LONGEST = 1 << 30
-"""Seconds that an interval may have, 34 years: its stamps are below 2^32, as Graphite's files need them."""
+"""Maximum length of an interval in seconds, 34 years: timestamps stay below 2^32, as Graphite's files require."""
 
 
 class Schedule:
@@ -30,9 +29,9 @@ class Schedule:
             raise InvalidOption("interval", interval, f"must be at most {LONGEST} seconds")
         self.interval = int(interval)
         self.steps_back = 0
-        """How often the clock was followed back to stamps that had been used."""
+        """How often timestamps followed the clock back to values already used."""
         self.skipped = 0
-        """How many intervals got no stamp, because they ended late; what happened in them has that of the one after."""
+        """Number of intervals without a timestamp, because a tick was late. Their values are in the next interval."""
         self._last: int | None = None
         self._due = self._end(now)
         self._held = 0
@@ -41,13 +40,13 @@ class Schedule:
         return (int(now // self.interval) + 1) * self.interval
 
     def delay(self, now: float) -> float:
-        """Return the seconds until the next tick is due; 0 when it is."""
+        """Return the seconds until the next tick is due, or 0."""
         if now < self._due - self.interval:  # the clock was set back
             self._due = self._end(now)
         return max(0.0, self._due - now)
 
     def tick(self, now: float) -> int | None:
-        """The interval may end now: return its stamp, or None when it must go on, because the clock was set back."""
+        """Return the timestamp of the interval that ends now, or None if it continues after a step back."""
         boundary = self._end(now) - self.interval
         late, self._due = boundary - self._due, boundary + self.interval
         if self._last is not None and boundary <= self._last:
@@ -61,12 +60,12 @@ class Schedule:
         return boundary
 
     def resume(self, last: int, now: float) -> None:
-        """Continue after an earlier process, whose last window had the stamp ``last``.
+        """Continue after an earlier process, whose last window had the timestamp ``last``.
 
-        Without this, a restart after the clock was set back would overwrite slots that were sent. A stamp that is more
-        than ten intervals ahead is not waited for: stamps follow the clock at once, counted in :attr:`steps_back`.
+        Otherwise a restart after the clock was set back would overwrite slots that were sent. A timestamp more than ten
+        intervals ahead is ignored: timestamps follow the clock at once, counted in :attr:`steps_back`.
         """
-        if self._last is not None:  # the same process, which knows better
+        if self._last is not None:  # the same process, whose own timestamp is newer
             return
         if last <= now + PATIENCE * self.interval:
             self._last = last
@@ -74,7 +73,7 @@ class Schedule:
             self.steps_back += 1
 
     def changed(self, interval: float, now: float) -> "Schedule":
-        """Return the schedule that goes on from here with another interval: its stamps follow those used already."""
+        """Return a schedule with another interval, whose timestamps follow those already used."""
         if interval == self.interval:
             return self
         schedule = Schedule(interval, now)
@@ -83,10 +82,10 @@ class Schedule:
         return schedule
 
     def open_stamp(self, now: float) -> int:
-        """Return the stamp that the open interval will have if it ends at the next boundary."""
+        """Return the timestamp of the open interval if it ends at the next boundary."""
         end = self._end(now)
         return end if self._last is None else max(end, self._end(self._last))
 
     def next_stamp(self, now: float) -> int:
-        """Return the stamp of what is sent next, if that is at ``now`` and the clock was not set back."""
+        """Return the timestamp of the next window at ``now``, unless the clock was set back."""
         return self._end(now) - self.interval if self.delay(now) == 0 else self.open_stamp(now)

@@ -1,4 +1,4 @@
-"""A series: its kind, name and tags, and how these are written. The one place that knows which characters are legal.
+"""Series: kind, name and tags, and their text forms. Only this module knows which characters are legal.
 
 A series is written ``name;key=value;key2=value2``: Graphite's own form, tags sorted by key, the last of a duplicate
 winning. A tag called ``name`` becomes ``name_``, since Graphite keeps the name itself under that key. Characters are
@@ -47,16 +47,16 @@ __all__ = [
 ]
 
 TagMapping = Mapping[str, object]
-"""Tags as a program gives them: values may be strings, or anything with a ``str()``."""
+"""Tags as passed by a program. Values are strings, or objects that are converted with ``str()``."""
 
 Tags = tuple[tuple[str, str], ...]
 """Tags in canonical form: sanitised, in the order of their texts ``key=value``, keys unique."""
 
 EMPTY = "_"
-"""What stands for a name, tag key or tag value of which no legal character is left."""
+"""Replaces a name, tag key or tag value that is empty after sanitising."""
 
 _RESERVED = "name"
-"""The key under which Graphite keeps a series' name among its tags. A tag of that key would be lost."""
+"""The tag key under which Graphite stores the name of a series. A tag with this key would be lost."""
 
 # JavaScript's \s, which differs from Python's in U+FEFF and the separators U+001C to U+001F.
 _SPACES = re.compile("[\\t\\n\\v\\f\\r \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+")
@@ -67,7 +67,7 @@ _SHORT = 2048  # bits; an int of that many has fewer digits than the lowest limi
 
 
 def text_of(value: object) -> str:
-    """Return ``value`` as a plain string: the characters of a string, ``str()`` of anything else.
+    """Return ``value`` as a plain string: a string unchanged, other objects converted with ``str()``.
 
     A member of an Enum of strings is a string, and so stands for its value: ``M.HITS`` with the value ``"hits"`` is
     ``hits``. Its ``str()`` and ``format()`` differ between ``StrEnum`` and ``class M(str, Enum)``, and between versions
@@ -77,7 +77,7 @@ def text_of(value: object) -> str:
 
 
 def text_or_none(value: object) -> str | None:
-    """Return what :func:`text_of` does, but None if the value's own ``__str__`` raises.
+    """Like :func:`text_of`, but return None if ``__str__`` of the value raises an exception.
 
     None is also returned for an int of more digits than Python writes.
     """
@@ -120,7 +120,7 @@ def _meant(word: str, words: Mapping[str, str]) -> str:
 
 
 def sanitise(key: str) -> str:
-    """Return ``key`` as statsd writes it; it may still hold ``;`` and ``=``, and may come out empty."""
+    """Sanitise ``key`` as statsd does. The result may contain ``;`` and ``=``, and may be empty."""
     if _LEGAL.match(key):
         return key
     return _ILLEGAL.sub("", _SPACES.sub("_", key).replace("/", "-"))
@@ -165,7 +165,7 @@ def canonical_tags(tags: Mapping[str, object] | Iterable[tuple[str, object]]) ->
 
 
 def _in_order(tags: Mapping[str, str]) -> Tags:
-    """Sort tags as carbon does, which sorts the texts ``key=value``: ``a1`` comes before ``a``."""
+    """Sort tags like carbon, by the text ``key=value``: ``a1`` comes before ``a``."""
     return tuple(sorted(tags.items(), key=lambda tag: tag[0] + "="))
 
 
@@ -216,7 +216,7 @@ def split(series: str) -> tuple[str, Tags]:
 
 
 def without_empty_parts(name: str) -> str:
-    """Return ``name`` without dots that have no part between them, in front or at the end; it may come out empty.
+    """Return ``name`` without empty parts. The result may be empty.
 
     >>> without_empty_parts("a..b"), without_empty_parts(".a.b."), without_empty_parts("..")
     ('a.b', 'a.b', '')
@@ -225,7 +225,7 @@ def without_empty_parts(name: str) -> str:
 
 
 def prefixed(prefix: str, name: str) -> str:
-    """Return ``name`` behind ``prefix``; an empty prefix vanishes with its dot."""
+    """Return ``prefix``, a dot and ``name``, or ``name`` if the prefix is empty."""
     return f"{prefix}.{name}" if prefix else name
 
 
@@ -241,7 +241,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class Series(NamedTuple):
-    """One series. Two instruments with an equal one are the same instrument."""
+    """The identity of a series. Instruments with equal series are the same object."""
 
     kind: Kind
     name: str
@@ -249,12 +249,12 @@ class Series(NamedTuple):
 
     @property
     def key(self) -> str:
-        """The canonical text, ``name;key=value``: what identifies the series within its kind."""
+        """The canonical text, ``name;key=value``, which identifies the series within its kind."""
         return join(self.name, self.tags) if self.tags else self.name
 
     @classmethod
     def of_key(cls, kind: Kind, key: str) -> "Series":
-        """Return the series of which ``key`` is the canonical text, or becomes it."""
+        """Return the series with this key, which need not be canonical."""
         return cls(kind, *split(key))
 
 
@@ -275,7 +275,7 @@ def series_of(kind: Kind, name: str, tags: Mapping[str, object] | Iterable[tuple
 
 
 Filter = Callable[[Series], Series | None]
-"""Called once for each new series: returns it as it is or changed, or None to leave it out."""
+"""Called once for each new series. Returns the series, a changed one, or None to exclude it."""
 
 
 def _matcher(glob: str) -> Callable[[str], object]:

@@ -1,1 +1,1 @@
-"""Values in, bytes out: the formats that leave the process. No sockets here."""
+"""Wire formats: values in, bytes out. No sockets."""

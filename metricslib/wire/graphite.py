@@ -15,7 +15,7 @@ Point = tuple[str, float, int]
 
 _EXACT_INTEGERS = 2**53
 _BLOCK = 4096
-"""Lines put together at once. Between blocks other threads have their turn, and a block fits into the cache."""
+"""Number of lines that are built at once. Other threads can run between blocks, and a block fits into the cache."""
 
 
 @dataclass(slots=True)
@@ -36,7 +36,7 @@ class Pairs:
 
 
 def number(value: float) -> str:
-    """Return a finite number's shortest text, in JavaScript's form.
+    """Return the shortest text of a finite number, in the format of JavaScript.
 
     >>> [number(x) for x in (5.0, 0.1 + 0.2, 1e21, 1e-7, 1e20, 0.00001)]
     ['5', '0.30000000000000004', '1e+21', '1e-7', '100000000000000000000', '0.00001']
@@ -50,7 +50,7 @@ def number(value: float) -> str:
 
 
 def _from_exponent(text: str) -> str:
-    """Turn ``1.5e-07`` into ``1.5e-7``, and write out what JavaScript writes out: exponents from -6 to 20."""
+    """Convert ``1.5e-07`` to ``1.5e-7``, and exponents from -6 to 20 to plain decimals, as JavaScript does."""
     mantissa, _, power = text.partition("e")
     exponent = int(power)
     if not -7 < exponent < 21:
@@ -63,7 +63,7 @@ def _from_exponent(text: str) -> str:
 
 
 def encode(pairs: Pairs, stamp: int) -> bytes:
-    """Return the lines of one window's values. Paths hold no white space; values are finite."""
+    """Return the lines of the values of a window. Paths contain no white space; values are finite."""
     rest = _Rest(stamp).__getitem__
     blocks = []
     for start in range(0, len(pairs), _BLOCK):
@@ -75,7 +75,7 @@ def encode(pairs: Pairs, stamp: int) -> bytes:
 
 
 class _Rest(dict[float, str]):
-    """What stands behind the path in a line of that value. Many are the same, and equal numbers have one text."""
+    """The text after the path, by value. Many values are equal, and equal values have the same text."""
 
     def __init__(self, stamp: int) -> None:
         self._stamp = stamp
@@ -86,12 +86,12 @@ class _Rest(dict[float, str]):
 
 
 def encode_points(points: Iterable[Point]) -> bytes:
-    """Return the lines of points that have a timestamp each."""
+    """Return the lines of points, each with its own timestamp."""
     return "".join([f"{path} {number(value)} {stamp}\n" for path, value, stamp in points]).encode()
 
 
 def decode(payload: bytes) -> Iterator[Point]:
-    """Yield the points of lines that :func:`encode` wrote; what is no finite point is skipped."""
+    """Yield the points of lines from :func:`encode`. Lines without a finite value are skipped."""
     for line in payload.decode().splitlines():
         try:
             path, value, stamp = line.split()

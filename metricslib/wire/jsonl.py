@@ -31,7 +31,7 @@ __all__ = ["encode"]
 
 
 def encode(window: Window, prefix: str = "", percentiles: Sequence[float] = (), *, unprefixed: str = "\0") -> bytes:
-    """Return the window's line. Names that start with ``unprefixed`` get no prefix."""
+    """Return the line of a window. Names that start with ``unprefixed`` get no prefix."""
 
     def named(key: str) -> str:
         return key if key.startswith(unprefixed) else prefixed(prefix, key)

@@ -1,4 +1,4 @@
-"""Numbered batches: how a program hands a forwarder its statsd lines so that each is counted exactly once. No I/O.
+"""Numbered batches: statsd lines from a program to a forwarder, each counted exactly once. No I/O.
 
 The sender writes batches, each behind a header, and may ask to be answered soon. The forwarder greets first, and tells
 a sender up to which number everything is safe::
@@ -22,7 +22,7 @@ from typing import NamedTuple
 __all__ = ["LONGEST", "Acks", "Numbered", "Reader", "ack", "greeting", "new_batch", "sync"]
 
 LONGEST = 1 << 18
-"""How many bytes of a batch are kept; a sender makes shorter ones."""
+"""Maximum number of bytes of a batch. Senders write shorter ones."""
 _HEADER = re.compile(rb"([0-9A-Za-z_-]{1,64}) ([1-9][0-9]{0,17}) ([0-9]{1,15})")
 _LONGEST_HEADER = 100
 _GREETING = re.compile(rb"forwarder 1 ([0-9]{1,10})")
@@ -31,7 +31,7 @@ _SYNC = b"sync"
 
 
 class Numbered(NamedTuple):
-    """A batch of lines with its sender and number. ``too_long`` is how many lines there were if they were not kept."""
+    """A batch of lines with its sender and number. ``too_long``: the number of lines of a batch that was too long."""
 
     sender: str
     number: int
@@ -40,32 +40,32 @@ class Numbered(NamedTuple):
 
     @property
     def framed(self) -> bytes:
-        """The batch as it is written."""
+        """The batch with its header."""
         return f"{self.sender} {self.number} {len(self.lines)}\n".encode() + self.lines
 
 
 def new_batch(sender: str, number: int, lines: bytes) -> bytes:
-    """Return ``lines`` behind their header. ``sender`` is of up to 64 letters, digits, ``-`` and ``_``."""
+    """Return ``lines`` with a header. ``sender`` has up to 64 letters, digits, ``-`` and ``_``."""
     return Numbered(sender, number, lines).framed
 
 
 def sync() -> bytes:
-    """Return what asks for an answer as soon as it can be had."""
+    """Return the line that requests an answer soon."""
     return _SYNC + b"\n"
 
 
 def greeting(interval: int) -> bytes:
-    """Return what the forwarder says first: how many seconds it may be until what it reads is safe."""
+    """Return the first line of the forwarder, with the seconds until data is expected to be safe."""
     return f"forwarder 1 {interval}\n".encode()
 
 
 def ack(sender: str, number: int) -> bytes:
-    """Return the answer that everything of ``sender`` up to ``number`` is safe."""
+    """Return the acknowledgement of all batches of ``sender`` up to ``number``."""
     return f"ack {sender} {number}\n".encode()
 
 
 class Reader:
-    """What one sender writes; how it is cut into chunks changes nothing. Of a batch, up to ``longest`` bytes are kept.
+    """Reads the stream of a sender, split into chunks anywhere. A batch of more than ``longest`` bytes is not kept.
 
     What makes no sense ends it: nobody could tell where the next batch begins.
     """
@@ -74,18 +74,18 @@ class Reader:
 
     def __init__(self, longest: int = LONGEST) -> None:
         self._longest = longest
-        self._head = b""  # the beginning of a header
-        self._batch: Numbered | None = None  # the one that is being read, and
-        self._lines = bytearray()  # what has come of its lines
+        self._head = b""  # an incomplete header
+        self._batch: Numbered | None = None  # the batch that is being read,
+        self._lines = bytearray()  # and its lines so far
         self._missing = 0
         self.broken = False
-        """Whether what came is no batch, so that nothing more is read."""
+        """True if the stream is not one of batches. Nothing more is read then."""
         self.syncs = 0
-        """How often an answer was asked for."""
+        """Number of requests for an answer."""
 
     @property
     def waiting(self) -> bool:
-        """Whether there is the beginning of a batch."""
+        """True if there is an incomplete batch."""
         return self._batch is not None or bool(self._head)
 
     def feed(self, chunk: bytes) -> list[Numbered]:
@@ -123,7 +123,7 @@ class Reader:
         part = chunk[at : at + self._missing]
         self._missing -= len(part)
         if self._batch.too_long:
-            # The last line feed ends the last line, and begins none.
+            # The last line feed does not begin another line.
             more = part.count(b"\n") - (not self._missing and part.endswith(b"\n"))
             self._batch = self._batch._replace(too_long=self._batch.too_long + more)
         else:
@@ -132,18 +132,18 @@ class Reader:
 
 
 class Acks:
-    """What the forwarder answers of ``senders``; how it is cut into chunks changes nothing."""
+    """Reads the answers to ``senders``, split into chunks anywhere."""
 
     __slots__ = ("_tail", "broken", "interval", "safe")
 
     def __init__(self, senders: Iterable[str]) -> None:
         self._tail = b""
         self.interval: int | None = None
-        """In how many seconds what is sent may be expected to be safe; None before the greeting."""
+        """Seconds until data is expected to be safe; None before the greeting."""
         self.safe = dict.fromkeys(senders, 0)
-        """Up to which number a sender's batches are safe."""
+        """The last safe number of each sender."""
         self.broken = False
-        """Whether it is no such forwarder that answers."""
+        """True if the peer is not a forwarder of this protocol."""
 
     def feed(self, chunk: bytes) -> None:
         """Take what came."""

@@ -14,16 +14,16 @@ from .graphite import Point
 __all__ = ["FRAME", "POINTS", "encode_points", "size"]
 
 POINTS = 500
-"""Points in a frame, at most."""
+"""Maximum number of points in a frame."""
 FRAME = 1 << 18
-"""Bytes in a frame, at most: a quarter of what carbon takes."""
+"""Maximum number of bytes in a frame: a quarter of carbon's limit."""
 _OVERHEAD = 64
-"""More than what stands around a path: value, stamp, tuples, and marks of the pickle."""
+"""Upper bound of the bytes of a point besides its path: value, timestamp, tuples, pickle marks."""
 _LENGTH = struct.Struct("!I")
 
 
 def encode_points(points: Iterable[Point], longest: int = FRAME) -> Iterator[bytes]:
-    """Yield the frames of points, in order, of at most ``longest`` bytes. :func:`size` of no path exceeds that."""
+    """Yield frames of the points, in order, of at most ``longest`` bytes. No path may have a larger :func:`size`."""
     frame: list[tuple[str, tuple[int, float]]] = []
     filled = 0
     for path, value, stamp in points:
@@ -38,7 +38,7 @@ def encode_points(points: Iterable[Point], longest: int = FRAME) -> Iterator[byt
 
 
 def size(path: str) -> int:
-    """Return how many bytes a point takes in a frame, rounded up."""
+    """Return an upper bound of the bytes of a point in a frame."""
     return len(path.encode()) + _OVERHEAD
 
 

@@ -1,4 +1,4 @@
-"""statsd's lines, as a program sends them to a statsd server: what is new in a window, and nothing that is idle.
+"""statsd lines from a program to a statsd server: the new values of a window, without idle series.
 
 Counters go as deltas and gauges as absolute values. Timers and histograms go as their samples while these are few, then
 each bucket as one line whose sample rate is the inverse of its weight: ``db.query:12.5|ms|@0.01`` is a hundred samples
@@ -23,9 +23,9 @@ from .graphite import number
 __all__ = ["DATAGRAM", "SEPARATOR", "encode"]
 
 DATAGRAM = 1432
-"""Bytes that fit one Ethernet frame with the headers of IPv6 and UDP, and room for a tunnel."""
+"""Bytes that fit into an Ethernet frame with the headers of IPv6, UDP and a tunnel."""
 SEPARATOR = b"\n\n"
-"""Stands between datagrams in a payload; a statsd server skips empty lines."""
+"""Separates the datagrams of a payload. A statsd server skips empty lines."""
 _SYNTAX = frozenset(":|\n\r")
 
 
@@ -66,7 +66,7 @@ def _lines(window: Window, prefix: str, exact_sums: bool) -> Iterator[str]:
                 yield f"{head}:{value}|{kind}{rate}{tail}"
     for key, level in window.gauges.items():
         head, tail = _around(key, prefix)
-        # A sign would make it a change: a negative value is reached through zero, in one line that no datagram splits.
+        # A sign would mean a change, so a negative value is reached through zero, in one line, which is never split.
         yield f"{head}:{number(level)}|g{tail}" if level >= 0 else f"{head}:0|g{tail}\n{head}:{number(level)}|g{tail}"
     for key, members in window.uniques.items():
         head, tail = _around(key, prefix)
