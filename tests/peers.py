@@ -18,7 +18,17 @@ from typing import Any
 
 import requests
 
-__all__ = ["FOREVER", "PATIENCE", "Forwarder", "GraphitePeer", "Program", "eventually", "free_port", "send"]
+__all__ = [
+    "FOREVER",
+    "PATIENCE",
+    "Forwarder",
+    "GraphitePeer",
+    "Program",
+    "eventually",
+    "free_port",
+    "open_files",
+    "send",
+]
 
 ROOT = Path(__file__).parent.parent
 FOREVER = 1_000_000_000
@@ -34,6 +44,19 @@ def eventually(condition: Callable[[], object], seconds: float = PATIENCE, or_el
     while not condition():
         assert time.monotonic() < deadline, f"{or_else} never came true"
         time.sleep(0.005)
+
+
+def open_files() -> set[tuple[str, str]]:
+    """Return what this process has open, by descriptor: each socket and pipe has another name. Empty without /proc.
+
+    More than its number says what is left over, for what earlier tests opened may still be closing.
+    """
+    found = set()
+    with suppress(FileNotFoundError):
+        for descriptor in os.listdir("/proc/self/fd"):
+            with suppress(FileNotFoundError):  # what the directory was listed with
+                found.add((descriptor, os.readlink(f"/proc/self/fd/{descriptor}")))
+    return found
 
 
 def free_port(*kinds: socket.SocketKind) -> int:

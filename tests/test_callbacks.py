@@ -1,5 +1,6 @@
 """Callbacks of gauges are read within a bound, and one that hangs costs nothing but its own gauge."""
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 
@@ -10,6 +11,9 @@ from metricslib.callbacks import MOST, CallbackReader
 from metricslib.delivery import Deadline
 from metricslib.instruments.gauge import Gauge
 from tests.peers import FOREVER, PATIENCE, GraphitePeer, eventually
+
+STOP = 5.0
+"""Seconds for a stop, of which it waits for a callback half or more; the rest is for a machine that is busy."""
 
 
 class Hanging:
@@ -48,8 +52,26 @@ def reader() -> Iterator[CallbackReader]:
     reader.end()
 
 
-def reading() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "metricslib-callbacks"]
+@pytest.fixture
+def threads() -> Callable[[str], list[threading.Thread]]:
+    """Call for the threads of a name that were begun in this test: those of the tests before may still be ending."""
+    before = threading.enumerate()
+    return lambda name: [thread for thread in threading.enumerate() if thread.name == name and thread not in before]
+
+
+@pytest.fixture
+def reading(threads: Callable[[str], list[threading.Thread]]) -> Callable[[], list[threading.Thread]]:
+    return lambda: threads("metricslib-callbacks")
+
+
+class AllButOneRead:
+    """A deadline that is over when all but one callback have returned, however long that takes."""
+
+    def __init__(self, reader: CallbackReader) -> None:
+        self._reader = reader
+
+    def left(self) -> float:
+        return 1.0 if len(self._reader._pending) > 1 else 0.0
 
 
 def gauges(registry: Registry, *reads: Callable[[], float]) -> list[Gauge]:
@@ -60,7 +82,7 @@ def values(changes) -> dict[str, float | None]:
     return {gauge.key: change.base for gauge, change in changes.items()}
 
 
-def test_all_are_read_in_order_in_one_thread_that_is_kept(registry, reader):
+def test_all_are_read_in_order_in_one_thread_that_is_kept(registry, reader, reading):
     """A callback may keep what belongs to a thread, such as a connection to SQLite."""
     called: list[tuple[int, int]] = []
     asked = gauges(registry, *[lambda n=n: called.append((n, threading.get_ident())) or n for n in range(3)])
@@ -74,19 +96,20 @@ def test_all_are_read_in_order_in_one_thread_that_is_kept(registry, reader):
     eventually(lambda: not reading())
 
 
-def test_one_that_hangs_costs_the_others_nothing(registry, reader, hanging, caplog):
+def test_one_that_hangs_costs_the_others_nothing(registry, reader, reading, hanging, caplog):
     """They are read in the same tick by another thread; the one that hangs is left out, and named once."""
     hung = hanging()
     asked = gauges(registry, lambda: 1, hung, lambda: 3)
-    assert values(reader.read(asked, Deadline(1.0))) == {"g0": 1, "g2": 3}
+    assert values(reader.read(asked, AllButOneRead(reader))) == {"g0": 1, "g2": 3}
     (record,) = caplog.records
-    assert record.message == "gauge g1: its callback has not returned within 1.0 s; the gauge is left out until it does"
+    text = r"gauge g1: its callback has not returned within \d+\.\d s; the gauge is left out until it does"
+    assert re.fullmatch(text, record.message)
 
     # From then on nothing waits for it, nobody calls it, and no thread is made for it.
     for _ in range(3):
         assert values(reader.read(asked, Deadline(PATIENCE))) == {"g0": 1, "g2": 3}
     assert hung.calls == 1
-    assert len(reading()) == 2
+    eventually(lambda: len(reading()) == 2)  # the one that read the others at first may still be ending
     assert len(caplog.records) == 1
 
     # It returns: too late for the value, which is thrown away; its gauge is read again at the next tick.
@@ -104,7 +127,7 @@ def test_another_callback_of_a_gauge_that_hangs_is_read(registry, reader, hangin
     assert values(reader.read(asked, Deadline(PATIENCE))) == {"g0": 2}
 
 
-def test_the_number_of_threads_is_bounded(registry, reader, hanging):
+def test_the_number_of_threads_is_bounded(registry, reader, reading, hanging):
     """However many callbacks hang, behind a database that is away, say."""
     hung = hanging()
     asked = gauges(registry, *[hung] * (3 * MOST))
@@ -146,7 +169,7 @@ def test_each_callback_has_one_fate(registry, hanging):
     """It is a value, or counted: as bad if it raises, as late if it does not return."""
     gauges(registry, lambda: 1, hanging(), lambda: 1 / 0)
     reader = CallbackReader()
-    flush = registry.tick(10, 10, registry.readings(lambda asked: reader.read(asked, Deadline(0.5))))
+    flush = registry.tick(10, 10, registry.readings(lambda asked: reader.read(asked, AllButOneRead(reader))))
     assert flush.cumulative.gauges == {"g0": 1}
     assert registry.drops.totals() == {"bad_callback": 1, "late_callback": 1}
     reader.end()
@@ -190,8 +213,8 @@ def test_a_stop_keeps_its_deadline_whatever_a_callback_does(peer, hanging, caplo
     flusher.start()
     assert not flusher.flush(0.01)
     assert hung.entered.wait(PATIENCE)  # the thread waits for it now, for ten seconds
-    deadline = Deadline(2.0)
-    assert flusher.stop(2.0)
+    deadline = Deadline(STOP)
+    assert flusher.stop(STOP)
     assert deadline.left() > 0
     assert peer.at("stats.counters.a.count") == [3]
     assert [record.message.partition(":")[0] for record in caplog.records] == ["gauge g"]
@@ -203,7 +226,7 @@ def test_a_stop_keeps_its_deadline_whatever_a_callback_does(peer, hanging, caplo
     assert peer.at("stats.gauges.g") == [5]
 
 
-def test_a_stop_closes_the_interval_itself_where_no_thread_reads_callbacks(peer, hanging, monkeypatch, caplog):
+def test_a_stop_closes_the_interval_itself_where_no_thread_reads_callbacks(peer, hanging, monkeypatch, threads, caplog):
     """As at the end of newer interpreters: the flusher's own thread hangs, and is left behind."""
     registry, hung = Registry(), hanging()
     flusher = Flusher(registry, peer.url, interval=FOREVER, own="")
@@ -222,8 +245,8 @@ def test_a_stop_closes_the_interval_itself_where_no_thread_reads_callbacks(peer,
     monkeypatch.setattr(threading.Thread, "start", no_reader)
     assert not flusher.flush(0.01)
     assert hung.entered.wait(PATIENCE)
-    (left,) = [thread for thread in threading.enumerate() if thread.name == "metricslib-flusher"]
-    assert flusher.stop(2.0)
+    (left,) = threads("metricslib-flusher")
+    assert flusher.stop(STOP)
     assert peer.at("stats.counters.a.count") == [3]
     assert peer.at("stats.gauges.before") == [1]
     assert peer.at("stats.gauges.behind") == peer.at("stats.gauges.g") == []

@@ -3,7 +3,6 @@
 import atexit
 import multiprocessing.process
 import multiprocessing.util
-import os
 import threading
 from collections.abc import Callable, Iterator
 
@@ -13,7 +12,7 @@ import metricslib._process
 import metricslib.flusher
 from metricslib import Flusher, Registry
 from metricslib.delivery.dispatcher import Dispatcher
-from tests.peers import FOREVER, PATIENCE, GraphitePeer, eventually
+from tests.peers import FOREVER, PATIENCE, GraphitePeer, eventually, open_files
 from tests.test_flusher import run
 
 NO_THREAD = RuntimeError("can't start new thread")
@@ -48,8 +47,8 @@ def started(flusher: Flusher) -> bool:
     return True
 
 
-def threads() -> list[str]:
-    return sorted(thread.name for thread in threading.enumerate() if thread.name.startswith("metricslib"))
+def threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("metricslib")}
 
 
 @pytest.fixture
@@ -61,9 +60,16 @@ def hooks(monkeypatch: pytest.MonkeyPatch) -> list[Callable]:
     return hooks
 
 
-def held(registry: Registry, hooks: list[Callable]) -> tuple[object, ...]:
-    """What a running flusher holds."""
-    return registry._owner, [*registry._sources], [*hooks], threads(), len(os.listdir("/proc/self/fd"))
+@pytest.fixture
+def held(hooks: list[Callable]) -> Callable[[Registry], tuple[object, ...]]:
+    """Call for what a running flusher holds; of threads and files those that there were not before the test."""
+    threads_before, files_before = threads(), open_files()
+
+    def held(registry: Registry) -> tuple[object, ...]:
+        others = threads() - threads_before, open_files() - files_before
+        return registry._owner, [*registry._sources], [*hooks], *others
+
+    return held
 
 
 @pytest.mark.parametrize("spool", [False, True], ids=["memory", "disk"])
@@ -81,20 +87,20 @@ def held(registry: Registry, hooks: list[Callable]) -> tuple[object, ...]:
     ],
 )
 def test_a_start_that_fails_anywhere_leaves_nothing_behind(
-    owner, name, number, spool, peer, hooks, tmp_path, monkeypatch
+    owner, name, number, spool, peer, held, tmp_path, monkeypatch
 ):
     """Claims, threads, files, locks and hooks are given back, and the next start works."""
     registry = Registry()
     registry.counter("a").inc(3)
     to = [peer.url, f"file:{tmp_path}/m.jsonl"]
     flusher = Flusher(registry, to, interval=FOREVER, own="own", spool=tmp_path / "spool" if spool else None)
-    before = held(registry, hooks)
+    before = held(registry)
     with monkeypatch.context() as patched:
         patched.setattr(owner, name, failing_at(getattr(owner, name), number))
         failed = not started(flusher)
     if failed:
         assert not flusher.status().running
-        eventually(lambda: held(registry, hooks) == before, PATIENCE, f"{held(registry, hooks)} == {before}")
+        eventually(lambda: held(registry) == before, PATIENCE, f"{held(registry)} == {before}")
         other = Flusher(registry, interval=FOREVER)  # may have the registry now
         other.start()
         other.stop()
@@ -105,7 +111,7 @@ def test_a_start_that_fails_anywhere_leaves_nothing_behind(
     assert flusher.flush(PATIENCE)
     assert flusher.stop(PATIENCE)
     assert peer.at("stats.counters.a.count") == [3]
-    eventually(lambda: held(registry, hooks)[:4] == before[:4], PATIENCE, f"{held(registry, hooks)} == {before}")
+    eventually(lambda: held(registry)[:4] == before[:4], PATIENCE, f"{held(registry)} == {before}")
 
 
 def test_a_default_flusher_that_cannot_start_may_be_started_later(peer: GraphitePeer):
