@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from queue import Empty, SimpleQueue
 from typing import Any
 
 from metricslib.clock import SYSTEM_CLOCK, Clock
@@ -19,6 +18,7 @@ from metricslib.errors import CannotListen, MetricsError
 from metricslib.flusher import Flusher
 from metricslib.registry import Registry
 from metricslib.series_state import Idle
+from metricslib.timed_queue import Empty, TimedQueue
 from metricslib.view import Server, application
 
 from .aggregator import Aggregator
@@ -276,7 +276,7 @@ class Daemon:
         SIGHUP asks ``load`` for a new configuration. A second SIGTERM or SIGINT calls ``leave(1)`` out of the signal
         handler; it must not return. Raises what :meth:`start` raises.
         """
-        signals: SimpleQueue[int] = SimpleQueue()
+        signals: TimedQueue[int] = TimedQueue()
         ending: list[int] = []
 
         def end(number: int, _frame: object) -> None:
@@ -312,7 +312,7 @@ class Daemon:
             log.exception("reload refused, everything stays as it was: unexpected %s", type(error).__name__)
 
 
-def _next(signals: "SimpleQueue[int]") -> int:
+def _next(signals: "TimedQueue[int]") -> int:
     """Wait for a signal, and return it.
 
     One that comes at the very moment at which a wait begins does not end it, and its handler has not run: so no wait is

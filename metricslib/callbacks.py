@@ -13,11 +13,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from queue import Empty, SimpleQueue
 from typing import NamedTuple, Protocol
 
 from ._process import log
 from .instruments.gauge import Gauge, Read, change_by_callback
+from .timed_queue import Empty, TimedQueue
 from .window import GaugeChange
 
 __all__ = ["MOST", "CallbackReader", "TimeLeft"]
@@ -46,10 +46,10 @@ class _Job:
     def __init__(self, calls: Iterable[_Call]) -> None:
         self.waiting = deque(calls)
         self.changes: dict[Gauge, GaugeChange] = {}
-        self.returned: SimpleQueue[None] = SimpleQueue()
+        self.returned: TimedQueue[None] = TimedQueue()
 
 
-_Jobs = SimpleQueue[_Job | None]
+_Jobs = TimedQueue[_Job | None]
 
 
 class CallbackReader:
@@ -129,7 +129,7 @@ class CallbackReader:
 
     def _hand_over(self, job: _Job) -> None:
         if self._jobs is None:
-            jobs: _Jobs = SimpleQueue()
+            jobs: _Jobs = TimedQueue()
             thread = threading.Thread(target=self._run, args=(jobs,), name="metricslib-callbacks", daemon=True)
             try:
                 thread.start()

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Literal, Never
 
 from ._process import at_exit, exiting, not_at_exit, register_fork_handler
@@ -35,6 +34,7 @@ from .registry import Readings, Registry
 from .schedule import Schedule
 from .self_metrics import SelfMetrics
 from .series import text_of
+from .timed_queue import Empty, TimedQueue
 from .window import Flush, Source, Window
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ class Flusher:
         self._threadless = False  # begun while the interpreter ends, where no thread can be
         # What wakes the thread, with whom to tell of a flush. A signal handler may stop the program in the middle of
         # such a call: it may put into this queue, but not set an Event again.
-        self._wakeups: SimpleQueue[threading.Event | None] = SimpleQueue()
+        self._wakeups: TimedQueue[threading.Event | None] = TimedQueue()
         self._flushing = threading.Lock()
         self._unsent: _Unsent | None = None
 
@@ -517,7 +517,7 @@ class Flusher:
             if not self._safely("tick", self._turn):
                 time.sleep(_PAUSE)
         self._safely("final flush", self._flush_last)
-        while not self._wakeups.empty():
+        while self._wakeups:
             if asked := self._wakeups.get():
                 asked.set()
 
@@ -677,7 +677,7 @@ class Flusher:
         self._unsent = self._member = None
         self._errors = ErrorReporter("flusher")
         self._flushing = threading.Lock()
-        self._wakeups = SimpleQueue()
+        self._wakeups = TimedQueue()
         if self.left_behind:
             self.registry.on_first_use(self._first_use_in_child)
 

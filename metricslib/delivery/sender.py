@@ -21,7 +21,6 @@ under way, or due, for longer than :data:`CONFIRMS` seconds.
 """
 
 import logging
-import queue
 import random
 import threading
 import time
@@ -32,6 +31,7 @@ from typing import TYPE_CHECKING
 
 from ..clock import SYSTEM_CLOCK, Clock
 from ..drops import DropCounter
+from ..timed_queue import Empty, TimedQueue
 from ..wire import graphite
 from .batch import Batch, Deadline, Undelivered, batches_of, count_lines
 from .destination import Destination, NodeStatus
@@ -178,7 +178,7 @@ class Sender:
         self._stop: Deadline | None = None
         self._attempt: Deadline | None = None
         # A signal handler may stop the program at any moment: it may put into this queue, but not set an Event.
-        self._wakeups: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._wakeups: TimedQueue[None] = TimedQueue()
         self._backoff = Backoff(self._rng)
         self._due_since: float | None = None  # since when something waits that should be confirmed
         self._since = self._clock.time()
@@ -227,7 +227,7 @@ class Sender:
         """Something waits: deliver it when it is due."""
         if self._due_since is None:
             self._due_since = self._clock.monotonic()
-        if self._wakeups.empty():
+        if not self._wakeups:
             self._wakeups.put(None)
         if self._thread is not None and not self._stop:
             try:
@@ -330,7 +330,7 @@ class Sender:
         """
         if not self._alive:
             self._stop = None
-            wakeups = self._wakeups = queue.SimpleQueue()  # a thread that hung keeps its own
+            wakeups = self._wakeups = TimedQueue()  # a thread that hung keeps its own
             name = f"metricslib-{self.destination.label}"
             thread = threading.Thread(target=self._run, args=(wakeups,), name=name, daemon=True)
             self._thread, before = thread, self._thread
@@ -346,7 +346,7 @@ class Sender:
     def _alive(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
-    def _run(self, wakeups: "queue.SimpleQueue[None]") -> None:
+    def _run(self, wakeups: "TimedQueue[None]") -> None:
         me = threading.current_thread()
         while self._thread is me:
             try:
@@ -360,7 +360,7 @@ class Sender:
             try:
                 if wait != 0:
                     wakeups.get(timeout=min(wait, stop.left()) if stop and wait is not None else wait)
-            except queue.Empty:
+            except Empty:
                 pass
 
     def wait_idle(self, seconds: float, *, here: bool = False) -> bool:

@@ -38,7 +38,6 @@ import json
 import logging
 import math
 import os
-import queue
 import random
 import re
 import threading
@@ -52,6 +51,7 @@ from urllib.parse import urlencode
 from ..clock import SYSTEM_CLOCK, Clock
 from ..naming import Naming, expanded
 from ..series import prefixed
+from ..timed_queue import Empty, TimedQueue
 from .batch import Batch, Deadline, quantity
 from .urls import without_secrets
 
@@ -151,7 +151,7 @@ class Verifier:
         self._timeout = timeout
         self._ask = ask or _get
         self._clock = clock
-        self._inbox: queue.SimpleQueue[_Sent | None] = queue.SimpleQueue()
+        self._inbox: TimedQueue[_Sent | None] = TimedQueue()
         self._sent: dict[tuple[str, int], _Sent] = {}
         self._due = 0.0
         self._reach = self._asked = _REACH[0]  # how far back the next look goes, and the current one
@@ -175,7 +175,7 @@ class Verifier:
     def delivered(self, batch: Batch) -> None:
         """Look for ``batch`` from now on, if it ends with a point of ours. Called by the sender; never waits."""
         found = _POINT.search(batch.payload, max(0, batch.payload.rfind(b"\n", 0, -1)))
-        if found and self._inbox.qsize() < PENDING:
+        if found and len(self._inbox) < PENDING:
             now = self._clock.monotonic()
             path, number, stamp = found[1].decode(), int(found[2]), int(found[3])
             self._inbox.put(_Sent(path, stamp, number, found[0], batch.points, now, now))
@@ -195,7 +195,7 @@ class Verifier:
             return max(0.0, self._due - self._clock.monotonic()) if self._sent else None
 
     def _take_in(self) -> None:
-        while not self._inbox.empty():
+        while self._inbox:
             self._accept(self._inbox.get())
 
     def _accept(self, one: _Sent | None) -> None:
@@ -360,7 +360,7 @@ class Verifier:
                 one = self._inbox.get(timeout=wait)
                 with self._stepping:
                     self._accept(one)
-            except queue.Empty:
+            except Empty:
                 pass
         self._inbox.put(None)  # what this one took may have been for the thread that was started after it
 

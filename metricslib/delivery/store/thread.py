@@ -17,10 +17,10 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from ...clock import SYSTEM_CLOCK, Clock
+from ...timed_queue import Empty, TimedQueue
 from ..batch import Deadline
 
 __all__ = ["Gone", "StoreThread"]
@@ -53,7 +53,7 @@ class StoreThread:
         _threads.add(self)
 
     def _renew(self) -> None:
-        self._inbox: SimpleQueue[tuple[Work, SimpleQueue[tuple[object, BaseException | None]]] | None] = SimpleQueue()
+        self._inbox: TimedQueue[tuple[Work, TimedQueue[tuple[object, BaseException | None]]] | None] = TimedQueue()
         self._thread: threading.Thread | None = None
         self._outside = threading.Lock()
         self._paused_by: int | None = None
@@ -81,7 +81,7 @@ class StoreThread:
         if self._paused_by == threading.get_ident():  # a signal handler, in the middle of this thread's fork
             raise Gone("forking")
         deadline = Deadline(patience)
-        answer: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
+        answer: TimedQueue[tuple[Any, BaseException | None]] = TimedQueue()
         self._inbox.put((work, answer))
         while True:
             try:
@@ -100,10 +100,10 @@ class StoreThread:
         thread, self._thread = self._thread, None
         if thread:
             self._inbox.put(None)
-            self._inbox = SimpleQueue()
+            self._inbox = TimedQueue()
             thread.join(timeout)
 
-    def _run(self, inbox: "SimpleQueue[Any]") -> None:
+    def _run(self, inbox: "TimedQueue[Any]") -> None:
         disk = self._make()
         looked = self._clock.monotonic()
         while True:
