@@ -24,6 +24,8 @@ from tests.peers import PATIENCE, Forwarder, eventually
 
 BLOCK = 0.02
 """Seconds between two blocks of good lines."""
+LONG = 200
+"""Seconds of a run whose last two thirds begin when the page has its sixty windows; until then memory grows."""
 SLOW = 40
 SLOW_REQUESTS = 8
 """Connections to the page that never finish a request: half of those that it serves at a time."""
@@ -63,7 +65,7 @@ class Report:
             "ticks failed": not self.flusher["errors"],
             "intervals have neither a window nor are counted as skipped": self.ticks + skipped >= int(self.seconds) - 2,
             "ticks were not on time": skipped <= max(1, self.seconds // 100),
-            "memory grew": growth < 16 << 20 or growth < self.memory[0] // 10,
+            "memory grew": growth < (16 << 20 if self.seconds > LONG else 64 << 20) or growth < self.memory[0] // 10,
             "health did not answer": not self.refused and max(self.answers) < 5,
         }
         return [what for what, holds in checks.items() if not holds]

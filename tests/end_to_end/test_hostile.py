@@ -22,6 +22,8 @@ FLUSHER = {"errors": {}, "skipped": 0}
         ({"datagrams_sent": 5, "datagrams_counted": 3, "kernel_drops": 2}, []),
         ({"datagrams_sent": 5, "datagrams_counted": 3, "kernel_drops": 1}, ["datagrams are unaccounted for"]),
         ({"memory": [30 << 20, 60 << 20]}, ["memory grew"]),
+        ({"memory": [30 << 20, 60 << 20], "seconds": 15, "ticks": 15}, []),
+        ({"memory": [30 << 20, 100 << 20], "seconds": 15, "ticks": 15}, ["memory grew"]),
         ({"refused": [503]}, ["health did not answer"]),
     ],
 )
