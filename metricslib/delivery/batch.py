@@ -40,9 +40,9 @@ class Batch:
 class Undelivered(MetricsError):
     """A delivery failed, wholly or in part.
 
-    ``reason`` is for people, and holds no secret. ``remaining`` is what to try again; ``lost`` counts lines, by cause,
-    that are neither delivered nor may be sent again. What is in neither was delivered. ``points`` says how many remain
-    where not every line is one.
+    ``reason`` is a text for logs, without secrets. ``remaining`` must be tried again. ``lost`` counts, by cause, lines
+    that were not delivered and must not be sent again. All other lines were delivered. ``points`` is the number of
+    remaining points where not every line is one.
     """
 
     def __init__(
@@ -113,10 +113,10 @@ def bounded(seconds: float) -> float:
 
 
 class Deadline:
-    """A moment by which something must be over, and which may be moved while it is waited for.
+    """A moment by which an operation must end. It may be moved while the operation waits.
 
-    It ends ``seconds`` from now, :data:`LONGEST` at most. Any thread may ask it, or :meth:`cut` it
-    short. It runs by the machine's own monotonic clock, taken once at import, for sockets do not live in a test's time.
+    It is ``seconds`` from now, :data:`LONGEST` at most. Any thread may read it, or :meth:`cut` it short. It uses the
+    machine's own monotonic clock, taken once at import, because sockets do not follow a test's clock.
     """
 
     __slots__ = ("_bound", "_end", "_now", "urgent")
@@ -133,7 +133,7 @@ class Deadline:
         return max(0.0, min(self._end, self._bound) - self._now())
 
     def cut(self, seconds: float) -> None:
-        """End at most ``seconds`` from now, and let nothing extend that again."""
+        """End at most ``seconds`` from now; :meth:`extend` cannot undo that."""
         self._bound = min(self._bound, self._now() + seconds)
 
     def extend(self, seconds: float) -> None:
@@ -141,7 +141,7 @@ class Deadline:
         self._end = self._now() + bounded(seconds)
 
     def part(self, share: float) -> "Deadline":
-        """Return one that ends when ``share`` of what is left has passed, and never after this one."""
+        """Return a deadline that ends when ``share`` of the time left has passed, and never after this one."""
         return _Part(self, share)
 
 

@@ -51,7 +51,7 @@ __all__ = ["Failover", "HashedNode", "Shares", "open_destinations"]
 class Failover(Destination):
     """Delivers to one of ``nodes``: the first in their order that is up. They understand the same payloads.
 
-    ``rng`` returns random numbers from 0 to 1, for the time that a node is passed over.
+    ``rng`` returns random numbers from 0 to 1 and determines how long a failed node is passed over.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Failover(Destination):
         raise AssertionError("there is always one to try")
 
     def _due(self) -> list["_Node"]:
-        """Return whom to try: those whose time has come again, and then the first that is up."""
+        """Return the nodes to try: those that are due again after a failure, then the first that is up."""
         now, found = self._clock.monotonic(), list[_Node]()
         for node in self._nodes:
             if now >= node.backoff.due:
@@ -99,7 +99,7 @@ class Failover(Destination):
         return found or [min(self._nodes, key=lambda node: node.backoff.due)]
 
     def nodes(self) -> list[NodeStatus]:
-        """Return how each node is, in their order; changes nothing."""
+        """Return the status of each node, in order; changes nothing."""
         return [node.status() for node in self._nodes]
 
     def close(self) -> None:
@@ -108,12 +108,12 @@ class Failover(Destination):
 
 
 class _Node:
-    """A node and how it goes with it. One thread delivers, others ask for the status."""
+    """A node with its status. One thread delivers; others read the status."""
 
     def __init__(self, destination: GraphiteDestination, clock: Clock, backoff: Backoff) -> None:
         self.destination = destination
         self.backoff = backoff
-        """How often it failed in a row, and before which moment it is passed over."""
+        """Failures in a row, and the moment before which the node is passed over."""
         self.attempt: float | None = None
         """When the attempt under way began, by the monotonic clock; None: there is none."""
         self._clock = clock

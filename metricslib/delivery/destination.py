@@ -1,4 +1,4 @@
-"""What a destination is: it encodes windows into batches of bytes, and delivers those."""
+"""The interface of a destination: it encodes windows into batches of bytes, and delivers them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -13,20 +13,20 @@ __all__ = ["Destination", "NodeStatus", "Options"]
 
 @dataclass(frozen=True, slots=True)
 class NodeStatus:
-    """How delivery goes to one of the servers behind a destination."""
+    """The state of the delivery to one of several servers behind a destination."""
 
     label: str
-    """Its URL, without what is secret in it."""
+    """Its URL without secrets."""
     up: bool
     """Whether it confirms what it is sent: the last attempt succeeded, and none has been under way for more than five
     seconds. True before the first.
     """
     since: float
-    """Since when, in seconds since the epoch."""
+    """Time of the last change of ``up``, in seconds since the epoch."""
     errors: int
     """Attempts that failed."""
     last_error: str | None
-    """For people; holds no secret."""
+    """The last error as a sentence, without secrets, or None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +36,15 @@ class Options:
     timeout: float = 5.0
     """Seconds that one attempt to deliver a batch may take."""
     spool_bytes: int = 64 << 20
-    """How much may wait; beyond, the oldest is dropped."""
+    """Bytes that may wait; beyond that, the oldest are dropped."""
     max_age: float | None = None
-    """Seconds after which what waits is dropped; None: never."""
+    """Seconds after which waiting data is dropped; None: never."""
     revise: bool = True
     """Whether a slot may be sent more than once. Not so for receivers that do not keep the last value."""
     replay: float = 20_000
-    """Points a second of a backlog that go out beside what is new, at most, where sending again is harmless."""
+    """Points per second of a backlog that are sent beside new data, at most, where sending again is harmless."""
     verify: str | None = None
-    """URL of the render API that is asked for what was delivered; None: it is not."""
+    """URL of the render API that verifies deliveries; None: deliveries are not verified."""
 
 
 class Destination(ABC):
@@ -55,13 +55,13 @@ class Destination(ABC):
     """
 
     deltas = False
-    """Whether it adds up what it is sent, and so gets each event once."""
+    """True if the receiver adds values up, and so must get each event once."""
     relays = True
     """Whether a payload may be lines of Graphite that came from elsewhere."""
     shared = True
     """Whether processes that ship the same thing must ship as one: whether the last value of a path wins there."""
     resend = True
-    """Whether sending twice is harmless. Where it adds up what it is sent, it knows again what it has had."""
+    """True if sending twice is harmless. If ``deltas`` is true as well, the receiver recognises repeated batches."""
 
     advice: Mapping[str, str] = {}
     """What to change when points are dropped, by cause, where it differs from other destinations; for the log."""
@@ -84,12 +84,12 @@ class Destination(ABC):
         """
 
     def share(self, points: Sequence[Point]) -> Sequence[Point]:
-        """Return what is for this destination of points that are relayed: all, unless others get the rest."""
+        """Return those relayed points that are for this destination: all, except for the nodes of a cluster."""
         return points
 
     def nodes(self) -> Sequence[NodeStatus]:
-        """Return how it goes with each of several servers behind it; empty where there is one only."""
+        """Return the state of each of several servers behind it; empty if there is only one."""
         return ()
 
     def close(self) -> None:  # noqa: B027
-        """Let go of what is open; the destination may be used again. Called in a forked child, too."""
+        """Close open sockets and files. The destination may be used again. Also called in a forked child."""

@@ -1,4 +1,4 @@
-"""URL in, destination out: what each scheme means, and what is wrong with a URL that means nothing.
+"""URL in, destination out: the schemes, their options, and the errors for invalid URLs.
 
 ===============================  =============================================================
 ``graphite://host:2003``         Graphite's lines over TCP; ``graphite+udp://`` over UDP
@@ -12,12 +12,13 @@
 ``console:``                     Graphite's lines to standard output
 ===============================  =============================================================
 
-Those that write lines take ``?max_line=16384``: the longest that the server reads, in bytes; what is longer is never
-sent. ``graphite+pickle`` takes ``?max_frame=262144``.
+Destinations that send lines take ``?max_line=16384``: the longest line that the server reads, in bytes. Longer lines
+are never sent. ``graphite+pickle`` takes ``?max_frame=262144``.
 
-All take ``?timeout=5s`` (an attempt's), ``?spool_bytes=67108864`` and ``?max_age=1d``, and those that are sent whole
-slots ``?revise=off``: each slot once, when it is complete. Where sending again is harmless, ``?replay=20000`` says how
-many points a second of a backlog go out beside what is new. A time is in seconds, or has a unit: s, m, h, d, w.
+All take ``?timeout=5s`` (of one attempt), ``?spool_bytes=67108864`` and ``?max_age=1d``. Those that receive complete
+slots take ``?revise=off``: each slot is sent once, when it is complete. Where sending again is harmless, at most
+``?replay=20000`` points per second of a backlog are sent beside new data. A time is in seconds, or has a unit: s, m, h,
+d, w.
 
 ``graphite``, ``graphite+tls`` and ``graphite+pickle`` take ``?verify=http://graphite/render``: see :mod:`.verify`.
 """

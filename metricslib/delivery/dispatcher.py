@@ -6,12 +6,12 @@
                                                        ├─ commit ─▶ Store ┼─▶ Queue ◀── Sender ──▶ Destination
             ── checkpoint that is true of the window ──┘                  └─▶ Queue ◀── Sender ──▶ Destination
 
-A window is encoded for all destinations and then committed as one, together with the checkpoint that is true of it:
+A window is encoded for all destinations and then committed as one, together with the checkpoint that matches it:
 with a spool directory in one transaction on disk, before any of it can be sent. So after a crash at any line either the
 window is there for all of them, and the checkpoint with it, or for none. Without a directory all of it is in memory.
 
-A destination that a change takes away delivers what waits, within a deadline; what is left is *parked*: kept until the
-destination comes back or the program ends.
+A destination that is removed by a change delivers its waiting batches within a deadline. The rest is *parked*: kept
+until the destination is added again or the program ends.
 """
 
 import itertools
@@ -111,7 +111,7 @@ class Dispatcher:
         return not any(len(sender.queue) for sender in self._senders if sender.destination.shared)
 
     def wait_idle(self, deadline: Deadline, *, here: bool = False) -> bool:
-        """Return whether nothing waits any more, as soon as that is so, or when the time is over.
+        """Wait until nothing waits any more, until ``deadline``; return whether that is so.
 
         ``here``: deliver in the calling thread where there is no other.
         """
@@ -132,14 +132,14 @@ class Dispatcher:
         """Deliver what waits, and end; return whether nothing was dropped. What waits on disk stays there.
 
         ``disk`` is how long a disk that does not answer is waited for. What was not delivered is logged in one line:
-        how many points, for which destination, and what became of them.
+        how many points, for which destination, and whether they are kept.
         """
         senders = (*self._senders, *self._parked)
         dropped = [sender.queue.stats().dropped for sender in senders]
         if self._store:
             self._store.answer_by(disk)
         for sender in self._senders:
-            sender.hurry()  # all of them now, for one that hangs may take all the time there is
+            sender.hurry()  # all of them now, because one that hangs may use up the time
         kept = [sender.stop(deadline.left()) for sender in self._senders]
         kept += [not sender.queue.end("shutdown") for sender in self._parked]
         if self._store:
@@ -171,7 +171,7 @@ class Dispatcher:
         if self._store:
             self._store.reset_after_fork()
 
-    # -- what is to be delivered
+    # -- in
 
     def encode(self, flush: Flush, attempt: Attempt, puts: Puts, *, whole: bool, shared: bool | None = None) -> None:
         """Add to ``puts`` what each is to send of ``flush``; those that take each slot once, only if it is ``whole``.
@@ -202,7 +202,7 @@ class Dispatcher:
     def commit(self, puts: Puts, checkpoint: Mapping[str, bytes | None]) -> None:
         """Let all of it wait, and keep the checkpoint: on disk together, or not at all.
 
-        Where this raises MemoryError, ``puts`` has left what is to be committed again.
+        When this raises MemoryError, ``puts`` contains what must be committed again.
         """
         entries = {sender: sender.queue.entries(batches) for sender, batches in puts.items()}
         if self._store:

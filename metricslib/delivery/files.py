@@ -65,8 +65,7 @@ class Rotation:
 def append(path: str, line: bytes, rotation: Rotation | None, deadline: Deadline) -> None:
     """Append a whole line, or raise OSError and append nothing. A line that is the last one already stays alone.
 
-    For a process that died after it had written a line, but before that was noted, is followed by one that writes it
-    again.
+    A process may die after it has written a line but before that is recorded; the next process writes it again.
     """
     stream = bool(_STREAM.fullmatch(path))
     while True:
@@ -93,7 +92,7 @@ def open_to_append(path: str, *, follow: bool = False) -> int:
     while True:
         pipe = _is_pipe(path)
         try:
-            # Who opens a pipe to read as well is its reader.
+            # A process that opens a pipe for reading as well is its own reader.
             opened = os.open(path, flags | (os.O_WRONLY if pipe else os.O_RDWR), _MODE)
         except OSError as error:
             if error.errno == errno.ELOOP:
@@ -142,7 +141,7 @@ def _has_room(opened: int, line: bytes, limit: int) -> bool:
 
 
 def _move_aside(path: str, keep: int) -> None:
-    """Give each file the next number, up to the first that is free; where none is, the oldest file goes."""
+    """Give each file the next number, up to the first free one; if none is free, the oldest file is replaced."""
     names = [path, *(f"{path}.{number}" for number in range(1, keep + 1))]
     last = next((place for place, name in enumerate(names) if not os.path.lexists(name)), keep)
     for place in range(last, 0, -1):

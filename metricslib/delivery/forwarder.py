@@ -1,8 +1,8 @@
 """A forwarder as a destination, counting everything exactly once: deltas in numbered batches, over a stream socket.
 
-A batch has its sender's id and its number from the moment it is encoded. So it may be sent again however often, to a
-forwarder that was started again, too, and by a process that found it in the spool of a dead one: the forwarder leaves
-out what it has heard before. A batch is delivered when the forwarder has said that it is safe.
+A batch gets its sender's id and its number when it is encoded. So it may be sent again as often as necessary, also to a
+forwarder that was restarted, and by a process that found it in the spool of a dead one: the forwarder ignores batches
+that it has already received. A batch is delivered when the forwarder has acknowledged it as safe.
 """
 
 import os
@@ -29,8 +29,8 @@ _BATCH = 1 << 16
 
 
 class ForwarderDestination(Destination):
-    """Sends what is new, and nothing idle, and waits until it is safe: for the end of the forwarder's interval, unless
-    somebody waits for that.
+    """Sends what is new since the last flush, and nothing idle. An attempt lasts until the data is safe: until the end
+    of the forwarder's interval, or less when the deadline becomes urgent.
     """
 
     deltas = True
@@ -61,7 +61,7 @@ class ForwarderDestination(Destination):
         batches = Reader(len(payload)).feed(payload)
         acks = Acks(batch.sender for batch in batches)
         kept, lost = list[bytes](), list[Mapping[str, int]]()
-        for batch in batches:  # one whose lines are all too long goes empty, so that its number is heard
+        for batch in batches:  # a batch whose lines are all too long is sent empty, so that its number is received
             text, too_long = self._limit.take_out(batch.lines)
             kept.append(batch._replace(lines=text).framed)
             lost.append(too_long)
@@ -101,8 +101,8 @@ class _Talk(Transport):
     def send(self, payload: bytes, last: Mapping[str, int], acks: Acks, deadline: Deadline) -> None:
         """Return when all that is in ``payload`` is safe: of each sender, everything up to its ``last`` number.
 
-        Raises :class:`Undelivered`; ``acks`` knows then what is safe. The deadline is that of the connection and the
-        greeting. From there on there is as much time as the forwarder may need.
+        Raises :class:`Undelivered`; ``acks`` then knows which batches are safe. The deadline applies to the connection
+        and the greeting. After that it is extended by the time that the forwarder may need.
         """
         opened = None
         try:
@@ -129,7 +129,7 @@ def _write(opened: socket.socket, data: bytes, acks: Acks, deadline: Deadline) -
     while unwritten:
         wait(opened, select.POLLOUT, deadline)
         unwritten = unwritten[opened.send(unwritten) :]
-        _hear(opened, acks)
+        _receive(opened, acks)
 
 
 def _listen(opened: socket.socket, acks: Acks, deadline: Deadline) -> None:
@@ -139,10 +139,10 @@ def _listen(opened: socket.socket, acks: Acks, deadline: Deadline) -> None:
     poll = select.poll()
     poll.register(opened, select.POLLIN)
     if poll.poll(min(deadline.left(), SLICE) * 1000):
-        _hear(opened, acks)
+        _receive(opened, acks)
 
 
-def _hear(opened: socket.socket, acks: Acks) -> None:
+def _receive(opened: socket.socket, acks: Acks) -> None:
     try:
         chunk = opened.recv(65536)
     except BlockingIOError:

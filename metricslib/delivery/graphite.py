@@ -70,7 +70,7 @@ class LineTransport(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of what is open."""
+        """Close open sockets."""
         ...
 
 
@@ -144,7 +144,7 @@ class LineDatagrams:
 
 
 class GraphiteStats:
-    """The state of one destination. Deliveries are told by one thread while another asks for the values."""
+    """The state of one destination. One thread reports deliveries while another reads the values."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -154,16 +154,16 @@ class GraphiteStats:
         self._fresh: deque[tuple[float, int]] = deque(maxlen=1000)
 
     def delivered(self, seconds: float, length: int) -> None:
-        """A payload of so many bytes arrived."""
+        """Count a payload of ``length`` bytes that was delivered in ``seconds``."""
         self._last_flush = round(self._clock.time())
         self._fresh.append((seconds, length))
 
     def failed(self) -> None:
-        """A delivery failed."""
+        """Count a failed delivery."""
         self._last_exception = round(self._clock.time())
 
     def pairs(self, naming: Naming, series: int, processing: float, calculation: float) -> Pairs:
-        """Return paths and values for the end of a window with so many series. Times are in seconds."""
+        """Return paths and values for the end of a window with ``series`` series. Times are in seconds."""
         fresh = [self._fresh.popleft() for _ in range(len(self._fresh))]
         if fresh:
             self._shown = sum(seconds for seconds, _ in fresh), sum(length for _, length in fresh)

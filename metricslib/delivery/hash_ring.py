@@ -13,11 +13,11 @@ position that is not below its own, and its replicas to the next nodes from ther
                 the lower
 ==============  ======================================  =====================================================
 
-Both are those of carbon 1.1.10 (``carbon/hashing.py``), with two notes. A position that is taken already is raised by
-one until it is free; carbon before the end of 2013 left both nodes there, and carbon-c-relay 3.7.3 drops the later one,
-so of two nodes that meet in a position these disagree on one path in 65,536. And fnv1a_ch without an instance is that
-of carbon-c-relay (``consistent-hash.c``), for carbon itself writes ``i-None`` for each such node, which leaves nearly
-every path to the first of them.
+Both are those of carbon 1.1.10 (``carbon/hashing.py``), with two exceptions. If a position is taken, the node gets the
+next free one. carbon before the end of 2013 left both nodes there, and carbon-c-relay 3.7.3 drops the later one; so for
+each such collision, these disagree on one path in 65,536. And fnv1a_ch without an instance is that of carbon-c-relay
+(``consistent-hash.c``), because carbon itself writes ``i-None`` for each such node, which sends nearly every path to
+the first of them.
 """
 
 from bisect import bisect_left

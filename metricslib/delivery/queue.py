@@ -1,4 +1,4 @@
-"""What waits for one destination: in which order it is sent, what is dropped, and the account of both.
+"""The batches that wait for one destination: their order, their bound, and the account of all points.
 
 ::
 
@@ -9,27 +9,27 @@
                    ▼   │ adopted from a           ▼
                 dropped  dead process' file    lost (dropped, by cause)
 
-*Order.* Where sending again is harmless (Graphite keeps the last value of a slot), batches are sent by
-``(-stamp, sequence)``: the newest stamp first, and first in, first out within one stamp. All else follows from that.
-After an outage the newest window goes first and the backlog behind it. A slot's older value never arrives last: it has
-the same stamp and a smaller sequence than the newer one. What failed and what is sent once more keep their sequence, so
-they go before everything of their stamp that was put later. Destinations that add up get everything first in, first
-out: their key is the sequence alone.
+*Order.* Where sending again is harmless (Graphite keeps the last value of a slot), batches are sent in the order of
+``(-stamp, sequence)``: the newest stamp first, and first in, first out within one stamp. Everything else follows from
+that. After an outage the newest window is sent first, then the backlog. A slot's older value never arrives last: it has
+the same stamp and a smaller sequence than the newer one. Failed batches, and those that are sent once more, keep their
+sequence, so they are sent before all batches of their stamp that were put later. Destinations that add values up get
+everything first in, first out: their key is the sequence alone.
 
-*Backlog.* What was put before the last failed attempt, or was found on disk, is backlog. A :class:`RateLimiter` bounds
-how fast it goes out, so that a server that has just come back is not flooded; what was put since never waits for that.
+*Backlog.* Batches that were put before the last failed attempt, or found on disk, are backlog. A :class:`RateLimiter`
+limits how fast they are sent, so that a server that has just come back is not flooded. Newer batches never wait for it.
 
-*Bound.* At most ``max_bytes`` wait beside the window in flight: the newest, and while an older one is being sent, that
-one too. Over the bound the oldest are dropped, when something is put. A window of more than ``window_bytes`` loses its
-tail. What is being sent is never dropped, so no point is ever counted both as dropped and as delivered.
+*Bound.* At most ``max_bytes`` wait in addition to the windows in flight: the newest one and, while an older one is
+being sent, that one. A put above the bound drops the oldest batches. A window of more than ``window_bytes`` loses its
+tail. Batches being sent are never dropped, so no point is counted both as dropped and as delivered.
 
 *Account*, in points. At any moment ``put == delivered + dropped, by cause + waiting``. A batch that is sent once more
-was delivered once and stays so, whatever becomes of the repeat.
+counts as delivered once, whatever happens to the repetition.
 
-*Payloads* are in memory or, with a :class:`~.store.Store`, there. The queue asks the store and never holds its own lock
-while it does. What the store finds in the files of dead processes comes through one method, :meth:`Queue.hand_over`. A
-batch is stored before it waits here and removed from the store after it has left; so after a crash at any line it is in
-the store, and may be sent once more, or was delivered.
+*Payloads* are in memory or, with a :class:`~.store.Store`, in the store. The queue never holds its own lock while it
+calls the store. Batches that the store finds in the files of dead processes arrive through :meth:`Queue.hand_over`. A
+batch is stored before it waits here, and removed from the store after it was delivered or dropped. So after a crash at
+any line it is in the store, and may be sent once more, or it was delivered.
 """
 
 import itertools
@@ -86,7 +86,7 @@ class Entry:
     """A batch that waits or is being sent."""
 
     sequence: int
-    """Grows from put to put; negative for what was found on disk."""
+    """Grows with each put; negative for batches found on disk."""
     stamp: int
     points: int
     windows: int
@@ -144,11 +144,11 @@ class QueueStats:
     replay_rate: float = 0.0
     """How many points a second of the backlog go out, at most."""
     on_disk: bool = False
-    """Whether what is put now outlives the process."""
+    """True if new data survives the process."""
     disk_bytes: int = 0
-    """Bytes of the waiting that are on disk, and outlive the process whatever becomes of the disk now."""
+    """The part of ``waiting_bytes`` that is on disk and survives the process."""
     trouble: str | None = None
-    """For people: why it is not on disk, or what went wrong there."""
+    """Why data is not on disk, or what was wrong there, as a sentence, or None."""
 
 
 class RateLimiter:
@@ -270,7 +270,7 @@ class Queue:
         """Called, from the store's thread, when something was found on disk."""
         self.reset_after_fork()
         self.place = store.register(label, self.hand_over) if store else label
-        """What it is called in the store."""
+        """Its name in the store."""
 
     @classmethod
     def to(
@@ -301,14 +301,16 @@ class Queue:
 
     def reset_after_fork(self) -> None:
         """Start empty, with a new account: in a forked child what waits is the parent's. Takes no lock."""
-        # Re-entrant, for a signal handler may stop the program while the same thread is reading the stats.
+        # Re-entrant, because a signal handler may stop the program while the same thread is reading the stats.
         self._lock = threading.RLock()
-        # The store's thread never waits for the lock, for its holder may wait for the store's thread.
+        # The store's thread never waits for the lock, because its holder may wait for the store's thread.
         self._found: SimpleQueue[tuple[list[Record], Mapping[str, int]]] = SimpleQueue()
         self._waiting: OrderedDict[int, Entry] = OrderedDict()  # by sequence; the first to drop is first
-        self._order: list[tuple[int, int]] = []  # a heap of keys; those of what is gone, or being sent, are skipped
+        self._order: list[
+            tuple[int, int]
+        ] = []  # a heap of keys; those of entries that are gone, or being sent, are skipped
         self._taken: list[Entry] = []
-        self._batch: Batch | None = None  # what is being sent, once it is read
+        self._batch: Batch | None = None  # the batch being sent, once it is read
         self._began = 0.0
         self._next, self._first = 0, 0  # sequences of what comes next, and of the first that was found on disk
         self._backlog_end = 0  # sequences below this are backlog
@@ -333,7 +335,7 @@ class Queue:
         self.admit(entries)
 
     def entries(self, batches: Sequence[Batch]) -> list[Entry]:
-        """Return what of ``batches`` may wait; the tail of what is larger than ``window_bytes`` is dropped here."""
+        """Return ``batches`` as entries; the tail of a window larger than ``window_bytes`` is dropped."""
         now, size, entries = self._clock.monotonic(), 0, list[Entry]()
         group = next(self._groups) if any(batch.windows for batch in batches) else 0
         for batch in batches:
@@ -375,7 +377,7 @@ class Queue:
         self._after()
 
     def hand_over(self, records: "list[Record]", lost: Mapping[str, int]) -> None:
-        """Take what the store found for this destination, and count what it lost. Called from the store's thread."""
+        """Take batches that the store found on disk, and count ``lost`` points. Called from the store's thread."""
         self._found.put((records, lost))
         self.wake()
 
@@ -406,7 +408,7 @@ class Queue:
     # -- out
 
     def take(self, *, hurry: bool = False) -> Batch | None:
-        """Return the batch to send; None when nothing waits, or nothing but a backlog that is not due yet.
+        """Return the batch to send; None if none waits, or only a backlog that is not due yet.
 
         It is :meth:`ack`\\ ed or :meth:`retry`\\ ed before another one is taken. With ``hurry`` the backlog is due.
         Raises what the store raises when it cannot read.
@@ -564,7 +566,7 @@ class Queue:
             self._backlog_end = self._next
 
     def keep(self, seconds: float) -> None:
-        """Keep what is delivered to be sent again for at least ``seconds``."""
+        """Keep delivered batches in the resend buffer for at least ``seconds``."""
         with self._lock:
             self._keep = self._recent.seconds = max(seconds, self._keep)
 
@@ -572,7 +574,7 @@ class Queue:
         """Let delivered batches wait once more that end with one of ``lines``; return the lines of those still kept.
 
         What was delivered later for the same slots goes again as well, after them. None while something of these slots
-        is being sent, for that could be newer, and the older value would arrive last: ask again later.
+        is being sent: it could be newer, and the older value would arrive last. Ask again later.
         """
         with self._lock:
             busy = {entry.stamp for entry in self._taken}
@@ -589,18 +591,18 @@ class Queue:
     # -- the end
 
     def abandon(self, cause: str) -> int:
-        """Drop all that waits, what is being sent too; return its points."""
+        """Drop all waiting batches, including the one being sent; return their points."""
         return self._drop_all(cause, lambda entry: False)
 
     def end(self, cause: str) -> int:
-        """The process may end now: drop what does not outlive it; return its points. The rest goes on waiting."""
+        """The process may end now: drop the batches that do not survive it; return their points. The rest waits."""
         if not self._store:
             return self.abandon(cause)
         lacking = self._store.save()
         return self._drop_all(cause, lambda entry: _on_disk(entry, lacking))
 
     def let_go(self) -> None:
-        """What is on disk is another process' from now on, or will be found there again: here it was never put."""
+        """Forget batches on disk, which another process takes over, or this one finds again; they were never put."""
         lacking = self._store.unsaved() if self._store else None
         with self._lock:
             self._take_in()
@@ -623,7 +625,7 @@ class Queue:
     # -- what waits
 
     def __len__(self) -> int:
-        """Return how many batches wait. What is being sent together is one."""
+        """Return the number of waiting batches. Those being sent together are one."""
         with self._lock:
             self._take_in()
             return len(self._waiting) - max(0, len(self._taken) - 1)
@@ -690,7 +692,7 @@ class Queue:
         return (0 if self._replay is None else -entry.stamp, entry.sequence)
 
     def _put_back(self) -> None:
-        """Let what is being sent wait, in its place."""
+        """Let the batches being sent wait again, in their place."""
         taken, self._taken, self._batch = self._taken, [], None
         for entry in taken:
             self._push(entry)
@@ -727,7 +729,7 @@ class Queue:
     # -- without the lock
 
     def _after(self, *, last: bool = False) -> None:
-        """Do what must not be done with the lock held: remove from the store what is gone, and warn of drops.
+        """Do what must not be done while holding the lock: remove finished batches from the store, log drops.
 
         ``last``: the process may end now, so a warning that was held back is logged too.
         """

@@ -11,12 +11,12 @@
 :meth:`Sender.step` decides what to do from the time and one deadline, the moment before which nothing is tried. It has
 no socket: the destination has. The thread calls it, and sleeps until that moment or until it is woken.
 
-After a failure the next attempt waits, longer each time, by a random share of a bound that doubles, so that a server
-that comes back is not met by everybody at once. When it is back after an outage, what was delivered in the minute
-before is sent once more where that is harmless. The thread survives any exception. Errors are counted by type, and
-logged once until the next success.
+After a failure the next attempt waits for a random part of a bound that doubles with each failure, so that not all
+clients reconnect to a recovered server at once. After an outage, the batches delivered in the minute before it are sent
+once more where that is harmless. The thread survives any exception. Errors are counted by type, and logged once until
+the next success.
 
-A destination is *up* while it confirms what it is sent: no attempt has failed since the last success, and none has been
+A destination is *up* while it confirms deliveries: no attempt has failed since the last success, and none has been
 under way, or due, for longer than :data:`CONFIRMS` seconds.
 """
 
@@ -190,7 +190,7 @@ class Sender:
         self._last_delivery = (0.0, 0)
         self._logged: set[str] = set()
         self.verifier: Verifier | None = None
-        """Looks for what was delivered; None where the destination's URL does not ask for that."""
+        """Verifies deliveries; None if the destination's URL does not ask for that."""
         self._verify()
 
     def _verify(self) -> None:
@@ -209,7 +209,7 @@ class Sender:
             if self._alive:
                 self.verifier.start()
 
-    # -- what is to be delivered
+    # -- in
 
     def relay(self, points: Sequence[graphite.Point]) -> None:
         """Let points that came from elsewhere wait, or count them as dropped, cause ``unsupported``."""
@@ -251,7 +251,7 @@ class Sender:
         if now >= self._backoff.due and (batch := self.queue.take(hurry=self._stop is not None)):
             self._deliver(batch, now)
         wait = self.queue.wait()
-        if wait != 0:  # nothing waits, or nothing that is due: there is nothing to confirm
+        if wait != 0:  # no batch is due, so there is nothing to confirm
             self._due_since = None
         elif self._due_since is None:
             self._due_since = self._clock.monotonic()
@@ -364,7 +364,7 @@ class Sender:
                 pass
 
     def wait_idle(self, seconds: float, *, here: bool = False) -> bool:
-        """Return whether nothing waits any more, as soon as that is so, or after ``seconds``.
+        """Wait until nothing waits any more, ``seconds`` at most; return whether that is so.
 
         ``here``: where there is no thread, deliver in this one.
         """
@@ -490,7 +490,7 @@ class Sender:
         )
 
     def _late(self, now: float) -> float:
-        """Return for how many seconds something has been due that was not confirmed; 0 as long as that is in order."""
+        """Return for how many seconds a batch has been due without confirmation; 0 within :data:`CONFIRMS`."""
         since, attempt = self._due_since, self._attempt
         if since is None or now - since <= CONFIRMS:
             return 0.0

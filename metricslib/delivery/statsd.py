@@ -1,6 +1,6 @@
-"""A statsd server as a destination, such as a forwarder: deltas over UDP, TCP or a Unix socket of either kind.
+"""A statsd server, or a forwarder, as a destination: deltas over UDP, TCP or a Unix socket of either kind.
 
-It adds up what it is sent, so nothing is sent twice: a payload whose fate is unknown is counted as lost.
+The server adds values up, so nothing is sent twice: a payload that may have arrived is counted as lost.
 """
 
 import socket
@@ -23,7 +23,7 @@ _UNIX_DATAGRAM = 8192
 
 
 class StatsdDestination(Destination):
-    """Sends what is new, and nothing idle, for the server to aggregate and name. Lost are lines over ``limit``."""
+    """Sends what is new since the last flush, and nothing idle. Lines over ``limit`` are lost."""
 
     deltas = True
     shared = False

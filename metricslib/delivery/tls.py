@@ -1,13 +1,13 @@
-"""TLS over a connected socket: who the peer is, and when it has read everything.
+"""TLS over a connected socket: the peer proves its name, and confirms that it has read everything.
 
-Nothing is sent before the peer has proved its name by a certificate that the roots vouch for; there is no way around
-that. Files are read again when they have changed, for certificates are renewed while a daemon runs.
+Nothing is sent before the peer has proved its name with a certificate from one of the trusted roots. No option turns
+this off. Files are read again when they have changed, because certificates are renewed while a daemon runs.
 
-Here, too, the peer confirms by closing. Our side is ended by TLS's close_notify, which no one on the way can forge; the
-socket stays open for the peer's end. Its close_notify, and then the end of the connection without a reset, confirm. So
-does an end without close_notify, for many a server closes that way: then the end of the connection says what it says
-over TCP, that nothing was left unread, but somebody on the way could have forged that. An alert, such as one about our
-certificate, which under TLS 1.3 comes only after we began to write, confirms nothing, and its text is the reason.
+Under TLS, too, the peer confirms by closing. We end our side with close_notify, which an attacker in between cannot
+forge, and leave the socket open for the peer's end. The peer's close_notify, followed by the end of the connection
+without a reset, confirms. An end without close_notify also confirms, because many servers close that way: it means, as
+over plain TCP, that nothing was left unread, but an attacker could forge it. An alert confirms nothing, and its text is
+the reason; under TLS 1.3 an alert about our certificate arrives only after we have begun to write.
 """
 
 import os
@@ -103,7 +103,7 @@ class _Session:
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name)
 
     def handshake(self, deadline: Deadline) -> None:
-        """Agree on keys, and make sure who the peer is."""
+        """Agree on keys and verify the peer's name."""
         while True:
             try:
                 self._tls.do_handshake()
@@ -161,7 +161,7 @@ class _Session:
         return bool(chunk)
 
     def _ended(self) -> bool:
-        """Whether the peer has ended its side, with close_notify or without; what it says is of no interest."""
+        """Return whether the peer has ended its side, with close_notify or without; anything it sent is discarded."""
         more = self._receive()
         try:
             while self._tls.read(65536):
@@ -176,7 +176,7 @@ class _Session:
 
 
 def _told(error: ssl.SSLError) -> ssl.SSLError:
-    """Let the error's text be what a person wants to read."""
+    """Return the error with a readable text."""
     verified = getattr(error, "verify_message", None)
     error.strerror = f"certificate refused: {verified}" if verified else _words(error)
     return error

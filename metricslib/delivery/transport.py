@@ -99,10 +99,10 @@ class Endpoint(NamedTuple):
 
 
 class Channel(Protocol):
-    """A way to a peer, over a socket that is connected."""
+    """A byte stream to a peer over a connected socket, plain or under TLS."""
 
     def send(self, data: memoryview, deadline: Deadline) -> int:
-        """Hand over some of ``data``, and return how many bytes. What raises OSError handed over nothing readable."""
+        """Send some of ``data``; return the number of bytes. If it raises OSError, the peer can read none of them."""
         ...
 
     def confirm(self, deadline: Deadline) -> None:
@@ -111,7 +111,7 @@ class Channel(Protocol):
 
 
 class Plain:
-    """Bytes as they are."""
+    """Without TLS."""
 
     def __init__(self, opened: socket.socket, deadline: Deadline) -> None:
         self._opened = opened
@@ -144,7 +144,7 @@ def wait(opened: socket.socket, event: int, *deadlines: Deadline) -> None:
 
 
 def ended(opened: socket.socket) -> bool:
-    """Whether the peer has closed its side; what it says meanwhile is of no interest."""
+    """Return whether the peer has closed its side; anything it sent is discarded."""
     try:
         return not opened.recv(65536)
     except BlockingIOError:
@@ -152,14 +152,14 @@ def ended(opened: socket.socket) -> bool:
 
 
 def end_is_there(opened: socket.socket) -> bool:
-    """Whether the peer's end has arrived, also behind bytes that are not read yet; False where no system call tells."""
+    """Return whether the peer's end has arrived, even behind unread bytes; False where no system call tells."""
     poll = select.poll()
     poll.register(opened, _RDHUP)
     return any(event & _RDHUP for _, event in poll.poll(0))
 
 
 def _ended_second(opened: socket.socket) -> bool:
-    """Whether our end, which has just been sent, came after the peer's, as far as this system tells."""
+    """Return whether our end, just sent, came after the peer's, as far as this system tells."""
     if opened.family == socket.AF_UNIX or not sys.platform.startswith("linux"):
         return False
     try:
@@ -169,7 +169,7 @@ def _ended_second(opened: socket.socket) -> bool:
 
 
 def acknowledged(opened: socket.socket) -> bool:
-    """Whether the peer's kernel has acknowledged every byte, as far as this system tells."""
+    """Return whether the peer's kernel has acknowledged every byte, as far as this system tells."""
     if opened.family == socket.AF_UNIX:
         return True
     try:
@@ -272,7 +272,7 @@ class Stream(Transport):
 
 
 class Datagrams(Transport):
-    """UDP or Unix datagrams. What the kernel accepted is delivered, as far as anybody can know."""
+    """UDP or Unix datagrams. A datagram counts as delivered when the kernel accepts it; more cannot be known."""
 
     kind = socket.SOCK_DGRAM
 
@@ -286,14 +286,14 @@ class Datagrams(Transport):
         super().__init__(endpoint, resolve)
         self._pause = pause or time.sleep
         self._heard: Address | None = None
-        """Where the last datagrams were not refused."""
+        """The address that last refused nothing."""
 
     def send(self, datagrams: Sequence[bytes], deadline: Deadline) -> dict[str, int]:
         """Send all, and return how many lines were in datagrams too long for the network, cause ``too_long``.
 
-        Of several addresses, the first one that does not refuse gets them, and is tried first from then on. Where
-        nobody listens to UDP, the host says so after a datagram: if it was the first, nobody had it, and it is sent to
-        the next address; a later one may have been another's, so the last one sent there is lost, cause ``refused``.
+        The first address that does not refuse gets them, and is tried first from then on. If nothing listens at a UDP
+        address, the host reports that after a datagram. If it was the first one there, it is sent to the next address.
+        After a later one, the last datagram sent there is lost, cause ``refused``: those before it may have arrived.
         Raises :class:`Undelivered` with the datagrams not sent, an empty line between them.
         """
         unsent, lost = deque(datagrams), Counter[str]()
@@ -319,7 +319,7 @@ class Datagrams(Transport):
         return sorted(addresses, key=lambda address: address != self._heard)
 
     def _send(self, opened: socket.socket, unsent: deque[bytes], lost: Counter[str], deadline: Deadline) -> None:
-        """Send to one address; what it did not get stays in ``unsent``. Raises OSError."""
+        """Send to one address; datagrams that were not sent stay in ``unsent``. Raises OSError."""
         sent, last = 0, b""
         while unsent:
             if sent and sent % _BURST == 0 and not self.endpoint.path:
@@ -372,8 +372,8 @@ def _send_one(opened: socket.socket, datagram: bytes, deadline: Deadline) -> boo
 
 
 def _abort(opened: socket.socket) -> None:
-    """Let close() reset the connection. Otherwise the kernel goes on sending, and ends in the middle of a line, which
-    the peer may take for one.
+    """Make close() reset the connection. Otherwise the kernel continues to send and ends in the middle of a line, which
+    the peer may take for a whole one.
     """
     try:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -1,6 +1,6 @@
 """A URL taken apart: hosts, ports, paths, and the options that any destination's URL may have.
 
-What raises ValueError says what is wrong with no option's value in it.
+The texts of ValueErrors contain no value of an option, which may be a secret.
 """
 
 import re
@@ -74,7 +74,7 @@ def several(to: str | Iterable[str], argument: str = "to") -> tuple[str, ...]:
 
 
 def before_verify(url: str) -> str:
-    """Return ``url`` up to its option ``verify``: the value is a URL, and what is wrong with it is said of the option.
+    """Return ``url`` up to its option ``verify``: the value is a URL itself, and errors in it are about the option.
 
     >>> before_verify("graphite://host?timeout=5s&verify=http://me:secret@graphite/render"), before_verify("console:")
     ('graphite://host?timeout=5s&', 'console:')

@@ -1,4 +1,4 @@
-"""Proof that Graphite has what it was sent: ``graphite://host?verify=http://graphite/render``.
+"""Proof that Graphite has the delivered data: ``graphite://host?verify=http://graphite/render``.
 
 A peer that reads to the end and closes has read every byte; it may still lose them, as a proxy does whose server is
 away. So each batch of a window ends with a point of ours, and the render API is asked for that point. Lines of one
@@ -15,8 +15,8 @@ connection are processed in their order, so a batch whose last point is there ar
                             ▼ │
                            again ── not within a minute, or not kept ────▶ unverified: counted and logged
 
-*Sequence numbers* tell our points from those of another process that writes the same path: their upper bits are drawn
-by lot in each process. A larger one of the same process is newer. What Graphite shows in the slot of STAMP decides:
+*Sequence numbers* tell our points from those of another process that writes the same path: their upper bits are
+random in each process. A larger one of the same process is newer. What Graphite shows in the slot of STAMP decides:
 
 =======================  ============================================================================================
 the same number          verified
@@ -100,7 +100,7 @@ class Marker:
 
 @dataclass(slots=True)
 class _Sent:
-    """A delivered batch that is being looked for."""
+    """A delivered batch that is to be verified."""
 
     path: str
     stamp: int
@@ -124,7 +124,7 @@ class _Sent:
 
 
 class _Hidden(Exception):
-    """What is asked for is before all that the API shows."""
+    """The stamp lies before everything that the API shows."""
 
 
 class Verifier:
@@ -229,7 +229,7 @@ class Verifier:
         self._send_again(missing)
 
     def _groups(self, some: Sequence[_Sent]) -> Iterator[list[_Sent]]:
-        """Yield what can be asked for at once: the same archive holds it, for it is of about the same age."""
+        """Yield batches that one request can ask for: being of about the same age, they are in the same archive."""
         now = self._clock.time()
         groups: dict[int, dict[str, list[_Sent]]] = {}
         for one in some:
@@ -344,7 +344,7 @@ class Verifier:
                 self._thread = None
 
     def stop(self) -> None:
-        """Let the thread end, without waiting for an answer; what is looked for stays until the next start."""
+        """End the thread without waiting for an answer. Unverified batches are kept for the next start."""
         self._thread = None
         self._inbox.put(None)
 

@@ -4,9 +4,9 @@ Files lie where carbon would put them, so graphite-web can be pointed at the dir
 series with tags has a file named after its hash. How values are rolled up into coarser archives follows from
 what they are, by the path's last part. One process should write to a directory.
 
-No file holds up the others: what is wrong with one file costs the points of its path, counted by cause, and the log
-names the file once. Only what every file would meet (a full disk, no descriptors, a directory that is not there) leaves
-the rest of the batch to be tried again.
+No file delays the others: an error in one file costs the points of its path, counted by cause, and the log names the
+file once. Only errors that would affect every file (a full disk, no descriptors, a missing directory) leave the rest of
+the batch to be tried again.
 """
 
 import errno
@@ -159,8 +159,8 @@ class WhisperDestination(Destination):
             log.warning("%s: %.300s: %s; its points are dropped, and it is named once", self.label, file, reason)
 
     def _create(self, file: str, method: str) -> None:
-        """Make the file under another name first, so that nobody ever sees half of one. A link at either name is
-        replaced, and not followed.
+        """Create the file under another name first, so that no reader sees a partial one. A link at either name is
+        replaced, not followed.
         """
         folder = os.path.dirname(file)
         os.makedirs(folder, exist_ok=True)
@@ -174,9 +174,9 @@ class WhisperDestination(Destination):
         os.replace(new, file)
 
     def _template(self, method: str) -> tuple[bytes, int]:
-        """Return how a file begins that is rolled up by ``method``, and its size; the rest is zeros.
+        """Return the beginning of a file that is aggregated by ``method``, and its size; the rest is zeros.
 
-        whisper makes files by name only, and follows links: it makes one, where nobody else can have put any.
+        whisper creates files only by name and follows links, so it creates one in a private directory.
         """
         if method not in self._templates:
             with tempfile.TemporaryDirectory(prefix=".new-", dir=self._directory) as private:

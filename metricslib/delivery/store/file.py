@@ -36,7 +36,7 @@ CREATE TRIGGER added AFTER INSERT ON batches BEGIN
 CREATE TRIGGER gone AFTER DELETE ON batches BEGIN
     UPDATE sums SET points = points - old.points WHERE place = old.place; END;
 """
-# The sums come first, and so are on the first pages: they tell how much there was in a file that lost its end.
+# The sums come first, and so are on the first pages: they say how much was in a file that lost its end.
 _LOG = 4 << 20
 """Bytes to which the log beside a file is cut after it was longer."""
 _PAGE = 4096
@@ -206,7 +206,7 @@ class SpoolFile:
 
 
 def points_in(path: Path) -> dict[str, int]:
-    """Return how many points were in a damaged file, by place, as far as it still tells."""
+    """Return the number of points in a damaged file, by place, as far as it can be read."""
     with suppress(sqlite3.Error), closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute("PRAGMA writable_schema=ON")  # else SQLite reads nothing of a file that is too short
         query = "SELECT place, points FROM sums WHERE typeof(points) = 'integer' AND points > 0"
@@ -215,12 +215,12 @@ def points_in(path: Path) -> dict[str, int]:
 
 
 def damaged(error: Exception) -> bool:
-    """Whether the file is not what it should be; otherwise the disk is full, read-only, or away."""
-    return type(error) is sqlite3.DatabaseError  # its children are for what is wrong with a disk or a statement
+    """Return whether the file is damaged; otherwise the disk is full, read-only, or not available."""
+    return type(error) is sqlite3.DatabaseError  # its subclasses are for errors of a disk or a statement
 
 
 def _create(path: Path) -> None:
-    """Make an empty file that nobody else can read, such that it is still there after a power loss."""
+    """Create an empty file that only its owner can read, so that it is still there after a power loss."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -7,11 +7,11 @@
     spool-1f2e3d4c5b6a.sqlite-spare      room to give back when the disk is full
     spool-1f2e3d4c5b6a.sqlite.lock       empty; locked while its process lives
 
-The kernel lets go of such a lock when the process ends, however it ends. So a file that can be locked is a dead
-process', and whoever locks it has it.
+The kernel releases such a lock when the process ends, however it ends. So a file that can be locked belonged to a
+process that is dead, and the process that locks it takes it over.
 
 SQLite reads and writes what it finds beside a file, and follows links. So the directory must be ours or root's, and not
-writable for everybody; a file in it that is another user's, or has a second name elsewhere, is left alone.
+writable for everybody; a file in it that belongs to another user, or has a second name elsewhere, is ignored.
 """
 
 import errno
@@ -30,7 +30,7 @@ __all__ = ["LockFile"]
 
 _NAME = "spool-*.sqlite"
 _SET_ASIDE = 3
-"""How many damaged files are left for somebody to look at."""
+"""How many damaged files are kept for inspection."""
 _SPARE = 1 << 18
 """Bytes kept in reserve: a transaction that only deletes writes some pages of 4 KiB."""
 
@@ -59,7 +59,7 @@ class LockFile:
     def of_the_dead(cls, directory: Path, refused: Callable[[Path, str], object]) -> "Iterator[LockFile]":
         """Lock and yield each file of this user whose process is gone, the last one written to first.
 
-        ``refused`` hears of each file that is left alone because it is not safe to open, and why. Raises OSError.
+        ``refused`` is called with each file that is not safe to open, and the reason. Raises OSError.
         """
         if directory.exists():
             _check_directory(directory)
@@ -95,7 +95,7 @@ class LockFile:
             return False
 
     def keep_spare(self) -> None:
-        """Take room that :meth:`free_spare` gives back. Raises nothing."""
+        """Reserve space that :meth:`free_spare` gives back. Raises nothing."""
         spare = self.path.with_name(self.path.name + "-spare")
         with suppress(OSError):
             if spare.exists():
@@ -107,12 +107,12 @@ class LockFile:
                 spare.unlink(missing_ok=True)
 
     def free_spare(self) -> None:
-        """Give back the room that was kept, for a disk that is full takes not even a deletion. Raises nothing."""
+        """Give back the reserved space, because a full disk does not even accept a deletion. Raises nothing."""
         with suppress(OSError):
             self.path.with_name(self.path.name + "-spare").unlink(missing_ok=True)
 
     def release(self) -> None:
-        """Leave the file to others."""
+        """Release the lock, so that another process may take the file over."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -126,7 +126,7 @@ class LockFile:
             self.release()
 
     def set_aside(self) -> Path:
-        """Rename the damaged file such that nobody takes it for a spool any more, and let go; return its new name.
+        """Rename the damaged file so that no process takes it for a spool, and release it; return its new name.
 
         The oldest of those that were set aside before are deleted, but for a few.
         """

@@ -6,23 +6,24 @@
        ▲                               pending                        │
        └────────────── hand_over ─────────────────────────────────────┘ files of dead processes
 
-*Writing.* Every change is first *pending*, in memory; :meth:`Store.sync` writes all that is pending in one transaction,
-and what was written is pending no more. So there is no special case for a disk that is full, read-only, hung or away:
-changes stay pending, are read from there, and the next sync that gets through writes them. It is tried again every
-``retry`` seconds. A change that is cancelled while it is being written (put, then acknowledged) is undone by the next.
+*Writing.* Every change is first *pending*, in memory. :meth:`Store.sync` writes all pending changes in one transaction;
+after that they are no longer pending. So a disk that is full, read-only, hung or not available is no special case:
+changes stay pending, reads find them there, and the next successful sync writes them. It is tried again every ``retry``
+seconds. A change that is cancelled while it is being written (put, then acknowledged) is undone by the next sync.
 
-*After a crash at any line* the file holds a prefix of the transactions. What one interval brings, for every
-destination, and the checkpoint that is true of it are one transaction. A batch that was sent and not yet removed is
-sent once more; where that does harm it was marked before it was sent, and its queue drops it, cause ``unconfirmed``.
+*After a crash at any line* the file contains a prefix of the transactions. The batches of one interval, for every
+destination, and the checkpoint that matches them are one transaction. A batch that was sent and not yet removed is sent
+once more. Where that does harm, it was marked before it was sent, and its queue drops it, cause ``unconfirmed``.
 
-*Files.* One a process, locked while it lives. A start takes over the file that was written to last by a process that is
-gone, with its checkpoint; what waits in other such files is adopted then and once a minute, for the destinations that
-this process has. While it is moved it is in both files, under the same id, and is known by that.
+*Files.* Each process has one file, locked while the process lives. At its start a process takes over the file of a dead
+process that was written last, with its checkpoint. Batches in other such files are adopted then and once a minute, for
+the destinations that this process has. While a batch is moved it is in both files, under the same id, by which it is
+recognised.
 
-*Trouble.* A damaged file is set aside; how many points were in it is counted by the queues, cause ``corrupt``. A file
-or directory that was removed while in use is made anew, with all that was in it, for an open file can still be read. A
-full disk takes not even a deletion, so some room is kept in reserve to be given back; and where nothing waits any more
-the file is replaced by an empty one (a crash in that moment costs the checkpoint). A forked child makes its own file.
+*Trouble.* A damaged file is set aside; the queues count its points as dropped, cause ``corrupt``. A file or directory
+that was removed while in use is created again with all its data, because an open file can still be read. A full disk
+does not even accept a deletion, so some space is kept in reserve to be given back; and when nothing waits any more, the
+file is replaced by an empty one (a crash at that moment costs the checkpoint). A forked child creates its own file.
 """
 
 import itertools
@@ -92,17 +93,17 @@ class Store:
         self._removed = False
         self._answer_by: Deadline | None = None
         self.on_disk = False
-        """Whether what is put now outlives the process."""
+        """True if new data survives the process."""
 
     @property
     def trouble(self) -> str | None:
-        """For people: why it is not on disk, or what was wrong there."""
+        """Why data is not on disk, or what was wrong there, as a sentence, or None."""
         return self._why or self._note
 
     # -- open and close
 
     def register(self, place: str, hand_over: HandOver) -> str:
-        """Return the name of a new queue's place. What is found for it goes to ``hand_over``, from the thread."""
+        """Return the name of a new queue's place. Batches found for it go to ``hand_over``, from the store's thread."""
         while place in self._places:
             place += "+"  # twice the same destination
         self._places[place] = hand_over
@@ -111,7 +112,7 @@ class Store:
         return place
 
     def unregister(self, place: str) -> None:
-        """Its destination has gone: nothing more is found for it."""
+        """Hand over no more batches of this place: its destination was removed."""
         self._places.pop(place, None)
 
     def open(self, *, own: bool = True) -> Mapping[str, bytes]:
@@ -181,7 +182,7 @@ class Store:
         self.sync()
 
     def read(self, id: int) -> Batch | None:
-        """Return a batch with its payload, None when that is lost. Raises what SQLite raises when it cannot read."""
+        """Return a batch with its payload, None if that is lost. Raises sqlite3.Error when it cannot be read."""
         with self._lock:
             record = self._pending.records.get(id)
         if record is None:
@@ -349,7 +350,7 @@ class _Disk:
                 raise
         assert self._lock
         self._file.close()
-        self._set_aside(self._lock)  # what is lost of it, its queues find out when it is to be sent
+        self._set_aside(self._lock)  # the queues notice lost batches when they read them
         self._make()
         self._lock.keep_spare()
         return work(self._file)

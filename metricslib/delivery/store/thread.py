@@ -1,8 +1,8 @@
-"""The one thread that uses SQLite. Others hand it work and wait for the outcome.
+"""The only thread that uses SQLite. Other threads hand it work and wait for the outcome.
 
 A fork while a thread is inside SQLite may leave locks of the library held for ever in the child. So a fork waits until
-the thread is outside, for a second at most, and the child of a fork that could not wait stays away from SQLite. What
-the thread has open is in its own frame and nowhere else: in a child nobody can use it, or close it by throwing it away.
+the thread is outside, for a second at most, and the child of a fork that could not wait does not use SQLite. The open
+file is referenced only by the thread's own frame: a child can neither use it nor close it by garbage collection.
 
 ::
 
