@@ -66,7 +66,7 @@ _QUIET = 60.0  # seconds between two warnings of one cause
 
 _ADVICE = {
     "spool_full": "raise spool_bytes={max_bytes} in its URL",
-    "too_old": "raise max_age={max_age:g}s in its URL",
+    "too_old": "raise max_age={max_age:.15g}s in its URL",
     "too_long": "shorten names and tags, or raise max_line (graphite+pickle: max_frame) in its URL",
     "unconfirmed": "use forwarder+tcp:// or forwarder+unix://, which counts each point exactly once",
     "refused": "start the server, or correct host and port in its URL",
@@ -306,9 +306,7 @@ class Queue:
         # The store's thread never waits for the lock, because its holder may wait for the store's thread.
         self._found: SimpleQueue[tuple[list[Record], Mapping[str, int]]] = SimpleQueue()
         self._waiting: OrderedDict[int, Entry] = OrderedDict()  # by sequence; the first to drop is first
-        self._order: list[
-            tuple[int, int]
-        ] = []  # a heap of keys; those of entries that are gone, or being sent, are skipped
+        self._order: list[tuple[int, int]] = []  # a heap of keys; entries that are gone, or being sent, are skipped
         self._taken: list[Entry] = []
         self._batch: Batch | None = None  # the batch being sent, once it is read
         self._began = 0.0
@@ -742,7 +740,7 @@ class Queue:
                 due = [key for key in self._unlogged if last or now - self._logged.get(key, -_QUIET) >= _QUIET]
                 self._logged.update(dict.fromkeys(due, now))
                 drops = [(*key, self._unlogged.pop(key)) for key in due]
-            bounds = {"max_bytes": self._max_bytes, "max_age": self._max_age, "window_bytes": self._window_bytes}
+            bounds = {"max_bytes": self._max_bytes, "max_age": self._max_age or 0.0, "window_bytes": self._window_bytes}
             for cause, advice, points in drops:
                 change = advice and f": {advice.format_map(bounds)}"
                 log.warning("%s: %s dropped, cause %s%s", self.label, quantity(points, "point"), cause, change)

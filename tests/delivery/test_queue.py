@@ -558,6 +558,15 @@ def test_a_window_larger_than_memory_names_the_option_of_the_registry(caplog: py
     ]
 
 
+def test_an_advice_names_a_value_that_the_option_takes(clock: ManualClock, caplog: pytest.LogCaptureFixture):
+    """However long it is."""
+    queue = Queue(max_age=30 * 86400, label="d", clock=clock)
+    queue.put([batch(2)])
+    clock.advance(31 * 86400)
+    queue.put([])
+    assert caplog.messages == ["d: 2 points dropped, cause too_old: raise max_age=2592000s in its URL"]
+
+
 def test_every_cause_in_the_reference_has_an_advice():
     """A warning of a drop names what to change; ``shutdown`` has its own line at the end."""
     page = (ROOT / "docs/reference/destinations.md").read_text()
