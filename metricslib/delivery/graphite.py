@@ -63,10 +63,10 @@ _DATAGRAM = 1432
 
 
 class LineTransport(Protocol):
-    """Brings lines to one place."""
+    """Sends lines to one Graphite."""
 
     def send(self, payload: bytes, deadline: Deadline) -> Mapping[str, int]:
-        """Bring all, and return how many lines were lost on the way, by cause; raises :class:`Undelivered`."""
+        """Send all lines, and return how many were lost, by cause. Raises :class:`Undelivered`: then all remain."""
         ...
 
     def close(self) -> None:
@@ -75,7 +75,7 @@ class LineTransport(Protocol):
 
 
 class LineStream:
-    """Lines as they are. Delivered means that the peer read every byte. Lost are lines over ``limit``."""
+    """Plain lines over a stream. Delivered means that the peer read every byte. Lines over ``limit`` are lost."""
 
     def __init__(self, stream: Stream, limit: LineLimit) -> None:
         self._stream = stream
@@ -84,11 +84,8 @@ class LineStream:
 
     def send(self, payload: bytes, deadline: Deadline) -> Mapping[str, int]:
         kept, lost = self._limit.take_out(payload)
-        try:
-            if kept:
-                self._stream.send(kept, deadline, again=True)
-        except Undelivered as failure:
-            raise Undelivered(failure.reason, payload) from failure.__cause__
+        if kept:
+            self._stream.send(kept, deadline, again=True)
         return lost
 
 
@@ -113,12 +110,8 @@ class PickleStream:
                 short.append(point)
             else:
                 self._limit.report(graphite.encode_points([point]))
-        frames = b"".join(pickle.encode_points(short, self._max_frame))
-        try:
-            if frames:
-                self._stream.send(frames, deadline, again=True)
-        except Undelivered as failure:
-            raise Undelivered(failure.reason, payload) from failure.__cause__
+        if frames := b"".join(pickle.encode_points(short, self._max_frame)):
+            self._stream.send(frames, deadline, again=True)
         causes = {"bad_line": count_lines(payload) - len(points), "too_long": len(points) - len(short)}
         return {cause: count for cause, count in causes.items() if count}
 
@@ -136,10 +129,7 @@ class LineDatagrams:
 
     def send(self, payload: bytes, deadline: Deadline) -> Mapping[str, int]:
         kept, lost = self._limit.take_out(payload)
-        try:
-            lost_by_network = self._datagrams.send(list(split_lines(kept, b"\n", _DATAGRAM)), deadline) if kept else {}
-        except Undelivered as failure:
-            raise Undelivered(failure.reason, payload) from failure.__cause__
+        lost_by_network = self._datagrams.send(list(split_lines(kept, b"\n", _DATAGRAM)), deadline) if kept else {}
         return Counter(lost) + Counter(lost_by_network)
 
 
@@ -230,9 +220,9 @@ class GraphiteDestination(Destination):
         began = self._clock.monotonic()
         try:
             lost = self._transport.send(payload, deadline)
-        except Undelivered:
+        except Undelivered as failure:  # all of it remains, in lines, whatever was sent: a repetition is harmless
             self.encoder.stats.failed()
-            raise
+            raise Undelivered(failure.reason, payload) from failure.__cause__
         self.encoder.stats.delivered(self._clock.monotonic() - began, len(payload))
         return lost
 
