@@ -8,8 +8,10 @@ import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Literal, Never
 
+from . import _signals
 from ._default import default_registry
 from .delivery import Deadline, several
 from .delivery.urls import without_secrets
@@ -51,6 +53,7 @@ def start(
     grace: float = 0.0,
     spool: str | os.PathLike[str] | None = None,
     group: Literal["host"] | None = "host",
+    signals: bool = True,
     **unknown: Never,
 ) -> Flusher:
     """Send the measurements of the default registry to one or more destinations, from a background thread.
@@ -77,6 +80,9 @@ def start(
             kept in memory.
         group: ``"host"``: processes of this user on this host that send the same series to the same Graphite servers or
             files send as one. None: this process sends alone.
+        signals: Whether SIGTERM and SIGHUP send what was measured before they end the program. If ``start()`` is called
+            in the main thread and such a signal has its default action, the program calls :func:`stop` and then dies of
+            the signal. If SIGTERM has a handler in Python, a flush goes before it. False: signals are left alone.
 
     Returns:
         The running :class:`~metricslib.Flusher`.
@@ -107,6 +113,8 @@ def start(
         "group": group,
     }
     with _lock:
+        if signals:
+            _signals.install(stop, partial(flush, EXIT_DEADLINE))
         if _flusher is not None and arguments == _arguments:
             _flusher.start()
             return _flusher
@@ -168,13 +176,16 @@ def stop(timeout: float = EXIT_DEADLINE) -> bool:
     """
     global _flusher, _arguments
     deadline = Deadline(timeout)
-    if not _lock.acquire(timeout=deadline.left()):  # another thread is in start(), and that does not end
-        return False
-    try:
-        flusher, _flusher, _arguments = _flusher, None, None
-    finally:
-        _lock.release()
-    return flusher is None or flusher.stop(deadline.left())
+    with _signals.deferred():
+        if not _lock.acquire(timeout=deadline.left()):  # another thread is in start(), and that does not end
+            return False
+        try:
+            flusher, _flusher, _arguments = _flusher, None, None
+        finally:
+            _lock.release()
+        stopped = flusher is None or flusher.stop(deadline.left())
+        _signals.uninstall()
+    return stopped
 
 
 def _seconds(variable: str) -> float:

@@ -19,6 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, Never
 
 from ._process import at_exit, exiting, not_at_exit, register_fork_handler
+from ._signals import deferred
 from .attempt import OUT_OF_MEMORY
 from .budget import LEAST
 from .callbacks import CallbackReader
@@ -397,7 +398,10 @@ class Flusher:
         Returns:
             True if nothing was lost.
         """
-        deadline = Deadline(timeout)
+        with deferred():
+            return self._stop(Deadline(timeout))
+
+    def _stop(self, deadline: Deadline) -> bool:
         thread, self._thread = self._thread, None
         if thread is None and not self._threadless:
             self.left_behind = False
