@@ -1,8 +1,8 @@
-"""The daemon: listeners, registry, flusher and page made from one configuration; how they begin and end.
+"""The daemon: creates listeners, registry, flusher and page from a configuration, and starts and stops them.
 
-Every address is bound before anything is read, and ``ready`` is printed only then. At the end nothing new is taken,
-what the kernel holds is read, the open interval is flushed and delivered, and the page goes last. A reload changes what
-the flusher does in the middle of an interval; registry and sockets stay, so no value is lost or counted twice.
+Every address is bound before anything is read, and ``ready`` is printed only then. At the end, the daemon accepts no
+new data, reads what the kernel has received, flushes and delivers the open interval, and closes the page last. A reload
+changes the flusher in the middle of an interval; registry and sockets stay, so no value is lost or counted twice.
 """
 
 import logging
@@ -37,9 +37,10 @@ __all__ = ["Daemon"]
 log = logging.getLogger("forwarder")
 
 GRACE = 0.5
-"""Seconds after the end of an interval in which what comes still belongs to it. Programs that measure with this library
-send at the same multiples of the interval at which the forwarder's own end: without it, chance would say into which of
-two slots of Graphite an interval of theirs goes, and one may get two and the next none."""
+"""Seconds after the end of an interval in which data still belongs to it. Programs with this library send at the moment
+at which the forwarder's own interval ends. Without the delay, their data would fall into this slot or the next at
+random, and a slot might get two intervals and the next none.
+"""
 _FIXED = (
     "listen",
     "http",
@@ -67,9 +68,9 @@ def _idle(config: Config) -> Idle:
 
 
 class Daemon:
-    """One forwarder, to be started and stopped once. Making it raises what the flusher raises for what cannot work.
+    """A forwarder, which is started and stopped once. The constructor raises the same errors as that of a flusher.
 
-    ``inherited`` are sockets that listeners take in the place of binding their own; ``notifier`` is told how it goes.
+    Listeners use the sockets in ``inherited`` instead of binding their own. ``notifier`` informs the service manager.
     """
 
     def __init__(
@@ -116,9 +117,9 @@ class Daemon:
     # -- start
 
     def start(self) -> None:
-        """Bind every address, then begin.
+        """Bind every address, and start.
 
-        Raises :class:`CannotListen`, or RuntimeError where no thread can be begun, and leaves nothing bound or running.
+        Raises :class:`CannotListen`, or RuntimeError if no thread can be started. Then nothing is bound or running.
         """
         try:
             self._inputs.open()
@@ -138,7 +139,7 @@ class Daemon:
             log.info("no destination: measurements are only shown on the page")
 
     def wire(self, opened: Sequence[Input]) -> SelfMetrics:
-        """Let windows have what comes in through ``opened``, and what the daemon says of itself."""
+        """Add the aggregators of ``opened`` and the daemon's own metrics to the registry."""
         config = self.config
         own = SelfMetrics(
             config.own_prefix,
@@ -158,7 +159,7 @@ class Daemon:
             self.flusher.add_participant(self._inputs.senders)
         if self._repeater and config.own_account:
             self.registry.add_source(self._repeater.self_metrics(config.own_prefix))
-        self.registry.add_source(own)  # the last one: it speaks of what the others were just asked for
+        self.registry.add_source(own)  # last, so that it counts the data just collected from the others
         return own
 
     def _open_console(self) -> None:
@@ -183,7 +184,7 @@ class Daemon:
         return (self._commands,) if self._commands else ()
 
     def vitals(self) -> DaemonStats:
-        """Return how the daemon is, in statsd's few numbers."""
+        """Return the figures of statsd's ``stats`` command."""
         counts = [one.feed.counts() for one in self._inputs.opened if not one.relays]
         return daemon_stats(self._started, self._clock.time(), counts, self.flusher.status().destinations)
 
@@ -218,10 +219,10 @@ class Daemon:
     # -- reload
 
     def change(self, config: Config) -> None:
-        """Go on with ``config``, in the middle of an interval, which is sent whole under the new names.
+        """Apply ``config`` in the middle of an interval, which is sent as a whole under the new names.
 
-        Sockets, caps and the own prefix stay as they are; a change of those is logged. Raises what the flusher raises
-        for what cannot work, and then nothing has changed.
+        Sockets, caps and the own prefix do not change; a change of those is logged. Raises the same errors as
+        the constructor of a flusher, and then nothing has changed.
         """
         before = self.config.values()
         changed = [name for name, value in config.values().items() if value != before[name]]
@@ -240,9 +241,9 @@ class Daemon:
     # -- stop
 
     def stop(self, timeout: float | None = None) -> bool:
-        """Take nothing new, read what has come, flush and deliver; return whether all of that was done.
+        """Stop listening, read the received data, flush and deliver. Return True if all of that was done.
 
-        ``timeout`` is in seconds, by default as configured. What could not be delivered in time is logged and counted.
+        ``timeout`` is in seconds; the default is configured. Data that is not delivered in time is logged and counted.
         """
         stopped, repeated, delivered = self._end(self.config.stop_timeout if timeout is None else timeout)
         if not stopped:
@@ -252,7 +253,7 @@ class Daemon:
         return stopped and repeated and delivered
 
     def _end(self, timeout: float) -> tuple[bool, bool, bool]:
-        """End whatever has begun; return whether all was read, repeated and delivered."""
+        """End everything that was started. Return whether all data was read, repeated and delivered."""
         deadline = time.monotonic() + timeout
         reading_ends = time.monotonic() + timeout / 3
         for listener in self._inputs.listeners:
@@ -271,10 +272,10 @@ class Daemon:
     # -- as a process
 
     def run(self, load: Callable[[], Config], leave: Callable[[int], object]) -> None:
-        """Start, print ``ready`` and every bound address on stderr, and work until SIGTERM or SIGINT; then stop.
+        """Start, print ``ready`` and every bound address on stderr, run until SIGTERM or SIGINT, and stop.
 
-        SIGHUP asks ``load`` for a new configuration. A second SIGTERM or SIGINT calls ``leave(1)`` out of the signal
-        handler; it must not return. Raises what :meth:`start` raises.
+        On SIGHUP, ``load`` returns a new configuration. A second SIGTERM or SIGINT calls ``leave(1)`` in the signal
+        handler, which must not return. Raises the same errors as :meth:`start`.
         """
         signals: TimedQueue[int] = TimedQueue()
         ending: list[int] = []
@@ -308,15 +309,15 @@ class Daemon:
             self.change(load())
         except (MetricsError, OSError) as error:
             log.error("reload refused, everything stays as it was: %s", masked_text(str(error)))
-        except Exception as error:  # a defect; a daemon that works is worth more than a new configuration
+        except Exception as error:  # a defect: keep running with the old configuration
             log.exception("reload refused, everything stays as it was: unexpected %s", type(error).__name__)
 
 
 def _next(signals: "TimedQueue[int]") -> int:
     """Wait for a signal, and return it.
 
-    One that comes at the very moment at which a wait begins does not end it, and its handler has not run: so no wait is
-    longer than a second.
+    A signal at the very beginning of a wait does not end the wait, and its handler has not run. So no wait is longer
+    than a second.
     """
     while True:
         try:
@@ -326,6 +327,6 @@ def _next(signals: "TimedQueue[int]") -> int:
 
 
 def set_level(level: str) -> None:
-    """Log what is at least as grave as ``level``."""
+    """Set the level of the loggers."""
     for name in ("forwarder", "metricslib"):
         logging.getLogger(name).setLevel(level.upper())

@@ -1,4 +1,4 @@
-"""The inputs: every address that is listened on, and what is fed with what comes in there."""
+"""Creates the listener of each configured address, and the aggregator or relay that it feeds."""
 
 import logging
 import socket
@@ -36,13 +36,12 @@ __all__ = ["Inputs"]
 log = logging.getLogger("forwarder")
 
 _SMALL = 4 << 20
-"""Bytes of receive buffer below which a burst of datagrams is soon too much."""
+"""Receive buffers with fewer bytes are logged, because a burst of datagrams can fill them."""
 
 
 class Inputs:
-    """Opens what is configured. Lines go to aggregators for the flusher's registry, and beside them where else they are
-    wanted; Graphite's points go to the flusher. ``inherited`` are sockets that listeners take in the place of binding
-    their own.
+    """The listeners of a configuration. Lines go to aggregators of the flusher's registry and to further consumers;
+    Graphite points go to the flusher. Listeners use the sockets in ``inherited`` instead of binding their own.
     """
 
     def __init__(
@@ -66,10 +65,10 @@ class Inputs:
         self.listeners: list[Listener] = []
         self.opened: list[Input] = []
         self.senders: Deduplicator | None = None
-        """What was heard in numbered batches; None where nobody listens for any."""
+        """Recognises repeated batches; None without a listener for numbered batches."""
 
     def open(self) -> None:
-        """Bind every address. Raises :class:`CannotListen`, or :class:`~.service.InvalidSocket` for one left over."""
+        """Bind every address. Raises :class:`CannotListen` or :class:`~.service.InvalidSocket`."""
         self._connections = self._bound_connections()
         schemes = [parse(url).scheme for url in self._config.listen]
         aggregators = sum(self._config.udp_threads if scheme == "udp" else scheme != "graphite" for scheme in schemes)
@@ -79,7 +78,7 @@ class Inputs:
         self._leave_no_socket()
 
     def _bound_connections(self) -> int:
-        """Return how many connections each listener may have, such that delivery and page have descriptors left."""
+        """Return the maximum connections of each listener, so that descriptors remain for delivery and page."""
         config = self._config
         streams = sum(parse(url).scheme not in ("udp", "unixgram") for url in config.listen)
         hosts = sum(url.count(",") + 1 for url in (*config.to, *config.repeat))
@@ -89,7 +88,7 @@ class Inputs:
         return bound
 
     def _opened_at(self, url: str) -> list[Input]:
-        """Open an address: of UDP, as many sockets as there are to be threads. One that was handed in is one."""
+        """Open an address: for UDP, one socket per thread, except for an inherited socket."""
         address = parse(url)
         given = self._inherited.take(address)
         first = self._open(url, address, given)
@@ -123,7 +122,7 @@ class Inputs:
         return Input(listener.address, feed, listener.counts, numbered)
 
     def _teed(self, address: Address, aggregator: Aggregator) -> Sink:
-        """Return where the listener is to put what it hears: in ``aggregator``, and where else it is wanted."""
+        """Return the sink of a listener: ``aggregator``, together with the further consumers."""
         consumers: list[Consumer] = []
         if self._repeater:
             datagrams = address.scheme in ("udp", "unixgram")
@@ -133,7 +132,7 @@ class Inputs:
         return Tee(aggregator, consumers) if consumers else aggregator
 
     def _leave_no_socket(self) -> None:
-        """Refuse to start with a socket that nobody would read, for what is sent there would be lost in silence."""
+        """Refuse to start with an inherited socket that no listener reads, because its data would be lost silently."""
         if left := self._inherited.left():
             self._inherited.close()
             known = ", ".join(self._config.listen) or "none"

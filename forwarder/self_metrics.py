@@ -1,15 +1,15 @@
-"""The forwarder's own metrics: the account of everything that came in, as series and as sections of the page.
+"""The forwarder's own metrics: the counts of all input, as series and as sections of the page.
 
-Every tick's window holds an account that balances exactly, of the very pieces whose effect is in that window. The names
-stand behind ``statsd.``, or what it is called instead::
+In every window the account balances exactly, because it counts exactly the pieces whose values are in that window. The
+names follow ``statsd.``, or the configured prefix::
 
     pieces_received = pieces_aggregated + bad_lines_seen + pieces_dropped.CAUSE…
     points_received = points_relayed + points_bad + points_dropped.CAUSE…
 
-A piece is one ``value|type`` of a statsd line, a point one line of Graphite's. Beside these stand ``packets_received``
-and ``metrics_received`` as statsd counts them, ``kernel_drops.LISTENER``, datagrams that the kernel had no room for,
-``batches_repeated.LISTENER``, numbered batches that came again and were left out, and the gauge ``timestamp_lag``, by
-how many seconds the last tick came late.
+A piece is one ``value|type`` of a statsd line, a point one Graphite line. Further metrics are ``packets_received`` and
+``metrics_received`` as in statsd; ``kernel_drops.LISTENER``, datagrams that the kernel dropped;
+``batches_repeated.LISTENER``, repeated numbered batches; and the gauge ``timestamp_lag``, the delay of the last tick in
+seconds.
 """
 
 import logging
@@ -53,51 +53,51 @@ _ADVICE = {
     "no_batch": "these connections sent no numbered batches: send statsd lines to another listener",
     "answers_unread": "these connections were closed because the peer did not read the answers",
 }
-"""What to change, by cause. Of ``overflow_dropped`` the registry says more, and ``filtered`` was asked for."""
+"""What to change, by cause. The registry warns of ``overflow_dropped``, and ``filtered`` is intended."""
 _EVENTS = {"kernel_dropped": "kernel_drops", "batches_repeated": "batches_repeated"}
-"""What is told of each socket, and under which name."""
+"""The counts of each socket that are sent, and their names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One listener and what it feeds."""
+    """A listener and its aggregator or relay."""
 
     label: str
-    """Its address as a URL, with the port it was given."""
+    """The bound address as a URL."""
     feed: Aggregator | Relay
     events: Callable[[], Mapping[str, int]] = dict
-    """What happened to the socket since the start, by cause; ``kernel_dropped``: datagrams, ``batches_repeated``."""
+    """Returns the number of events on the socket since the start, such as ``kernel_dropped``."""
     numbered: bool = False
-    """Whether what comes in is collected together with the numbers of its batches."""
+    """True for numbered batches, which are collected together with their numbers."""
 
     @property
     def relays(self) -> bool:
-        """Whether it takes Graphite's points, which pass by the windows."""
+        """True for Graphite points, which are not part of windows."""
         return isinstance(self.feed, Relay)
 
     def drops(self) -> Mapping[str, int]:
-        """Return what was dropped since the start, here and at the socket, by cause, among other events there."""
+        """Return drops and other events since the start, of the socket and of the aggregator, by cause."""
         return {**self.events(), **self.feed.counts().dropped}
 
     def account(self) -> Counts:
-        """Return the account of what is in windows or was passed on."""
+        """Return the counts of the data that is in windows or was passed on."""
         return self.feed.counts() if isinstance(self.feed, Relay) else self.feed.collected()
 
 
 def own_counters(prefix: str) -> tuple[str, ...]:
-    """Return the keys of the counters that statsd has of itself. They stand before all others, and are never idle."""
+    """Return the keys of statsd's counters of itself, which come before all others and are never idle."""
     return tuple(f"{prefix}.{name}" for name in ("bad_lines_seen", "packets_received", "metrics_received"))
 
 
 def own_gauge(prefix: str) -> str:
-    """Return the key of the one gauge that statsd has of itself."""
+    """Return the key of statsd's gauge of itself."""
     return f"{prefix}.timestamp_lag"
 
 
 class SelfMetrics:
-    """A source of the registry. It must be the last one, so that it speaks of what the others were just asked for.
+    """A source of the registry. It must be the last one, so that it counts the data just collected from the others.
 
-    Without ``account`` it has only what statsd has of itself. At each collection it warns of drops at the inputs, and
+    Without ``account``, it only has statsd's metrics of itself. At each collection it warns of drops at the inputs, and
     of those that ``others`` count, by their names.
     """
 
@@ -122,7 +122,7 @@ class SelfMetrics:
         ]
 
     def collect(self) -> Aggregates:
-        """Return what happened since the last call. The lag is, as in statsd, there from the second call on."""
+        """Return the metrics since the last call. As in statsd, the lag appears from the second call on."""
         aggregates = Aggregates()
         totals = Counter[str]()
         for key, total in self._totals():
@@ -143,7 +143,7 @@ class SelfMetrics:
                 log.warning("%s: %d dropped, cause %s: %s", label, count, cause, _ADVICE[cause])
 
     def forget(self, kind: Kind, key: str) -> None:
-        """Nothing is kept that would have to be freed: there are few series here, and none is ever idle."""
+        """Do nothing: there are few series, and they never expire."""
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}.{name}"
@@ -173,7 +173,7 @@ class SelfMetrics:
                     yield self._key(f"{name}.{label}"), times
 
     def sections(self) -> Mapping[str, Any]:
-        """Return what the page shows of it, by title."""
+        """Return the sections of the page, by title."""
         counts = [(one, one.feed.counts()) for one in self._opened]
         pieces = sum((count for one, count in counts if not one.relays), Counts())
         sections: dict[str, Any] = {

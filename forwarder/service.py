@@ -1,15 +1,14 @@
-"""The service manager: sockets that it hands in, what it is told, and the watchdog. systemd's protocols.
+"""systemd's protocols for services: socket activation, notifications, and the watchdog.
 
 **Socket activation** (:class:`Inherited`). In: the environment (``LISTEN_FDS``, ``LISTEN_PID``, ``LISTEN_FDNAMES``) and
-the descriptors from 3 on. Out: sockets, each for the listener that has the same type and address. The manager keeps
-them open too, so nothing that is sent during a restart is lost: it waits in the kernel.
+the descriptors from 3 on. Out: sockets, each for the listener with the same type and address. The manager keeps them
+open, too, so that data that is sent during a restart waits in the kernel.
 
 **Notification** (:class:`Notifier`), sd_notify(3). In: ready, reloading, stopping, alive. Out: datagrams to the Unix
-socket that ``NOTIFY_SOCKET`` names. Without that variable nothing is sent; what cannot be sent is logged once and never
-raised.
+socket in ``NOTIFY_SOCKET``. Without this variable nothing is sent. Errors are logged once and never raised.
 
-**Watchdog** (:class:`Watchdog`). It reports the forwarder as alive while every listener has a thread and intervals end
-when they should. A process that merely exists is not reported, and the manager restarts it.
+**Watchdog** (:class:`Watchdog`). It reports that the forwarder is alive while every listener has a thread and intervals
+end on time. Otherwise it stops reporting, and the manager restarts the process.
 """
 
 import logging
@@ -27,13 +26,13 @@ from .addresses import Address
 __all__ = ["Inherited", "InvalidSocket", "Notifier", "Watchdog"]
 
 FIRST = 3
-"""The first descriptor that is handed in; those before it are the standard streams."""
+"""The first inherited descriptor, after the standard streams."""
 
 _DATAGRAMS = ("udp", "unixgram")
 
 
 class InvalidSocket(MetricsError, ValueError):
-    """What was handed in can be no listener's; ``what`` names it."""
+    """An inherited socket fits no listener; ``what`` names it."""
 
     def __init__(self, what: str, reason: str) -> None:
         super().__init__(f"socket activation: {what} {reason}")
@@ -41,14 +40,15 @@ class InvalidSocket(MetricsError, ValueError):
 
 
 class Inherited:
-    """The sockets that were handed in and not taken yet. Without any, everything is bound as usual."""
+    """The inherited sockets that no listener has taken yet. May be empty."""
 
     def __init__(self, sockets: Iterable[socket.socket] = ()) -> None:
         self._sockets = list(sockets)
 
     @classmethod
     def of_environment(cls, environ: MutableMapping[str, str], pid: int) -> "Inherited":
-        """Take what was handed to process ``pid``, and the variables out of ``environ``: they are for no child of ours.
+        """Take the sockets passed to process ``pid``, and remove the variables from ``environ``, so that no child uses
+        them.
 
         Raises :class:`InvalidSocket`.
         """
@@ -65,7 +65,7 @@ class Inherited:
         return cls(sockets)
 
     def take(self, address: Address) -> socket.socket | None:
-        """Return the socket for ``address`` if it was handed in; from now on it is the caller's."""
+        """Return the inherited socket for ``address``, or None. The caller owns it from now on."""
         for sock in self._sockets:
             if _matches(sock, address):
                 self._sockets.remove(sock)
@@ -73,11 +73,11 @@ class Inherited:
         return None
 
     def left(self) -> list[str]:
-        """Return the addresses of those that nobody took, as the URLs of the listeners that would take them."""
+        """Return the URLs of the remaining sockets."""
         return [_url(sock) for sock in self._sockets]
 
     def close(self) -> None:
-        """Give back what nobody took."""
+        """Close the remaining sockets."""
         while self._sockets:
             self._sockets.pop().close()
 
@@ -111,7 +111,7 @@ def _matches(sock: socket.socket, address: Address) -> bool:
 def _resolved(address: Address, kind: socket.SocketKind) -> list[tuple[str, int]]:
     try:
         found = socket.getaddrinfo(address.host, address.port, type=kind, flags=socket.AI_PASSIVE)
-    except (OSError, UnicodeError):  # binding it says what is wrong
+    except (OSError, UnicodeError):  # binding it reports the error
         return []
     return [(str(sockaddr[0]), int(sockaddr[1])) for *_, sockaddr in found]
 
@@ -126,13 +126,13 @@ def _url(sock: socket.socket) -> str:
 
 log = logging.getLogger("forwarder")
 
-_PATIENCE = 1.0  # seconds; a manager that does not read must not hold us up
+_PATIENCE = 1.0  # seconds to wait for a manager that does not read
 
 
 class Notifier:
-    """Tells the manager that listens at ``address``; with an empty one it tells nobody.
+    """Sends notifications to the manager at ``address``; if that is empty, it does nothing.
 
-    ``watchdog`` is the number of seconds within which the manager wants to hear :meth:`alive`; 0 if it does not.
+    ``watchdog`` is the number of seconds within which the manager expects :meth:`alive`, or 0.
     """
 
     def __init__(self, address: str = "", watchdog: float = 0.0) -> None:
@@ -142,30 +142,30 @@ class Notifier:
 
     @classmethod
     def of_environment(cls, environ: MutableMapping[str, str], pid: int) -> "Notifier":
-        """Return the one whom the manager asked process ``pid`` to have, and take the variables out of ``environ``."""
+        """Return the notifier for process ``pid``, and remove its variables from ``environ``."""
         address = environ.pop("NOTIFY_SOCKET", "")
         micros, owner = environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", "")
         wanted = micros.isascii() and micros.isdecimal() and owner in ("", str(pid))
         return cls(address, min(int(micros[:16]), 10**15) / 1e6 if wanted else 0.0)
 
     def ready(self, status: str) -> None:
-        """We work, for the first time or after a reload; ``status`` is a line for ``systemctl status``."""
+        """Report ready, at the start or after a reload. ``status`` is a line for ``systemctl status``."""
         self._tell("READY=1", f"STATUS={status}")
 
     def reloading(self) -> None:
-        """We read the configuration again; :meth:`ready` follows, also when it was refused."""
+        """Report a reload. :meth:`ready` must follow, also if the configuration is refused."""
         self._tell("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def stopping(self) -> None:
-        """We were told to stop, and deliver what is left."""
+        """Report that the process is stopping and delivers its remaining data."""
         self._tell("STOPPING=1", "STATUS=delivering what is left")
 
     def alive(self) -> None:
-        """We do what we are here for, right now."""
+        """Report that the process works."""
         self._tell("WATCHDOG=1")
 
     def unwell(self, trouble: str) -> None:
-        """We do not; ``trouble`` says why. The manager acts when it has not heard that we are alive for long enough."""
+        """Log why the process does not work. The manager acts if it gets no :meth:`alive` for long enough."""
         self._tell(f"STATUS={trouble}")
 
     def _tell(self, *lines: str) -> None:
@@ -197,9 +197,9 @@ class _Listener(Protocol):
 
 
 class Watchdog:
-    """Looks twice in the time that ``notifier`` has for it. Used once: ``start``, ``stop``.
+    """Checks the forwarder twice per watchdog time of ``notifier``. Used once: ``start``, ``stop``.
 
-    An interval may end late by the manager's patience, and no more.
+    An interval may end late by at most the watchdog time.
     """
 
     def __init__(
@@ -221,19 +221,19 @@ class Watchdog:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin, if the manager wants to hear that we are alive."""
+        """Start, if the manager uses a watchdog."""
         if self._notifier.watchdog:
             self._thread = threading.Thread(target=self._watch, name="forwarder watchdog", daemon=True)
             self._thread.start()
 
     def stop(self) -> None:
-        """Report nothing more. To do it twice, or without a start, does no harm."""
+        """Stop reporting. May be called twice, and without a start."""
         self._over.set()
         if self._thread is not None:
             self._thread.join()
 
     def look(self) -> str:
-        """Report that we are alive, or return what is wrong."""
+        """Report that the forwarder is alive, or return what is wrong."""
         trouble = next(self._troubles(), "")
         if not trouble:
             self._notifier.alive()

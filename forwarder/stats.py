@@ -1,7 +1,7 @@
-"""What came in through a listener, and how the daemon does: for the page, the log, and statsd's ``stats``.
+"""Counts of a listener and figures of the daemon, for the page, the log, and the console's ``stats`` command.
 
-:class:`Counts` is the account of one listener, :class:`BadLines` the last lines that could not be read, and
-:class:`DaemonStats` the few figures of the console's ``stats`` command.
+:class:`Counts` has the counts of one listener, :class:`BadLines` its last bad lines, and :class:`DaemonStats` the
+figures of the ``stats`` command.
 """
 
 import logging
@@ -20,31 +20,31 @@ __all__ = ["BadLine", "BadLines", "Counts", "DaemonStats", "daemon_stats"]
 log = logging.getLogger("forwarder")
 
 KEPT = 20
-"""How many bad lines are remembered."""
+"""Number of bad lines that are kept."""
 SHOWN = 200
-"""How many characters of each."""
+"""Number of characters that are kept of each."""
 LOG_EVERY = 10.0
-"""Seconds between two log messages about bad lines."""
+"""Minimum number of seconds between two log messages about bad lines."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What came in since the start. ``received`` is always ``aggregated + bad`` and the sum of ``dropped``."""
+    """Input since the start. ``received`` is always ``aggregated`` plus ``bad`` plus the sum of ``dropped``."""
 
     packets: int = 0
     """Datagrams, or chunks of a stream."""
     lines: int = 0
-    """Those that are not empty."""
+    """Lines that are not empty."""
     received: int = 0
     """Pieces: one ``value|type`` each, or one Graphite point."""
     aggregated: int = 0
-    """Pieces that are in a window now, or points that were passed on."""
+    """Pieces that are in windows, or points that were passed on."""
     bad: int = 0
-    """Pieces that made no sense."""
+    """Bad pieces or points."""
     dropped: Mapping[str, int] = field(default_factory=dict)
-    """Pieces left out for other reasons, by cause."""
+    """Dropped pieces or points, by cause."""
     seen: float = field(default=0, compare=False)
-    """When the last packet came, in seconds since the epoch; 0 before the first."""
+    """Time of the last packet, in seconds since the epoch; 0 before the first."""
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(
@@ -62,24 +62,24 @@ class BadLine(NamedTuple):
     """One bad line."""
 
     time: float
-    """Wall-clock seconds at which it was read."""
+    """Time in seconds since the epoch."""
     text: str
-    """Its beginning, in ASCII: everything else is escaped. Of what looks like HTTP only the first word is there."""
+    """The beginning of the line, in ASCII with escapes. Of a line that looks like HTTP, only the first word."""
     reason: str
 
 
 class BadLines:
-    """Remembers the last bad lines, and logs one now and then. Not thread-safe but for :meth:`recent`."""
+    """Keeps the last bad lines, and sometimes logs one. Only :meth:`recent` is thread-safe."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._found: dict[str, tuple[str, int]] = {}  # since the last report: the reason, and how often
+        self._found: dict[str, tuple[str, int]] = {}  # since the last report: reason and number, by line
         self._recent: deque[tuple[float, str, str]] = deque(maxlen=KEPT)
         self._unlogged = 0
         self._next_log = clock.monotonic()
 
     def add(self, line: str, reason: str, times: int) -> None:
-        """Note ``line``, which came ``times`` times, for the next report."""
+        """Add ``line``, which has ``times`` bad pieces, to the next report."""
         text = redacted(line.rstrip("\r")[:SHOWN])
         first_reason, before = self._found.get(text, (reason, 0))
         self._found[text] = first_reason, before + times
@@ -89,7 +89,7 @@ class BadLines:
         return [BadLine(time, ascii(text)[1:-1], reason) for time, text, reason in self._recent.copy()]
 
     def report(self) -> None:
-        """Remember what was noted, each line once, and log the last one if the log may still take it."""
+        """Keep the added lines, each once, and log the last one if a message is due."""
         if self._found:
             now = self._clock.time()
             self._recent.extend((now, text, reason) for text, (reason, _) in self._found.items())
@@ -104,18 +104,18 @@ class BadLines:
 
 @dataclass(frozen=True, slots=True)
 class DaemonStats:
-    """Moments are seconds since the epoch; None is for what has not happened yet."""
+    """Figures of the daemon. Times are in seconds since the epoch, or None."""
 
     started: float
     last_message: float | None
     bad_lines: int
     last_flush: float | None
     last_exception: float | None
-    """When a delivery last failed."""
+    """Time of the last failed delivery."""
     flush_time: float
-    """Seconds that the last delivery took."""
+    """Duration of the last delivery in seconds."""
     flush_length: int
-    """Its bytes."""
+    """Bytes of the last delivery."""
 
 
 def daemon_stats(
@@ -123,8 +123,8 @@ def daemon_stats(
 ) -> DaemonStats:
     """Return the figures of a daemon whose inputs have these ``counts``.
 
-    Of several destinations the one counts that is worst off, so that who watches one number misses nothing: the oldest
-    flush, the latest exception, the longest time and length. Where some are Graphite, only those count.
+    Of several destinations, each figure is the worst one: the oldest flush, the latest exception, the longest time and
+    length. If there are Graphite destinations, only those count.
     """
     chosen = [status for status in destinations if status.label.startswith("graphite")] or destinations
     flushes = [started if status.age is None else now - status.age for status in chosen]
