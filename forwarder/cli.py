@@ -1,8 +1,8 @@
-"""The command line: argv and environment in, a running daemon or an exit code out. The only file that exits.
+"""The command line: runs the daemon with the flags and the environment, and returns the exit code.
 
-Exit codes: 0 after a stop that was asked for, and for ``--check-config``, ``--from-statsd``, ``--help`` and
-``--version``; 1 when it could not start, or was told twice to stop; 2 when the command line or the configuration is
-wrong. Each error is one line on stderr.
+Exit codes: 0 after a requested stop, and for ``--check-config``, ``--from-statsd``, ``--help`` and ``--version``; 1 if
+the forwarder cannot start, or is told to stop a second time; 2 for an invalid command line or configuration. Each error
+is one line on stderr.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(config: Config) -> int:
-    from metricslib.delivery.store import cannot_write  # with SQLite, which not every forwarder needs
+    from metricslib.delivery.store import cannot_write  # imports SQLite, which is needed only with a spool directory
 
     daemon = Daemon(config)
     if config.spool and (reason := cannot_write(config.spool)):
@@ -104,7 +104,7 @@ def _read(file: str) -> str:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Names the flag that was meant, and repeats no value of an unknown one: it may be a URL with a password."""
+    """Suggests the nearest flag, and never shows the value of an unknown one: it may be a URL with a password."""
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         arguments, unknown = self.parse_known_args(args, namespace)

@@ -1,10 +1,11 @@
-"""The forwarder's configuration: flags, environment variables and a TOML file made into one frozen :class:`Config`.
+"""The forwarder's configuration: merges flags, environment variables and a TOML file into one frozen :class:`Config`.
 
-In: what the command line gave, the environment, and the text of a file; nothing is read here. Out: a :class:`Config`,
-or a :class:`ConfigError` that names the source and the key. A flag wins over the environment, the environment over the
-file, the file over the default. An option ``stop_timeout`` is the flag ``--stop-timeout`` (where there is one), the
-environment variable ``FORWARDER_STOP_TIMEOUT`` and the key ``stop_timeout`` in the file; options of a table such as
-``[naming]`` are ``FORWARDER_NAMING_…``. A key that nobody knows is refused, for it is one that somebody believes in.
+The input is the parsed command line, the environment, and the text of a file; this module reads nothing itself. The
+output is a :class:`Config`, or a :class:`ConfigError` that names the source and the key. A flag overrides the
+environment, the environment overrides the file, and the file overrides the default. The option ``stop_timeout`` is the
+flag ``--stop-timeout`` (if it has one), the environment variable ``FORWARDER_STOP_TIMEOUT`` and the key
+``stop_timeout`` in the file; options in a table such as ``[naming]`` are ``FORWARDER_NAMING_…``. An unknown key is an
+error, because it is usually a misspelt one that would silently have no effect.
 """
 
 import difflib
@@ -40,11 +41,11 @@ __all__ = [
 
 ENVIRONMENT = "FORWARDER_"
 _SHOWN = 200
-"""Characters of a wrong value that a message has."""
+"""Maximum number of characters of a wrong value in an error message."""
 CONFIG = "FORWARDER_CONFIG"
-"""Names the configuration file; the one variable that is no option."""
+"""The variable that names the configuration file. It is not an option."""
 
-# Kubernetes gives every container such variables for a Service that is called "forwarder".
+# Kubernetes sets these variables in every container if there is a Service called "forwarder".
 _KUBERNETES = re.compile(r"FORWARDER_(SERVICE_(HOST|PORT\w*)|PORT(_\d+_(TCP|UDP)\w*)?)")
 _SECRET = re.compile(r"([?&](?:[^=&]*(?:token|secret|password|key)[^=&]*)=)[^&#]*", re.IGNORECASE)
 _USER = re.compile(r"(?<=://)[^\s'\"]*@")
@@ -52,7 +53,7 @@ _NO_HOST = ("file", "whisper", "console")
 
 
 class ConfigError(MetricsError, ValueError):
-    """A configuration that cannot work. ``source`` is where it stands, ``key`` what is wrong there."""
+    """An invalid configuration. ``source`` is the file, flag or variable, ``key`` the option in it."""
 
     def __init__(self, source: str, key: str, reason: str) -> None:
         super().__init__(f"{source}: {reason}")
@@ -63,76 +64,76 @@ class ConfigError(MetricsError, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class KeyFlush:
-    """Whether and how the busiest keys are told."""
+    """Whether and how the busiest keys are reported."""
 
     interval: float = 0
-    """Seconds between two reports; 0: keys are not counted."""
+    """Seconds between two reports; 0 turns counting off."""
     percent: float = 100
-    """How many of the keys a report has."""
+    """Percentage of the keys that a report contains."""
     log: str = ""
-    """The file that reports are appended to; empty for the log."""
+    """File to which reports are appended; empty: the log."""
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What the forwarder does. Durations are in seconds, sizes in bytes."""
+    """All options of the forwarder. Durations are in seconds, sizes in bytes."""
 
     listen: tuple[str, ...] = ("udp://127.0.0.1:8125", "tcp://127.0.0.1:8125")
     to: tuple[str, ...] = ()
     interval: int = 10
     naming: Naming = field(default_factory=lambda: Naming(own="statsd"))
-    """With prefix and percentiles; series under ``own_prefix`` are left without the prefix."""
+    """Includes prefix and percentiles. Series under ``own_prefix`` get no prefix."""
     own_prefix: str = "statsd"
     http: str = "127.0.0.1:8127"
     http_hosts: tuple[str, ...] = ()
-    """Names by which the page may be asked for where it is on loopback, beside ``localhost``."""
+    """Host names that the page accepts on loopback, in addition to ``localhost``."""
     console: str = "127.0.0.1:8126"
     console_admin: bool = False
-    """Whether the console obeys commands that change something although it is not on loopback."""
+    """Whether the console accepts commands that change something on addresses other than loopback."""
     health: Literal["up", "down"] = "up"
-    """What health is at the start."""
+    """Health at the start."""
     spool: str = ""
-    """Directory for what is not delivered yet; empty: it waits in memory."""
+    """Directory for undelivered data; empty: it waits in memory."""
     repeat: tuple[str, ...] = ()
     key_flush: KeyFlush = KeyFlush()
     max_series: int = 1_000_000
     max_tag_sets: int = 10_000
     max_bytes: int = 0
-    """How much memory series, remembered keys and members of sets may take; 0: a quarter of what there is."""
+    """Maximum bytes of series, cached keys and set members; 0: :func:`metricslib.budget.default_max_bytes`."""
     expire: float = 86_400
-    """After how long an idle series leaves; 0 keeps all."""
+    """Seconds after which an idle series is removed; 0: never."""
     delete_idle: tuple[str, ...] = ()
-    """Kinds of series that are not sent while they are idle."""
+    """Kinds of series that are not sent while idle."""
     gauges_ttl: int = 1
-    """In how many intervals a gauge is sent after it was set, where idle gauges are not sent."""
+    """Number of intervals for which a gauge is sent after it was set, if ``delete_idle`` has gauges."""
     own_account: bool = True
-    """Whether what statsd does not have of itself is sent, too."""
+    """Whether to send own metrics that statsd does not have."""
     socket_mode: int = 0o600
     socket_group: str = ""
-    """Which group Unix sockets' files get; empty: the process's own."""
+    """Group of the files of Unix sockets; empty: the group of the process."""
     receive_buffer: int = 64 << 20
     udp_threads: int = 1
-    """How many threads hear each UDP address, each with a socket of its own."""
+    """Number of threads for each UDP address, each with its own socket."""
     stop_timeout: float = 10
     log_level: str = "info"
 
     @property
     def page(self) -> tuple[str, int] | None:
-        """Host and port of the page, None when it is off."""
+        """Host and port of the page; None if it is off."""
         return None if self.http == "off" else host_and_port(self.http)
 
     @property
     def management(self) -> tuple[str, int] | None:
-        """Host and port of the management console, None when it is off."""
+        """Host and port of the management console; None if it is off."""
         return None if self.console == "off" else host_and_port(self.console)
 
     @property
     def stay(self) -> Mapping[SeriesKind, int]:
-        """For each kind of which idle series leave, in how many intervals one is sent after something happened."""
+        """For each kind in ``delete_idle``, the number of intervals for which a series is sent after its last value."""
         return {options.SERIES[name]: self.gauges_ttl if name == "gauges" else 1 for name in self.delete_idle}
 
     def values(self) -> dict[str, Any]:
-        """Return every option's value by its name."""
+        """Return the value of every option, by its name."""
         found = {}
         for name in OPTIONS:
             section = _section(name)
@@ -140,7 +141,7 @@ class Config:
         return found
 
     def shown(self) -> dict[str, Any]:
-        """Return what a file with this configuration says: plain values, tables last. Secrets in URLs are masked."""
+        """Return the content of a file with this configuration: plain values, tables last, secrets in URLs masked."""
         shown: dict[str, Any] = {}
         for name, value in self.values().items():
             table, _, key = name.rpartition(".")
@@ -150,7 +151,7 @@ class Config:
         return shown
 
     def as_toml(self) -> str:
-        """Return the configuration as TOML that gives the same again, but for secrets in URLs, which are masked."""
+        """Return the configuration as TOML, which parses to the same one except for masked secrets in URLs."""
         lines: list[str] = []
         for key, value in self.shown().items():
             if key in _TABLES:
@@ -161,7 +162,7 @@ class Config:
 
 
 class Option(NamedTuple):
-    """One thing that can be configured. Those with a ``metavar`` are flags as well."""
+    """One option. It is also a flag if it has a ``metavar``."""
 
     kind: Kind
     help: str
@@ -229,12 +230,12 @@ _TABLES = tuple(dict.fromkeys(name.partition(".")[0] for name in OPTIONS if "." 
 
 
 def _section(name: str) -> str:
-    """Return the part of the configuration that has the option; nothing for the configuration itself."""
+    """Return the name of the part of :class:`Config` that holds the option; empty for the configuration itself."""
     return "naming" if name in ("prefix", "percentiles") else name.rpartition(".")[0]
 
 
 class Setting(NamedTuple):
-    """A checked value, and where it was found: a flag, a variable, or a file and key."""
+    """A checked value, and its origin: a flag, a variable, or a file and key."""
 
     value: Any
     origin: str
@@ -244,7 +245,7 @@ Settings = Mapping[str, Setting]
 
 
 def of_flags(flags: Mapping[str, str | list[str] | None]) -> Settings:
-    """Return the settings among parsed flags; those that were not given are None."""
+    """Return the settings in parsed flags; the value None means that a flag was not given."""
     return {
         name: _setting(
             name, f"--{name.replace('_', '-')}", given, OPTIONS[name].kind.of_text if isinstance(given, str) else None
@@ -255,7 +256,7 @@ def of_flags(flags: Mapping[str, str | list[str] | None]) -> Settings:
 
 
 def of_environment(environ: Mapping[str, str]) -> Settings:
-    """Return the settings in variables that start with ``FORWARDER_``; an empty one counts as not there."""
+    """Return the settings in variables that start with ``FORWARDER_``. An empty variable counts as unset."""
     known = {ENVIRONMENT + name.replace(".", "_").upper(): name for name in OPTIONS}
     settings = {}
     for variable, text in environ.items():
@@ -294,7 +295,7 @@ def of_file(text: str, file: str) -> Settings:
 
 
 def settle(*sources: Settings) -> Config:
-    """Return the configuration in which the first source that has an option decides."""
+    """Return the configuration. If several sources have an option, the first one decides."""
     settings: dict[str, Setting] = {}
     for source in reversed(sources):
         settings.update(source)
@@ -314,9 +315,9 @@ def settle(*sources: Settings) -> Config:
 
 
 def masked(url: str) -> str:
-    """Return ``url``, or ``HOST:PORT``, without what must not be in a log: user, password, tokens.
+    """Return ``url``, or ``HOST:PORT``, with user, password and tokens masked, for the log.
 
-    What stands in the place of a port, and is no number, may be a password.
+    A port that is not a number is masked too, because it may be a password.
     """
     scheme, slashes, rest = url.partition("://")
     if not slashes:
@@ -330,7 +331,7 @@ def masked(url: str) -> str:
 
 
 def masked_text(text: str) -> str:
-    """Return ``text`` with all URLs in it without users, passwords and tokens."""
+    """Return ``text`` with users, passwords and tokens masked in all URLs."""
     return _SECRET.sub(r"\1***", _USER.sub("***@", text))
 
 
@@ -353,7 +354,7 @@ _CHECKS: Mapping[str, Callable[[str], object]] = {
 
 
 def _check(name: str, setting: Setting) -> None:
-    """Refuse what is of the right kind and yet cannot work."""
+    """Refuse values of the right kind that are invalid nevertheless."""
     for value in (setting.value,) if isinstance(setting.value, str) else setting.value:
         try:
             _CHECKS[name](value)
@@ -364,7 +365,7 @@ def _check(name: str, setting: Setting) -> None:
 
 
 def _check_repeat(values: Mapping[str, Any], settings: Mapping[str, Setting]) -> None:
-    """Refuse to repeat to a listener of our own, which would hear everything again and again."""
+    """Refuse a target that is a listener of this forwarder: every packet would be repeated without end."""
     for url in values.get("repeat", ()):
         target = addresses.parse_target(url)
         for listener in map(addresses.parse, values.get("listen", Config().listen)):
@@ -375,7 +376,7 @@ def _check_repeat(values: Mapping[str, Any], settings: Mapping[str, Setting]) ->
 
 
 def _shown(kind: Kind, value: object) -> str:
-    """Return a value that was refused for a message: without secrets, and no longer than one can read."""
+    """Return a refused value for an error message: without secrets, and shortened."""
     mask = masked if kind in (options.URLS, options.ADDRESS) else masked_text
     if isinstance(value, str):
         return _short(repr(mask(value)))
@@ -383,26 +384,26 @@ def _shown(kind: Kind, value: object) -> str:
         value = [mask(item) if isinstance(item, str) else item for item in value]
     try:
         return _short(masked_text(toml(value)))
-    except ValueError:  # more digits than Python writes
+    except ValueError:  # Python does not convert integers with so many digits to text
         return "a number of thousands of digits"
 
 
 def _short(text: str) -> str:
-    """Return ``text`` for a message of one line."""
+    """Return ``text``, shortened and escaped, for a message of one line."""
     text = text if text.isprintable() else repr(text)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def nearest(word: str, hints: Mapping[str, str]) -> str:
-    """Return the hint that belongs to the word most like ``word``, as the end of a message; nothing when none is."""
+    """Return the hint for the word most similar to ``word``, as the end of a message; empty if there is none."""
     near = difflib.get_close_matches(word[:_SHOWN], hints, 1)
     return f"; did you mean {hints[near[0]]}?" if near else ""
 
 
 def _hints(table: str) -> Mapping[str, str]:
-    """Return what to say for each key to somebody who wrote in ``table``, also for keys that belong elsewhere."""
+    """Return the hint for each key that may be meant in ``table``, including keys that belong in other tables."""
     hints: dict[str, str] = {}
-    for name in sorted(OPTIONS, key=lambda name: name.rpartition(".")[0] != table):  # what stands there comes first
+    for name in sorted(OPTIONS, key=lambda name: name.rpartition(".")[0] != table):  # keys of this table come first
         section, _, key = name.rpartition(".")
         where = "" if section == table else f" in [{section}]" if section else f", outside [{table}]"
         hints.setdefault(key, key + where)

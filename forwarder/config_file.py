@@ -1,8 +1,9 @@
-"""A configuration file read and parsed within bounds of size, time and nesting, whatever it holds.
+"""Reads and parses a configuration file within bounds of size, time and nesting, whatever its content.
 
-A running daemon reads its file again, so no file may stop it: neither a FIFO without a writer, nor a device without an
-end, nor a text that takes a parser minutes or all of the stack. ``tomllib`` recurses once a level of nesting and copies
-each dotted key once a part, so both are counted before it sees the text.
+A running daemon reads its file again at a reload, so no file may block or crash it: not a FIFO without a writer, not a
+device without an end, and not a text that takes the parser minutes or overflows the stack. ``tomllib`` recurses once
+for each level of nesting, and copies a dotted key once for each of its parts, so both are counted before it parses the
+text.
 """
 
 import os
@@ -15,13 +16,13 @@ from typing import Any
 __all__ = ["LARGEST", "NESTING", "PATIENCE", "TooMuch", "parse", "read"]
 
 LARGEST = 256 << 10
-"""Bytes that a file may have."""
+"""Maximum size of a file in bytes."""
 NESTING = 16
-"""Levels of brackets, and parts of a dotted key, that a file may have. No option needs more than three."""
+"""Maximum number of nested brackets, and of parts of a dotted key. No option needs more than three."""
 PATIENCE = 5.0
-"""Seconds that reading may take."""
+"""Maximum duration of reading, in seconds."""
 
-# Whatever is never closed reaches to the end of its line or of the text, so that each character is looked at once.
+# A string without an end reaches to the end of its line or of the text, so that each character is matched once.
 _TEXT_OR_COMMENT = re.compile(
     r'"""(?:\\.|[^\\])*?(?:"""|\Z)|' + r"'''.*?(?:'''|\Z)|" + r'"(?:\\.|[^"\\\n])*"?|' + r"'[^'\n]*'?|" + r"#[^\n]*",
     re.DOTALL,
@@ -30,11 +31,11 @@ _BRACKET_OR_KEY = re.compile(r"[\[{]|[]}]|[^][{}=,\n]+")
 
 
 class TooMuch(ValueError):
-    """A file beyond one of the bounds."""
+    """A file that exceeds one of the bounds."""
 
 
 def read(file: str, patience: float = PATIENCE) -> bytes:
-    """Return what is in ``file``. Raises OSError, and :class:`TooMuch` for a file that is too large or too slow."""
+    """Return the content of ``file``. Raises OSError, and :class:`TooMuch` for a file that is too large or too slow."""
     deadline = time.monotonic() + patience
     descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     try:
@@ -54,7 +55,7 @@ def read(file: str, patience: float = PATIENCE) -> bytes:
 
 
 def parse(text: str) -> dict[str, Any]:
-    """Return TOML ``text`` as a dictionary. Raises ValueError for what is no TOML, and :class:`TooMuch`."""
+    """Return TOML ``text`` as a dictionary. Raises ValueError for invalid TOML, and :class:`TooMuch`."""
     if len(text) > LARGEST:
         raise TooMuch(f"has more than {LARGEST} bytes")
     depth = 0

@@ -1,21 +1,21 @@
-"""statsd's management console, without its socket: a command in, the answer out. And the health that it sets.
+"""statsd's management console, without its socket: answers commands, and holds the health that they set.
 
-Texts are statsd's to the letter; where statsd prints a JavaScript object, the answer is JSON, an entry a line. A
-command is the first word of its line, words are separated by single spaces, and case counts::
+The answers are those of statsd to the letter, except that JavaScript objects are JSON, with one entry on each line. A
+command is the first word of its line. Words are separated by single spaces, and commands are case-sensitive::
 
-    help                        the commands that there are
-    stats                       uptime, ages of the last message, flush and error, and how the last flush went
-    counters, timers, gauges    what was measured in the open interval, and values of gauges
-    delcounters NAME…           delete series: NAME, or all that start with ``prefix.`` for ``prefix.*``;
-                                ``deltimers`` and ``delgauges`` likewise
-    health [up|down]            tell, or change, what health is
+    help                        the list of commands
+    stats                       uptime, ages of the last message, flush and error, and figures of the last flush
+    counters, timers, gauges    values of the open interval, and values of gauges
+    delcounters NAME…           delete series: NAME, or with ``prefix.*`` all that start with ``prefix.``;
+                                ``deltimers`` and ``delgauges`` do the same
+    health [up|down]            show or set health
     config                      the configuration, without secrets
-    quit                        hang up
+    quit                        close the connection
 
-Anything else is answered with ``ERROR``.
+The answer to anything else is ``ERROR``.
 
-Health tells load balancers whether this server wants traffic. It is on the page's port as well: ``GET /health`` answers
-``{"health": "up"}`` with status 200, or ``down`` with 503.
+Health tells load balancers whether this server accepts traffic. It is also available on the page's port: ``GET
+/health`` returns ``{"health": "up"}`` with status 200, or ``down`` with status 503.
 """
 
 import json
@@ -42,7 +42,7 @@ PATH = "/health"
 
 
 class Health:
-    """One word that any thread may read or change."""
+    """The state of health. Any thread may read or set it."""
 
     def __init__(self, status: Literal["up", "down"] = "up") -> None:
         self.status: Literal["up", "down"] = status
@@ -83,10 +83,10 @@ _KINDS: Mapping[str, Kind] = {"counters": "counter", "timers": "timer", "gauges"
 
 
 class Console:
-    """Answers commands; one thread at a time.
+    """Answers commands. One thread at a time may use it.
 
-    ``config`` returns the configuration in effect as plain values, without secrets. Commands that change something are
-    refused, and counted, while ``may_change`` says no.
+    ``config`` returns the effective configuration as plain values, without secrets. While ``may_change`` returns False,
+    commands that change something are refused and counted.
     """
 
     def __init__(
@@ -108,17 +108,17 @@ class Console:
         self._account = DropCounter()
 
     def counts(self) -> Mapping[str, int]:
-        """Return how many commands came, and of those how many were not known, refused, or failed."""
+        """Return the number of commands, and of those that were unknown, refused, or failed."""
         return {"commands": 0, **self._account.totals()}
 
     def answer(self, line: str) -> Iterable[str] | None:
-        """Return the answer to a command, in pieces; None to hang up. Does not raise; a piece in the making may."""
+        """Return the answer to a command, in pieces; None closes the connection. Only making a piece may raise."""
         command, *words = line.strip().split(" ")
         self._account.add("commands")
         if command == "quit":
             return None
         if command.lower() == "host:":
-            # The second line of an HTTP request: somebody's browser was led here, and commands may follow in the body.
+            # The second line of an HTTP request, probably from a browser. Its body may contain commands.
             self._account.add("http")
             return None
         try:
@@ -157,7 +157,7 @@ class Console:
         def age(moment: float | None, otherwise: float) -> int:
             return now - round(otherwise if moment is None else moment)
 
-        # As in statsd: what has not happened yet did at the start, and an exception at the epoch.
+        # As in statsd, events that have not happened count from the start, and an exception from the epoch.
         return [
             f"uptime: {age(daemon_stats.started, 0)}\n",
             f"messages.last_msg_seen: {age(daemon_stats.last_message, daemon_stats.started)}\n",
@@ -212,7 +212,7 @@ def _deleted(found: Iterable[tuple[str, Sequence[str]]]) -> Iterator[str]:
 
 
 def _listed(values: Mapping[str, Any]) -> Iterator[str]:
-    """Yield an object, an entry a line."""
+    """Yield an object with one entry on each line."""
     before = "{\n"
     for key, value in values.items():
         yield f"{before}  {json.dumps(key)}: {json.dumps(_plain(value))}"
@@ -222,7 +222,7 @@ def _listed(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _plain(value: Any) -> Any:
-    """Return ``value`` as JSON has it; a distribution as the page's JSON tells it of an open interval."""
+    """Return ``value`` as plain JSON values; a distribution has the fields of the page's JSON for an open interval."""
     if isinstance(value, Readable):
         if not value.count:
             return {"count": 0}
@@ -234,5 +234,5 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         if not math.isfinite(value):
             return str(value)
-        return int(value) if value.is_integer() and abs(value) < _WHOLE else value  # 3, as statsd has it, not 3.0
+        return int(value) if value.is_integer() and abs(value) < _WHOLE else value  # 3 as in statsd, not 3.0
     return value

@@ -1,7 +1,8 @@
-"""The kinds of value that an option may take: read from text (flag, environment) or TOML, checked, written as TOML.
+"""The kinds of value that options have. They are read from text (flag, environment) or TOML, checked, and written as
+TOML.
 
-In: text or a TOML value. Out: an immutable value, or :class:`ValueError` when it cannot be one; whoever asked knows
-where the value came from and says so, with :attr:`Kind.expected`. No option is named here.
+The input is text or a TOML value. The output is an immutable value; an invalid one raises :class:`ValueError`, and the
+caller, which knows the origin of the value, makes the message with :attr:`Kind.expected`. This module names no option.
 """
 
 import json
@@ -44,7 +45,7 @@ __all__ += [
 ]
 
 LEVELS = ("debug", "info", "warning", "error")
-"""How much is logged, most first."""
+"""Log levels, the most detailed first."""
 
 SERIES: Mapping[str, SeriesKind] = {
     "counters": "counter",
@@ -53,22 +54,22 @@ SERIES: Mapping[str, SeriesKind] = {
     "gauges": "gauge",
     "sets": "unique",
 }
-"""Kinds of series by the names they have in configurations."""
+"""Kinds of series, by their names in configurations."""
 
 LONGEST = 1_000_000_000
-"""Seconds that a duration may have, 31 years: far from what clocks, timers and Graphite's stamps can hold."""
+"""Maximum duration in seconds, 31 years: far below the range of clocks, timers and Graphite's timestamps."""
 _LARGEST = 1 << 30
 _MOST_MEMORY = 1 << 50
 _LONGEST_STOP = 86_400
 _MOST_THREADS = 256
 _MOST = 1_000
-"""How many values a list may have."""
+"""Maximum number of values in a list."""
 _SWITCHES = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of value. ``of_text`` makes text what TOML holds, ``check`` that the value; ``raw`` goes back."""
+    """One kind of value. ``of_text`` turns text to a TOML value, ``check`` that to the value; ``raw`` reverts it."""
 
     expected: str
     check: Callable[[Any], Any]
@@ -153,7 +154,7 @@ def _duration(value: Any) -> float:
 
 
 def _spelled(value: Any) -> Any:
-    """A number given as text keeps its spelling in names."""
+    """A number that is given as text keeps its spelling in names."""
     return Spelled(value) if isinstance(value, str) else value
 
 
@@ -182,7 +183,7 @@ def _switch(value: object) -> bool:
 
 
 def _mode(value: object) -> int:
-    """A number is refused: ``660`` in TOML is decimal, and hardly ever what was meant."""
+    """Numbers are refused: ``660`` is decimal in TOML, which is rarely intended."""
     text = _text(value)
     _must(re.fullmatch(r"(0o?)?[0-7]{3}", text))
     return int(text.removeprefix("0o"), 8)
@@ -236,7 +237,7 @@ def _address(value: object) -> str:
 
 
 def toml(value: object) -> str:
-    """Return a plain value (text, number, boolean, list or table of these) as TOML writes it."""
+    """Return a plain value (text, number, boolean, or a list or table of these) as TOML."""
     match value:
         case bool():
             return "true" if value else "false"

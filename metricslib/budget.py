@@ -1,16 +1,16 @@
-"""How much memory measuring may take: a budget in bytes, and how much of it is in use.
+"""The memory limit: a budget in bytes, and how much of it is in use.
 
-The number of series is bounded, but a key may have 64 KiB, and a set 100,000 members. So what a sender can make large
-is counted in bytes, against three shares of one budget that cannot take from each other:
+A limit on the number of series does not bound memory: a key can have 64 KiB, and a set 100,000 members. So data whose
+size depends on the input is also counted in bytes, against three separate shares of one budget:
 
 ======================  ======  ==================================================================================
 ``Budget.series``       1/2     each series that was admitted: :func:`series_cost`
-``Budget.raw_keys``     1/4     what a forwarder's listeners remember of keys as they were written; each has a part
-``Budget.members``      1/4     members of sets in the open interval and the last one: :func:`member_cost`
+``Budget.raw_keys``     1/4     keys as received that a forwarder's listeners cache; all listeners have equal parts
+``Budget.members``      1/4     members of sets in the open and in the last interval: :func:`member_cost`
 ======================  ======  ==================================================================================
 
-The costs are estimates, and rather too high: they hold for C and Python, and for a series that is shipped to Graphite.
-What the samples of a timer take is not in them. That has a bound of its own for each series.
+The costs are estimates on the high side: they hold for C and Python, and for a series that is sent to Graphite. They do
+not include the samples of a timer, which have their own bound for each series.
 """
 
 import os
@@ -37,48 +37,47 @@ __all__ = [
 ]
 
 LEAST = 64 << 20
-"""Bytes that the default budget has at least."""
+"""Minimum of the default budget, in bytes."""
 _SERIES = 1024
-"""Bytes of a series apart from its key: its aggregates, totals and places in tables, about 600 at most, and the objects
-of its paths."""
+"""Bytes of a series without its key: aggregates, totals and table entries, about 600 at most, and the objects of its
+paths."""
 _KEYS = {"counter": 3, "gauge": 2, "unique": 2, "timer": 15, "histogram": 15}
-"""How often a series' key is in memory: the key itself, and one path for each statistic that is sent by default."""
+"""Number of copies of a key in memory: the key itself, and one path for each statistic that is sent by default."""
 _MEMBER = 192
-"""Bytes of a member apart from its characters: the place in a set, which is half empty, and the object."""
+"""Bytes of a member without its characters: the entry in a set, which is half empty, and the object."""
 
 
 def series_cost(kind: Kind, key: str) -> int:
-    """Return the bytes that are counted for a series: 1,024, and its key once and once more for each of its paths."""
+    """Return the bytes that count for a series: 1,024, plus its key once, plus once more for each of its paths."""
     return _SERIES + _KEYS[kind] * sys.getsizeof(key)
 
 
 def series_costs(series: Iterable[tuple[Kind, str]]) -> list[int]:
-    """Return what :func:`series_cost` is for each of many series."""
+    """Return :func:`series_cost` for each of many series."""
     size = sys.getsizeof
     return [_SERIES + _KEYS[kind] * size(key) for kind, key in series]
 
 
 def member_cost(length: int) -> int:
-    """Return the bytes that are counted for a set's member of that length: 192, and twice its length."""
+    """Return the bytes that count for a set member of this length: 192 plus twice its length."""
     return _MEMBER + 2 * length
 
 
 def members_cost(sets: Iterable[Collection[str]]) -> int:
-    """Return what :func:`member_cost` is for all members of many sets."""
+    """Return the sum of :func:`member_cost` for all members of many sets."""
     return sum(_MEMBER * len(members) + 2 * sum(map(len, members)) for members in sets)
 
 
 class Share:
-    """How many bytes of one kind are in use, and how many may be. Any thread and any signal handler may add.
+    """The bytes of one share that are used and allowed. Threads and signal handlers may call :meth:`add`.
 
-    :meth:`fits` and :meth:`add` are two steps: threads that take both at the same time may exceed the share by one
-    thing each.
+    :meth:`fits` and :meth:`add` are separate steps, so concurrent threads may exceed the share by one item each.
     """
 
     def __init__(self, allowed: int) -> None:
         self.allowed = allowed
         self.cell = array("q", [0, 0])
-        """What C has counted, which it does without the interpreter lock, and what was counted here."""
+        """The bytes counted by C, which holds no interpreter lock, and those counted by Python."""
         self._pending: list[int] = []
         self._lock = threading.Lock()
 
@@ -87,13 +86,13 @@ class Share:
         return sum(self.cell) + sum(self._pending)
 
     def fits(self, size: int) -> bool:
-        """Whether there is room for so many bytes."""
+        """Return whether ``size`` more bytes fit."""
         return self.used + size <= self.allowed
 
     def add(self, size: int) -> None:
-        """Count ``size`` more bytes as used, or fewer if it is negative. Waits for nothing."""
+        """Add ``size`` bytes to those used; it may be negative. Never blocks."""
         self._pending.append(size)
-        if self._lock.acquire(blocking=False):  # otherwise the next call folds it
+        if self._lock.acquire(blocking=False):  # otherwise the next call adds it
             try:
                 taken = len(self._pending)
                 self.cell[1] += sum(self._pending[:taken])
@@ -102,21 +101,21 @@ class Share:
                 self._lock.release()
 
     def reset_after_fork(self) -> None:
-        """In a forked child: the parent's thread that held the lock is not here."""
+        """In a forked child, replace the lock: a thread of the parent may have held it."""
         self._lock = threading.Lock()
 
 
 class RemembersRawKeys(Protocol):
-    """A listener's part of what is remembered of keys."""
+    """A listener that caches keys as received."""
 
     @property
     def key_bytes(self) -> int:
-        """How many bytes are counted for keys as they were written."""
+        """The bytes that count for cached keys."""
         ...
 
 
 class Budget:
-    """``max_bytes`` for a registry and all that feeds it; None for :func:`default_max_bytes`.
+    """The memory limit of a registry and its listeners. ``max_bytes`` None stands for :func:`default_max_bytes`.
 
     Raises :class:`~.errors.InvalidOption` for anything but a whole number of at least 1.
     """
@@ -133,11 +132,11 @@ class Budget:
         self._raw_keys: weakref.WeakSet[RemembersRawKeys] = weakref.WeakSet()
 
     def watch_raw_keys(self, listener: RemembersRawKeys) -> None:
-        """Count what ``listener`` remembers, for as long as it is in use."""
+        """Include the cache of ``listener`` in :meth:`usage`, as long as the listener exists."""
         self._raw_keys.add(listener)
 
     def usage(self) -> dict[str, dict[str, int]]:
-        """Return the bytes ``used`` and ``allowed``: of ``series``, ``raw_keys`` and ``members``, and in ``total``."""
+        """Return the bytes ``used`` and ``allowed`` of ``series``, ``raw_keys`` and ``members``, and in ``total``."""
         used = {
             "series": self.series.used,
             "raw_keys": sum(listener.key_bytes for listener in list(self._raw_keys)),
@@ -147,18 +146,18 @@ class Budget:
         return {"total": {"used": sum(used.values()), "allowed": self.max_bytes}, **shares}
 
     def reset_after_fork(self) -> None:
-        """In a forked child: the series are there, but what the parent measured is not."""
+        """In a forked child, reset all but the series: the other shares count data of the parent."""
         self.series.reset_after_fork()
         self.raw_keys, self.members = Share(self.raw_keys.allowed), Share(self.members.allowed)
 
 
 def default_max_bytes() -> int:
-    """Return a quarter of the memory that this process may have, but at least :data:`LEAST`."""
+    """Return a quarter of :func:`available_memory`, but at least :data:`LEAST`."""
     return max(LEAST, available_memory() // 4)
 
 
 def available_memory(root: str | os.PathLike[str] = "/") -> int:
-    """Return the smallest of the machine's memory, the limits of its control groups and RLIMIT_AS, in bytes."""
+    """Return the bytes that this process can use: the smallest of the machine's memory, cgroup limits and RLIMIT_AS."""
     return min([sys.maxsize, *_machine(), *_control_groups(os.fspath(root)), *_address_space()])
 
 
@@ -179,9 +178,9 @@ def _address_space() -> Iterator[int]:
 
 
 def _control_groups(root: str) -> Iterator[int]:
-    """Yield the limits of the groups that this process is in, and of those around them: version 2, and version 1.
+    """Yield the limits of the control groups of this process and of their parents, for versions 1 and 2.
 
-    In a container the path of a group may be that outside, and then only the outermost directory is there.
+    In a container, the path of a group may be the one outside the container. Then only the top directory exists.
     """
     try:
         with open(f"{root}/proc/self/cgroup") as file:
@@ -203,7 +202,7 @@ def _limits(mount: str, group: str, name: str) -> Iterator[int]:
         try:
             with open(f"{mount}/{group}/{name}") as file:
                 yield int(file.read())
-        except (OSError, ValueError):  # not there, or "max"
+        except (OSError, ValueError):  # it does not exist, or is "max"
             pass
         if not group:
             return

@@ -43,16 +43,16 @@ class Limits:
         self._max_tag_sets = max_tag_sets
         self.drops = drops
         self._room = room
-        # By kind, keys; each is its own value too, so that whoever asks for one gets the same object.
+        # Keys, by kind. Each key is also its own value, so that all callers share one object.
         self._admitted: dict[Kind, dict[str, str]] = {kind: {} for kind in KINDS}
-        # A byte for each tag set of a name: unlike a number, they grow and shrink in one step of the interpreter.
+        # One byte for each tag set of a name: unlike a number, a bytearray grows and shrinks atomically.
         self._tag_sets: dict[tuple[Kind, str], bytearray] = {}
         self._bulk = threading.Lock()
-        self._reached: dict[tuple[str, Kind], str] = {}  # caps, and a name that was over each
+        self._reached: dict[tuple[str, Kind], str] = {}  # the caps reached by each kind, and a name above each
 
     def __len__(self) -> int:
         counters, timers, histograms, gauges, uniques = self._admitted.values()
-        return len(counters) + len(timers) + len(histograms) + len(gauges) + len(uniques)  # asked at each new series
+        return len(counters) + len(timers) + len(histograms) + len(gauges) + len(uniques)  # called for each new series
 
     def admit(self, series: Series) -> str | None:
         """Return the key to use for ``series``, or None to exclude it.
@@ -100,7 +100,7 @@ class Limits:
     def restore(self, series: Series) -> bool:
         """Admit a series of an earlier process, without filters. Return False if a cap is reached."""
         key = series.key
-        if stands_in(key):  # it takes no room
+        if stands_in(key):  # it does not count
             return True
         if key not in self._admitted[series.kind] and (self._too_many_tag_sets(series) or self._full(series.kind, key)):
             return False
@@ -125,8 +125,8 @@ class Limits:
         if (known := admitted.get(key)) is not None:
             return known
         kept = admitted.setdefault(key, key)
-        # With tags, a key is a new object each time it is put together: the one that was kept was added just now. A
-        # name may be one object for two threads that use it first at the same moment, and then its bytes count twice.
+        # A key with tags is a new object each time, so the one that was kept has just been added. A name can be the
+        # same object in two threads that use it for the first time at once; then its bytes count twice.
         if kept is key:
             self._room.add(series_cost(series.kind, key))
             if series.tags:
@@ -162,9 +162,9 @@ class Limits:
                     if kind != series.kind:
                         raise ValueError("a filter cannot change the kind")
                     made = series_of(kind, name, tags)
-                    # A name that the filter left alone keeps its dots: it may be one that a forwarder has read.
+                    # A name that the filter did not change is kept as it is: a forwarder may have parsed it.
                     series = made._replace(name=series.name) if name == series.name else made
-            except Exception as error:  # the filter is the application's
+            except Exception as error:  # the filter belongs to the application
                 if from_signal_handler(error):
                     raise
                 self.drops.add("filter_error")
