@@ -1,7 +1,7 @@
-"""Where a listener listens, as a URL: ``udp://HOST:PORT``, ``tcp://``, ``graphite://`` and ``forwarder+tcp://``, or
+"""Parses the URLs of listeners: ``udp://HOST:PORT``, ``tcp://``, ``graphite://`` and ``forwarder+tcp://``, or
 ``unix:///PATH``, ``unixgram://`` and ``forwarder+unix://``.
 
-In: text. Out: an :class:`Address`, or a ValueError that says what is wrong. Nothing is resolved or bound.
+In: text. Out: an :class:`Address`, or a ValueError with the reason. Nothing is resolved or bound.
 """
 
 import difflib
@@ -10,7 +10,7 @@ from typing import NamedTuple
 __all__ = ["Address", "host_and_port", "parse", "parse_target"]
 
 PORTS = {"udp": 8125, "tcp": 8125, "graphite": 2003, "forwarder+tcp": 8129}
-"""Schemes with host and port, and the port that each has when none is given."""
+"""Schemes with host and port, with their default ports."""
 PATHS = ("unix", "unixgram", "forwarder+unix")
 """Schemes with a path."""
 _ALL = ("0.0.0.0", "::")
@@ -19,7 +19,7 @@ _LONGEST_PATH = 107  # of sun_path, with its NUL
 
 
 class Address(NamedTuple):
-    """Where to listen: host and port, or a path."""
+    """The address of a listener: host and port, or a path."""
 
     scheme: str
     host: str = ""
@@ -27,14 +27,14 @@ class Address(NamedTuple):
     path: str = ""
 
     def reaches(self, listener: "Address") -> bool:
-        """Whether what is sent here is heard by ``listener``, as far as that can be seen without asking anybody."""
+        """Return True if ``listener`` receives data sent to this address, as far as this is clear without a look-up."""
         if (self.scheme, self.port) != (listener.scheme, listener.port):
             return False
         return self.host == listener.host or (listener.host in _ALL and self.host in _LOOPBACK)
 
 
 def parse(url: str) -> Address:
-    """Return the address in ``url``. Raises ValueError with the reason why there is none."""
+    """Return the address in ``url``. Raises ValueError with the reason if it is invalid."""
     scheme, separator, rest = url.partition("://")
     if not separator:
         raise ValueError("is no URL: udp://HOST:PORT, for example")
@@ -64,7 +64,7 @@ def parse_target(url: str) -> Address:
 
 
 def host_and_port(text: str, default: int | None = None) -> tuple[str, int]:
-    """Return host and port of ``HOST:PORT`` or ``[IPV6]:PORT``; the port may be left out where there is a default.
+    """Return host and port of ``HOST:PORT`` or ``[IPV6]:PORT``. The port is optional if there is a default.
 
     Raises ValueError.
     """

@@ -1,6 +1,6 @@
-"""How many descriptors this process may have, and how many of them are for connections.
+"""Divides the file descriptors of the process between connections and everything else.
 
-Connections come from others, as many as they like; delivery, spool and page must still find a descriptor then.
+Clients may open any number of connections. Descriptors must remain for delivery, spool and page.
 """
 
 import resource
@@ -8,13 +8,13 @@ import resource
 __all__ = ["connections_each", "raise_limit"]
 
 RESERVE = 128
-"""Descriptors for everything but connections: the page, the console, the spool, files."""
+"""Descriptors that are reserved for the page, the console, the spool and files."""
 EACH = 8
-"""Descriptors beside, for each address that is listened on or delivered to."""
+"""Further reserved descriptors for each listener and destination."""
 
 
 def raise_limit(wanted: int) -> int:
-    """Raise the soft limit to ``wanted``, or as far as the hard limit allows; return the limit."""
+    """Raise the soft limit to ``wanted``, or as far as the hard limit allows. Return the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     goal = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft == resource.RLIM_INFINITY or soft >= goal:
@@ -24,9 +24,9 @@ def raise_limit(wanted: int) -> int:
 
 
 def connections_each(listeners: int, addresses: int, most: int) -> int:
-    """Return how many connections each of ``listeners`` may have, ``most`` at most, after raising the limit for that.
+    """Raise the limit, and return the maximum number of connections of each of ``listeners``, at most ``most``.
 
-    ``addresses`` is how many there are in all, to listen on and to deliver to.
+    ``addresses`` is the number of all listeners and destinations.
     """
     reserve = RESERVE + EACH * addresses
     limit = raise_limit(reserve + listeners * most)

@@ -1,7 +1,7 @@
-"""Graphite's own lines on their way through: they pass by registry and windows, with the stamps they came with.
+"""Relays Graphite lines with their own timestamps, not as part of the registry or of windows.
 
-In: blocks of whole lines ``path value stamp`` from a stream. Out: lists of points, handed to a callable when there are
-enough of them or the listener says that it is time.
+In: blocks of complete lines ``path value timestamp`` from a stream. Out: lists of points for a function, which is
+called when there are enough points, or when the listener requests it.
 """
 
 import logging
@@ -21,9 +21,9 @@ log = logging.getLogger("forwarder")
 
 
 class Relay:
-    """Reads points and passes them to ``relay`` in lists of at most ``batch``; fed by one listener.
+    """Parses points, and passes them to ``relay`` in lists of at most ``batch``. Fed by one listener.
 
-    What ``relay`` raises is logged, and its points are dropped, cause ``relay_error``.
+    If ``relay`` raises an exception, it is logged, and the points are dropped, cause ``relay_error``.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Relay:
         self._dropped: Counter[str] = Counter()
 
     def feed(self, chunks: Sequence[bytes]) -> None:
-        """Take blocks of whole lines. Never raises, whatever is in them."""
+        """Process blocks of complete lines. Never raises for their content."""
         text = b"\n".join(chunks).decode("utf-8", "replace")
         now = self._clock.time()
         with self._lock:
@@ -52,17 +52,17 @@ class Relay:
         self._bad_lines.report()
 
     def drop(self, cause: str, count: int = 1) -> None:
-        """Count lines that the listener itself could not hand over."""
+        """Count lines that the listener had to drop."""
         with self._lock:
             self._dropped[cause] += count
 
     def settle(self) -> None:
-        """Pass on what is held back. The listener calls this once a second, and before it closes a connection."""
+        """Pass on all points. The listener calls this once a second, and before it closes a connection."""
         with self._lock:
             self._pass_on()
 
     def counts(self) -> Counts:
-        """Return the account since the start; points not passed on yet are not in it."""
+        """Return the counts since the start, without points that have not been passed on yet."""
         with self._lock:
             dropped = dict(self._dropped)
             received = self._passed + self._bad + sum(dropped.values())

@@ -1,13 +1,13 @@
-"""Packets passed on as they came, to other statsd servers: each target has a queue within a bound and a thread.
+"""Sends a copy of all packets to other statsd servers. Each target has a bounded queue and a thread.
 
-In: what listeners hear, in the middle of hearing it; so here it is only put into the queues. Out: datagrams over UDP,
-or lines over TCP. Queue and thread are those of any destination: a queue that drops its oldest when it is full, and a
-sender that waits longer after each failure. A statsd server adds up what it is sent, so nothing is sent twice: what
-may have arrived and is not known to have is lost, and counted.
+In: the data of listeners, in their threads, so it is only put into the queues. Out: datagrams over UDP, or lines over
+TCP. Queue and sender are those of any destination: a full queue drops its oldest data, and the sender waits longer
+after each failure. A statsd server adds values up, so nothing is sent twice: data that may or may not have arrived is
+counted as lost.
 
-A datagram goes out as one datagram, without empty lines; what came in a stream, in datagrams that fit a frame. Over TCP
-there is a connection for what has gathered in a tenth of a second, since a server that has read all of it says so by
-closing.
+A datagram is sent as one datagram, without empty lines. Data of a stream is sent in datagrams that fit into a frame.
+Over TCP, the data of a tenth of a second has its own connection, because a server that has read everything confirms it
+by closing the connection.
 """
 
 import re
@@ -28,24 +28,25 @@ from .addresses import parse_target
 __all__ = ["Repeater"]
 
 QUEUE = 16 << 20
-"""Bytes that may wait for a target; what is over drops the oldest, cause ``spool_full``."""
+"""Maximum number of bytes in the queue of a target. Above it the oldest are dropped, cause ``spool_full``."""
 OLDEST = 60.0
-"""Seconds after which what waits is dropped, cause ``too_old``: a server would count it as of now."""
-_LONGEST = 65_507  # what a datagram can hold, over IPv4
+"""Maximum age of waiting data in seconds. Older data is dropped, cause ``too_old``, because a server would count it in
+the current interval."""
+_LONGEST = 65_507  # the longest datagram over IPv4
 _SPACING = 0.1  # seconds between two connections
-_BURST_PAUSE = 0.25  # of what a destination pauses between bursts: packets come at a pace already
+_BURST_PAUSE = 0.25  # share of the usual pause of a destination between bursts, because packets arrive spread over time
 _EMPTY_LINES = re.compile(rb"\n{2,}")
 
 
 class Target(Destination):
-    """One server, as a sender sees a destination."""
+    """A target server, as a destination of a sender."""
 
     deltas = True
     relays = False
     resend = False
 
     def __init__(self, url: str, *, pause: Callable[[float], object] = time.sleep) -> None:
-        """``url`` is ``udp://HOST:PORT`` or ``tcp://HOST:PORT``; raises ValueError for any other."""
+        """``url`` is ``udp://HOST:PORT`` or ``tcp://HOST:PORT``. Raises ValueError for any other."""
         address = parse_target(url)
         endpoint = Endpoint(address.host, address.port)
         super().__init__(f"{address.scheme}://{endpoint}", Options(timeout=5.0, spool_bytes=QUEUE, max_age=OLDEST))
@@ -66,7 +67,7 @@ class Target(Destination):
         try:
             self._stream.send(payload.replace(SEPARATOR, b"\n") + b"\n", deadline, again=False)
         except Undelivered as failure:
-            # Where anything remains, it is all there was.
+            # The rest, if there is any, is the whole payload.
             remaining = payload if failure.remaining else b""
             raise Undelivered(failure.reason, remaining, failure.lost) from failure.__cause__
         return {}
@@ -78,20 +79,20 @@ class Target(Destination):
 
 
 class Repeater:
-    """Passes packets on to ``urls``. :meth:`datagrams` and :meth:`blocks` may be called from any thread; they never
-    wait for a server.
+    """Sends packets to ``urls``. :meth:`datagrams` and :meth:`blocks` may be called from any thread, and never wait for
+    a server.
     """
 
     def __init__(self, urls: Sequence[str], *, clock: Clock = SYSTEM_CLOCK) -> None:
         self._senders = [_sender(Target(url), clock) for url in urls]
 
     def start(self) -> None:
-        """Begin to send."""
+        """Start sending."""
         for sender in self._senders:
             sender.start()
 
     def stop(self, timeout: float) -> bool:
-        """Send what waits, for at most ``timeout`` seconds, and end; return whether nothing was dropped by that."""
+        """Send waiting data for at most ``timeout`` seconds, and end. Return True if nothing had to be dropped."""
         deadline = Deadline(timeout)
         for sender in self._senders:
             sender.hurry()
@@ -99,11 +100,11 @@ class Repeater:
         return all(stopped)
 
     def datagrams(self, packets: Sequence[bytes]) -> None:
-        """Pass datagrams on, each as one."""
+        """Queue datagrams, each of which is sent as one."""
         self._offer(_packed(packets, _LONGEST))
 
     def blocks(self, blocks: Sequence[bytes]) -> None:
-        """Pass on blocks of whole lines, which came in a stream, in datagrams of whole lines."""
+        """Queue blocks of complete lines from a stream, which are sent in datagrams of complete lines."""
         self._offer(_packed(blocks, DATAGRAM))
 
     def _offer(self, payload: bytes) -> None:
@@ -113,15 +114,15 @@ class Repeater:
                 sender.put(batch)
 
     def statuses(self) -> list[SenderStatus]:
-        """Return how sending goes, for each target. Points are lines."""
+        """Return the state of each target. Points are lines."""
         return [sender.status() for sender in self._senders]
 
     def self_metrics(self, prefix: str) -> SelfMetrics:
-        """Return a source of the registry that tells the same as series ``PREFIX.repeater.…``."""
+        """Return a source of the registry with the same figures as series ``PREFIX.repeater.…``."""
         return SelfMetrics(f"{prefix}.repeater", DropCounter(), DropCounter(), self.statuses)
 
     def section(self) -> Sequence[Mapping[str, object]]:
-        """Return what the page shows of it."""
+        """Return the rows of the page."""
         return [
             {
                 "Target": status.label,
@@ -141,7 +142,7 @@ def _sender(target: Target, clock: Clock) -> Sender:
 
 
 def _packed(packets: Sequence[bytes], limit: int) -> bytes:
-    """Return packets of at most ``limit`` bytes, without empty lines, an empty line between them."""
+    """Join packets of at most ``limit`` bytes, without their empty lines, by an empty line."""
     packed = []
     for packet in packets:
         packet = packet.strip(b"\n")

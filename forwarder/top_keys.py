@@ -1,26 +1,26 @@
-"""The keys that come most often, for an operator who looks for the one that floods the server.
+"""Finds the most frequent keys, for an operator whose server is flooded.
 
-In: what listeners receive. Out: at the end of each interval its most frequent keys, for the page, and for a file or the
-log. A key is the series' text, whatever its types and values are, and a line counts once, also a bad one; DogStatsD's
-events and service checks have no key.
+In: the data of listeners. Out: at the end of each interval its most frequent keys, for the page, and for a file or the
+log. A key is the text of a series, without types and values. Each line counts once, also a bad one. DogStatsD's events
+and service checks have no key.
 
 Memory is bounded by the space-saving algorithm: Ahmed Metwally, Divyakant Agrawal and Amr El Abbadi: Efficient
 Computation of Frequent and Top-k Elements in Data Streams. Proceedings of the 10th International Conference on Database
-Theory (ICDT), 2005, pages 398-412. There are m counters, each for one key. When all are taken, a new key gets the
-counter of the rarest one: the count goes on from where it was, and what was there before is the error. So of N lines in
-all:
+Theory (ICDT), 2005, pages 398-412. There are m counters, each for one key. When all are in use, a new key takes over
+the counter of the rarest one, which continues from its value, and this value is the error of the new key. So for N
+lines in total:
 
 * every key with more than N/m lines has a counter;
-* a count is never too low, and too high by its error at most, which is at most N/m;
+* a count is never too low, and at most too high by its error, which is at most N/m;
 * the counts add up to N.
 
-The rarest key is found in a heap of counts as they were when they were put there. Since counts only grow, the top of
-the heap is the rarest as soon as it is up to date; an entry that is not is put back with its count. Each such repair
-follows an increment, so adding costs O(log m) on average.
+The rarest key is found in a heap of counts, which may be out of date. Since counts only grow, the top of the heap is
+the rarest key as soon as its own count is up to date; until then it is put back with the current count. Each such
+repair follows an increment, so adding costs O(log m) on average.
 
 A line of the file is ``2026-01-31T12:00:00Z count=105 key=web.hits``, followed by ``error=3`` if the count may be too
-high by 3. In statsd's format the time is written as JavaScript shows dates. The file is opened for each report, so that
-it can be rotated. Only its owner may read it, and no link is followed.
+high by 3. (statsd writes the time in JavaScript's format.) The file is opened for each report, so that it can be
+rotated. It has mode 0640, and symbolic links are not followed.
 """
 
 import logging
@@ -43,7 +43,7 @@ __all__ = ["TopKeys", "CAPACITY", "Counted", "KeyFlush", "SpaceSaving"]
 
 
 class Counted(NamedTuple):
-    """How often something came: at most ``estimate`` times, and at least ``estimate - error`` times."""
+    """The count of a key: between ``estimate - error`` and ``estimate``."""
 
     key: str
     estimate: int
@@ -59,7 +59,7 @@ class SpaceSaving:
         self._errors: dict[str, int] = {}  # only those above 0
         self._heap: list[tuple[int, str]] = []
         self.total = 0
-        """How many were counted."""
+        """Return the number of counted keys."""
 
     def __len__(self) -> int:
         return len(self._counts)
@@ -82,7 +82,7 @@ class SpaceSaving:
             heapreplace(self._heap, (error + times, key))
 
     def top(self) -> list[Counted]:
-        """Return all that have a counter, the most frequent first."""
+        """Return all keys with a counter, the most frequent first."""
         counted = [Counted(key, count, self._errors.get(key, 0)) for key, count in self._counts.items()]
         return sorted(counted, key=lambda entry: (-entry.estimate, entry.key))
 
@@ -97,10 +97,10 @@ class SpaceSaving:
 
 
 CAPACITY = 1000
-"""Whatever has more than a thousandth of all lines is found, and no count is too high by more than that."""
+"""Every key with more than a thousandth of all lines is found, and no count is too high by more than that."""
 SHOWN = 20
-"""How many keys the page shows."""
-_REMEMBERED = 256  # bytes of the longest key that is remembered as it is written
+"""Number of keys on the page."""
+_REMEMBERED = 256  # bytes of the longest raw key that is cached
 
 
 class TopKeys:
@@ -113,7 +113,7 @@ class TopKeys:
         self._last: SpaceSaving | None = None
 
     def feed(self, chunks: Sequence[bytes]) -> None:
-        """Count the lines of datagrams, or of blocks of whole lines. Never raises for what is in them."""
+        """Count the lines of datagrams, or of blocks of complete lines. Never raises for their content."""
         text = b"\n".join(chunks)
         lines = text.split(b"\n")
         tagged = b"|#" in text
@@ -126,14 +126,14 @@ class TopKeys:
                     add(key, times)
 
     def end(self) -> list[Counted]:
-        """End the interval, and return its keys, the busiest first."""
+        """End the interval, and return its keys, the most frequent first."""
         with self._lock:
             last = self._last = self._open
             self._open = SpaceSaving(self._capacity)
         return last.top()
 
     def section(self) -> Sequence[Mapping[str, object]]:
-        """Return what the page shows: the busiest of the last whole interval, or of the first as long as that lasts."""
+        """Return the rows of the page: the last complete interval, or the first one while it lasts."""
         with self._lock:
             shown = self._last or self._open
             top, total = shown.top()[:SHOWN], shown.total
@@ -144,13 +144,13 @@ class TopKeys:
 
 
 def _written(line: bytes) -> bytes:
-    """Return a line's key, and its tags if it has any."""
+    """Return the key of a line with its tags."""
     metric, tagged, rest = line.partition(b"|#")
     return metric.partition(b":")[0] + tagged + rest.partition(b"|")[0]
 
 
 def _key(written: bytes) -> str:
-    """Return the series' text for a key as it is written; nothing where it is none, as in an empty line."""
+    """Return the text of the series of a raw key; empty if it is not a key, as in an empty line."""
     if not written.strip() or written.startswith((b"_e{", b"_sc|")):
         return ""
     name, tagged, tags = written.decode("utf-8", "replace").rstrip("\r").partition("|#")
@@ -167,7 +167,7 @@ _PATIENCE = 1.0  # seconds
 
 
 class KeyFlush:
-    """Tells ``percent`` of the busiest keys every ``interval`` seconds, in ``file`` or, without one, in the log."""
+    """Reports ``percent`` of the busiest keys every ``interval`` seconds, in ``file`` or, without one, in the log."""
 
     def __init__(
         self, top_keys: TopKeys, interval: float, percent: float = 100, file: str = "", *, clock: Clock = SYSTEM_CLOCK
@@ -182,13 +182,13 @@ class KeyFlush:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin the first interval."""
+        """Start the first interval."""
         thread = threading.Thread(target=self._run, name="forwarder key flush", daemon=True)
         thread.start()
         self._thread = thread
 
     def stop(self) -> None:
-        """Tell nothing more. A file on a disk that hangs is not waited for."""
+        """Stop reporting, without waiting for a file on a disk that hangs."""
         self._over.set()
         if self._thread is not None:
             self._thread.join(_PATIENCE)
@@ -205,7 +205,7 @@ class KeyFlush:
                 log.exception("the busiest keys could not be reported")
 
     def report(self) -> None:
-        """End the interval and tell its busiest keys."""
+        """End the interval and report its busiest keys."""
         top = self.busiest.end()
         top = top[: math.ceil(len(top) * self._percent / 100)]
         if not self._file:
