@@ -15,7 +15,7 @@ command is the first word of its line. Words are separated by single spaces, and
 The answer to anything else is ``ERROR``.
 
 Health tells load balancers whether this server accepts traffic. It is also available on the page's port: ``GET
-/health`` returns ``{"health": "up"}`` with status 200, or ``down`` with status 503.
+/health`` returns ``{"health": "up"}`` with status 200, or ``down`` with status 503. Browsers get a page there.
 """
 
 import json
@@ -48,10 +48,13 @@ class Health:
         self.status: Literal["up", "down"] = status
 
     def beside(self, page: "WSGIApplication") -> "WSGIApplication":
-        """Return a WSGI application that answers at ``/health``, and passes every other request to ``page``."""
+        """Return a WSGI application that answers at ``/health``, and passes every other request to ``page``.
+
+        A browser, which asks for HTML, gets the page's own view of that name.
+        """
 
         def answer(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-            if environ.get("PATH_INFO") != PATH:
+            if environ.get("PATH_INFO") != PATH or "text/html" in environ.get("HTTP_ACCEPT", ""):
                 return page(environ, start_response)
             method = environ["REQUEST_METHOD"]
             if method not in ("GET", "HEAD"):

@@ -33,7 +33,19 @@ from .series import KINDS, Kind
 from .sketch import Distribution
 from .window import Window
 
-__all__ = ["DAY", "FIELDS", "HEATED", "HOUR", "MINUTE", "Heat", "History", "Points", "heat_bounds"]
+__all__ = [
+    "DAY",
+    "DISTRIBUTIONS",
+    "FIELDS",
+    "HEATED",
+    "HOUR",
+    "MINUTE",
+    "Heat",
+    "History",
+    "Points",
+    "heat_bounds",
+    "heat_of",
+]
 
 MINUTE, HOUR, DAY = 60, 3600, 86_400
 
@@ -85,7 +97,8 @@ def _heat_bucket(value: float) -> int:
     return min(max((power - 1) * _QUARTERS + int((fraction * 2 - 1) * _QUARTERS), _LEAST), _MOST)
 
 
-def _heat(distribution: Distribution) -> Heat:
+def heat_of(distribution: Distribution) -> Heat:
+    """Return the heat of a frozen distribution that is not empty."""
     values, weights = distribution._sorted()
     first, last = _heat_bucket(values[0]), _heat_bucket(values[-1])
     found, start = array("f"), 0
@@ -287,7 +300,7 @@ class History:
         for kind, key in self._heated:
             distribution = window[kind].get(key)
             if distribution is not None and distribution.count:
-                heat = row.heat[kind, key] = _heat(distribution)
+                heat = row.heat[kind, key] = heat_of(distribution)
                 row.heat_bytes += _HEAT + len(heat.weights) * heat.weights.itemsize
         over = sum(row.heat_bytes for row in self._rows) + row.heat_bytes - self.heat_bytes
         for old in (*self._rows, row):

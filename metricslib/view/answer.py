@@ -8,6 +8,7 @@ their values copied, and by nothing that grows with the time a client takes. Wha
 reads it, 64 KiB at a time, and no further when the client is gone.
 """
 
+import gzip
 import logging
 import threading
 import time
@@ -18,12 +19,14 @@ from .._process import register_fork_handler
 from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import InvalidOption
 from ..flusher import Flusher
-from . import as_json, page
+from . import as_json, render
+from .cards import grid
+from .metric import detail
 from .query import Query
 from .report import Report, Section, TooSlow, report, select
-from .style import POLICY
+from .search import Search
 
-__all__ = ["BUDGET", "METHODS", "PATIENCE", "Answer", "Extra", "View", "busy"]
+__all__ = ["BUDGET", "HEALTH", "METHODS", "PATIENCE", "SERIES", "Answer", "Extra", "View", "busy"]
 
 log = logging.getLogger("metricslib")
 
@@ -36,6 +39,12 @@ PATIENCE = 5.0
 """Seconds for which a request waits for the report of another."""
 BUDGET = 2.0
 """Seconds of processor time that choosing a request's series may take."""
+HEALTH = "health"
+"""The path of the page that says how things go."""
+SERIES = "series/"
+"""What stands before the name of a metric in the path of its page."""
+_SMALL = 1_000
+"""Bytes that are not worth compressing."""
 _CHUNK = 64 << 10
 """Bytes that are written at once; what is shorter is answered whole, with its length."""
 
@@ -84,39 +93,82 @@ class View:
         """Return a view of that flusher and its registry."""
         return cls(lambda: flusher, title=title, extra=extra, clock=flusher.registry.clock)
 
-    def answer(self, method: str, query_string: str) -> Answer:
-        """Answer with a page or JSON, or with a text that says what is wrong; never raises."""
+    def answer(
+        self, method: str, query_string: str, path: str = "/", *, mount: str = "", encodings: str = ""
+    ) -> Answer:
+        """Answer with a page or JSON, or with a text that says what is wrong; never raises.
+
+        Args:
+            method: The request's method.
+            query_string: What stands behind the question mark.
+            path: The path below where the page is mounted, decoded; empty or with a slash in front.
+            mount: The path at which it is mounted: links are relative to it where ``path`` is empty.
+            encodings: The request's ``Accept-Encoding``.
+        """
         if method not in METHODS:
             return _text(405, "This page can only be read, with GET or HEAD.", ("Allow", ", ".join(METHODS)))
+        here = path.removeprefix("/")
+        if here.startswith(render.ASSETS):
+            return _asset(here, encodings)
+        if here not in ("", HEALTH) and not here.startswith(SERIES):
+            return _text(404, "There is nothing here; the metrics are at /.")
         try:
             query = Query.parse(query_string)
+            Search(query.query)
         except InvalidOption as error:
             return _text(400, f"{error}.")
+        root = "../" * here.count("/") or "./"
+        if not path:
+            root = f"{mount.rpartition('/')[2]}/" if mount else "./"
         making = self._making
         if not making.acquire(timeout=PATIENCE):
             return busy("Others ask for this page; it is made for one at a time.")
         try:
-            found = self.report(query)
+            if query.format == "json" and not here:
+                found = self.report(query)
+            else:
+                return self._page(here, query, root, encodings)
         except TooSlow:
             return busy("There are too many series to look for that; a word, or a pattern like web.*, is found faster.")
+        except ImportError as error:
+            return _text(501, f"{error}.")
         except Exception:
             return _failed()
         finally:
             making.release()
         try:
-            if query.format == "json":
-                return _streamed("application/json", as_json.parts(found))
-            return _streamed("text/html; charset=utf-8", page.parts(found, query))
+            return _streamed("application/json", as_json.parts(found))
         except Exception:
             return _failed()
+
+    def _page(self, here: str, query: Query, root: str, encodings: str) -> Answer:
+        flusher = self.find()
+        series = flusher.registry.series()
+        strip = render.strip(
+            flusher, flusher.status(), sum(map(len, series.values())), self._clock.monotonic() - self._since
+        )
+        if here == HEALTH:
+            found = self.report(Query(limit=1))
+            text = render.health_page(root, query, self.title, strip, found, flusher.history)
+        elif here:
+            shown = detail(flusher, here.removeprefix(SERIES).replace("/", "."), query)
+            if shown is None:
+                return _text(404, "There is no metric of that name.")
+            text = render.metric_page(root, query, self.title, strip, shown)
+        else:
+            cards = grid(series, flusher.history, query, self._in_time())
+            text = render.grid_page(root, query, self.title, strip, cards)
+        return _whole("text/html; charset=utf-8", text, encodings)
+
+    def _in_time(self) -> Callable[[], bool]:
+        until = self._spent() + BUDGET
+        return lambda: self._spent() <= until
 
     def report(self, query: Query) -> Report:
         """Return the report that answers ``query``, as of now. Raises :class:`~.report.TooSlow`."""
         flusher = self.find()
         registry, interval = flusher.registry, flusher.interval
-        until = self._spent() + BUDGET
-        in_time = lambda: self._spent() <= until  # noqa: E731
-        selection = select(registry.series(), query.match, query.limit, query.after, in_time)
+        selection = select(registry.series(), query.match, query.limit, query.after, self._in_time())
         end = (int(registry.clock.time() // interval) + 1) * interval
         return report(
             registry.snapshot(end, interval, selection.keys()),
@@ -139,6 +191,38 @@ def _text(status: int, text: str, *headers: tuple[str, str]) -> Answer:
 def busy(text: str) -> Answer:
     """Return the answer to a request that comes at a bad time."""
     return _text(503, text, ("Retry-After", "5"))
+
+
+def _asset(name: str, encodings: str) -> Answer:
+    found = render.asset(name)
+    if found is None:
+        return _text(404, "There is no such file.")
+    kept = ("Cache-Control", "public, max-age=31536000, immutable")
+    return _encoded(found.content_type, found.body, found.gzipped, encodings, kept)
+
+
+def _whole(content_type: str, text: str, encodings: str) -> Answer:
+    body = text.encode("utf-8", "replace")
+    return _encoded(content_type, body, None, encodings, ("Cache-Control", "no-store"))
+
+
+def _encoded(
+    content_type: str, body: bytes, gzipped: bytes | None, encodings: str, *headers: tuple[str, str]
+) -> Answer:
+    """Return a whole answer, compressed for a client that reads that."""
+    if _takes_gzip(encodings) and len(body) > _SMALL:
+        body = gzipped or gzip.compress(body, 1, mtime=0)
+        headers = (*headers, ("Content-Encoding", "gzip"))
+    length = ("Content-Length", str(len(body)))
+    return Answer(200, (*_headers(content_type), *headers, ("Vary", "Accept-Encoding"), length), [body])
+
+
+def _takes_gzip(encodings: str) -> bool:
+    for each in encodings.lower().split(","):
+        name, _, quality = each.partition(";")
+        if name.strip() in ("gzip", "*"):
+            return quality.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+    return False
 
 
 def _failed() -> Answer:
@@ -176,10 +260,13 @@ def _chunks(texts: Iterable[str]) -> Iterator[bytes]:
 
 
 def _answer(status: int, content_type: str, parts: Iterable[bytes], *headers: tuple[str, str]) -> Answer:
-    common = (
+    return Answer(status, (*_headers(content_type), ("Cache-Control", "no-store"), *headers), parts)
+
+
+def _headers(content_type: str) -> tuple[tuple[str, str], ...]:
+    return (
         ("Content-Type", content_type),
-        ("Content-Security-Policy", POLICY),
+        ("Content-Security-Policy", render.POLICY),
         ("X-Content-Type-Options", "nosniff"),
-        ("Cache-Control", "no-store"),
+        ("Referrer-Policy", "same-origin"),
     )
-    return Answer(status, (*common, *headers), parts)

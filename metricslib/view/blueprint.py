@@ -5,12 +5,14 @@
 Flask is imported when a blueprint is asked for, and nowhere else in the library.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Never
 
 from .._shipping import ensure_flusher
 from ..flusher import Flusher
 from ..hints import unknown_option
-from .answer import METHODS, Extra, View
+from .answer import HEALTH, METHODS, SERIES, Extra, View
+from .render import ASSETS
 
 if TYPE_CHECKING:
     import flask
@@ -52,14 +54,25 @@ def blueprint(
     view = View.of(flusher, title=title, extra=extra) if flusher else View(ensure_flusher, title=title, extra=extra)
     made = flask.Blueprint(name, __name__)
 
-    def metrics() -> flask.Response:
+    def answered(path: str) -> flask.Response:
         request = flask.request
-        answer = view.answer(request.method, request.query_string.decode("latin-1"))
+        query, encodings = request.query_string.decode("latin-1"), request.headers.get("Accept-Encoding", "")
+        answer = view.answer(request.method, query, path, mount=request.path, encodings=encodings)
         return flask.Response(answer.parts, answer.status, list(answer.headers))
+
+    def metrics() -> flask.Response:
+        return answered("/" if flask.request.path.endswith("/") else "")
 
     def begin(_: object) -> None:
         view.find()
 
     made.add_url_rule("/", view_func=metrics, methods=METHODS, strict_slashes=False, provide_automatic_options=False)
+    below: dict[str, Callable[..., flask.Response]] = {
+        f"/{HEALTH}": lambda: answered(f"/{HEALTH}"),
+        f"/{SERIES}<path:name>": lambda name: answered(f"/{SERIES}{name}"),
+        f"/{ASSETS}<name>": lambda name: answered(f"/{ASSETS}{name}"),
+    }
+    for rule, function in below.items():
+        made.add_url_rule(rule, rule.split("/")[1], function, methods=METHODS, provide_automatic_options=False)
     made.record(begin)
     return made

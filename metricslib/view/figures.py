@@ -4,13 +4,16 @@ import math
 from datetime import UTC, datetime
 from decimal import Decimal
 
-__all__ = ["age", "amount", "moment", "size", "time_of_day"]
+__all__ = ["age", "amount", "moment", "short", "size", "time_of_day", "with_unit"]
 
 _DIGITS = 4
 _HUGE = 1e15
 _LARGEST = 1e308
 _TINY = 1e-4
 _STEPS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+_THOUSANDS = ("", "k", "M", "G", "T")
+_MILLISECONDS = ((60_000, "min"), (1000, "s"), (1, "ms"), (1e-3, "µs"), (1e-6, "ns"))
+_BYTES = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B"))
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -32,6 +35,42 @@ def amount(value: float) -> str:
     decimals = max(0, _DIGITS - 1 - math.floor(math.log10(magnitude)))
     text = f"{value:,.{decimals}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def short(value: float, digits: int = 3) -> str:
+    """Return a number with three significant digits and k, M, G or T for its thousands.
+
+    >>> [short(value) for value in (0, 1.8412, 612, 1204, 12345, 2.9e6, 0.00123, 3e20)]
+    ['0', '1.84', '612', '1,204', '12.3 k', '2.9 M', '0.00123', '3e+20']
+    """
+    magnitude = abs(value)
+    if not magnitude < 1e15:
+        return f"{float(value):.{digits}g}" if magnitude < _LARGEST else str(value)[:8]
+    unit = ""
+    if magnitude >= 10_000:
+        power = min(int(math.log10(magnitude) + 1e-9) // 3, len(_THOUSANDS) - 1)
+        value, unit = value / 1000**power, f" {_THOUSANDS[power]}"
+        magnitude = abs(value)
+    if magnitude < _TINY:
+        return "0" if not magnitude else f"{float(value):.{digits}g}"
+    decimals = max(0, digits - 1 - math.floor(math.log10(magnitude)))
+    text = f"{value:,.{decimals}f}"
+    return (text.rstrip("0").rstrip(".") if "." in text else text) + unit
+
+
+def with_unit(value: float, unit: str) -> tuple[str, str]:
+    """Return a short number and its unit: of milliseconds and bytes the one in which it is short.
+
+    >>> [" ".join(with_unit(value, "ms")) for value in (0.0321, 18.42, 2500, 90_000)]
+    ['32.1 µs', '18.4 ms', '2.5 s', '1.5 min']
+    >>> with_unit(48_200, "B"), with_unit(7, "")
+    (('47.1', 'KiB'), ('7', ''))
+    """
+    steps = _MILLISECONDS if unit == "ms" else _BYTES if unit == "B" else ()
+    for step, name in steps:
+        if abs(value) >= step:
+            return short(value / step), name
+    return short(value), unit
 
 
 def age(seconds: float) -> str:

@@ -4,21 +4,26 @@ What cannot be understood is refused by name, so that nobody takes a typing mist
 names are left alone, for proxies and monitors add their own.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import parse_qs
+from typing import cast
+from urllib.parse import parse_qs, urlencode
 
 from ..errors import InvalidOption
-from ..series import KINDS
+from ..series import KINDS, Kind
 
-__all__ = ["FORMATS", "Query"]
+__all__ = ["FORMATS", "RANGES", "SORTS", "Query"]
 
 FORMATS = ("html", "json")
+RANGES = {"5m": 300, "1h": 3600, "1d": 86_400}
+SORTS = ("name", "value", "change")
 _ROWS = {"html": 2_000, "json": 10_000}
 _MOST_ROWS = 10_000
 _LONGEST_REFRESH = 3600
-_LONGEST_MATCH = 100
+_LONGEST = 100
 _LONGEST_AFTER = 10_000
 _MOST_FIELDS = 50
+_MOST_PAGES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +34,23 @@ class Query:
     match: str = ""
     """A glob over series; empty for all."""
     limit: int = _ROWS["html"]
-    """At most so many series; 2,000 on a page and 10,000 as JSON if nothing was asked."""
+    """At most so many series; 10,000 as JSON if nothing was asked."""
     refresh: int = 0
     """Load the page again after so many seconds; 0: do not."""
     after: str = ""
     """Only series behind this one, as in ``counter:web.hits``: :attr:`~.report.Report.next` of the page before."""
+    query: str = ""
+    """What to look for: see :mod:`~.search`."""
+    prefix: str = ""
+    """Only names that are this, or begin with it and a dot."""
+    kind: Kind | None = None
+    tag: str = ""
+    """Only names with a tag of this key."""
+    sort: str = "name"
+    page: int = 1
+    range: str = "1h"
+    by: str = ""
+    """The tag by which a metric is broken down."""
 
     @classmethod
     def parse(cls, text: str) -> "Query":
@@ -42,25 +59,50 @@ class Query:
             fields = {name: values[-1] for name, values in parse_qs(text, max_num_fields=_MOST_FIELDS).items()}
         except ValueError:
             raise InvalidOption("query", f"{text[:50]}…", f"has more than {_MOST_FIELDS} parameters") from None
-        form = fields.get("format", "html")
-        if form not in FORMATS:
-            raise InvalidOption("format", form[:50], f"must be one of {', '.join(FORMATS)}")
-        match = fields.get("match", "")
-        if len(match) > _LONGEST_MATCH:
-            raise InvalidOption("match", f"{match[:50]}…", f"must have at most {_LONGEST_MATCH} characters")
+        form = _one_of("format", fields, FORMATS, "html")
         after = fields.get("after", "")
         if after and (len(after) > _LONGEST_AFTER or after.partition(":")[0] not in KINDS):
             raise InvalidOption("after", f"{after[:50]}…", "must be the `next` of an earlier answer")
         return cls(
             form,
-            match,
+            _short("match", fields),
             _whole("limit", fields, _MOST_ROWS) or _ROWS[form],
             _whole("refresh", fields, _LONGEST_REFRESH) or 0,
             after,
+            _short("query", fields),
+            fields.get("prefix", ""),
+            cast("Kind | None", _one_of("kind", fields, KINDS, "") or None),
+            fields.get("tag", ""),
+            _one_of("sort", fields, SORTS, "name"),
+            _whole("page", fields, _MOST_PAGES) or 1,
+            _one_of("range", fields, tuple(RANGES), "1h"),
+            fields.get("by", ""),
         )
 
+    def link(self, **changes: object) -> str:
+        """Return the query string of a link to the grid that keeps what was asked, but for ``changes``."""
+        names = ("query", "match", "prefix", "kind", "tag", "sort", "refresh")
+        asked: Mapping[str, object] = {name: getattr(self, name) for name in names} | changes
+        if asked["sort"] == "name":
+            asked = {**asked, "sort": ""}
+        return "?" + urlencode({name: str(value) for name, value in asked.items() if value})
 
-def _whole(name: str, fields: dict[str, str], most: int) -> int | None:
+
+def _short(name: str, fields: Mapping[str, str]) -> str:
+    text = fields.get(name, "")
+    if len(text) > _LONGEST:
+        raise InvalidOption(name, f"{text[:50]}…", f"must have at most {_LONGEST} characters")
+    return text
+
+
+def _one_of(name: str, fields: Mapping[str, str], known: tuple[str, ...], default: str) -> str:
+    text = fields.get(name, default)
+    if text != default and text not in known:
+        raise InvalidOption(name, text[:50], f"must be one of {', '.join(known)}")
+    return text
+
+
+def _whole(name: str, fields: Mapping[str, str], most: int) -> int | None:
     text = fields.get(name)
     if text is None:
         return None

@@ -191,14 +191,15 @@ class matcher:
     for globs, as a piece matches texts of one length only; and no pattern takes longer than its length times the
     text's.
 
-    A pattern without ``*``, ``?`` and ``[`` looks for itself anywhere in the text; an empty one for everything.
+    A pattern without ``*``, ``?`` and ``[`` looks for itself anywhere in the text, or with ``whole`` as all of it; an
+    empty one for everything.
 
     >>> [matcher(pattern)("web.hits;route=u") for pattern in ("web.*", "*.hits", "route=u", "web.h", "db.*")]
     [True, True, True, True, False]
     """
 
-    def __init__(self, pattern: str) -> None:
-        glob = pattern if any(character in pattern for character in "*?[") else f"*{pattern}*"
+    def __init__(self, pattern: str, *, whole: bool = False) -> None:
+        glob = pattern if whole or any(character in pattern for character in "*?[") else f"*{pattern}*"
         pieces: list[list[str]] = [[]]
         for token in _TOKEN.findall(glob):
             if token == "*":

@@ -19,7 +19,9 @@ __all__ = ["RESERVED", "application", "application_of"]
 RESERVED = "metricslib.reserved"
 """True in the environment of a request for which a server has room only because it keeps some for health. The page is
 not made then; an application in front of it may answer for something small."""
-_NOT_FOUND = b"There is nothing here; the metrics are at /.\n"
+
+
+_PATHS = ("PATH_INFO", "SCRIPT_NAME")
 
 
 def application(
@@ -42,12 +44,13 @@ def application_of(view: View) -> "WSGIApplication":
     """Return a WSGI application that passes requests to ``view``."""
 
     def answer(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        if environ.get("PATH_INFO", "") not in ("", "/"):
-            return _send(Answer(404, (("Content-Type", "text/plain"),), [_NOT_FOUND]), environ, start_response)
         if environ.get(RESERVED):
             return _send(busy("Too many requests at a time."), environ, start_response)
         method, query = environ["REQUEST_METHOD"], environ.get("QUERY_STRING", "")
-        return _send(view.answer(method, query), environ, start_response)
+        path, mount = (environ.get(name, "").encode("latin-1").decode("utf-8", "replace") for name in _PATHS)
+        encodings = environ.get("HTTP_ACCEPT_ENCODING", "")
+        answered = view.answer(method, query, path, mount=mount, encodings=encodings)
+        return _send(answered, environ, start_response)
 
     return answer
 

@@ -1,7 +1,6 @@
 """What people see: the shop's page and the forwarder's, in a real Chromium."""
 
 import functools
-import json
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -51,16 +50,15 @@ def quiet(browser: Browser) -> Iterator[None]:
     assert browser.console() == []
 
 
-def rows(browser: Browser) -> dict[str, list[str]]:
-    """The table of series: by path, what can be read in the other cells."""
-    cells = "[...row.cells].map(cell => cell.innerText)"
-    table = browser.run(f"return [...document.querySelectorAll('.series tbody tr')].map(row => {cells})")
-    return {path: others for path, *others in table}
+def cards(browser: Browser) -> dict[str, str]:
+    """The cards of the grid: by name, all that can be read on them."""
+    script = "[...document.querySelectorAll('.card')].map(card => [card.querySelector('.n').innerText, card.innerText])"
+    return dict(browser.run(f"return {script}"))
 
 
-def loaded(browser: Browser, url: str, *paths: str) -> bool:
+def loaded(browser: Browser, url: str, *names: str) -> bool:
     browser.open(url)
-    return rows(browser).keys() >= set(paths)
+    return cards(browser).keys() >= set(names)
 
 
 def fits(browser: Browser) -> bool:
@@ -69,16 +67,27 @@ def fits(browser: Browser) -> bool:
 
 
 def test_the_shops_page(browser: Browser, shop: Shop):
-    """All kinds of series stand in the table, readable, with values; the style sheet is let in by the page's policy."""
-    paths = ("shop.requests;route=-;status=200", "shop.request;route=-", "shop.stock;warehouse=north", "shop.visitors")
-    eventually(functools.partial(loaded, browser, shop.metrics, "shop.basket.items", *paths))
-    table = rows(browser)
-    kinds = [table[path][0] for path in ("shop.basket.items", *paths)]
-    assert kinds == ["histogram", "counter", "timer", "gauge", "unique"]
-    assert sum(int(cell.replace(",", "")) for cell in table[paths[0]][-2:]) > 0  # so far, and in all intervals before
+    """Each kind has its card, with a chart; style sheet and script are let in by the page's policy."""
+    names = {
+        "shop.basket.items": "histogram",
+        "shop.requests": "counter",
+        "shop.request": "timer",
+        "shop.stock": "gauge",
+        "shop.visitors": "unique",
+    }
+    eventually(functools.partial(loaded, browser, shop.metrics, *names))
+    eventually(functools.partial(drawn, browser, shop.metrics))
+    found = cards(browser)
+    assert [kind for name, kind in names.items() if kind not in found[name]] == []
     assert browser.run("return document.title") == "metricslib"
-    assert browser.run("return getComputedStyle(document.body).maxWidth") == "1536px"
-    assert browser.run("return document.scripts.length + document.images.length + document.styleSheets.length") == 1
+    assert browser.run("return getComputedStyle(document.querySelector('.grid')).display") == "grid"
+    assert browser.run("return document.scripts.length + document.images.length + document.styleSheets.length") == 2
+
+
+def drawn(browser: Browser, url: str) -> bool:
+    """Whether there are charts: the first interval has ended."""
+    browser.open(url)
+    return bool(browser.run("return document.querySelectorAll('.card svg path').length >= 5"))
 
 
 def test_the_page_is_drawn(browser: Browser, shop: Shop):
@@ -97,38 +106,46 @@ def test_the_page_is_drawn(browser: Browser, shop: Shop):
     assert pictures["light", 1280].rows[0] != pictures["dark", 1280].rows[0]
 
 
-def test_the_filter_and_the_links(browser: Browser, shop: Shop):
-    """What is typed into the filter is what is shown; the links lead to all series, to reloading, and to JSON."""
+def test_search_and_links(browser: Browser, shop: Shop):
+    """What is searched for is what is shown; the key / leads to the search, links to health, a metric and JSON."""
     eventually(functools.partial(loaded, browser, shop.metrics, "shop.checkout", "shop.search"))
-    browser.type("input[name=match]", "shop.check*")
-    browser.click("form button")
-    eventually(lambda: "match=" in browser.run("return location.search"))
-    assert set(rows(browser)) == {"shop.checkout", "shop.checkout.running", *filtered(browser, "shop.checkout.errors")}
-    assert browser.run("return document.querySelector('input[name=match]').value") == "shop.check*"
-    browser.click("nav a:last-child")
-    found = json.loads(browser.run("return document.body.innerText"))
+    browser.type("body", "/")
+    assert browser.run("return document.activeElement.name") == "query"
+    browser.type("input[name=query]", "shop.check*")
+    browser.run("document.querySelector('form').requestSubmit()")
+    eventually(lambda: "query=" in browser.run("return location.search"))
+    assert cards(browser).keys() - {"shop.checkout.errors"} == {"shop.checkout", "shop.checkout.running"}
+    assert browser.run("return document.querySelector('input[name=query]').value") == "shop.check*"
+    browser.click(".card")
+    eventually(lambda: "/series/shop.checkout" in browser.run("return location.pathname"))
+    browser.click(".tabs a:nth-child(2)")
+    eventually(lambda: "Destinations" in browser.run("return document.body.innerText"))
+    found = requests.get(browser.run("return document.querySelector('.tabs a:nth-child(3)').href"), timeout=60).json()
     assert {row["name"] for row in found["series"]} >= {"shop.checkout", "shop.checkout.running"}
-    browser.open(shop.metrics)
-    browser.click("nav a:first-child")
-    assert browser.run("return document.querySelector('meta[http-equiv=refresh]').content") == "10"
 
 
-def filtered(browser: Browser, name: str) -> set[str]:
-    """The series of that name which the page shows, if any."""
-    return {path for path in rows(browser) if path.partition(";")[0] == name}
+def test_a_metrics_page(browser: Browser, shop: Shop):
+    """Its chart, its breakdown by a tag, its distribution and its intervals; on a telephone nothing is too wide."""
+    eventually(functools.partial(drawn, browser, shop.metrics))
+    url = f"{shop.metrics.rstrip('/')}/series/shop.request"
+    for width in (1280, 500):
+        browser.resize(width)
+        browser.open(url)
+        text = browser.run("return document.body.innerText")
+        for shown in ("shop.request", "By route", "Distribution", "Intervals", "In Graphite"):
+            assert shown in text
+        assert browser.run("return document.querySelector('.chart .l').getBoundingClientRect().width") > 0
+        assert fits(browser), width
 
 
 def test_the_forwarders_page(browser: Browser, forwarder: Callable[..., Forwarder]):
-    """It shows its listeners and the account of what they heard, and each series with what it was sent."""
+    """It shows each series, and on its view of health the listeners and the account of what they heard."""
     process = forwarder("--listen", "udp://127.0.0.1:0", "--listen", "tcp://127.0.0.1:0", "--interval", str(FOREVER))
     ready = process.ready()
     send(ready["tcp"], "web.hits:2|c|#route:/u\nquery:12.5|ms\nbroken\n", times=1000)
-    eventually(functools.partial(loaded, browser, ready["http"], "web.hits;route=-u", "query"))
+    eventually(functools.partial(loaded, browser, ready["http"], "web.hits", "query"))
     eventually(lambda: process.page()["sections"]["Pieces"]["Received"] == 3000)
-    browser.open(ready["http"])
-    table = rows(browser)
-    assert table["web.hits;route=-u"][-2] == "2,000"
-    assert table["query"][-2] == "1,000"
+    browser.open(f"{ready['http']}/health")
     text = browser.run("return document.body.innerText")
     for shown in ("forwarder", ready["tcp"], ready["udp"], "3,000", "Last bad lines", "broken", "no value"):
         assert shown in text
@@ -142,15 +159,19 @@ def test_a_hostile_line_is_shown_and_not_run(browser: Browser, forwarder: Callab
     lines = [line for text in HOSTILE for line in (f"{text}:1|c", f"a:{text}|c", f"b:1|c|#{text}:{text}", text)]
     send(ready["tcp"], "".join(f"{line}\n" for line in lines))
     eventually(lambda: process.page()["sections"]["Pieces"]["Received"] >= len(lines))
-    browser.open(ready["http"])
-    assert browser.run("return window.owned === undefined && document.images.length + document.scripts.length === 0")
+    browser.open(f"{ready['http']}/health")
+    assert browser.run("return window.owned === undefined && document.images.length + document.scripts.length === 1")
     text = browser.run("return document.body.innerText").replace("\\'", "'")
     assert [hostile for hostile in HOSTILE if hostile not in text] == []
     for query in HOSTILE:
-        address = requests.Request("GET", ready["http"] + "/", params={"match": query}).prepare().url
+        address = (
+            requests.Request("GET", ready["http"] + "/", params={"match": query, "prefix": query, "tag": query})
+            .prepare()
+            .url
+        )
         assert address is not None
         browser.open(address)
-        assert browser.run("return document.querySelector('input[name=match]').value") == query
+        assert browser.run("return document.querySelector('input[name=query]').value") == query
         assert browser.run("return window.owned === undefined")
 
 
@@ -166,6 +187,8 @@ def test_a_hostile_program_is_shown_and_not_run(browser: Browser):
     try:
         browser.open(server.url)
         assert browser.run("return document.title") == HOSTILE[2]
+        assert browser.run("return window.owned === undefined")
+        browser.open(f"{server.url}health")
         headings = browser.run("return [...document.querySelectorAll('h2')].map(heading => heading.innerText)")
         assert set(HOSTILE) <= set(headings)
         assert browser.run("return window.owned === undefined")

@@ -14,9 +14,10 @@ def page(environ, start_response):
     return [b"the page"]
 
 
-def ask(health, path="/health", method="GET"):
+def ask(health, path="/health", method="GET", accept="*/*"):
     said = []
     environ = {"PATH_INFO": path, "REQUEST_METHOD": method, "QUERY_STRING": "", "SCRIPT_NAME": "/mounted"}
+    environ["HTTP_ACCEPT"] = accept
     setup_testing_defaults(environ)
     answer = validator(health.beside(page))(environ, lambda status, headers, _=None: said.extend([status, headers]))
     body = b"".join(answer)
@@ -52,3 +53,9 @@ def test_health_can_only_be_read():
 def test_every_other_path_is_the_pages(path):
     """Whatever it makes of it."""
     assert ask(Health("down"), path) == ("200 OK", {"Content-Type": "text/plain"}, b"the page")
+
+
+def test_a_browser_gets_the_pages_view_of_health():
+    accept = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+    assert ask(Health("down"), accept=accept)[2] == b"the page"
+    assert ask(Health("down"), accept="application/json, */*")[0] == "503 Service Unavailable"

@@ -172,8 +172,13 @@ def test_the_budget_comes_from_the_configuration(start):
     assert found["dropped"]["overflow"] > 40
     assert found["memory"]["total"]["allowed"] == 131_072
     assert 0 < found["memory"]["series"]["used"] <= found["memory"]["series"]["allowed"] == 65_536
-    assert "of 64 KiB" in requests.get(daemon.addresses[-1], timeout=60).text
+    assert "of 64 KiB" in health_page(daemon)
     assert [one.feed._keys.size for one in daemon._inputs.opened[:2]] == [16_384, 16_384]
+
+
+def health_page(daemon):
+    """What a browser gets."""
+    return requests.get(f"{daemon.addresses[-1]}/health", headers={"Accept": "text/html"}, timeout=60).text
 
 
 def test_without_a_destination_there_is_the_page(start, caplog):
@@ -183,8 +188,9 @@ def test_without_a_destination_there_is_the_page(start, caplog):
     assert "only shown on the page" in caplog.text
     send(daemon.addresses[0], "hits:5|c\nbroken")
     eventually(lambda: received(daemon) == 2)
-    html = requests.get(daemon.addresses[-1], timeout=60).text
-    for text in ("forwarder", "hits", "Listeners", daemon.addresses[0], "Last bad lines", "broken"):
+    assert "series/hits" in requests.get(daemon.addresses[-1], timeout=60).text
+    html = health_page(daemon)
+    for text in ("forwarder", "Listeners", daemon.addresses[0], "Last bad lines", "broken"):
         assert text in html
 
 

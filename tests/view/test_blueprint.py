@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urljoin
 
 import flask
 import pytest
@@ -44,7 +46,11 @@ def test_it_works_under_any_prefix(flusher, registry, prefix):
     for path in {root or "/", f"{root}/"}:
         response = client.get(path)
         assert response.status_code == 200
-        assert 'href="?format=json"' in response.text
+        assert '?format=json"' in response.text
+        (style,) = re.findall('<link rel="stylesheet" href="(.*?)">', response.text)
+        assert client.get(urljoin(f"http://localhost{path}", style)).content_type == "text/css; charset=utf-8"
+    for below in ("health", "series/hits"):
+        assert client.get(f"{root}/{below}").status_code == 200
     assert client.get(f"{root}/nothing").status_code == 404
 
 
@@ -58,7 +64,7 @@ def test_page_and_json_come_with_their_headers(flusher, registry):
     assert page.headers["X-Content-Type-Options"] == "nosniff"
     assert page.headers["Cache-Control"] == "no-store"
     assert "default-src 'none'" in page.headers["Content-Security-Policy"]
-    assert "<h1>shop</h1>" in page.text
+    assert "<title>shop</title>" in page.text
     found = client.get("/metrics?format=json&match=%77eb.*").json
     assert [row["key"] for row in found["series"]] == ["web.hits"]
     assert client.get("/metrics?format=yaml").status_code == 400
@@ -83,8 +89,8 @@ def test_two_applications_and_two_blueprints_in_one(flusher):
         (view.blueprint(flusher, title="one"), "/a"), (view.blueprint(flusher, name="b", title="two"), "/b")
     )
     assert first.test_client().get("/metrics").status_code == 200
-    assert "<h1>one</h1>" in second.test_client().get("/a/").text
-    assert "<h1>two</h1>" in second.test_client().get("/b/").text
+    assert "<title>one</title>" in second.test_client().get("/a/").text
+    assert "<title>two</title>" in second.test_client().get("/b/").text
     with second.test_request_context():
         assert flask.url_for("metricslib.metrics") == "/a/"
     with pytest.raises(ValueError, match="already registered"):

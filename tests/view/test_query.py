@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from metricslib.errors import InvalidOption
 from metricslib.view.query import Query
 
+GRID = Query(query="a b", prefix="web", kind="timer", tag="route", sort="change", page=3)
+
 
 @pytest.mark.parametrize(
     ("text", "query"),
@@ -21,6 +23,8 @@ from metricslib.view.query import Query
         ("limit=10000&refresh=3600", Query("html", "", 10_000, 3600)),
         ("after=counter:a;b=c&limit=7", Query("html", "", 7, 0, "counter:a;b=c")),
         ("match=" + "a" * 100, Query("html", "a" * 100)),
+        ("query=a+b&prefix=web&kind=timer&tag=route&sort=change&page=3", GRID),
+        ("range=5m&by=route", Query(range="5m", by="route")),
     ],
 )
 def test_queries_are_understood(text, query):
@@ -43,6 +47,11 @@ def test_queries_are_understood(text, query):
         ("limit=10001", "limit"),
         ("limit=" + "9" * 5000, "limit"),
         ("match=" + "a" * 101, "match"),
+        ("query=" + "a" * 101, "query"),
+        ("kind=timers", "kind"),
+        ("sort=size", "sort"),
+        ("page=0", "page"),
+        ("range=2h", "range"),
         ("after=hits", "after"),
         ("after=counters:hits", "after"),
         ("after=counter:" + "a" * 10_000, "after"),

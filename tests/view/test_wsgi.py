@@ -33,8 +33,8 @@ def test_it_answers_at_its_root(get):
     for path, script in (("/", ""), ("", "/metrics"), ("/", "/metrics")):
         status, _, body = get(path, script=script)
         assert status == "200 OK"
-        assert b"<h1>forwarder</h1>" in body
-        assert b"<h2>DropCounter</h2>" in body
+        assert b"<title>forwarder</title>" in body
+        assert b"<h2>DropCounter</h2>" in get("/health", script=script)[2]
 
 
 def test_head_has_the_headers_and_no_body(get):

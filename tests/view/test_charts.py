@@ -1,0 +1,139 @@
+"""Charts: what is drawn from which values. SVG that is well formed, whatever the values."""
+
+import doctest
+import math
+import re
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metricslib.view import charts
+from metricslib.view.charts import Line, bars, chart, heat_map, round_ticks, spark, thinned, time_ticks
+
+NAN = math.nan
+ANY = st.floats(width=32) | st.floats()
+BANDS = ("median", "p90", "max", "rate")
+
+
+def paths(svg):
+    """By class, the data of the paths."""
+    return {path.get("class"): path.get("d") for path in ElementTree.fromstring(svg).iter("path")}
+
+
+def numbers(data):
+    return [float(number) for number in re.findall(r"-?[0-9.]+(?:e-?[0-9]+)?", data)]
+
+
+def test_the_examples_are_true():
+    assert doctest.testmod(charts).failed == 0
+
+
+def test_a_counter_is_an_area_below_a_line():
+    """Time from left to right, zero at the bottom, the largest value below the upper edge."""
+    found = paths(spark("counter", {"value": Line([10, 20, 30], [0, 5, 10])}, 0, 30, "hits"))
+    assert found["l"] == "M100 54L200 28.5L300 3.1"
+    assert found["a"] == "M100 54L200 28.5L300 3.1L300 54L200 54L100 54Z"
+
+
+def test_a_gauge_below_zero_has_its_zero_inside():
+    found = paths(spark("gauge", {"value": Line([10, 20], [-5, 5])}, 0, 20, "t"))
+    assert found["l"] == "M150 54L300 3.1"
+    assert "a" not in found
+
+
+def test_a_unique_goes_in_steps():
+    found = paths(spark("unique", {"value": Line([10, 20, 30], [1, 2, 2])}, 0, 30, "u"))
+    assert re.fullmatch(r"M100 [0-9.]+H200V3.1H300V3.1", found["l"])
+
+
+def test_a_timer_is_bands_with_its_count_below():
+    columns = {name: Line([10, 20], [value, value]) for name, value in zip(BANDS, (1, 2, 4, 7), strict=True)}
+    found = paths(spark("timer", columns, 0, 20, "t"))
+    assert list(found) == ["b1", "b2", "l", "a2"]
+    median, p90, most = (numbers(found[name])[1] for name in ("l", "b2", "b1"))
+    assert most < p90 < median < 44
+
+
+def test_an_outlier_does_not_flatten_a_small_chart():
+    """It is cut off there; in the large chart it has its place."""
+    most = Line([10, 20, 30], [4, 1000, 4])
+    columns = {name: Line([10, 20, 30], [2, 2, 2]) for name in BANDS} | {"max": most}
+    assert numbers(paths(spark("timer", columns, 0, 30, "t"))["l"])[1] < 35
+    assert "1 k" in chart("timer", columns, 0, 30, lambda tick: f"{tick / 1000:g} k", "t")
+
+
+@pytest.mark.parametrize("values", [[1, NAN, 2, 3], [1, math.inf, 2, 3]])
+def test_where_there_is_no_value_the_line_is_interrupted(values):
+    """A value that stands alone is a dot."""
+    data = paths(spark("gauge", {"value": Line([10, 20, 30, 40], values)}, 0, 40, "g"))["l"]
+    assert data.count("M") == 2
+    assert data.count("h.01") == 1
+
+
+def test_a_program_that_slept_has_a_gap():
+    data = paths(spark("gauge", {"value": Line([10, 20, 30, 90, 100], [1] * 5)}, 0, 100, "g"))["l"]
+    assert data.count("M") == 2
+
+
+def test_many_values_are_thinned_to_their_means_or_their_largest():
+    line = Line(list(range(1, 1001)), [1, 3] * 500)
+    assert set(thinned(line, 0, 1000, 100).values) == {2}
+    assert set(thinned(line, 0, 1000, 100, largest=True).values) == {3}
+    assert len(thinned(line, 0, 1000, 100).ends) == 100
+    assert thinned(line, 0, 1000, 1000) is line
+    gap = Line(list(range(1, 1001)), [NAN] * 500 + [4] * 500)
+    assert [value for value in thinned(gap, 0, 1000, 10).values if value == value] == [4] * 5
+
+
+def test_labels_are_escaped():
+    drawn = spark("gauge", {"value": Line([10], [1])}, 0, 10, '"><script>')
+    drawn += chart("gauge", {"value": Line([10], [1])}, 0, 10, lambda tick: "<b>", '"><script>') + bars([1], "<i>")
+    assert "<script>" not in drawn
+    assert "<b>" not in drawn
+    assert "<i>" not in drawn
+
+
+@given(st.lists(st.tuples(ANY, ANY, ANY, ANY), max_size=400), st.sampled_from(["counter", "gauge", "unique", "timer"]))
+def test_whatever_the_values_the_picture_is_well_formed(values, kind):
+    """No value leaves the picture, and none is written as NaN or infinity."""
+    ends = [10 * place for place in range(1, len(values) + 1)]
+    columns = {name: Line(ends, [each[place] for each in values]) for place, name in enumerate(BANDS)}
+    if kind != "timer":
+        columns = {"value": columns["median"]}
+    end = max(10, 10 * len(values))
+    for drawn, height in (
+        (spark(kind, columns, 0, end, "s"), 54),
+        (chart(kind, columns, 0, end, lambda tick: f"{tick:g}", "c"), 240),
+    ):
+        for data in paths(drawn).values():
+            assert not re.search("nan|inf", data)
+            assert all(-0.01 <= number <= max(1000, height) for number in numbers(data.replace("h.01", "")))
+
+
+@given(st.floats(-1e300, 1e300), st.floats(-1e300, 1e300))
+def test_ticks_are_few_and_inside(one, other):
+    low, high = min(one, other), max(one, other)
+    ticks = round_ticks(low, high)
+    assert len(ticks) <= 5
+    slack = (high - low) * 1e-9
+    assert all(low - slack <= tick <= high + slack for tick in ticks)
+
+
+@pytest.mark.parametrize("span", [300, 3600, 86_400, 10 * 86_400])
+def test_times_are_round(span):
+    ticks = time_ticks(1_700_000_123, 1_700_000_123 + span)
+    assert 2 <= len(ticks) <= 7
+    assert all(time % 60 == 0 for time, _ in ticks)
+    assert ticks == sorted(ticks)
+
+
+def test_a_heat_map_has_a_cell_for_each_bucket_with_weight():
+    """Darker where there is more."""
+    drawn, low, high = heat_map([(10, 4, [1, 0, 100]), (20, 5, [1])], 0, 20, "h")
+    assert (low, high) == (4, 6)
+    data = dict(re.findall('fill-opacity="(.*?)" d="(.*?)"', drawn))
+    assert sum(path.count("M") for path in data.values()) == 3
+    assert data["1.00"].count("M") == 1
+    assert heat_map([], 0, 20, "h") == ("", 0, 0)
