@@ -65,8 +65,8 @@ _BURST = 1.0  # seconds of backlog that may go out at once
 _QUIET = 60.0  # seconds between two warnings of one cause
 
 _ADVICE = {
-    "spool_full": "raise spool_bytes={max_bytes} in its URL",
-    "too_old": "raise max_age={max_age:.15g}s in its URL",
+    "spool_full": "set spool_bytes={max_bytes} or more in its URL",
+    "too_old": "set max_age={max_age:.15g}s or more in its URL",
     "too_long": "shorten names and tags, or raise max_line (graphite+pickle: max_frame) in its URL",
     "unconfirmed": "use forwarder+tcp:// or forwarder+unix://, which counts each point exactly once",
     "refused": "start the server, or correct host and port in its URL",
@@ -77,8 +77,8 @@ _ADVICE = {
     "bad_stamp": "correct the clock of its sender: a whisper file holds timestamps from 1970 to 2106",
     "bad_file": "repair or delete the file that the log names",
 }
-"""What to change, by cause. A destination may know better: :attr:`.destination.Destination.advice`."""
-_WINDOW_ADVICE = "raise max_bytes of the registry, or measure less: one window took more than {window_bytes} bytes"
+"""What to change, by cause, with twice the present bound. :attr:`.destination.Destination.advice` takes precedence."""
+_WINDOW_ADVICE = "one window is too large; measure less, or set the registry's max_bytes={window_bytes} or more"
 
 
 @dataclass(slots=True, eq=False)
@@ -740,9 +740,10 @@ class Queue:
                 due = [key for key in self._unlogged if last or now - self._logged.get(key, -_QUIET) >= _QUIET]
                 self._logged.update(dict.fromkeys(due, now))
                 drops = [(*key, self._unlogged.pop(key)) for key in due]
-            bounds = {"max_bytes": self._max_bytes, "max_age": self._max_age or 0.0, "window_bytes": self._window_bytes}
+            bounds = {"max_bytes": self._max_bytes, "max_age": self._max_age or 0, "window_bytes": self._window_bytes}
+            twice = {name: 2 * bound for name, bound in bounds.items()}
             for cause, advice, points in drops:
-                change = advice and f": {advice.format_map(bounds)}"
+                change = advice and f": {advice.format_map(twice)}"
                 log.warning("%s: %s dropped, cause %s%s", self.label, quantity(points, "point"), cause, change)
 
 

@@ -57,7 +57,7 @@ class WhisperDestination(Destination):
     """Writes points into files below ``directory``, each with the archives ``retentions``."""
 
     advice: Mapping[str, str] = {
-        "too_old": "raise retentions (a file keeps those it was made with) or max_age in its URL",
+        "too_old": "set longer retentions (existing files keep theirs) or a longer max_age in its URL",
         "too_long": f"shorten names and tags: a file's name has at most {_LONGEST_NAME} bytes",
     }
 

@@ -136,7 +136,7 @@ def test_the_first_drop_of_a_cause_is_one_warning_and_then_one_a_minute(
         queue.put([batch(3)])
     queue.refuse(7, "unsupported")
     assert [record.getMessage() for record in caplog.records] == [
-        "graphite://host:2003: 3 points dropped, cause spool_full: raise spool_bytes=100 in its URL",
+        "graphite://host:2003: 3 points dropped, cause spool_full: set spool_bytes=200 or more in its URL",
         "graphite://host:2003: 7 points dropped, cause unsupported:"
         " send relayed points to a URL that begins with graphite, whisper or console",
     ]
@@ -553,8 +553,8 @@ def test_a_window_larger_than_memory_names_the_option_of_the_registry(caplog: py
     """Not ``spool_bytes``, which would not help."""
     Queue(window_bytes=1000, label="d").put([batch(1, 2000)])
     assert caplog.messages == [
-        "d: 1 point dropped, cause spool_full: raise max_bytes of the registry, or measure less:"
-        " one window took more than 1000 bytes"
+        "d: 1 point dropped, cause spool_full: one window is too large; measure less,"
+        " or set the registry's max_bytes=2000 or more"
     ]
 
 
@@ -564,7 +564,7 @@ def test_an_advice_names_a_value_that_the_option_takes(clock: ManualClock, caplo
     queue.put([batch(2)])
     clock.advance(31 * 86400)
     queue.put([])
-    assert caplog.messages == ["d: 2 points dropped, cause too_old: raise max_age=2592000s in its URL"]
+    assert caplog.messages == ["d: 2 points dropped, cause too_old: set max_age=5184000s or more in its URL"]
 
 
 def test_every_cause_in_the_reference_has_an_advice():
