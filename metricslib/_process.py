@@ -24,18 +24,33 @@ class ForkHandler(Protocol):
         ...
 
 
-_finalizers: dict[Callable[[], object], Any] = {}
+_at_exit: dict[Callable[[], object], list[Any]] = {}  # with finalizers of multiprocessing
+_renews = False
 
 
 def at_exit(stop: Callable[[], object]) -> None:
     """Call ``stop`` when this process ends.
 
-    A child of multiprocessing runs finalizers of its own instead of atexit's.
+    A child of multiprocessing, or of billiard, Celery's copy of it, runs finalizers of its own instead of atexit's.
     """
+    global _renews
     atexit.register(stop)
+    _at_exit[stop] = []
+    _finalize(stop)
+    util = sys.modules.get("multiprocessing.util")
+    if util and not _renews:  # a child that imports the main module first clears the finalizers of that time
+        _renews = True
+        util.register_after_fork(_finalize, lambda finalize: [finalize(each) for each in _at_exit])
+
+
+def _finalize(stop: Callable[[], object]) -> None:
+    """Call ``stop`` at the end of a child of multiprocessing, or of billiard, Celery's copy of it, if this is one."""
     multiprocessing = sys.modules.get("multiprocessing.util")
     if multiprocessing and sys.modules["multiprocessing.process"].parent_process() is not None:
-        _finalizers[stop] = multiprocessing.Finalize(None, stop, exitpriority=10)
+        _at_exit[stop].append(multiprocessing.Finalize(None, stop, exitpriority=10))
+    billiard = sys.modules.get("billiard.util")
+    if billiard and sys.modules["billiard.process"].current_process()._parent_pid is not None:
+        _at_exit[stop].append(billiard.Finalize(None, stop, exitpriority=10))
 
 
 def exiting() -> bool:
@@ -50,7 +65,7 @@ def exiting() -> bool:
 def not_at_exit(stop: Callable[[], object]) -> None:
     """Take back :func:`at_exit`."""
     atexit.unregister(stop)
-    if (finalizer := _finalizers.pop(stop, None)) is not None:
+    for finalizer in _at_exit.pop(stop, ()):
         finalizer.cancel()
 
 
