@@ -1,8 +1,8 @@
-"""The state of each series beyond the open interval: lifetime totals, a gauge's value, since when it is idle.
+"""The state of each series beyond the open interval: lifetime totals, the value of a gauge, and how long it is idle.
 
-In: the aggregates of an interval. Out: the interval's window, in which idle series have their place too until they
-expire, and the totals that the page shows. There is a class of totals for each kind, because fields that a kind does
-not use would cost memory in every series. One owner writes; readers get copies.
+In: the aggregates of an interval. Out: the window of the interval, which includes idle series until they expire, and
+the totals for the page. Each kind has its own class of totals, because unused fields would cost memory in every series.
+One owner writes; readers get copies.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,23 +20,23 @@ _POWER = Struct("=bd")
 
 
 class Total:
-    """One series since it first appeared. Which numbers may be set depends on its kind; the others are not there."""
+    """The totals of a series since its start. Subclasses have the fields of their kind."""
 
     __slots__ = ("active", "idle", "place")
 
     gauge: float | None = None
     sum: float = 0
-    """For counters the total."""
+    """The sum of a counter, or of all samples."""
     count: float = 0
-    """How many samples there were, by weight."""
+    """The weight of all samples."""
 
     def __init__(self, active: float) -> None:
         self.active = active
-        """End of the last interval in which something happened."""
+        """End of the last interval with values."""
         self.idle = 0
-        """In how many windows it was since something happened to it; of kinds that stay it is not counted."""
+        """Number of windows since its last value. Not counted for kinds that are always included."""
         self.place: int | None = None
-        """Where it stands among the series that are remembered over a restart; None: not settled yet."""
+        """Its place among the series of the checkpoint; None: not assigned yet."""
 
     @property
     def powers(self) -> Mapping[int, float]:
@@ -44,23 +44,23 @@ class Total:
         return {}
 
     def take(self, happened: Any, end: float) -> None:
-        """Add what happened in the interval that ended at ``end``, as :class:`~.window.Aggregates` have it."""
+        """Add the aggregate of the interval that ended at ``end``."""
         self.active = end
 
     def leave(self) -> None:
-        """It left the windows: what has a value has none any more."""
+        """Called when the series is left out of windows: a gauge loses its value."""
 
     def add(self, later: "Total") -> None:
-        """Add what happened to the same series afterwards."""
+        """Add the totals of a later time."""
         self.active = later.active
 
     def copy(self) -> Self:
-        """Return a total that stays as this one is now."""
+        """Return a copy."""
         return type(self)(self.active)
 
 
 class GaugeTotal(Total):
-    """A gauge's value."""
+    """The totals of a gauge: only its value."""
 
     __slots__ = ("gauge",)
 
@@ -86,7 +86,7 @@ class GaugeTotal(Total):
 
 
 class SummedTotal(Total):
-    """What was counted."""
+    """The totals of a counter."""
 
     __slots__ = ("sum",)
 
@@ -109,7 +109,7 @@ class SummedTotal(Total):
 
 
 class DistributionTotal(SummedTotal):
-    """How many samples there were, their sum, and in which powers of two they were."""
+    """The totals of a timer or histogram: count, sum, and counts per power of two."""
 
     __slots__ = ("_powers", "count")
 
@@ -195,13 +195,13 @@ class SeriesStates:
         return sum(map(len, self._totals.values()))
 
     def know(self, kind: Kind, key: str, now: float) -> None:
-        """See to it that the series has its place, idle if nothing happens to it."""
+        """Add the series to the order if it is new. It is idle until it has values."""
         totals = self._totals[kind]
         if key not in totals:
             totals[key] = TOTALS[kind](now)
 
     def window(self, open_: Aggregates, start: float, end: int, interval: float) -> Window:
-        """Return the interval's window as it would be if nothing more happened in it."""
+        """Return the window of the interval with the values so far."""
         for kind in KINDS:
             totals, active, made = self._totals[kind], open_[kind], TOTALS[kind]
             if kind not in self.idle.stay:
@@ -236,7 +236,7 @@ class SeriesStates:
     def part(
         self, only: Mapping[Kind, Iterable[str]], open_: Aggregates, start: float, end: int, interval: float
     ) -> tuple[Window, dict[Kind, dict[str, Total]]]:
-        """Return what :meth:`window` has of the series in ``only``, and copies of their totals; changes nothing."""
+        """Return the part of :meth:`window` with the series in ``only``, and copies of their totals."""
         totals: dict[Kind, dict[str, Total]] = {kind: {} for kind in KINDS}
         for kind in KINDS:
             for key in only.get(kind, ()):
@@ -268,15 +268,15 @@ class SeriesStates:
         return window, totals
 
     def close(self, open_: Aggregates, end: float) -> None:
-        """Add a whole interval to the totals, and let what is idle grow older. :meth:`window` was called with it.
+        """Add a complete interval to the totals, and update idle series. :meth:`window` was called with it before.
 
-        Where this raises MemoryError, :meth:`finish` goes on with it.
+        After a MemoryError, :meth:`finish` continues.
         """
         self._closing = open_, end
         self.finish()
 
     def finish(self) -> None:
-        """Do what is left of :meth:`close`, if anything is."""
+        """Continue :meth:`close` after a MemoryError, if necessary."""
         if self._closing is None:
             return
         open_, end = self._closing
@@ -286,9 +286,9 @@ class SeriesStates:
         self._closing = None
 
     def add(self, open_: Aggregates, end: float) -> None:
-        """Add a whole interval to the totals. :meth:`window` was called with it.
+        """Add a complete interval to the totals. :meth:`window` was called with it before.
 
-        After a MemoryError the next call, which must be with the same, goes on with it.
+        After a MemoryError, the next call, with the same arguments, continues.
         """
         before, number, done = self._added, 0, 0
         try:
@@ -328,20 +328,20 @@ class SeriesStates:
         return [key for key in self._totals[kind] if not self._has_left(kind, key)]
 
     def idle_since(self, before: float) -> Iterator[tuple[Kind, str]]:
-        """Yield the series to which nothing happened at or after ``before``."""
+        """Yield the series without values at or after ``before``."""
         for kind in KINDS:
             for key, total in self._totals[kind].items():
                 if total.active < before:
                     yield kind, key
 
     def forget(self, kind: Kind, key: str) -> None:
-        """Drop an expired series."""
+        """Delete an expired series."""
         self._totals[kind].pop(key, None)
 
     # -- over a restart
 
     def entries(self, of: Aggregates | None = None) -> list[tuple[Kind, str, Total]]:
-        """Return the series in ``of``, or all, each with its total."""
+        """Return the series in ``of``, or all series, with their totals."""
         return [
             (kind, key, totals[key])
             for kind, totals in self._totals.items()
@@ -359,7 +359,7 @@ class SeriesStates:
                 known[key] = total
 
     def reckon_idle(self, end: float, interval: float) -> None:
-        """Have every series idle as it would be, had there been a window every ``interval`` seconds up to ``end``."""
+        """Set the idle time of every series as if there had been a window every ``interval`` seconds up to ``end``."""
         for kind, totals in self._totals.items():
             for key, total in totals.items():
                 total.idle = 1 + max(0, int((end - total.active) // interval))

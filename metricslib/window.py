@@ -1,7 +1,7 @@
-"""What happened in one interval, frozen: the value that travels from the registry to history, page and destinations.
+"""The aggregates of one interval: a :class:`Window`, which goes from the registry to history, page and destinations.
 
-:class:`Aggregates` is its open form: what one source saw since it was last asked. Aggregates of one interval add up, in
-any order, whether they come from threads, from sockets or from other processes.
+:class:`Aggregates` is its mutable form, with the values of one source since its last collection. Aggregates of one
+interval are added up in any order, whether they come from threads, sockets or other processes.
 """
 
 import math
@@ -16,16 +16,16 @@ __all__ = ["ABSENT", "Aggregates", "Flush", "GaugeChange", "OpenInterval", "Sour
 
 
 def total(one: float, other: float) -> float:
-    """Return the sum of two finite numbers, as the largest number there is where the sum has no end.
+    """Return the sum of two finite numbers, or the largest finite number if the sum is beyond it.
 
-    So a single absurd value can neither turn a total into infinity for good nor raise in the middle of a tick.
+    So a single absurd value can neither make a total infinite for ever nor raise an exception in a tick.
     """
     both = one + other
     return max(-sys.float_info.max, min(both, sys.float_info.max))
 
 
 class GaugeChange(NamedTuple):
-    """What happened to a gauge: set to ``base`` (None: not set), then changed by ``delta``."""
+    """A change of a gauge: set to ``base`` (None: not set), then changed by ``delta``."""
 
     base: float | None
     delta: float = 0
@@ -34,14 +34,14 @@ class GaugeChange(NamedTuple):
         return later if later.base is not None else GaugeChange(self.base, total(self.delta, later.delta))
 
     def applied_to(self, value: float | None) -> float | None:
-        """Return the gauge's value after this change; None when it has none."""
+        """Return the value of the gauge after this change, or None."""
         if self.base is None:
             return total(value or 0, self.delta)
         return None if math.isnan(self.base) else total(self.base, self.delta)
 
 
 ABSENT = GaugeChange(math.nan)
-"""The gauge has no value now: its callback failed."""
+"""The gauge has no value, because its callback failed."""
 
 
 class Aggregates:
@@ -59,7 +59,7 @@ class Aggregates:
         self.gauges: dict[str, GaugeChange] = {}
         self.uniques: dict[str, frozenset[str]] = {}
         self.received: dict[str, int] = {}
-        """By sender, the number of the last of its numbered batches that is in this."""
+        """The number of the last contained numbered batch, by sender."""
 
     def __getitem__(self, kind: Kind) -> dict[str, Any]:
         values: dict[str, Any] = getattr(self, kind + "s")
@@ -106,7 +106,7 @@ class Aggregates:
             self.received[sender] = max(number, self.received.get(sender, 0))
 
     def of(self, only: Mapping[Kind, Iterable[str]]) -> "Aggregates":
-        """Return what happened to the series in ``only``."""
+        """Return the part with the series in ``only``."""
         part = Aggregates()
         for kind, keys in only.items():
             values = self[kind]
@@ -114,7 +114,7 @@ class Aggregates:
         return part
 
     def window(self, whole: "Window") -> "Window":
-        """Return what is in this as a part of ``whole``, where gauges have their values. Nothing may be added then."""
+        """Return a window with these values, and values of gauges from ``whole``. Nothing may be added afterwards."""
         gauges = {key: whole.gauges[key] for key in self.gauges if key in whole.gauges}
         of = (whole.start, whole.end, whole.interval)
         return Window(*of, self.counters, self.timers, self.histograms, gauges, self.uniques)
@@ -178,24 +178,21 @@ class Window:
         return sum(len(self[kind]) for kind in KINDS)
 
     def __bool__(self) -> bool:
-        """Also an interval without series happened."""
+        """An interval without series is still a window."""
         return True
 
 
 class Flush(NamedTuple):
-    """What a flush takes out of a registry: the same interval, seen twice."""
+    """The result of a flush or tick: two views of the interval."""
 
     cumulative: Window
-    """The interval from its start until now, or to its end: what a slot in Graphite must hold.
-
-    Idle series are in it.
-    """
+    """The interval from its start, as required for a slot of Graphite. It includes idle series."""
     delta: Window
-    """What is new since the previous flush: what a statsd server adds up. Idle series are not in it."""
+    """The values since the previous flush, as required for a statsd server. It has no idle series."""
     received: Mapping[str, int] = {}
-    """By sender, the number of the last of its numbered batches that is new in this flush."""
+    """The number of the last numbered batch that is new in this flush, by sender."""
     active: Aggregates = Aggregates()
-    """What happened in the interval until now, in mid-interval as long as no other flush is made."""
+    """The aggregates of the interval; in mid-interval, valid until the next flush."""
     new: Aggregates = Aggregates()
     """What is new since the last collection; see :meth:`.Registry.collect_new`."""
 
@@ -218,11 +215,11 @@ def _renamed(former: str, name: str, window: Window) -> Window:
 
 
 class OpenInterval(NamedTuple):
-    """The interval that is open, as far as it was sent in its middle."""
+    """The part of the open interval that was sent in its middle."""
 
     start: float
     end: int
-    """The stamp under which it was sent."""
+    """The timestamp with which it was sent."""
     sent: Aggregates
 
 

@@ -1,11 +1,11 @@
-"""One request answered, through whatever framework or server it came: method and query string in, an answer out.
+"""Answers a request to the page, independently of framework and server: method and query string in, an answer out.
 
-Reading changes nothing: the registry is asked for a snapshot, and only its flusher ends intervals.
+Reading changes nothing: it takes a snapshot of the registry, and only the flusher ends intervals.
 
-However many ask, and for however much, they cost the program little. One report is made at a time, from at most 10,000
-series, which are chosen in two seconds of processor time; the registry's lock is held while their keys are listed and
-their values copied, and by nothing that grows with the time a client takes. What a report says is written as the client
-reads it, 64 KiB at a time, and no further when the client is gone.
+The cost of requests is bounded. One report is computed at a time, of at most 10,000 series, which are selected within
+two seconds of processor time. The lock of the registry is held while keys are listed and values are copied, and never
+while a client reads. The text of a report is generated while the client reads it, 64 KiB at a time, and stops when the
+client disconnects.
 """
 
 import gzip
@@ -33,12 +33,12 @@ log = logging.getLogger("metricslib")
 METHODS = ("GET", "HEAD")
 
 Extra = Callable[[], Mapping[str, Section]]
-"""Asked at each request for what else the page is to say: sections by title."""
+"""Called at each request. Returns further sections of the page by title."""
 
 PATIENCE = 5.0
-"""Seconds for which a request waits for the report of another."""
+"""Seconds for which a request waits for the report of another request."""
 BUDGET = 2.0
-"""Seconds of processor time that choosing a request's series may take."""
+"""Seconds of processor time in which the series of a request must be selected."""
 HEALTH = "health"
 """The path of the page that says how things go."""
 SERIES = "series/"
@@ -46,12 +46,12 @@ SERIES = "series/"
 _SMALL = 1_000
 """Bytes that are not worth compressing."""
 _CHUNK = 64 << 10
-"""Bytes that are written at once; what is shorter is answered whole, with its length."""
+"""Bytes that are written at once. A shorter answer is sent as a whole, with its length."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A status, headers and the parts of a body, to be read once; for HEAD the sender leaves them out."""
+    """Status, headers, and the parts of a body, which can be read once. For HEAD the sender omits the body."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
@@ -59,12 +59,12 @@ class Answer:
 
     @property
     def body(self) -> bytes:
-        """All parts in one."""
+        """The joined parts."""
         return b"".join(self.parts)
 
 
 class View:
-    """Answers requests about the registry of the flusher that ``find`` returns. Any number of threads may call it."""
+    """Answers requests about the registry of the flusher that ``find`` returns. Thread-safe."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class View:
         register_fork_handler(self)
 
     def reset_after_fork(self) -> None:
-        """In a forked child: a report that was being made is the parent's."""
+        """In a forked child: forget a report in progress, which only the parent completes."""
         self._making = threading.Lock()
 
     @classmethod
@@ -165,7 +165,7 @@ class View:
         return lambda: self._spent() <= until
 
     def report(self, query: Query) -> Report:
-        """Return the report that answers ``query``, as of now. Raises :class:`~.report.TooSlow`."""
+        """Return the report for ``query``. Raises :class:`~.report.TooSlow`."""
         flusher = self.find()
         registry, interval = flusher.registry, flusher.interval
         selection = select(registry.series(), query.match, query.limit, query.after, self._in_time())
@@ -189,7 +189,7 @@ def _text(status: int, text: str, *headers: tuple[str, str]) -> Answer:
 
 
 def busy(text: str) -> Answer:
-    """Return the answer to a request that comes at a bad time."""
+    """Return the answer to a request that cannot be processed now."""
     return _text(503, text, ("Retry-After", "5"))
 
 
@@ -231,7 +231,7 @@ def _failed() -> Answer:
 
 
 def _streamed(content_type: str, texts: Iterator[str]) -> Answer:
-    """Return an answer that is made as it is read; whole, and with its length, if it is short."""
+    """Return an answer that is generated while it is read or, if it is short, as a whole with its length."""
     chunks = _chunks(texts)
     first = next(chunks)
     if len(first) < _CHUNK:
@@ -249,7 +249,7 @@ def _begun(first: bytes, chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _chunks(texts: Iterable[str]) -> Iterator[bytes]:
-    """Yield the texts in blocks; the last one alone is shorter than others, and may be empty."""
+    """Yield the texts in blocks. The last block may be shorter, or empty."""
     block = bytearray()
     for text in texts:
         block += text.encode("utf-8", "replace")

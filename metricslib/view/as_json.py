@@ -1,23 +1,23 @@
 """A report as JSON, for programs.
 
-The schema is stable: within ``"schema": 1`` members are added, never changed or taken away. Times are seconds since
-the epoch, durations seconds, and a timer's values milliseconds. A number that is not finite is ``null``; there is no
-NaN and no Infinity.
+The schema is stable: while ``"schema"`` is 1, members may be added, but none is changed or removed. Times are in
+seconds since the epoch, durations in seconds, and values of timers in milliseconds. A number that is not finite is
+``null``.
 
 ``schema``        1
-``title``         what the page is called
-``time``          when the report was made
-``uptime``        seconds since the page was set up
+``title``         title of the page
+``time``          time of the report
+``uptime``        seconds since the page was created
 ``interval``      seconds between ticks
-``prefix``        what stands in front of every name at the destinations
-``window``        ``{"start", "end"}`` of the last whole interval; null before the first has ended
-``open``          ``{"start", "end"}`` of the interval that is open
-``percentiles``   percents; in ``last`` they are called ``p90``, or ``top10`` for a negative one
-``count``         ``{"total", "matched", "shown"}``: how many series there are, match the filter, and are in ``series``
-``match``         the filter; empty for all
-``next``          what ``after=`` of the next page is; null on the last one
-``series``        a list by path: ``{"kind", "key", "name", "tags", "unit", "last", "open", "total"}``
-``dropped``       what the registry refused or dropped, by cause
+``prefix``        prefix of every name at the destinations
+``window``        ``{"start", "end"}`` of the last complete interval; null until the first has ended
+``open``          ``{"start", "end"}`` of the open interval
+``percentiles``   configured percentiles; in ``last`` they are named ``p90``, or ``top10`` for -10
+``count``         ``{"total", "matched", "shown"}``: number of series that exist, match, and are in ``series``
+``match``         the pattern; empty for all
+``next``          value of ``after=`` for the next page; null on the last page
+``series``        list in order of path: ``{"kind", "key", "name", "tags", "unit", "last", "open", "total"}``
+``dropped``       number of things that the registry refused or dropped, by cause
 ``memory``        the bytes ``{"used", "allowed"}`` of ``total``, ``series``, ``raw_keys`` and ``members``
 ``flusher``       ``{"running", "ticks", "steps_back", "skipped", "lag", "errors"}``; errors by cause
 ``destinations``  a list: ``{"label", "up", "since", "age", "windows_sent", "points_sent", "bytes_sent", "errors",
@@ -25,12 +25,12 @@ NaN and no Infinity.
                   "nodes", "lag", "backlog_batches", "backlog_points", "replay_rate", "drained_in", "on_disk",
                   "disk_bytes", "spool_trouble", "verified", "unverified", "verify_trouble"}``; nodes a list:
                   ``{"label", "up", "since", "errors", "last_error"}``
-``sections``      what else the program has to say, by title
+``sections``      further figures by title
 
 In ``last``: a counter has ``count`` and ``rate``; a timer or histogram those and ``sum mean min max std median`` and
-the percentiles; a gauge ``value``; a unique ``count``. One in which nothing was measured has ``count`` and ``rate`` 0
-and no other. ``open`` holds ``count``, ``sum mean min max`` or ``value``; ``total`` the ``count`` and ``sum`` over
-all whole intervals. Each is null when there is nothing to say. ``unit`` is ``"ms"`` for timers and null for others.
+the percentiles; a gauge ``value``; a unique ``count``. A timer or histogram without samples has only ``count`` and
+``rate``, both 0. ``open`` has ``count``, ``sum mean min max`` or ``value``; ``total`` has ``count`` and ``sum`` over
+all complete intervals. Each of the three may be null. ``unit`` is ``"ms"`` for timers and null for others.
 """
 
 import json
@@ -54,7 +54,7 @@ def as_json(report: Report) -> str:
 
 
 def parts(report: Report) -> Iterator[str]:
-    """Yield what :func:`as_json` returns, series by series."""
+    """Yield the text of :func:`as_json` in parts, series by series."""
     series = '"series":['  # in no text before it: there, its quotes are escaped
     before, _, behind = _write(as_values(report, with_series=False)).partition(series)
     yield before + series
@@ -64,7 +64,7 @@ def parts(report: Report) -> Iterator[str]:
 
 
 def as_values(report: Report, *, with_series: bool = True) -> dict[str, Any]:
-    """Return what :func:`as_json` writes, as dictionaries, lists, texts and numbers."""
+    """Return the object of :func:`as_json`, as dictionaries, lists, strings and numbers."""
     flusher = report.flusher
     return {
         "schema": 1,
@@ -147,7 +147,7 @@ def _destination(status: SenderStatus) -> dict[str, Any]:
 
 
 def _plain(value: object) -> Any:
-    """Return ``value`` made of what JSON has; what it does not have becomes a text."""
+    """Return ``value`` with JSON types only. Other types become strings."""
     if isinstance(value, Mapping):
         return {str(name): _plain(part) for name, part in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

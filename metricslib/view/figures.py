@@ -1,4 +1,4 @@
-"""Numbers, moments and durations as short texts for people; the exact values are in the JSON."""
+"""Short texts of numbers, times and durations for people. The JSON has the exact values."""
 
 import math
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 def amount(value: float) -> str:
-    """Return a number with four significant digits; whole ones in full.
+    """Return a number with four significant digits, or an integer with all digits.
 
     >>> [amount(value) for value in (1234567, 1234.567, 12.3, 0.012345, 0.0, 1e-9)]
     ['1,234,567', '1,235', '12.3', '0.01235', '0', '1e-09']
@@ -74,7 +74,7 @@ def with_unit(value: float, unit: str) -> tuple[str, str]:
 
 
 def age(seconds: float) -> str:
-    """Return a duration in its two largest units; a negative one, from a clock that was set back, is 0.
+    """Return a duration in its two largest units. A negative one, from a clock that was set back, is 0.
 
     >>> [age(seconds) for seconds in (0.4, 59.9, 61, 7200, 90061)]
     ['0 s', '59 s', '1 min 1 s', '2 h', '1 d 1 h']
@@ -103,7 +103,7 @@ def size(count: float) -> str:
 
 
 def moment(time: float) -> str:
-    """Return a time since the epoch as UTC date and time; what no calendar holds as its number."""
+    """Return a time since the epoch as UTC date and time, or as a number if it is beyond the calendar."""
     try:
         return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M:%S")
     except (OverflowError, ValueError, OSError):

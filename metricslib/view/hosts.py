@@ -1,7 +1,7 @@
-"""Which names a server on loopback answers to.
+"""Checks the host names in requests to a server on loopback.
 
-Any page on the web can have its name point to 127.0.0.1 (DNS rebinding), and then its scripts may read what a server
-there answers: for the browser it is their own site. Only the header ``Host`` tells such a request from others.
+Any web site can let its host name point to 127.0.0.1 (DNS rebinding). Its scripts may then read answers of a server at
+this address, because the browser takes it for their own site. Only the header ``Host`` distinguishes such requests.
 """
 
 import ipaddress
@@ -17,13 +17,13 @@ _REFUSED = b"This server answers to IP addresses, localhost and the names in its
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach a socket that is bound to the address ``host``."""
+    """Return True if only this machine can reach a socket that is bound to the address ``host``."""
     address = ipaddress.ip_address(host.partition("%")[0])
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def is_known(host: str, names: Iterable[str]) -> bool:
-    """Return whether the header ``host`` is an IP address, ``localhost`` or one of ``names``; a port may follow.
+    """Return True if the header ``host``, without its port, is an IP address, ``localhost`` or one of ``names``.
 
     >>> [is_known(host, ["metrics.lan"]) for host in ("127.0.0.1:8127", "[::1]", "metrics.lan:80", "evil.example")]
     [True, True, True, False]
@@ -41,9 +41,9 @@ def is_known(host: str, names: Iterable[str]) -> bool:
 
 
 def only_for(names: Iterable[str], app: "WSGIApplication") -> "WSGIApplication":
-    """Return ``app`` for requests to an IP address, ``localhost`` or one of ``names``; others get status 421.
+    """Wrap ``app``: requests to other hosts than an IP address, ``localhost`` or one of ``names`` get status 421.
 
-    A request without ``Host`` is no browser's, and is answered.
+    Browsers always send ``Host``, so a request without it is answered.
     """
     names = tuple(names)
 

@@ -1,7 +1,7 @@
-"""What a request asks of the page, read from its query string: ``?match=web.*&format=json&limit=100&refresh=5``.
+"""Parses the query string of a request to the page: ``?match=web.*&format=json&limit=100&refresh=5``.
 
-What cannot be understood is refused by name, so that nobody takes a typing mistake for an answer. Parameters of other
-names are left alone, for proxies and monitors add their own.
+An invalid value is an error that names the parameter. Unknown parameters are ignored, because proxies and monitors add
+their own.
 """
 
 from collections.abc import Mapping
@@ -28,17 +28,17 @@ _MOST_PAGES = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A request, understood."""
+    """A parsed query string."""
 
     format: str = "html"
     match: str = ""
-    """A glob over series; empty for all."""
+    """A glob pattern for series; empty for all."""
     limit: int = _ROWS["html"]
     """At most so many series; 10,000 as JSON if nothing was asked."""
     refresh: int = 0
-    """Load the page again after so many seconds; 0: do not."""
+    """Seconds after which the page reloads; 0: never."""
     after: str = ""
-    """Only series behind this one, as in ``counter:web.hits``: :attr:`~.report.Report.next` of the page before."""
+    """Only series after this one, such as ``counter:web.hits``: :attr:`~.report.Report.next` of the previous page."""
     query: str = ""
     """What to look for: see :mod:`~.search`."""
     prefix: str = ""
@@ -54,7 +54,7 @@ class Query:
 
     @classmethod
     def parse(cls, text: str) -> "Query":
-        """Raise :class:`~.errors.InvalidOption` for what cannot be understood. Empty parameters count as not given."""
+        """Parse ``text``. Empty parameters count as not given. Raises :class:`~.errors.InvalidOption`."""
         try:
             fields = {name: values[-1] for name, values in parse_qs(text, max_num_fields=_MOST_FIELDS).items()}
         except ValueError:

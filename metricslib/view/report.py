@@ -1,8 +1,8 @@
-"""What the page says, as a value: a snapshot of the registry and the state of the flusher in, one frozen report out.
+"""The report of the page, as a value: a snapshot of the registry and the state of the flusher in, a report out.
 
-Nothing here reads a socket or a registry, and nothing is formatted: page and JSON are made from the same report. The
-series to show are chosen by their keys alone, :func:`select`, and the snapshot need hold no others. So a page of a
-million series stays cheap, and choosing them has a limit of time.
+Nothing here reads a socket or a registry, and nothing is formatted; page and JSON are made from the same report.
+:func:`select` selects the series by their keys alone, so the snapshot needs no others. A page is therefore cheap even
+with a million series, and the selection has a time limit.
 """
 
 import math
@@ -36,13 +36,13 @@ __all__ = [
 ]
 
 _BLOCK = 100
-"""Keys that are looked at between two looks at the time."""
+"""Number of keys between two checks of the time limit."""
 
 Values = Mapping[str, float | None]
-"""Statistics by name; None where there is no finite number."""
+"""Statistics by name; None for a number that is not finite."""
 
 Section = Mapping[str, object] | Sequence[Mapping[str, object]]
-"""One more part of a report: names with what they are, or the rows of a table."""
+"""A further section of a report: values by name, or the rows of a table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,38 +55,39 @@ class Row:
     name: str
     tags: Tags
     last: Values | None
-    """In the last whole interval; None when the series has nothing to say about it."""
+    """Values of the last complete interval, or None."""
     open: Values | None
-    """In the open interval so far."""
+    """Values of the open interval so far, or None."""
     total: Values | None
-    """Over all whole intervals; None for kinds that have no total."""
+    """Sums over all complete intervals; None for kinds without totals."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A program's metrics and how shipping them goes, at one moment. Times are seconds since the epoch."""
+    """The metrics of a program and the state of their delivery. Times are in seconds since the epoch."""
 
     title: str
     time: float
     uptime: float
-    """Seconds since the page was set up."""
+    """Seconds since the page was created."""
     window: tuple[float, int] | None
-    """Start and end of the last whole interval; None before the first has ended."""
+    """Start and end of the last complete interval; None until the first has ended."""
     open: tuple[float, int]
-    """Start of the open interval, and its end to come."""
+    """Start and end of the open interval."""
     percentiles: tuple[float, ...]
     match: str
     total: int
-    """How many series there are."""
+    """Number of series."""
     matched: int
-    """How many of them the filter lets through; ``rows`` are the first of these by path."""
+    """Number of series that match; ``rows`` are the first of these by path."""
     next: str
-    """What the next page is to come after: the last of ``rows``, as ``counter:web.hits``; empty on the last page."""
+    """The value of ``after`` for the next page: the last of ``rows``, as ``counter:web.hits``; empty on the last page.
+    """
     rows: tuple[Row, ...]
     dropped: Mapping[str, int]
-    """What the registry refused or dropped since the start, by cause."""
+    """Number of things that the registry refused or dropped since the start, by cause."""
     memory: Mapping[str, Mapping[str, int]]
-    """Bytes ``used`` and ``allowed`` for what grows with what is measured; see :meth:`~..budget.Budget.usage`."""
+    """Bytes ``used`` and ``allowed``, see :meth:`~..budget.Budget.usage`."""
     flusher: FlusherStatus
     sections: Mapping[str, Section]
 
@@ -96,12 +97,12 @@ class Report:
 
 
 class TooSlow(Exception):
-    """Choosing series took longer than a request may."""
+    """Selecting the series took too long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which series a report shows."""
+    """The series of a report."""
 
     total: int
     matched: int
@@ -124,7 +125,7 @@ def select(
     after: str = "",
     in_time: Callable[[], bool] = lambda: True,
 ) -> Selection:
-    """Return the first ``limit`` series by path that ``match`` lets through (see :class:`matcher`), behind ``after``.
+    """Return the first ``limit`` series by path after ``after`` that match ``match`` (see :class:`matcher`).
 
     Raises :class:`TooSlow` as soon as ``in_time()`` is false.
     """
@@ -157,10 +158,9 @@ def report(
     memory: Mapping[str, Mapping[str, int]] | None = None,
     sections: Mapping[str, Section] | None = None,
 ) -> Report:
-    """Return the report of ``selection``, or of the first ``limit`` series that ``match`` lets through.
+    """Return the report of ``selection``, or of the first ``limit`` series that match.
 
-    A series of the selection that the snapshot does not have any more is left out. The 90th percentile is always among
-    the percentiles.
+    Series of the selection that are no longer in the snapshot are omitted. The 90th percentile is always included.
     """
     percents = tuple(dict.fromkeys((90.0, *percentiles)))
     selection = selection or select(snapshot.totals, match, limit)
@@ -234,7 +234,7 @@ _TOKEN = re.compile(r"\[!?+\]?+[^]]*+\]|.", re.DOTALL)
 
 
 class _Piece:
-    """What stands between two asterisks: so many characters, each given, any, or one of a set."""
+    """A part between two asterisks: a fixed number of characters, each of them fixed, any, or one of a set."""
 
     def __init__(self, tokens: Sequence[str]) -> None:
         self.length = len(tokens)
@@ -249,7 +249,7 @@ class _Piece:
         return text.startswith(self._text, place)
 
     def find(self, text: str, place: int) -> int:
-        """Return where it is in ``text`` first, from ``place`` on; -1: nowhere."""
+        """Return its first position in ``text`` from ``place`` on, or -1."""
         if self._pattern is None:
             return text.find(self._text, place)
         found = self._pattern.search(text, place)
@@ -257,7 +257,7 @@ class _Piece:
 
 
 def _translated(token: str) -> str:
-    """Return a token as a regular expression: what :func:`fnmatch.translate` makes of it, without what it adds."""
+    """Return a token as a regular expression, as :func:`fnmatch.translate` does, without its additions."""
     whole = translate(token)
     return whole[whole.index(":") + 1 : whole.rindex(")")]
 
@@ -268,7 +268,7 @@ def percentile_name(percent: float) -> str:
 
 
 def _place(chosen: tuple[str, Kind]) -> tuple[str, int]:
-    """Order by path: a name comes before its tagged series, and these before longer names."""
+    """Return the sort key by path: a name comes before its tagged series, and these before longer names."""
     key, kind = chosen
     return key.replace(".", "\1").replace(";", "\0"), KINDS.index(kind)
 
@@ -280,7 +280,7 @@ def _row(snapshot: Snapshot, key: str, kind: Kind, percents: tuple[float, ...]) 
 
 
 def _found(window: Window, kind: Kind, key: str, percents: tuple[float, ...] | None = None) -> Values | None:
-    """Return the series' statistics in ``window``; only the cheap ones without ``percents``, for an open interval."""
+    """Return the statistics of a series in ``window``; without ``percents``, only those of an open interval."""
     value = window[kind].get(key)
     if value is None:
         return None
@@ -297,7 +297,7 @@ def _found(window: Window, kind: Kind, key: str, percents: tuple[float, ...] | N
 def _statistics(
     distribution: Readable, interval: float, percents: tuple[float, ...] | None
 ) -> Iterator[tuple[str, float | None]]:
-    """Yield what an interval's samples say: a count of 0 and nothing else when there is none."""
+    """Yield the statistics of the samples of an interval; without samples, only the count."""
     yield "count", distribution.count
     if percents is not None:
         yield "rate", _rate(distribution.count, interval)
