@@ -270,55 +270,52 @@ def _forget(pending: dict[Any, Any], written: Mapping[Any, Any]) -> None:
 
 
 class _Disk:
-    """What the thread has open: the process' own file, and for moments those of dead processes. No other thread may.
+    """The open files of the store's thread: the process' own and, briefly, those of dead processes.
 
-    Raises sqlite3.Error or OSError where the disk refuses.
+    Only that thread may use it. ``_lock`` and ``_file`` are the process' own file, unless ``closed``. Raises
+    sqlite3.Error or OSError where the disk refuses.
     """
 
+    _lock: LockFile
+    _file: SpoolFile
+
     def __init__(self, directory: Path, places: Mapping[str, HandOver]) -> None:
+        self.closed = True
         self.trouble: str | None = None
-        """For people: what was wrong with a file."""
+        """What was wrong with a file, as a sentence, or None."""
         self.removed = False
-        """Whether the file was removed while in use, and could not be made anew yet."""
+        """True if the file was removed while in use and could not be created again yet."""
         self._directory = directory
         self._places = places
-        self._lock: LockFile | None = None
-        self._file: SpoolFile | None = None
         self._passed: set[tuple[Path, float]] = set()
         self._told: set[str] = set()
-
-    @property
-    def closed(self) -> bool:
-        return self._file is None
 
     def open(self, *, own: bool) -> Mapping[str, bytes]:
         """Take over the last dead process' file if it is to be our ``own``, or make one; return its checkpoint."""
         for lock in LockFile.of_the_dead(self._directory, self._left_alone) if own else ():
             if file := self._opened(lock):
-                self._lock, self._file = lock, file
+                self._use(lock, file)
                 break
         else:
             self._make()
-        assert self._file
-        assert self._lock
         self._lock.keep_spare()
         self.hand_over(list(self._places))
         return self._file.checkpoint()
 
     def close(self) -> None:
         """Leave the file to others, or delete it when nothing is in it."""
-        lock, file, self._lock, self._file = self._lock, self._file, None, None
-        if not lock or not file:
+        if self.closed:
             return
+        self.closed = True
         try:
-            empty = file.empty
+            empty = self._file.empty
         except sqlite3.Error:
             empty = False
-        file.close()
-        lock.free_spare()
+        self._file.close()
+        self._lock.free_spare()
         if empty:
-            lock.remove()
-        lock.release()
+            self._lock.remove()
+        self._lock.release()
 
     # -- work on our own file
 
@@ -327,8 +324,6 @@ class _Disk:
 
     def write(self, changes: Changes) -> None:
         """Write all of it or nothing."""
-        assert self._lock
-        assert self._file
         if not self._lock.in_place:
             self._make_anew()
         try:
@@ -342,13 +337,11 @@ class _Disk:
 
     def _work(self, work: Callable[[SpoolFile], Result]) -> Result:
         """Do ``work`` on our file; on another if it turns out to be damaged."""
-        assert self._file
         try:
             return work(self._file)
         except sqlite3.Error as error:
             if not damaged(error):
                 raise
-        assert self._lock
         self._file.close()
         self._set_aside(self._lock)  # the queues notice lost batches when they read them
         self._make()
@@ -358,27 +351,26 @@ class _Disk:
     def _make(self) -> None:
         lock = LockFile.new(self._directory)
         try:
-            self._lock, self._file = lock, SpoolFile(lock.path)
+            self._use(lock, SpoolFile(lock.path))
         except BaseException:
             lock.remove()
             raise
 
+    def _use(self, lock: LockFile, file: SpoolFile) -> None:
+        self._lock, self._file, self.closed = lock, file, False
+
     def _make_anew(self) -> None:
         """The file was removed, or its directory was; but what was in it can still be read."""
         lock, file = self._lock, self._file
-        assert lock
-        assert file
         self.removed = True
         self._make()
-        assert self._lock
-        assert self._file
         try:
             self._work(lambda new: new.write(Changes(checkpoint=dict(file.checkpoint()))))
             self._move(file, None)
         except BaseException:
             self._lock.remove()
             self._file.close()
-            self._lock, self._file = lock, file
+            self._use(lock, file)
             raise
         self._lock.keep_spare()
         self.removed = False
@@ -392,8 +384,6 @@ class _Disk:
 
         The checkpoint of a file that is replaced is added to ``changes``, which are written next.
         """
-        assert self._lock
-        assert self._file
         self._lock.free_spare()
         try:
             if changes.gone:
@@ -405,7 +395,7 @@ class _Disk:
             changes.checkpoint = {**self._file.checkpoint(), **changes.checkpoint}
             self._file.close()
             self._lock.remove()
-            self._lock = self._file = None  # where no file can be made now, one is opened with the next change
+            self.closed = True  # where no file can be made now, one is opened with the next change
             self._make()
 
     # -- files of dead processes
@@ -425,7 +415,7 @@ class _Disk:
 
         Where that fails it is tried again, and our own file is none the worse.
         """
-        if not self._lock:
+        if self.closed:
             return
         try:
             self._lock.keep_spare()
