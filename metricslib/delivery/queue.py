@@ -45,7 +45,7 @@ from typing import TYPE_CHECKING
 from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import InvalidOption
 from .batch import Batch, quantity
-from .destination import Destination
+from .destination import Destination, Options
 
 if TYPE_CHECKING:
     from .store import Record, Store
@@ -177,7 +177,7 @@ class ResendBuffer:
 
     def __init__(self, seconds: float, max_bytes: int) -> None:
         self.seconds = seconds
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._entries: deque[Entry] = deque()
         self._size = 0
 
@@ -190,7 +190,7 @@ class ResendBuffer:
             return
         self._entries.append(entry)
         self._size += entry.size
-        while self._entries and (self._entries[0].time < entry.time - self.seconds or self._size > self._max_bytes):
+        while self._entries and (self._entries[0].time < entry.time - self.seconds or self._size > self.max_bytes):
             self._size -= self._entries.popleft().size
 
     def take(self, room: int) -> list[Entry]:
@@ -322,6 +322,15 @@ class Queue:
         self._dropped: Counter[str] = Counter()
         self._unlogged: Counter[tuple[str, str]] = Counter()  # points, by cause and advice
         self._logged: dict[tuple[str, str], float] = {}
+
+    def change(self, options: Options) -> None:
+        """Take over the bounds of other options; those for bytes hold from the next put."""
+        with self._lock:
+            self._max_bytes, self._max_age = options.spool_bytes, options.max_age
+            self._recent.max_bytes = self._max_bytes // 4
+            if self._replay is not None:
+                self._replay = options.replay
+                self._limiter = RateLimiter(options.replay)
 
     # -- in
 

@@ -236,11 +236,12 @@ class Sender:
                 self._report("RuntimeError", str(error))
 
     def redirect(self, destination: Destination) -> None:
-        """Deliver to ``destination`` from now on: the same place, with other options or names.
+        """Deliver to ``destination`` from now on: the same receiver, with other options or names.
 
-        What waits goes there first, as it was encoded. The bounds of the queue stay as they are.
+        Waiting batches stay as they were encoded; the bounds of the new options apply to them.
         """
         self.destination = destination  # the one before holds nothing open between two deliveries
+        self.queue.change(destination.options)
         self._verify()
 
     # -- one step

@@ -372,6 +372,23 @@ def test_after_a_restart_an_outage_is_as_old_as_what_waits(tmp_path: Path, clock
         clock.advance(3600)
 
 
+def test_other_options_of_a_destination_hold_for_its_queue(clock: ManualClock):
+    """As after a reload: its warnings of drops ask for larger bounds."""
+    sender = Sender(Fake(fails, spool_bytes=1, replay=1), clock=clock)
+    sender.redirect(Fake(spool_bytes=10_000, max_age=60, replay=100))
+    for _ in range(3):
+        sender.put(batch())
+    assert sender.queue.stats().waiting_points == 3
+    assert sender.queue.stats().replay_rate == 100
+    sender.redirect(Fake(spool_bytes=300))
+    sender.put(batch())
+    assert sender.queue.stats().dropped == {"spool_full": 2}
+    sender.redirect(Fake(max_age=60))
+    clock.advance(61)
+    sender.put(batch())
+    assert sender.queue.stats().dropped == {"spool_full": 2, "too_old": 2}
+
+
 def test_nothing_is_sent_again_to_who_adds_up(clock: ManualClock):
     """A statsd server would count it twice."""
     destination = Fake({}, fails)
