@@ -11,9 +11,20 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
-__all__ = ["ForkHandler", "at_exit", "exiting", "log", "not_at_exit", "register_fork_handler"]
+__all__ = [
+    "ForkHandler",
+    "at_exit",
+    "exiting",
+    "expect_forks",
+    "log",
+    "not_at_exit",
+    "notice_fork",
+    "register_fork_handler",
+]
 
 
 class ForkHandler(Protocol):
@@ -78,8 +89,30 @@ def register_fork_handler(one: ForkHandler) -> None:
 
 
 def _forget_parent() -> None:
+    global _pid
+    _pid = os.getpid()
     for one in list(_told):
         one.reset_after_fork()
+
+
+_pid = os.getpid()
+
+
+def notice_fork() -> None:
+    """Do in a child what a fork does, if Python was not told of the fork, as uWSGI tells it nothing.
+
+    This is called where something takes long anyway: not at each call of an instrument. What the child measured before
+    that cannot be told from what the parent had, and is dropped with it.
+    """
+    if os.getpid() != _pid:
+        _forget_parent()
+
+
+def expect_forks() -> None:
+    """Be told of uWSGI's forks, if this is uWSGI."""
+    if "uwsgi" in sys.modules:  # which is there in uWSGI alone
+        with suppress(ImportError):
+            import_module("uwsgidecorators").postfork(notice_fork)
 
 
 if hasattr(os, "register_at_fork"):

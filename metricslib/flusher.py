@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal, Never
 
-from ._process import at_exit, exiting, not_at_exit, register_fork_handler
+from ._process import at_exit, exiting, expect_forks, not_at_exit, notice_fork, register_fork_handler
 from ._signals import deferred
 from .attempt import OUT_OF_MEMORY
 from .budget import LEAST
@@ -257,6 +257,7 @@ class Flusher:
             AlreadyStarted: If another flusher ends the intervals of this registry.
             RuntimeError: If no thread can be started. Nothing has been started then, and the call may be repeated.
         """
+        notice_fork()
         if self.running or self._threadless:
             return
         forked = self.left_behind
@@ -294,6 +295,7 @@ class Flusher:
         self._ending, self._closed = None, False
         at_exit(self.stop)
         undo.callback(not_at_exit, self.stop)
+        expect_forks()
         self._join_group()
         undo.callback(self._give_up_group)
         try:
@@ -334,6 +336,13 @@ class Flusher:
         else:
             self._member = member
 
+    def _check_group(self) -> None:
+        """After a change of the user, join the group of the new one; it gets all of the open interval."""
+        member = self._member
+        if member is not None and member.user != os.geteuid():
+            self._safely("group", member.withdraw)
+            self._join_group()
+
     def _give_up_group(self) -> None:
         member, self._member = self._member, None
         if member is not None:
@@ -359,6 +368,7 @@ class Flusher:
         Returns:
             True if everything was delivered in time.
         """
+        notice_fork()
         deadline = Deadline(timeout)
         if self.running and threading.current_thread() is not self._thread:
             done = threading.Event()
@@ -398,6 +408,7 @@ class Flusher:
         Returns:
             True if nothing was lost.
         """
+        notice_fork()
         with deferred():
             return self._stop(Deadline(timeout))
 
@@ -533,7 +544,7 @@ class Flusher:
             self.tick()
             return
         if self._member is not None:
-            delay = min(delay, self._step_group(self._member, now))
+            delay = min(delay, self._step_group(now))
         try:
             asked = self._wakeups.get(timeout=min(delay, self.interval))
         except Empty:
@@ -546,17 +557,19 @@ class Flusher:
             finally:
                 asked.set()
 
-    def _step_group(self, member: "Membership", now: float) -> float:
+    def _step_group(self, now: float) -> float:
         """Do what is due in the group, and return the seconds until something is. The interval is open at ``now``."""
         delay = _PAUSE
 
         def step() -> None:
             nonlocal delay
-            slot = self._schedule.open_stamp(now)
-            delay = member.step(slot, now, idle=self._dispatcher.shared_idle())
+            if self._member is not None:
+                slot = self._schedule.open_stamp(now)
+                delay = self._member.step(slot, now, idle=self._dispatcher.shared_idle())
 
         with self._flushing:
             if not self._is_abandoned():
+                self._check_group()
                 self._safely("group", step)
         return delay
 
@@ -588,6 +601,7 @@ class Flusher:
         return self.registry.readings(partial(self._callbacks.read, deadline=self._reading))
 
     def _tick(self, now: float, readings: Readings) -> None:
+        self._check_group()
         stamp = self._schedule.tick(now)
         if stamp is not None:
             self._lag = now - stamp
@@ -620,6 +634,7 @@ class Flusher:
         with self._flushing:
             if self._is_abandoned():
                 return
+            self._check_group()
             now = self._now()
             if self._schedule.delay(now) == 0:
                 self._tick(now, readings)

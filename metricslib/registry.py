@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from typing import Any, Literal, Never
 
-from ._process import log, register_fork_handler
+from ._process import log, notice_fork, register_fork_handler
 from ._scope import Instruments
 from .attempt import OUT_OF_MEMORY, attempt, from_signal_handler
 from .budget import Budget, members_cost
@@ -170,6 +170,7 @@ class Registry(Instruments):
         found = instruments.get(asked) or self._asleep.get((kind, asked))
         if found is not None:
             return found
+        notice_fork()
         self._used()
         key = self._limits.admit(series)
         if key is None:

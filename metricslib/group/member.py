@@ -295,6 +295,12 @@ class Member:
         if file is not None:
             file.close()
 
+    def withdraw(self) -> None:
+        """Take back what was written into the newest slot, if nobody else wrote into the file, and leave."""
+        if self._file is not None:
+            self._file.withdraw()
+        self.leave()
+
     def leave(self) -> None:
         """Give the number back. What was written stays; the next record joins again, as another writer."""
         if self.forked:

@@ -57,6 +57,8 @@ class Membership:
         self, folder: Path, registry: "Registry", interval: int, own: str, send: Callable[[Window], object]
     ) -> None:
         self.folder = folder
+        self.user = os.geteuid()
+        """The user who may write there."""
         self._registry = registry
         self._interval = interval
         self._own = f"{own}." if own else ""
@@ -205,6 +207,14 @@ class Membership:
         """End after :meth:`begin` alone, of which nothing was written."""
         self._registry.uncollect(self.folder)
         self._member.leave()
+        self._shipper.give_up()
+
+    def withdraw(self) -> None:
+        """End, and take back what was written into the open slot, for another group has it now.
+
+        Where the file has records of others, too, or is closed, it stays.
+        """
+        self._member.withdraw()
         self._shipper.give_up()
 
     def leave(self, now: float, deliver: Callable[[], bool]) -> bool:

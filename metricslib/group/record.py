@@ -419,6 +419,13 @@ class FileWriter:
         if self.end < size:
             os.ftruncate(self._descriptor, self.end)
 
+    def withdraw(self) -> None:
+        """Take all records back, if they are all of this writer. Needs no right to open the file."""
+        data = _read_from(self._descriptor, 0)
+        if all(frame.writer == self._writer for frame in _frames(data)):
+            os.ftruncate(self._descriptor, 0)
+            self.end = 0
+
     def close(self) -> None:
         """Close the file, unless its descriptor is another file's by now."""
         try:

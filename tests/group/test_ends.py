@@ -1,8 +1,9 @@
-"""Programs that end by themselves, in pools and in cron jobs that overlap: what each process measured arrives."""
+"""Programs in pools, in cron jobs that overlap, and under another user: what each process measured arrives."""
 
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,3 +71,71 @@ def test_overlapping_runs_of_a_script_add_up(peer):
     running = [subprocess.Popen([sys.executable, "-c", program, peer.url], cwd=ROOT) for _ in range(4)]
     assert [process.wait(60) for process in running] == [0] * 4
     assert sum(peer.at("stats.counters.a.count")) == 4 * 1234
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may change the user")
+def test_after_a_change_of_the_user_the_group_is_the_new_user_s(peer):
+    """As of a server that starts as root: the open slot is whole, and the other user's folder is left empty."""
+    program = """
+import logging, os, sys, metricslib as metrics
+logging.basicConfig()
+metrics.start(sys.argv[1], interval=1_000_000_000)
+counter = metrics.counter("a")
+counter.inc(5)
+assert metrics.flush(30)
+os.seteuid(65534)
+counter.inc(7)
+assert metrics.flush(30)
+counter.inc(30)
+assert metrics.stop(30)
+"""
+    with tempfile.TemporaryDirectory(prefix="groups") as directory:
+        os.chmod(directory, 0o777)
+        environment = {**os.environ, "METRICSLIB_GROUP_DIR": directory}
+        done = subprocess.run(
+            [sys.executable, "-c", program, peer.url],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert peer.at("stats.counters.a.count") == [42]
+        sizes = {path.stat().st_uid: path.stat().st_size for path in Path(directory).rglob("2000000000/*")}
+    assert sizes[0] == 0
+    assert sizes[65534] > 0
+
+
+HOOKLESS = """
+import ctypes, os, sys, types
+told = []
+if len(sys.argv) > 2:
+    sys.modules["uwsgi"] = types.ModuleType("uwsgi")
+    sys.modules["uwsgidecorators"] = decorators = types.ModuleType("uwsgidecorators")
+    decorators.postfork = told.append
+import metricslib as metrics
+metrics.start(sys.argv[1], interval=1_000_000_000)
+counter = metrics.counter("a")
+counter.inc(1000)
+pid = ctypes.CDLL(None).fork()  # as uWSGI forks: Python's hooks do not run
+if pid == 0:
+    if told:
+        told[0]()
+    else:
+        metrics.flush(0.1)
+    counter.inc(7)
+    assert metrics.stop(20)
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+"""
+
+
+@pytest.mark.parametrize("told", [[], ["uwsgi"]], ids=["noticed at a flush", "told by uWSGI"])
+def test_a_child_of_a_fork_without_hooks_is_a_member_of_its_own(peer, told):
+    done = subprocess.run(
+        [sys.executable, "-c", HOOKLESS, peer.url, *told], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert peer.at("stats.counters.a.count") == [1007]
