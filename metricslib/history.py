@@ -7,6 +7,9 @@ with its last row. So a row costs 8 bytes a counter, gauge or unique, and 20 byt
 double precision, and median, 90th percentile and maximum in single precision. Appending one runs at the speed of
 ``map``.
 
+A metric with many tag sets has one more place, for all of them together, so that reading it does not take longer than
+reading one series: see :data:`MANY`.
+
 A minute's rows are also added up to one row, for the day. There counters and counts are sums, gauges have their last
 value, uniques their largest one, maxima are maxima, and median and 90th percentile are means weighted by count: an
 approximation, for the samples themselves are gone.
@@ -25,8 +28,8 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import nlargest
-from itertools import repeat, zip_longest
-from operator import itemgetter, mul
+from itertools import groupby, repeat, zip_longest
+from operator import attrgetter, itemgetter, mul
 from typing import Final, NamedTuple
 
 from .series import KINDS, Kind
@@ -54,6 +57,8 @@ FIELDS: Final = ("count", "median", "p90", "max")
 """The columns of a timer or histogram; other kinds have one, ``value``."""
 _QUARTERS = 4
 """Heat map buckets in a power of two."""
+MANY = 8
+"""A name with so many series of one kind is kept once more, as one series."""
 HEATED = 100
 """How many timers and histograms have heat maps, at most."""
 _ROW = 1_000
@@ -113,22 +118,35 @@ def heat_of(distribution: Distribution) -> Heat:
 class _Layout:
     """Which series has which place in the rows."""
 
-    __slots__ = ("bytes", "places")
+    __slots__ = ("bytes", "groups", "places")
 
     def __init__(self) -> None:
         self.places: dict[Kind, dict[str, int]] = {kind: {} for kind in KINDS}
+        self.groups: dict[Kind, dict[str, list[int]]] = {kind: {} for kind in KINDS}
+        """The places of all series of a name."""
         self.bytes = 0
 
     def add(self, kind: Kind, keys: Iterable[str]) -> None:
-        places = self.places[kind]
+        places, groups = self.places[kind], self.groups[kind]
         for key in keys:
             if key not in places:
-                places[key] = len(places)
+                place = places[key] = len(places)
+                name = key.partition(";")[0]
+                group = groups.setdefault(name, [])
+                group.append(place)
                 self.bytes += sys.getsizeof(key) + _PLACE
+                if len(group) == MANY:
+                    places[_all_of(name)] = len(places)
+                    self.bytes += sys.getsizeof(key) + _PLACE
 
     def mostly_gone(self, window: Window) -> bool:
-        """Whether more than half of the places belong to series that the window does not have."""
-        return sum(map(len, self.places.values())) > 2 * len(window) + 100
+        """Whether most places belong to series that the window does not have."""
+        return sum(map(len, self.places.values())) > 2.5 * len(window) + 100
+
+
+def _all_of(name: str) -> str:
+    """Return what stands for all series of a name among the keys; a series cannot be called so."""
+    return f"{name};*"
 
 
 class _Row:
@@ -198,7 +216,9 @@ class History:
         for kind in KINDS:
             if not window[kind].keys() <= self._layout.places[kind].keys():
                 self._layout.add(kind, window[kind])
-        row = _Row(window.end, window.interval, self._layout, _columns(window, self._layout))
+        columns = _columns(window, self._layout)
+        _add_groups(columns, self._layout)
+        row = _Row(window.end, window.interval, self._layout, columns)
         if self._rows and self._rows[-1].end >= row.end:
             self._rows = tuple(old for old in self._rows if old.end < row.end)
             self._minutes = tuple(old for old in self._minutes if old.end < row.end)
@@ -214,24 +234,32 @@ class History:
         self._make_room(row.end)
         self.last = window
 
-    def points(self, kind: Kind, keys: Sequence[str], since: float = 0, *, minutes: bool = False) -> Points:
+    def points(
+        self, kind: Kind, keys: Sequence[str], since: float = 0, *, minutes: bool = False, name: str = ""
+    ) -> Points:
         """Return what happened to the series of ``keys`` together in the intervals that end after ``since``.
 
         Counters, gauges and counts are added, of uniques the largest counts, of maxima the largest; medians and 90th
-        percentiles are means weighted by count.
+        percentiles are means weighted by count. ``name`` says that ``keys`` are all series of that name there are, for
+        which they need not be looked at one by one.
         """
         rows = [row for row in self._chosen(minutes) if row.end > since]
         fields = FIELDS if kind in DISTRIBUTIONS else ("value",)
-        columns: dict[str, list[float]] = {field: [] for field in fields}
-        of: dict[int, list[int]] = {}
-        for row in rows:
-            places = of.get(id(row.layout))
-            if places is None:
-                known = row.layout.places[kind]
-                places = of[id(row.layout)] = sorted(known[key] for key in keys if key in known)
-            for field, value in zip(fields, _together(kind, row.columns[kind], places), strict=True):
-                columns[field].append(value)
-        return Points([row.end for row in rows], [row.interval for row in rows], columns)
+        values: list[list[float]] = [[] for _ in fields]
+        for layout, run in groupby(rows, key=attrgetter("layout")):
+            known = layout.places[kind]
+            places = sorted(known[key] for key in keys if key in known)
+            whole = known.get(_all_of(name), -1) if name else -1
+            for row in run:
+                columns = row.columns[kind]
+                place = whole if whole >= 0 else places[0] if len(places) == 1 else -1
+                if 0 <= place < len(columns[0]):
+                    for number, column in enumerate(columns):
+                        values[number].append(column[place])
+                else:
+                    for number, value in enumerate(_together(kind, columns, places)):
+                        values[number].append(value)
+        return Points([row.end for row in rows], [row.interval for row in rows], dict(zip(fields, values, strict=True)))
 
     def heat(self, kind: Kind, key: str, since: float = 0) -> list[tuple[int, Heat]]:
         """Return the heat map of a timer or histogram: ends of intervals, and what was in them."""
@@ -310,6 +338,17 @@ class History:
             old.heat, old.heat_bytes = {}, 0
 
 
+def _add_groups(columns: dict[Kind, _Columns], layout: _Layout) -> None:
+    """Fill the places of all series of a name."""
+    for kind, groups in layout.groups.items():
+        places = layout.places[kind]
+        for name, group in groups.items():
+            if len(group) >= MANY:
+                whole = places[_all_of(name)]
+                for column, value in zip(columns[kind], _together(kind, columns[kind], group), strict=True):
+                    column[whole] = value
+
+
 def _minute_of(row: _Row) -> int:
     return (row.end - 1) // MINUTE
 
@@ -360,6 +399,7 @@ def _minute(rows: Sequence[_Row]) -> _Row:
             columns[kind] = (array("d", count), array("f", median), array("f", p90), array("f", _merged(most, max)))
         else:
             columns[kind] = (array("d", _merged(of[0], _MINUTE_OF[kind])),)
+    _add_groups(columns, layout)
     return _Row((_minute_of(rows[-1]) + 1) * MINUTE, sum(row.interval for row in rows), layout, columns)
 
 

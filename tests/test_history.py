@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metricslib.history import DAY, HEATED, HOUR, History, heat_bounds
+from metricslib.history import DAY, HEATED, HOUR, MANY, History, heat_bounds
 from metricslib.sketch import Distribution
 from metricslib.window import Window
 
@@ -69,6 +69,25 @@ def test_several_series_are_read_as_one():
     assert history.points("unique", ["a", "b"]).columns == {"value": [2]}
     assert history.points("timer", ["a", "b", "c"]).columns == {"count": [4], "median": [3], "p90": [3], "max": [9]}
     assert history.points("histogram", ["a", "b"]).columns["max"] == [-1]
+
+
+@pytest.mark.parametrize("kind", ["counter", "gauge", "unique", "timer", "histogram"])
+def test_many_series_of_a_name_are_kept_together_too(kind):
+    """From the interval on in which there are many; what is read is the same as from each of them, also in minutes."""
+    make = {"unique": lambda number: frozenset(map(str, range(number))), "counter": float, "gauge": float}
+    make = make.get(kind, lambda number: distribution(*range(number)))
+    history, keys = History(), [f"t;n={number}" for number in range(3 * MANY)]
+    for end in range(10, 200, 10):
+        there = keys[: end // 10 + 2] if end < 150 else keys[5:]
+        values = {key: make(number + end) for number, key in enumerate(there)}
+        history.append(Window(end - 10, end, 10, **{f"{kind}s": values}))
+    for minutes in (False, True):
+        one_by_one = history.points(kind, keys, minutes=minutes)
+        together = history.points(kind, keys, minutes=minutes, name="t")
+        assert together.ends == one_by_one.ends
+        for field, column in one_by_one.columns.items():
+            if not minutes or field not in ("median", "p90"):  # means of means: rounded otherwise
+                assert together.columns[field] == pytest.approx(column, rel=1e-6, nan_ok=True)
 
 
 def test_a_minute_is_its_intervals_together():

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from ..history import DISTRIBUTIONS, HOUR, History, Points
-from ..series import KINDS, Kind, split
+from ..series import KINDS, Kind
 from . import charts
 from .charts import Line
 from .figures import short, with_unit
@@ -31,6 +31,7 @@ __all__ = [
     "grid",
     "lines",
     "metrics_of",
+    "since",
     "unit_of",
     "value",
 ]
@@ -38,6 +39,8 @@ __all__ = [
 CARDS = 60
 """Cards on a page."""
 _BLOCK = 500
+_LEAST = 300
+"""Seconds that a chart has at least, also of a program that has just begun."""
 _NOW, _BEFORE = 60, 360
 """A change is that of the last minute's mean against that of the five minutes before, in seconds."""
 _LOUD = 0.25
@@ -55,6 +58,12 @@ class Metric:
     kind: Kind
     name: str
     keys: Sequence[str]
+    whole: bool = True
+    """Whether these are all series of that name and kind."""
+
+    def points(self, history: History, since: float, *, minutes: bool = False) -> Points:
+        """Return what happened to it since a time."""
+        return history.points(self.kind, self.keys, since, minutes=minutes, name=self.name if self.whole else "")
 
     @property
     def unit(self) -> str:
@@ -114,8 +123,9 @@ class Grid:
     pages: int
     rail: Rail
     series: int
+    start: int
     end: int
-    """The end of the last interval; 0: there was none."""
+    """From when to when the charts go; 0: no interval has ended."""
 
 
 def unit_of(kind: Kind, name: str) -> str:
@@ -156,11 +166,22 @@ def grid(
     page = min(query.page, pages)
     shown = chosen[(page - 1) * CARDS : page * CARDS]
     cards = []
+    start = since(history, HOUR)
     for metric in shown:
         if not in_time():
             raise TooSlow
-        cards.append(card(metric, history, end))
-    return Grid(cards, len(chosen), page, pages, _rail(everything, query), sum(map(len, series.values())), end)
+        cards.append(card(metric, history, start, end))
+    rail, count = _rail(everything, query), sum(map(len, series.values()))
+    return Grid(cards, len(chosen), page, pages, rail, count, start, end)
+
+
+def since(history: History, span: int) -> int:
+    """Return where a chart begins that ends now: ``span`` seconds before, or when the history began."""
+    ends = history.ends()
+    if not ends or history.last is None:
+        return 0
+    begun = ends[0] - int(history.last.interval)
+    return max(ends[-1] - span, min(begun, ends[-1] - _LEAST))
 
 
 def _chosen(everything: Sequence[Metric], query: Query, in_time: Callable[[], bool]) -> Iterator[Metric]:
@@ -191,7 +212,7 @@ def _found(
         if search.reads_values:
             keys = [key for key in keys if search.holds(_now(metric.kind, key, history))]
         if keys:
-            yield Metric(metric.kind, metric.name, keys)
+            yield Metric(metric.kind, metric.name, keys, len(keys) == len(metric.keys))
 
 
 def _now(kind: Kind, key: str, history: History) -> dict[str, float]:
@@ -211,7 +232,7 @@ def _sorted(
     for place, metric in enumerate(metrics):
         if not place % 50 and not in_time():
             raise TooSlow
-        recent = history.points(metric.kind, metric.keys, since=end - _BEFORE)
+        recent = metric.points(history, since=end - _BEFORE)
         main = lines(metric, recent)[_MAIN[metric.kind]]
         if sort == "value":
             now = next((value for value in reversed(main.values) if value == value), math.nan)
@@ -286,14 +307,14 @@ def _change(metric: Metric, main: Line, end: int) -> tuple[str, bool]:
     return f"{'+' if 0 < share < 10 else '−' if share < 0 else ''}{text}", share > _LOUD and troubled
 
 
-def card(metric: Metric, history: History, end: int) -> Card:
-    """Return the card of a metric, with the hour that ends at ``end``."""
-    points = history.points(metric.kind, metric.keys, since=end - HOUR)
+def card(metric: Metric, history: History, start: int, end: int) -> Card:
+    """Return the card of a metric, with what happened from ``start`` to ``end``."""
+    points = metric.points(history, since=start)
     shown = lines(metric, points)
     now = value(metric, shown, points.intervals[-1] if points.intervals else 0)
     change, rises = _change(metric, shown[_MAIN[metric.kind]], end)
-    label = f"{metric.kind} {metric.name}, last hour; now {now.text} {now.unit}"
-    drawn = charts.spark(metric.kind, shown, end - HOUR, end, label) if points.ends else ""
+    label = f"{metric.kind} {metric.name}, now {now.text} {now.unit}"
+    drawn = charts.spark(metric.kind, shown, start, end, label) if points.ends else ""
     return Card(metric, now, change, rises, drawn, _tags(metric))
 
 
@@ -301,7 +322,8 @@ def _tags(metric: Metric) -> str:
     """Return how many tag sets there are, by what."""
     values: dict[str, set[str]] = {}
     for key in islice(metric.keys, 1000):
-        for tag, of in split(key)[1]:
+        for part in key.split(";")[1:]:
+            tag, _, of = part.partition("=")
             values.setdefault(tag, set()).add(of)
     told = [tag if len(of) == 1 else f"{len(of)} {tag.removesuffix('s')}s" for tag, of in values.items()]
     return " × ".join(told[:3]) + (" …" if len(told) > 3 else "")

@@ -15,9 +15,12 @@ __all__ = ["Frame", "Line", "bars", "chart", "heat_map", "round_ticks", "spark",
 
 _POINTS = 120
 """Points of a small chart, and twice as many of a large one."""
-_WIDTH = 300
-_HEIGHT = 54
-_COUNTS = 10
+_WIDTH = 1200
+_HEIGHT = 216
+_LARGE = 4000
+_FINE = 4
+"""Units of a large chart in a pixel of its height. Coordinates are whole numbers on these fine grids."""
+_COUNTS = 40
 """Height of the bars that say how many samples there were, below the bands of a timer."""
 _CAP = 2.5
 """A small chart of bands ends at so many times the largest 90th percentile: one outlier must not flatten the rest."""
@@ -51,19 +54,32 @@ class Frame(NamedTuple):
         return self.height - min(max(share, 0.0), 1.0) * self.height
 
 
-def thinned(line: Line, start: float, end: float, points: int, largest: bool = False) -> Line:
-    """Return at most ``points`` values: each the mean, or the largest, of those in an equal part of the time."""
-    if len(line.ends) <= points:
-        return line
-    parts: dict[int, list[tuple[float, float]]] = {}
-    for time, value in zip(line.ends, line.values, strict=True):
-        parts.setdefault(math.ceil((time - start) * points / (end - start)), []).append((time, value))
-    ends, values = [], []
-    for part in parts.values():
-        there = [value for _, value in part if value == value]
-        ends.append(part[-1][0])
-        values.append(math.nan if not there else max(there) if largest else sum(there) / len(there))
-    return Line(ends, values)
+def thinned(lines: dict[str, Line], start: float, end: float, points: int) -> dict[str, Line]:
+    """Return lines of at most ``points`` values: the means of those in equal parts of the time, of ``max`` the largest.
+
+    The lines have the same ends.
+    """
+    ends = next(iter(lines.values())).ends
+    if len(ends) <= points:
+        return lines
+    slots = [math.ceil((time - start) * points / (end - start)) for time in ends]
+    cuts = [0, *(place for place in range(1, len(slots)) if slots[place] != slots[place - 1]), len(slots)]
+    parts = list(pairwise(cuts))
+    last = [ends[until - 1] for _, until in parts]
+    return {
+        name: Line(last, [_one_of(line.values[since:until], name == "max") for since, until in parts])
+        for name, line in lines.items()
+    }
+
+
+def _one_of(values: Sequence[float], largest: bool) -> float:
+    mean = sum(values) / len(values)
+    if mean != mean:
+        values = [value for value in values if value == value]
+        if not values:
+            return math.nan
+        mean = sum(values) / len(values)
+    return max(values) if largest else mean
 
 
 def _gap(ends: Sequence[float]) -> float:
@@ -75,13 +91,14 @@ def _gap(ends: Sequence[float]) -> float:
 def _pieces(frame: Frame, ends: Sequence[float], *columns: Sequence[float]) -> Iterator[list[tuple[float, ...]]]:
     """Yield connected pieces: x and the y of each column."""
     gap, last, piece = _gap(ends), -math.inf, list[tuple[float, ...]]()
+    y = frame.y
     for time, *values in zip(ends, *columns, strict=True):
         whole = all(map(math.isfinite, values))
         if piece and (not whole or time - last > gap):
             yield piece
             piece = []
         if whole:
-            piece.append((frame.x(time), *map(frame.y, values)))
+            piece.append((frame.x(time), *map(y, values)))
             last = time
     if piece:
         yield piece
@@ -92,7 +109,7 @@ def _number(value: float) -> str:
 
 
 def _points(pairs: Iterable[tuple[float, float]], first: str = "M") -> str:
-    return first + "L".join(f"{_number(x)} {_number(y)}" for x, y in pairs)
+    return first + "L".join([f"{x:.0f} {y:.0f}" for x, y in pairs])
 
 
 def _line(frame: Frame, line: Line, *, steps: bool = False) -> str:
@@ -101,11 +118,11 @@ def _line(frame: Frame, line: Line, *, steps: bool = False) -> str:
     for piece in _pieces(frame, line.ends, line.values):
         if steps:
             path += _points([piece[0]])  # type: ignore[list-item]
-            path += "".join(f"H{_number(x)}V{_number(y)}" for x, y in piece[1:])
+            path += "".join(f"H{x:.0f}V{y:.0f}" for x, y in piece[1:])
         else:
             path += _points(piece)  # type: ignore[arg-type]
         if len(piece) == 1:
-            path += "h.01"
+            path += "h1"
     return path
 
 
@@ -145,21 +162,17 @@ def _svg(inside: str, width: float, height: float, name: str, label: str) -> str
     )
 
 
-def _thin_all(columns: dict[str, Line], start: float, end: float, points: int) -> dict[str, Line]:
-    return {name: thinned(line, start, end, points, name == "max") for name, line in columns.items()}
-
-
 def spark(kind: str, columns: dict[str, Line], start: float, end: float, label: str) -> str:
     """Return a small chart: by kind of series from the lines ``value``, or ``median``, ``p90``, ``max``, ``rate``."""
-    columns = _thin_all(columns, start, end, _POINTS)
+    columns = thinned(columns, start, end, _POINTS)
     if "median" in columns:
         median, p90, most, rate = (columns[name] for name in ("median", "p90", "max", "rate"))
         low, high = _scale(most.values)
         _, cap = _scale(value * _CAP for value in p90.values)
         frame = Frame(start, end, low, min(high, cap), height=_HEIGHT - _COUNTS)
-        counts = Frame(start, end, *_scale(rate.values), height=_COUNTS - 3)
+        counts = Frame(start, end, *_scale(rate.values), height=_COUNTS - 12)
         below = _path("a2", _area(counts, rate.ends, rate.values, [0.0] * len(rate.values)))
-        inside = _bands(frame, median, p90, most) + f'<g transform="translate(0 {_HEIGHT - _COUNTS + 3})">{below}</g>'
+        inside = _bands(frame, median, p90, most) + f'<g transform="translate(0 {_HEIGHT - _COUNTS + 12})">{below}</g>'
     else:
         inside = _scalar(Frame(start, end, *_scale(columns["value"].values)), kind, columns["value"])
     return _svg(inside, _WIDTH, _HEIGHT, "spark", label)
@@ -183,14 +196,14 @@ def chart(
     height: int = 240,
 ) -> str:
     """Return a large chart with axes; ``told`` writes a value with its unit."""
-    columns = _thin_all(columns, start, end, 4 * _POINTS)
+    columns = thinned(columns, start, end, 4 * _POINTS)
     shown = [columns[name] for name in ("median", "p90", "max") if name in columns] or [columns["value"]]
     low, high = _scale(value for line in shown for value in line.values)
-    frame = Frame(start, end, low, high, 1000, height)
+    frame = Frame(start, end, low, high, _LARGE, height * _FINE)
     inside = _bands(frame, *shown) if len(shown) == 3 else _scalar(frame, kind, shown[0])
     ticks = round_ticks(low, high)
-    values = [(frame.y(tick), told(tick) if tick else "") for tick in ticks]
-    times = [(frame.x(tick) / 10, text) for tick, text in time_ticks(start, end)]
+    values = [(frame.y(tick) / _FINE, told(tick) if tick else "") for tick in ticks]
+    times = [(frame.x(tick) / _LARGE * 100, text) for tick, text in time_ticks(start, end)]
     lines = "".join(f'<line class="gr" x1="0" x2="100%" y1="{_number(y)}" y2="{_number(y)}"/>' for y, _ in values)
     texts = "".join(
         f'<text class="ax" x="100%" y="{_number(y - 4)}" text-anchor="end">{escape(text)}</text>'
@@ -200,9 +213,10 @@ def chart(
     texts += "".join(
         f'<text class="ax" x="{_number(x)}%" y="{height + 17}" text-anchor="middle">{text}</text>' for x, text in times
     )
+    box = f"0 0 {_LARGE} {height * _FINE}"
     return (
         f'<svg class="chart" height="{height + 24}" role="img" aria-label="{escape(label)}">{lines}'
-        f'<svg width="100%" height="{height}" viewBox="0 0 1000 {height}" preserveAspectRatio="none">{inside}</svg>'
+        f'<svg width="100%" height="{height}" viewBox="{box}" preserveAspectRatio="none">{inside}</svg>'
         f"{texts}</svg>"
     )
 

@@ -11,7 +11,7 @@ from ..series import split
 from ..sketch import Distribution
 from ..window import Window
 from . import charts
-from .cards import Metric, lines, metrics_of, value
+from .cards import Metric, lines, metrics_of, since, value
 from .figures import amount, short, time_of_day, with_unit
 from .query import RANGES, Query
 from .search import Search
@@ -90,18 +90,20 @@ def detail(flusher: Flusher, name: str, query: Query) -> Detail | None:
     others = [each.kind for each in found if each.kind != metric.kind]
     search = Search(query.query)
     chosen = [key for key in metric.keys if search.finds(key)]
-    metric = Metric(metric.kind, name, chosen or metric.keys)
+    if chosen and len(chosen) < len(metric.keys):
+        metric = Metric(metric.kind, name, chosen, False)
     last = history.last
     end = last.end if last else int(registry.clock.time())
     span = RANGES[query.range]
-    points = history.points(metric.kind, metric.keys, since=end - span, minutes=query.range == "1d")
+    points = metric.points(history, since=end - span, minutes=query.range == "1d")
     if query.range == "1d" and not points.ends:  # the first minute is not over
-        points = history.points(metric.kind, metric.keys, since=end - span)
+        points = metric.points(history, since=end - span)
     shown = lines(metric, points)
     merged = _merged(metric, last)
-    start = (
-        max(end - span, min(points.ends, default=end - span) - flusher.interval) if query.range == "1d" else end - span
-    )
+    start = since(history, span)
+    if query.range == "1d":  # the minutes go back further
+        start = max(end - span, min(points.ends[0] - 60, start)) if points.ends else start
+    start = start or end - span
     tags = _tags(metric)
     by = query.by if query.by in tags else next(iter(tags), "")
     return Detail(
@@ -141,7 +143,7 @@ def _tags(metric: Metric) -> list[str]:
 def _figures(
     metric: Metric, history: History, shown: Mapping[str, charts.Line], merged: Distribution | None, end: int
 ) -> list[tuple[str, str]]:
-    recent = history.points(metric.kind, metric.keys, since=end - 900)
+    recent = metric.points(history, since=end - 900)
     if metric.kind in DISTRIBUTIONS:
         figures = []
         if merged is not None:
@@ -211,12 +213,13 @@ def _spread(metric: Metric, merged: Distribution | None) -> Spread | None:
 def _heated(metric: Metric, history: History, end: int) -> Heated | None:
     if metric.kind not in DISTRIBUTIONS:
         return None
+    start = since(history, HOUR)
     columns = [
         (time, heat.first, heat.weights)
         for key in islice(metric.keys, 100)
-        for time, heat in history.heat(metric.kind, key, since=end - HOUR)
+        for time, heat in history.heat(metric.kind, key, since=start)
     ]
-    drawn, low, high = charts.heat_map(columns, end - HOUR, end, f"heat map of {metric.name} over the last hour")
+    drawn, low, high = charts.heat_map(columns, start, end, f"heat map of {metric.name} ")
     return Heated(drawn, _told(heat_bounds(low)[0], metric), _told(heat_bounds(high)[1], metric)) if drawn else None
 
 
@@ -269,7 +272,7 @@ def _row(metric: Metric, history: History, keys: Sequence[str], end: int) -> lis
 
 def _intervals(metric: Metric, history: History, end: int) -> Table:
     """Return the last intervals, the newest first."""
-    points = history.points(metric.kind, metric.keys, since=end - HOUR)
+    points = metric.points(history, since=end - HOUR)
     rates = [math.nan] * len(points.ends) if metric.kind == "gauge" else points.rates()
     rows = []
     for place in range(len(points.ends) - 1, max(-1, len(points.ends) - 1 - _INTERVALS), -1):

@@ -67,6 +67,17 @@ def test_before_the_first_interval_ends_there_are_cards_without_charts(registry,
     assert (card.value.text, card.chart) == ("–", "")
 
 
+def test_charts_begin_with_the_program(registry, end_interval, look_at, clock):
+    """They have at least five minutes, and at most an hour."""
+    begun = clock.time()
+    for number in range(400):
+        registry.counter("hits").inc()
+        end_interval()
+        grid = look_at()
+        assert grid.end == clock.time()
+        assert grid.end - grid.start == min(max(grid.end - begun, 300), 3600), number
+
+
 def test_tag_sets_of_a_name_are_one_card(registry, end_interval, look_at):
     """Which says how many there are; a name of two kinds has two cards."""
     for status in (200, 404, 500):
