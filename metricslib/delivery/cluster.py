@@ -357,10 +357,10 @@ def _check(options: Mapping[str, str]) -> None:
 def _open(cluster: _Cluster, member: str, naming: Naming, **how: Any) -> tuple[Node, GraphiteDestination]:
     parts = _MEMBER.fullmatch(member.strip())
     if parts is None:
-        raise ValueError("a node is written host:port or host:port:instance")
+        raise ValueError("write each node as host:port or host:port:instance")
     host, port, instance = parts.groups()
     if instance is not None and ("hash" not in cluster.options or not _INSTANCE.fullmatch(instance)):
-        raise ValueError("an instance is of letters, digits and _ . : -, and for clusters with a hash")
+        raise ValueError("an instance has letters, digits and _ . : -, and needs hash=carbon_ch or hash=fnv1a_ch")
     url = f"{cluster.scheme}://{host}" + (f":{port}" if port else "") + f"?{cluster.rest}"
     destination = open_destination(url, naming, **how)
     assert isinstance(destination, GraphiteDestination)

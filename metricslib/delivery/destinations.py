@@ -169,7 +169,7 @@ def _rotation(own: dict[str, str]) -> Rotation | None:
     if "rotate" in own:
         return Rotation.parse(own["rotate"], own.get("keep", str(KEEP)))
     if own:
-        raise ValueError("keep needs rotate")
+        raise ValueError("keep needs rotate, such as rotate=100MB")
     return None
 
 

@@ -98,7 +98,7 @@ def open_to_append(path: str, *, follow: bool = False) -> int:
             if error.errno == errno.ELOOP:
                 raise OSError(errno.ELOOP, "is a symbolic link, which is not followed") from error
             if error.errno == errno.ENXIO and pipe:
-                raise OSError(errno.ENXIO, "is a pipe that nobody reads") from error
+                raise OSError(errno.ENXIO, "is a pipe without a reader") from error
             raise
         if pipe or not stat.S_ISFIFO(os.fstat(opened).st_mode):
             return opened

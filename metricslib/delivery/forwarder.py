@@ -148,7 +148,7 @@ def _receive(opened: socket.socket, acks: Acks) -> None:
     except BlockingIOError:
         return
     if not chunk:
-        raise ConnectionAbortedError("closed before everything was safe")
+        raise ConnectionAbortedError("closed before it confirmed everything")
     acks.feed(chunk)
     if acks.broken:
-        raise ConnectionAbortedError("answers as no forwarder does")
+        raise ConnectionAbortedError("the answer is not a forwarder's")

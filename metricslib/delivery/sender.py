@@ -320,7 +320,7 @@ class Sender:
             self._logged.add(kind)
             # Where it happened, but not the exception's own text: it may hold anything.
             where = "\n" + "".join(traceback.format_tb(error.__traceback__)) if error else ""
-            log.warning("%s: %s; it is tried again, and logged once%s", self.destination.label, reason, where)
+            log.warning("%s: %s; trying again; logged once%s", self.destination.label, reason, where)
 
     # -- the thread
 

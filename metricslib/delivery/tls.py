@@ -43,7 +43,7 @@ class Tls:
         try:
             self._context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=self._name)
         except (ValueError, TypeError):
-            raise ValueError("name is no host's name") from None
+            raise ValueError("name must be a host name, such as graphite.example") from None
 
     def __call__(self, opened: socket.socket, deadline: Deadline) -> "_Session":
         """Return a channel to a peer that has proved its name. Raises OSError, also when files have become useless."""

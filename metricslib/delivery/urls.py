@@ -117,7 +117,7 @@ def host(parts: SplitResult, scheme: str, port: int | None) -> Endpoint:
     except ValueError:  # its text quotes what may be half a password
         given = 0
     if given == 0:
-        raise ValueError("the port is no number from 1 to 65535")
+        raise ValueError(f"the port must be a number from 1 to 65535; {example}")
     if not (found := given or port):
         raise ValueError(f"has no port; {example}")
     return Endpoint(parts.hostname, found)

@@ -267,7 +267,7 @@ class Verifier:
         if one.is_ours(shown):
             self._is_coarse(one.path)
         else:
-            message = "%s: another process writes %s as well; give each a prefix of its own for verify="
+            message = "%s: another process also writes %s; verify= needs a prefix of its own for each"
             self._warn("foreign", message, self._label, one.path)
         return True
 

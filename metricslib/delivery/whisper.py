@@ -156,7 +156,7 @@ class WhisperDestination(Destination):
     def _name_once(self, file: str, reason: str) -> None:
         if file not in self._named and len(self._named) < _NAMED:
             self._named.add(file)
-            log.warning("%s: %.300s: %s; its points are dropped, and it is named once", self.label, file, reason)
+            log.warning("%s: %.300s: %s; its points are dropped; logged once", self.label, file, reason)
 
     def _create(self, file: str, method: str) -> None:
         """Create the file under another name first, so that no reader sees a partial one. A link at either name is

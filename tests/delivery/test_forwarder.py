@@ -188,7 +188,7 @@ def test_what_answers_as_no_forwarder_gets_nothing(forwarder, said):
     forwarder.greeting = said
     destination = open_destination(forwarder.url, NAMING)
     (batch,) = destination.encode(CUT)
-    with pytest.raises(Undelivered, match="answers as no forwarder does") as failure:
+    with pytest.raises(Undelivered, match="the answer is not a forwarder's") as failure:
         destination.deliver(batch.payload, Deadline(20))
     assert failure.value.remaining == batch.payload
 

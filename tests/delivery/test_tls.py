@@ -432,8 +432,8 @@ def test_a_renewed_certificate_is_read_again(tls_peer, authority: Authority, tmp
         ("cert={client}&key={other}", "cert or key cannot be used: key values mismatch"),
         ("cert={client}&key={locked}", "a passphrase is not supported"),
         ("key={client}", "key needs cert"),
-        ("name=", "name is no host's name"),
-        ("name=.hunter2", "name is no host's name"),
+        ("name=", "name must be a host name"),
+        ("name=.hunter2", "name must be a host name"),
         ("nam=hunter2", "did you mean name"),
     ],
 )

@@ -154,7 +154,7 @@ def _unsafe(directory: Path) -> str | None:
 
 def _check_directory(directory: Path) -> None:
     if reason := _unsafe(directory):
-        raise OSError(errno.EPERM, f"the directory {reason}, who could put files there")
+        raise OSError(errno.EPERM, f"the directory {reason}, so others could put files there")
 
 
 def _not_ours(path: Path) -> str | None:
