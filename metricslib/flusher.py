@@ -301,13 +301,14 @@ class Flusher:
         try:
             self._dispatcher.start()
             thread = threading.Thread(target=self._run, name="metricslib-flusher", daemon=True)
+            self._background = thread  # before it begins: it must know itself at its first tick
             thread.start()
         except RuntimeError:
             if not exiting():
                 raise
             self._threadless = True
         else:
-            self._thread = self._background = thread
+            self._thread = thread
 
     def _join_group(self) -> None:
         """Ship together with the other processes on this host that ship the same, if that can be."""

@@ -204,6 +204,31 @@ def test_shipping_goes_on_while_a_callback_hangs(peer, hanging):
     assert registry.drops.totals()["late_callback"] >= 3
 
 
+def test_callbacks_are_read_within_a_bound_from_the_first_moment(peer, monkeypatch):
+    """Even if the flusher's thread comes to that while the program is still in start()."""
+    registry, called, names = Registry(), threading.Event(), []
+
+    def read() -> float:
+        names.append(threading.current_thread().name)
+        called.set()
+        return 1
+
+    def start(thread: threading.Thread) -> None:
+        begin(thread)
+        if thread.name == "metricslib-flusher":
+            assert called.wait(PATIENCE)
+
+    begin = threading.Thread.start
+    registry.gauge("g", read=read)
+    flusher = Flusher(registry, peer.url, interval=FOREVER, own="")
+    flusher.flush_soon()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        flusher.start()
+    assert flusher.stop(PATIENCE)
+    assert set(names) == {"metricslib-callbacks"}
+
+
 def test_a_stop_keeps_its_deadline_whatever_a_callback_does(peer, hanging, caplog):
     """The interval is closed without it, and delivered; the log names the gauge."""
     registry, hung = Registry(), hanging()
