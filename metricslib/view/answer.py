@@ -10,6 +10,7 @@ client disconnects.
 
 import gzip
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,14 +20,15 @@ from .._process import register_fork_handler
 from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import InvalidOption
 from ..flusher import Flusher
-from . import as_json, render
+from ..series_state import Snapshot
+from . import as_json, prometheus, render
 from .cards import grid
 from .metric import detail
 from .query import Query
-from .report import Report, Section, TooSlow, report, select
+from .report import Report, Section, Selection, TooSlow, report, select
 from .search import Search
 
-__all__ = ["BUDGET", "HEALTH", "METHODS", "PATIENCE", "SERIES", "Answer", "Extra", "View", "busy"]
+__all__ = ["BUDGET", "HEALTH", "METHODS", "PATIENCE", "SERIES", "Answer", "Extra", "View", "accepted", "busy"]
 
 log = logging.getLogger("metricslib")
 
@@ -94,7 +96,14 @@ class View:
         return cls(lambda: flusher, title=title, extra=extra, clock=flusher.registry.clock)
 
     def answer(
-        self, method: str, query_string: str, path: str = "/", *, mount: str = "", encodings: str = ""
+        self,
+        method: str,
+        query_string: str,
+        path: str = "/",
+        *,
+        mount: str = "",
+        encodings: str = "",
+        accept: str = "",
     ) -> Answer:
         """Answer with a page or JSON, or with a text that says what is wrong; never raises.
 
@@ -104,6 +113,7 @@ class View:
             path: The path below where the page is mounted, decoded; empty or with a slash in front.
             mount: The path at which it is mounted: links are relative to it where ``path`` is empty.
             encodings: The request's ``Accept-Encoding``.
+            accept: The request's ``Accept``, which decides the format where the query does not.
         """
         if method not in METHODS:
             return _text(405, "This page can only be read, with GET or HEAD.", ("Allow", ", ".join(METHODS)))
@@ -113,7 +123,7 @@ class View:
         if here not in ("", HEALTH) and not here.startswith(SERIES):
             return _text(404, "There is nothing here; the metrics are at /.")
         try:
-            query = Query.parse(query_string)
+            query = Query.parse(query_string, accepted(accept))
             Search(query.query)
         except InvalidOption as error:
             return _text(400, f"{error}.")
@@ -124,10 +134,15 @@ class View:
         if not making.acquire(timeout=PATIENCE):
             return busy("Others ask for this page; it is made for one at a time.")
         try:
-            if query.format == "json" and not here:
-                found = self.report(query)
-            else:
+            if here or query.format == "html":
                 return self._page(here, query, root, encodings)
+            if query.format == "json":
+                content_type, texts = "application/json", as_json.parts(self.report(query))
+            else:
+                openmetrics = query.format == "openmetrics"
+                content_type = prometheus.OPENMETRICS if openmetrics else prometheus.TEXT
+                selection, snapshot = self._snapshot(query)
+                texts = prometheus.parts(snapshot, selection.chosen, openmetrics=openmetrics)
         except TooSlow:
             return busy("There are too many series to look for that; a word, or a pattern like web.*, is found faster.")
         except ImportError as error:
@@ -137,7 +152,7 @@ class View:
         finally:
             making.release()
         try:
-            return _streamed("application/json", as_json.parts(found))
+            return _streamed(content_type, texts)
         except Exception:
             return _failed()
 
@@ -160,6 +175,13 @@ class View:
             text = render.grid_page(root, query, self.title, strip, cards)
         return _whole("text/html; charset=utf-8", text, encodings)
 
+    def _snapshot(self, query: Query) -> tuple[Selection, Snapshot]:
+        flusher = self.find()
+        registry, interval = flusher.registry, flusher.interval
+        selection = select(registry.series(), query.match, query.limit, query.after, self._in_time())
+        end = (int(registry.clock.time() // interval) + 1) * interval
+        return selection, registry.snapshot(end, interval, selection.keys())
+
     def _in_time(self) -> Callable[[], bool]:
         until = self._spent() + BUDGET
         return lambda: self._spent() <= until
@@ -167,11 +189,10 @@ class View:
     def report(self, query: Query) -> Report:
         """Return the report for ``query``. Raises :class:`~.report.TooSlow`."""
         flusher = self.find()
-        registry, interval = flusher.registry, flusher.interval
-        selection = select(registry.series(), query.match, query.limit, query.after, self._in_time())
-        end = (int(registry.clock.time() // interval) + 1) * interval
+        registry = flusher.registry
+        selection, snapshot = self._snapshot(query)
         return report(
-            registry.snapshot(end, interval, selection.keys()),
+            snapshot,
             flusher.status(),
             selection,
             percentiles=flusher.naming.percentiles,
@@ -181,6 +202,32 @@ class View:
             memory=registry.budget.usage(),
             sections=self._extra() if self._extra else None,
         )
+
+
+def accepted(accept: str) -> str:
+    """Return the format that a request's ``Accept`` asks for: the best of those it names that there is.
+
+    HTML for all that names none, such as ``*/*``. Prometheus names OpenMetrics first, then its own text.
+    """
+    best, quality = "html", 0.0
+    for each in accept.lower().split(","):
+        name, *parameters = (part.strip() for part in each.split(";"))
+        format = _ACCEPTED.get(name)
+        if name == "text/plain" and "version=0.0.4" not in parameters:
+            continue
+        weight = next((part[2:] for part in parameters if part.startswith("q=")), "1")
+        if format and _WEIGHT.fullmatch(weight) and float(weight) > quality:
+            best, quality = format, float(weight)
+    return best
+
+
+_WEIGHT = re.compile(r"[01](\.[0-9]{0,3})?")
+_ACCEPTED = {
+    "text/html": "html",
+    "application/json": "json",
+    "application/openmetrics-text": "openmetrics",
+    "text/plain": "prometheus",
+}
 
 
 def _text(status: int, text: str, *headers: tuple[str, str]) -> Answer:

@@ -57,7 +57,8 @@ def blueprint(
     def answered(path: str) -> flask.Response:
         request = flask.request
         query, encodings = request.query_string.decode("latin-1"), request.headers.get("Accept-Encoding", "")
-        answer = view.answer(request.method, query, path, mount=request.path, encodings=encodings)
+        accept = request.headers.get("Accept", "")
+        answer = view.answer(request.method, query, path, mount=request.path, encodings=encodings, accept=accept)
         return flask.Response(answer.parts, answer.status, list(answer.headers))
 
     def metrics() -> flask.Response:

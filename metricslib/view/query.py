@@ -14,10 +14,10 @@ from ..series import KINDS, Kind
 
 __all__ = ["FORMATS", "RANGES", "SORTS", "Query"]
 
-FORMATS = ("html", "json")
+FORMATS = ("html", "json", "prometheus", "openmetrics")
 RANGES = {"5m": 300, "1h": 3600, "1d": 86_400}
 SORTS = ("name", "value", "change")
-_ROWS = {"html": 2_000, "json": 10_000}
+_ROWS = {"html": 2_000, "json": 10_000, "prometheus": 100_000, "openmetrics": 100_000}
 _MOST_ROWS = 10_000
 _LONGEST_REFRESH = 3600
 _LONGEST = 100
@@ -34,7 +34,7 @@ class Query:
     match: str = ""
     """A glob pattern for series; empty for all."""
     limit: int = _ROWS["html"]
-    """At most so many series; 10,000 as JSON if nothing was asked."""
+    """At most so many series; 10,000 as JSON if nothing was asked, and 100,000 for Prometheus."""
     refresh: int = 0
     """Seconds after which the page reloads; 0: never."""
     after: str = ""
@@ -53,13 +53,16 @@ class Query:
     """The tag by which a metric is broken down."""
 
     @classmethod
-    def parse(cls, text: str) -> "Query":
-        """Parse ``text``. Empty parameters count as not given. Raises :class:`~.errors.InvalidOption`."""
+    def parse(cls, text: str, format: str = "html") -> "Query":
+        """Parse ``text``; ``format`` is that of a text without one.
+
+        Empty parameters count as not given. Raises :class:`~.errors.InvalidOption`.
+        """
         try:
             fields = {name: values[-1] for name, values in parse_qs(text, max_num_fields=_MOST_FIELDS).items()}
         except ValueError:
             raise InvalidOption("query", f"{text[:50]}…", f"has more than {_MOST_FIELDS} parameters") from None
-        form = _one_of("format", fields, FORMATS, "html")
+        form = _one_of("format", fields, FORMATS, format)
         after = fields.get("after", "")
         if after and (len(after) > _LONGEST_AFTER or after.partition(":")[0] not in KINDS):
             raise InvalidOption("after", f"{after[:50]}…", "must be the `next` of an earlier answer")

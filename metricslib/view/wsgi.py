@@ -49,7 +49,8 @@ def application_of(view: View) -> "WSGIApplication":
         method, query = environ["REQUEST_METHOD"], environ.get("QUERY_STRING", "")
         path, mount = (environ.get(name, "").encode("latin-1").decode("utf-8", "replace") for name in _PATHS)
         encodings = environ.get("HTTP_ACCEPT_ENCODING", "")
-        answered = view.answer(method, query, path, mount=mount, encodings=encodings)
+        accept = environ.get("HTTP_ACCEPT", "")
+        answered = view.answer(method, query, path, mount=mount, encodings=encodings, accept=accept)
         return _send(answered, environ, start_response)
 
     return answer
