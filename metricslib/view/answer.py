@@ -158,6 +158,9 @@ class View:
 
     def _page(self, here: str, query: Query, root: str, encodings: str) -> Answer:
         flusher = self.find()
+        last = flusher.history.last
+        if query.since and here != HEALTH and (last is None or last.end <= query.since):
+            return Answer(204, (*_headers("text/html; charset=utf-8"), ("Cache-Control", "no-store")), [])
         series = flusher.registry.series()
         strip = render.strip(
             flusher, flusher.status(), sum(map(len, series.values())), self._clock.monotonic() - self._since

@@ -24,6 +24,7 @@ _LONGEST = 100
 _LONGEST_AFTER = 10_000
 _MOST_FIELDS = 50
 _MOST_PAGES = 1_000_000
+_MOST_TIME = 999_999_999_999
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,8 @@ class Query:
     range: str = "1h"
     by: str = ""
     """The tag by which a metric is broken down."""
+    since: int = 0
+    """Answer only if an interval has ended after this time; 0: in any case."""
 
     @classmethod
     def parse(cls, text: str, format: str = "html") -> "Query":
@@ -80,6 +83,7 @@ class Query:
             _whole("page", fields, _MOST_PAGES) or 1,
             _one_of("range", fields, tuple(RANGES), "1h"),
             fields.get("by", ""),
+            _whole("since", fields, _MOST_TIME) or 0,
         )
 
     def link(self, **changes: object) -> str:
@@ -109,7 +113,7 @@ def _whole(name: str, fields: Mapping[str, str], most: int) -> int | None:
     text = fields.get(name)
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= most):
+    if not (text.isascii() and text.isdigit() and len(text) < 13 and 1 <= int(text) <= most):
         more = "; pages of more follow with after=" if name == "limit" else ""
         raise InvalidOption(name, text[:50], f"must be a whole number from 1 to {most}{more}")
     return int(text)

@@ -148,6 +148,8 @@ class Strip:
 
     host: str
     interval: int
+    end: int
+    """The end of the last interval; 0: none has ended."""
     first_ends: str
     figures: Sequence[Figure]
     destinations: Sequence[Target]
@@ -171,7 +173,9 @@ def strip(flusher: Flusher, status: FlusherStatus, series: int, uptime: float) -
         found.append(Figure("not running", "flusher", "health", True))
     now = registry.clock.time()
     first = (int(now // status.interval) + 1) * status.interval - now
-    return Strip(socket.gethostname(), status.interval, age(first), found, list(_targets(status)))
+    return Strip(
+        socket.gethostname(), status.interval, last.end if last else 0, age(first), found, list(_targets(status))
+    )
 
 
 def _targets(status: FlusherStatus) -> list[Target]:

@@ -138,6 +138,42 @@ def test_a_metrics_page(browser: Browser, shop: Shop):
         assert fits(browser), width
 
 
+def test_the_page_is_kept_up_to_date(browser: Browser):
+    """Values change in place, with no reload; what has the focus keeps it. New metrics appear.
+
+    When the program is gone, the page says so.
+    """
+    registry = Registry()
+    depth = registry.gauge("depth")
+    depth.set(7)
+    flusher = Flusher(registry, interval=1)
+    flusher.start()
+    server = Server(application(flusher), 0)
+    try:
+        eventually(functools.partial(drawn_once, browser, server.url))
+        browser.run("window.same = true; document.querySelector('.card').focus()")
+        depth.set(12345)
+        eventually(lambda: "12.3 k" in cards(browser)["depth"])
+        registry.counter("hits").inc()
+        eventually(lambda: "hits" in cards(browser))
+        assert browser.run("return window.same && document.activeElement.dataset.live") == "gauge:depth"
+        browser.open(f"{server.url}series/depth")
+        browser.run("window.same = true; document.querySelector('.scroll').focus()")
+        depth.set(5)
+        eventually(lambda: "5 now" in browser.run("return document.querySelector('.big').innerText"))
+        assert browser.run("return window.same && document.activeElement.dataset.live") == "intervals"
+    finally:
+        server.close()
+        flusher.stop()
+    eventually(lambda: browser.run("return document.body.classList.contains('stale')"))
+    assert all("ERR_CONNECTION_REFUSED" in line for line in browser.console())
+
+
+def drawn_once(browser: Browser, url: str) -> bool:
+    browser.open(url)
+    return bool(browser.run("return document.querySelector('.card svg path') !== null"))
+
+
 def test_the_forwarders_page(browser: Browser, forwarder: Callable[..., Forwarder]):
     """It shows each series, and on its view of health the listeners and the account of what they heard."""
     process = forwarder("--listen", "udp://127.0.0.1:0", "--listen", "tcp://127.0.0.1:0", "--interval", str(FOREVER))

@@ -49,6 +49,20 @@ def test_a_page_is_compressed_for_who_reads_that(view, encodings, gzipped):
     assert (gzip.decompress(answer.body) if gzipped else answer.body) == plain.body
 
 
+def test_a_page_is_made_again_when_an_interval_has_ended(view, registry, end_interval):
+    """Otherwise the answer is empty; health changes at any time."""
+    registry.counter("hits").inc()
+    assert view.answer("GET", "since=5").status == 204
+    end_interval()
+    end = int(re.search('data-end="([0-9]+)"', view.answer("GET", "").body.decode())[1])
+    for path in ("/", "/series/hits"):
+        answer = view.answer("GET", f"since={end}", path)
+        assert (answer.status, answer.body) == (204, b"")
+    assert view.answer("GET", f"since={end}", "/health").status == 200
+    end_interval()
+    assert view.answer("GET", f"since={end}").status == 200
+
+
 @pytest.mark.parametrize("path", ["/x", "/static/style.css", "/assets/style.css", "/assets/../render.py", "/healthy"])
 def test_elsewhere_is_nothing(view, path):
     assert view.answer("GET", "", path).status == 404

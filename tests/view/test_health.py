@@ -18,7 +18,7 @@ from metricslib.window import Window
 
 
 def page(report, query=None):
-    strip = Strip("web1", 10, "3 s", [], [])
+    strip = Strip("web1", 10, 0, "3 s", [], [])
     return health_page("./", query or Query(), report.title, strip, report, History())
 
 
@@ -26,7 +26,10 @@ TAGS = """
     a b body dd div dl dt h1 h2 head header html i link main meta nav p script section span table tbody td th
     thead title tr
 """
-ATTRIBUTES = "aria-current aria-label charset class content defer href id lang name rel scope src title"
+ATTRIBUTES = """
+    aria-current aria-label charset class content data-end data-interval data-live defer href id lang name rel scope src
+    title
+"""
 
 
 class Parsed(HTMLParser):
