@@ -1,8 +1,28 @@
 """The registry: every instrument of a program by kind, name and tags, and what they measured in the open interval.
 
-In: calls of instruments, and sources that feed aggregates from outside. Out: at each tick one :class:`~.window.Window`;
-at any time a snapshot, which changes nothing. Get-or-create and instrument calls wait for no lock; ticks and snapshots
-exclude each other by one.
+In: calls of instruments, and sources that feed aggregates from outside. Out: at each tick one
+:class:`~.window.Flush`; at any time a snapshot, which changes nothing. Get-or-create and instrument calls wait for no
+lock. Ticks, flushes, collections and snapshots exclude each other by one.
+
+**The open interval** is in two aggregates, ``_flushed`` and ``_unflushed``. Every operation first gathers: it takes
+what instruments and sources have into ``_unflushed``. Then
+
+============= =================================== ============================ ===============================
+operation     returns                             ``_unflushed``               ``_flushed``
+============= =================================== ============================ ===============================
+tick          both, and ``_unflushed`` apart      starts empty                 starts empty
+flush         both, and ``_unflushed`` apart      starts empty                 both
+collect_new   ``_uncollected``                    stays                        stays
+snapshot      both                                stays                        stays
+============= =================================== ============================ ===============================
+
+``_uncollected`` is the part of ``_unflushed`` that no collection has returned yet; it exists from the first collection
+on. So a collection takes nothing from the next tick or flush.
+
+**When memory runs out** nothing is lost. What was taken from an instrument or a source stays in ``_taken_state`` or
+``_parts`` until it is in ``_unflushed``, and the next operation continues there. A tick replaces the aggregates in one
+step, after everything that it returns was made. Only the totals come after that: they are finished by the next
+operation, and ``_ran_short`` has this counted.
 """
 
 import threading
@@ -123,26 +143,25 @@ class Registry(Instruments):
         self._states = SeriesStates(self._idle)
         self._drop_log = DropLog(self.clock)
         self._start = self.clock.time()
-        self._sent = Aggregates()  # of the open interval: what a flush took already
+        self._flushed = Aggregates()
         self.sent_as: int | None = None
         """The stamp under which the open interval was sent so far; None if nothing of it was."""
-        self._fresh = Aggregates()  # of the open interval: what no cut took yet
-        self._new: Aggregates | None = None  # of that, what no collection took yet; None before the first collection
+        self._unflushed = Aggregates()
+        self._uncollected: Aggregates | None = None
         self._collector: object = None  # that made the last collection
-        # What was collected and is not in `_fresh` yet, and the state that an instrument gave up and that is not in
-        # there yet: only where a tick, a flush or a snapshot ran out of memory. The next one goes on with it.
         self._parts: list[Aggregates] = []
-        self._in_hand: Instrument | None = None
-        self._in_hand_state: Any = None
-        self._short = False
-        """Whether memory ended after an interval had."""
+        self._taken_from: Instrument | None = None
+        self._taken_state: Any = None
+        self._ran_short = False
+        """Whether memory ran out after an interval had ended."""
         self._last: Window | None = None
         self._members = 0
         """What is counted for members in windows, the open one and the last."""
-        self._passing = set[str]()  # gauges of this process alone, as of the last flush
-        self._set = set[str]()  # gauges that were ever set, and not only changed
+        self._process_local = set[str]()
+        """Gauges that are read by callbacks, which a checkpoint leaves out; as of the last flush."""
+        self._ever_set = set[str]()  # gauges that were ever set, and not only changed
         self.restored = False
-        """Whether it has gone on from an earlier process once; from then on it knows better than any note."""
+        """Whether a checkpoint was restored; from then on the registry's own state is newer than any checkpoint."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Be pickled as a reference, if other processes have such a registry: the default one."""
@@ -179,7 +198,7 @@ class Registry(Instruments):
             asked = key  # one object for all
         return instruments.setdefault(asked, _CLASSES[kind](self, asked, key))
 
-    def _awake(self) -> list[Instrument]:
+    def _active_instruments(self) -> list[Instrument]:
         """Return all instruments that are not asleep; each kind in one step, for others add some at any moment."""
         return [instrument for each in self._instruments.values() for instrument in list(each.values())]
 
@@ -325,9 +344,9 @@ class Registry(Instruments):
         try:
             self._gather(readings)
             flush, open_ = self._build(end, interval, closes=True)
-            fresh, sent, new = Aggregates(), Aggregates(), None if self._new is None else Aggregates()
+            fresh, sent, new = Aggregates(), Aggregates(), None if self._uncollected is None else Aggregates()
             # The interval is over. What follows, but for totals, may also be done after the next.
-            self._fresh, self._sent, self._new = fresh, sent, new
+            self._unflushed, self._flushed, self._uncollected = fresh, sent, new
             self.sent_as, self._start, self._last = None, end, flush.cumulative
             try:
                 self._states.close(open_, end)
@@ -336,7 +355,7 @@ class Registry(Instruments):
                     self._let_expire(end - self.expire)
                 self._warn_of_drops()
             except OUT_OF_MEMORY:
-                self._short = True
+                self._ran_short = True
         finally:  # nothing that needs memory comes after the interval has ended
             lock.release()
         return flush
@@ -373,14 +392,14 @@ class Registry(Instruments):
         try:
             self._gather(readings)
             flush, sent = self._build(end, interval, closes=False)
-            fresh, new = Aggregates(), self._new
+            fresh, new = Aggregates(), self._uncollected
             if collector is not None and collector == self._collector:
                 new = Aggregates()
-            self._fresh, self._sent, self._new, self.sent_as = fresh, sent, new, end
+            self._unflushed, self._flushed, self._uncollected, self.sent_as = fresh, sent, new, end
             try:
                 self._count_members()
             except OUT_OF_MEMORY:  # done at the next
-                self._short = True
+                self._ran_short = True
         finally:
             lock.release()
         return flush
@@ -397,21 +416,21 @@ class Registry(Instruments):
         with self._locked():
             self._gather(None)
             found, empty = Aggregates(), Aggregates()
-            if self._new is None or collector != self._collector:
-                found.merge(self._sent)
-                found.merge(self._fresh)
+            if self._uncollected is None or collector != self._collector:
+                found.merge(self._flushed)
+                found.merge(self._unflushed)
             else:
-                found.merge(self._new)
+                found.merge(self._uncollected)
             for key in found.gauges:
-                change = self._fresh.gauges.get(key) or self._sent.gauges[key]
-                if key in self._fresh.gauges and (sent := self._sent.gauges.get(key)) is not None:
+                change = self._unflushed.gauges.get(key) or self._flushed.gauges[key]
+                if key in self._unflushed.gauges and (sent := self._flushed.gauges.get(key)) is not None:
                     change = sent.then(change)
                 known = self._states["gauge"].get(key)
                 value = change.applied_to(known.gauge if known else None)
                 found.gauges[key] = ABSENT if value is None else GaugeChange(value)
             if found.uniques:
                 self._count_members()  # the same members may have been collected before
-            self._new, self._collector = empty, collector
+            self._uncollected, self._collector = empty, collector
             return found
 
     def uncollect(self, collector: object) -> None:
@@ -426,7 +445,7 @@ class Registry(Instruments):
         What is read by a callback, counts calls under way or was only ever changed by ``inc`` and ``dec`` is a part of
         the whole. What was set is the whole.
         """
-        return "last" if gauge in self._set and gauge not in self._passing else "sum"
+        return "last" if gauge in self._ever_set and gauge not in self._process_local else "sum"
 
     def keys(self, kind: Kind) -> list[str]:
         """Return the keys of all series of a kind, in order of first appearance.
@@ -440,7 +459,9 @@ class Registry(Instruments):
         """Return the keys of all series, or of those of these kinds, by kind and in order of first appearance."""
         with self._locked():
             self._gather(None)
-            return {kind: list(self._states[kind] | self._sent[kind] | self._fresh[kind]) for kind in kinds or KINDS}
+            return {
+                kind: list(self._states[kind] | self._flushed[kind] | self._unflushed[kind]) for kind in kinds or KINDS
+            }
 
     def forget(self, kind: Kind, keys: Iterable[str]) -> list[str]:
         """Delete series with all their values and totals.
@@ -457,17 +478,17 @@ class Registry(Instruments):
         """
         with self._locked():
             self._gather(None)
-            known = (self._states[kind], self._sent[kind], self._fresh[kind])
+            known = (self._states[kind], self._flushed[kind], self._unflushed[kind])
             going = [key for key in dict.fromkeys(keys) if any(key in series for series in known)]
             chosen = {(kind, key) for key in going}
             for instrument in self._instruments_of(chosen):
                 instrument._fall_asleep()
             self._leave(chosen)
             for key in going:
-                self._sent[kind].pop(key, None)
-                self._fresh[kind].pop(key, None)
-                if self._new is not None:
-                    self._new[kind].pop(key, None)
+                self._flushed[kind].pop(key, None)
+                self._unflushed[kind].pop(key, None)
+                if self._uncollected is not None:
+                    self._uncollected[kind].pop(key, None)
         if going:
             self.drops.add("deleted", len(going))
         return going
@@ -490,12 +511,12 @@ class Registry(Instruments):
             self._gather(None)
             open_ = Aggregates()
             if only is None:
-                open_.merge(self._sent)
-                open_.merge(self._fresh)
+                open_.merge(self._flushed)
+                open_.merge(self._unflushed)
                 window = self._states.window(open_, self._start, end, interval)
                 totals = {kind: {key: total.copy() for key, total in self._states[kind].items()} for kind in KINDS}
             else:
-                for part in (self._sent, self._fresh):
+                for part in (self._flushed, self._unflushed):
                     open_.merge(part.of(only))
                 window, totals = self._states.part(only, open_, self._start, end, interval)
             return Snapshot(self.clock.time(), window, self._last, totals, self.drops.totals())
@@ -524,53 +545,53 @@ class Registry(Instruments):
 
     def _gather(self, readings: Readings | None) -> None:
         now = self.clock.time()
-        if self._short:
+        if self._ran_short:
             self.drops.add("out_of_memory")
-            self._short = False
+            self._ran_short = False
         self._states.finish()
         self._parts.append(Aggregates())
         part = self._parts[-1]
-        if self._in_hand:
-            self._put_down(part)
-        passing = self._passing if readings is None else set()
+        if self._taken_from:
+            self._add_taken(part)
+        passing = self._process_local if readings is None else set()
         for instrument in list(self._asleep.values()):
             if instrument.sleeping and instrument._waiting:  # its last call was still under way when it left
                 instrument._wake()
-        for instrument in self._awake():
+        for instrument in self._active_instruments():
             if instrument.live:
                 self._states.know(instrument.kind, instrument.key, now)
                 state = instrument._take_state()
                 if state is not None:
-                    self._in_hand, self._in_hand_state = instrument, state  # no memory is needed for that
-                    self._put_down(part)
+                    self._taken_from, self._taken_state = instrument, state  # no memory is needed for that
+                    self._add_taken(part)
                 if type(instrument) is Gauge:
                     if readings is not None and instrument in readings:
                         part.gauges[instrument.key] = readings[instrument]
                     if instrument._passing:
                         passing.add(instrument.key)
-        self._passing = passing
+        self._process_local = passing
         for source in self._sources:
             self._collect(source)
         for each in self._parts:
-            self._set.update(key for key, change in each.gauges.items() if change.base is not None)
+            self._ever_set.update(key for key, change in each.gauges.items() if change.base is not None)
         merged, parts = Aggregates(), list[Aggregates]()
-        for each in (self._fresh, *self._parts):
+        for each in (self._unflushed, *self._parts):
             merged.merge(each)
-        new = self._new
-        if self._new is not None and any(self._parts):
+        new = self._uncollected
+        if self._uncollected is not None and any(self._parts):
             new = Aggregates()
-            for each in (self._new, *self._parts):
+            for each in (self._uncollected, *self._parts):
                 new.merge(each)
-        self._fresh, self._parts, self._new = merged, parts, new
+        self._unflushed, self._parts, self._uncollected = merged, parts, new
 
-    def _put_down(self, part: Aggregates) -> None:
-        """Add what an instrument gave up."""
-        instrument = self._in_hand
+    def _add_taken(self, part: Aggregates) -> None:
+        """Add the state that was taken from an instrument."""
+        instrument = self._taken_from
         assert instrument is not None
-        value = instrument._aggregate(self._in_hand_state)
+        value = instrument._aggregate(self._taken_state)
         if value is not None:
             part.add(instrument.kind, instrument.key, value)
-        self._in_hand = self._in_hand_state = None
+        self._taken_from = self._taken_state = None
 
     def _collect(self, source: Source) -> None:
         self._parts.append(Aggregates())  # before anything is collected, for this needs memory
@@ -586,13 +607,13 @@ class Registry(Instruments):
             self.hold_members(members_cost(collected.uniques.values()))
 
     def _build(self, end: int, interval: float, *, closes: bool) -> tuple[Flush, Aggregates]:
-        fresh = open_ = self._fresh
-        if self._sent or not closes:  # what ends need be no copy: nobody adds to it
+        fresh = open_ = self._unflushed
+        if self._flushed or not closes:  # what ends need be no copy: nobody adds to it
             open_ = Aggregates()
-            open_.merge(self._sent)
+            open_.merge(self._flushed)
             open_.merge(fresh)
         whole = self._states.window(open_, self._start, end, interval)
-        new = fresh if self._new is None else self._new
+        new = fresh if self._uncollected is None else self._uncollected
         return Flush(whole, fresh.window(whole), fresh.received, open_, new), open_
 
     def hold_members(self, size: int) -> None:
@@ -605,8 +626,8 @@ class Registry(Instruments):
 
     def _count_members(self) -> None:
         self.hold_members(
-            members_cost(self._sent.uniques.values())
-            + members_cost(self._fresh.uniques.values())
+            members_cost(self._flushed.uniques.values())
+            + members_cost(self._unflushed.uniques.values())
             + members_cost(self._last.uniques.values() if self._last else ())
             - self._members
         )
@@ -622,12 +643,12 @@ class Registry(Instruments):
         """
         with self._locked():
             totals = self._states.entries(None if flush is None else flush.active)
-            totals = [entry for entry in totals if entry[0] != "gauge" or entry[1] not in self._passing]
+            totals = [entry for entry in totals if entry[0] != "gauge" or entry[1] not in self._process_local]
             if self.sent_as is None:
                 return totals, None
             sent = Aggregates()
-            sent.merge(self._sent)
-            sent.gauges = {key: change for key, change in sent.gauges.items() if key not in self._passing}
+            sent.merge(self._flushed)
+            sent.gauges = {key: change for key, change in sent.gauges.items() if key not in self._process_local}
             return totals, OpenInterval(self._start, self.sent_as, sent)
 
     def readmit(self, series: Series) -> bool:
@@ -647,8 +668,8 @@ class Registry(Instruments):
             self.restored = True
             self._states.restore(totals)
             if opened and opened.end == stamp and self.sent_as in (None, stamp):
-                opened.sent.merge(self._sent)
-                self._start, self.sent_as, self._sent = opened
+                opened.sent.merge(self._flushed)
+                self._start, self.sent_as, self._flushed = opened
             elif opened:
                 self._states.window(opened.sent, opened.start, opened.end, interval)
                 self._states.add(opened.sent, opened.end)
@@ -668,7 +689,7 @@ class Registry(Instruments):
         self._leave(idle)
 
     def _instruments_of(self, going: set[tuple[Kind, str]]) -> list[Instrument]:
-        return [instrument for instrument in self._awake() if (instrument.kind, instrument.key) in going]
+        return [instrument for instrument in self._active_instruments() if (instrument.kind, instrument.key) in going]
 
     def _leave(self, going: set[tuple[Kind, str]]) -> None:
         """Let series go whose instruments are asleep. What a call under way still adds is found by the next tick."""
@@ -684,7 +705,7 @@ class Registry(Instruments):
                 instrument._wake()
         if going:
             # What is remembered would keep what left alive, and send to an overflow what now has room.
-            for instrument in [*self._awake(), *self._asleep.values()]:
+            for instrument in [*self._active_instruments(), *self._asleep.values()]:
                 instrument._children = None
 
     def _forget_in(self, source: Source, kind: Kind, key: str) -> None:
@@ -700,5 +721,5 @@ class Registry(Instruments):
         self.drops = self._limits.drops = DropCounter()
         self.budget.reset_after_fork()
         self._start_anew()
-        for instrument in [*self._awake(), *self._asleep.values()]:
+        for instrument in [*self._active_instruments(), *self._asleep.values()]:
             instrument._forget()

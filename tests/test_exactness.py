@@ -60,7 +60,7 @@ class Reader:
                 self._add(self.delta, self.registry.flush(int(self._clock.time()) + 10, 10).delta)
             case 3:
                 self.registry.snapshot()
-        instruments = self.registry._awake()
+        instruments = self.registry._active_instruments()
         self.waiting = max(self.waiting, *(instrument._waiting for instrument in instruments))
         with self._turned:
             self.turns += 1

@@ -84,7 +84,7 @@ class Side:
         if step in ("flush", "tick", "snapshot"):
             getattr(self, step)()
         elif step == "sleep":
-            for instrument in self.registry._awake():
+            for instrument in self.registry._active_instruments():
                 instrument._fall_asleep()
         else:
             (kind, method, arguments), tags, times = step
