@@ -139,6 +139,7 @@ def _open(url: str, naming: Naming, clock: Clock, console: TextIO | None, resolv
     limit = _limit(label, own, STATSD_LINE)
     if scheme.startswith("forwarder"):
         return ForwarderDestination(label, endpoint, naming, options, limit)
+    assert scheme.startswith("statsd"), scheme  # a scheme that _OPTIONS has and nothing here opens
     kind = socket.SOCK_STREAM if scheme in ("statsd+tcp", "statsd+unix") else socket.SOCK_DGRAM
     return StatsdDestination(label, endpoint, naming, options, limit, kind=kind)
 
