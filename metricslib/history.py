@@ -266,6 +266,17 @@ class History:
         found = ((row.end, row.heat.get((kind, key))) for row in self._rows if row.end > since)
         return [(end, heat) for end, heat in found if heat is not None]
 
+    def new(self, kind: Kind, since: float) -> list[str]:
+        """Return the series that appeared after ``since``, the newest last; none if the history is younger itself."""
+        rows = self._rows
+        before = next((row for row in reversed(rows) if row.end <= since), None)
+        if before is None:
+            return []
+        old = before.layout.places[kind]
+        size = len(before.columns[kind][0])
+        alive = rows[-1].layout.places[kind]
+        return [key for key in list(alive) if not key.endswith(";*") and old.get(key, size) >= size]
+
     @property
     def heated(self) -> int:
         """How many series have heat maps now."""

@@ -27,8 +27,9 @@ from .metric import detail
 from .query import Query
 from .report import Report, Section, Selection, TooSlow, report, select
 from .search import Search
+from .top import top
 
-__all__ = ["BUDGET", "HEALTH", "METHODS", "PATIENCE", "SERIES", "Answer", "Extra", "View", "accepted", "busy"]
+__all__ = ["BUDGET", "HEALTH", "METHODS", "PATIENCE", "SERIES", "TOP", "Answer", "Extra", "View", "accepted", "busy"]
 
 log = logging.getLogger("metricslib")
 
@@ -43,6 +44,8 @@ BUDGET = 2.0
 """Seconds of processor time in which the series of a request must be selected."""
 HEALTH = "health"
 """The path of the page that says how things go."""
+TOP = "top"
+"""The path of the page of what costs."""
 SERIES = "series/"
 """What stands before the name of a metric in the path of its page."""
 _SMALL = 1_000
@@ -120,7 +123,7 @@ class View:
         here = path.removeprefix("/")
         if here.startswith(render.ASSETS):
             return _asset(here, encodings)
-        if here not in ("", HEALTH) and not here.startswith(SERIES):
+        if here not in ("", HEALTH, TOP) and not here.startswith(SERIES):
             return _text(404, "There is nothing here; the metrics are at /.")
         try:
             query = Query.parse(query_string, accepted(accept))
@@ -168,6 +171,8 @@ class View:
         if here == HEALTH:
             found = self.report(Query(limit=1))
             text = render.health_page(root, query, self.title, strip, found, flusher.history)
+        elif here == TOP:
+            text = render.top_page(root, query, self.title, strip, top(flusher, self._in_time()))
         elif here:
             shown = detail(flusher, here.removeprefix(SERIES).replace("/", "."), query)
             if shown is None:

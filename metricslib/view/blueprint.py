@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Never
 from .._shipping import ensure_flusher
 from ..flusher import Flusher
 from ..hints import unknown_option
-from .answer import HEALTH, METHODS, SERIES, Extra, View
+from .answer import HEALTH, METHODS, SERIES, TOP, Extra, View
 from .render import ASSETS
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def blueprint(
     made.add_url_rule("/", view_func=metrics, methods=METHODS, strict_slashes=False, provide_automatic_options=False)
     below: dict[str, Callable[..., flask.Response]] = {
         f"/{HEALTH}": lambda: answered(f"/{HEALTH}"),
+        f"/{TOP}": lambda: answered(f"/{TOP}"),
         f"/{SERIES}<path:name>": lambda name: answered(f"/{SERIES}{name}"),
         f"/{ASSETS}<name>": lambda name: answered(f"/{ASSETS}{name}"),
     }

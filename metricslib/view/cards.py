@@ -26,6 +26,7 @@ __all__ = [
     "Grid",
     "Metric",
     "Rail",
+    "TROUBLE",
     "Value",
     "card",
     "grid",
@@ -47,7 +48,7 @@ _LOUD = 0.25
 """A timer or counter of errors that rises by more than this share is marked."""
 _MOST_TAGS = 12
 _MOST_NAMES = 40
-_TROUBLE = ("error", "exception", "fail", "drop", "timeout", "reject", "refus", "invalid", "bad")
+TROUBLE = ("error", "exception", "fail", "drop", "timeout", "reject", "refus", "invalid", "bad")
 _BYTES = ("bytes", "rss", "memory")
 
 
@@ -303,7 +304,7 @@ def _change(metric: Metric, main: Line, end: int) -> tuple[str, bool]:
     if abs(share) < 0.005:
         return "0 %", False
     text = f"{abs(share) * 100:.0f} %" if share < 10 else f"× {short(share + 1, 2)}"
-    troubled = metric.kind == "timer" or any(word in metric.name.lower() for word in _TROUBLE)
+    troubled = metric.kind == "timer" or any(word in metric.name.lower() for word in TROUBLE)
     return f"{'+' if 0 < share < 10 else '−' if share < 0 else ''}{text}", share > _LOUD and troubled
 
 

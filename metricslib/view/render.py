@@ -22,6 +22,7 @@ from .figures import age, amount, short
 from .metric import Detail
 from .query import Query
 from .report import Report
+from .top import Ranking
 
 if TYPE_CHECKING:
     import jinja2
@@ -37,6 +38,7 @@ __all__ = [
     "metric_page",
     "health_page",
     "strip",
+    "top_page",
 ]
 
 POLICY = (
@@ -226,6 +228,11 @@ def grid_page(root: str, query: Query, title: str, strip: Strip, grid: Grid) -> 
 def metric_page(root: str, query: Query, title: str, strip: Strip, detail: Detail) -> str:
     """Return a metric's page."""
     return _page("metric.html", "metrics", root, query, title, strip, detail=detail)
+
+
+def top_page(root: str, query: Query, title: str, strip: Strip, rankings: Sequence[Ranking]) -> str:
+    """Return the page of what costs."""
+    return _page("top.html", "top", root, query, title, strip, rankings=rankings)
 
 
 def health_page(root: str, query: Query, title: str, strip: Strip, report: Report, history: History) -> str:
