@@ -2,7 +2,7 @@
 
 Once a second what is new is appended to the open slot, and at the slot's end, at ``flush()`` and at ``stop()`` one
 record of all that this member measured in the slot, which supersedes the others. The
-:class:`~.shipper.Shipper` is asked four times a second for what it has to do.
+:class:`~.shipper.Shipper` is asked once a second, and after each of these, for what it has to do.
 
 Invariants:
 
@@ -169,6 +169,7 @@ class Membership:
                 self._slot, self._written = None, Aggregates()
             raise
         self._has_written(slot)
+        self._next_step = 0.0  # the shipper is to see it at once
         if closes:  # earlier whole records are superseded, and may be read by nobody
             for kind, keys in known.items():
                 self._stated[kind] |= keys

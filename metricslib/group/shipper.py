@@ -5,7 +5,7 @@ one writer on the host. Which one it is does not matter, for what is sent of a s
 alone: any member that reads the same files sends the same.
 
 States. A member is *waiting* or *shipping*; it ships while it has the lock on the file ``ship``. Waiting members try
-the lock at each step, four times a second. The kernel releases it when the process ends, however it does.
+the lock twice a second. The kernel releases it when the process ends, however it does.
 
 A slot, in the eyes of the shipper::
 
@@ -54,7 +54,8 @@ __all__ = ["GRACE", "Shipper", "SlotFiles", "covers"]
 
 GRACE = 1.2
 """Seconds after a slot's end after which it is sent, whether or not every living member has closed it."""
-_STEP = 0.25  # seconds between steps
+_STEP = 1.0  # seconds between the shipper's steps
+_TRY = 0.5  # seconds between attempts to become the shipper
 _SOON = 0.05  # seconds between steps while a slot waits for a member
 _REVISION = 1.0  # seconds between sendings of an open slot
 _KEPT = 600  # seconds from a slot's end until it is deleted, if it was delivered
@@ -159,7 +160,7 @@ class Shipper:
             if idle:
                 self._note_delivered(now)
             return _SOON if self._look(now) else _STEP
-        return _STEP
+        return _TRY
 
     def ship_now(self, now: float) -> None:
         """Send all that was not sent, the open slot too, if this member ships or nobody does."""
