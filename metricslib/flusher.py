@@ -13,9 +13,10 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Never
 
 from ._process import at_exit, exiting, expect_forks, not_at_exit, notice_fork, register_fork_handler
@@ -310,10 +311,13 @@ class Flusher:
         else:
             self._thread = thread
 
-    def _join_group(self) -> None:
-        """Ship together with the other processes on this host that ship the same, if that can be."""
+    def _group_folder(self) -> Path | None:
+        """Return the folder of the group of processes that ship the same as this one; None: it ships alone.
+
+        Raises OSError where there is no place for it.
+        """
         shared = self._dispatcher.shared
-        alone = (
+        if (
             self._group is None
             or not shared
             or "{pid}" in self._naming.prefix
@@ -322,27 +326,38 @@ class Flusher:
             or self.registry.clock is not SYSTEM_CLOCK
             or self._grace
             or os.name != "posix"
-        )
-        self._member = None
-        if alone:
-            return
-        from .group.membership import Membership, folder_of  # with what Windows has not
+        ):
+            return None
+        from .group.membership import folder_of  # with what Windows has not
 
+        return folder_of([destination.label for destination in shared], self.naming, self.interval)
+
+    def _join_group(self) -> None:
+        """Ship together with the other processes on this host that ship the same, if that can be."""
+        self._member = None
         try:
-            folder = folder_of([destination.label for destination in shared], self.naming, self.interval)
-            member = Membership(folder, self.registry, self.interval, self._own, self._send_for_group)
-            member.begin(self._now())
+            if folder := self._group_folder():
+                from .group.membership import Membership
+
+                member = Membership(folder, self.registry, self.interval, self._own, self._send_for_group)
+                member.begin(self._now())
+                self._member = member
         except OSError as error:
             log.warning("this process ships alone, and others that ship the same overwrite its values: %s", error)
-        else:
-            self._member = member
 
     def _check_group(self) -> None:
-        """After a change of the user, join the group of the new one; it gets all of the open interval."""
-        member = self._member
-        if member is not None and member.user != os.geteuid():
-            self._safely("group", member.withdraw)
-            self._join_group()
+        """After a change of the user, join the group of the new one."""
+        if self._member is not None and self._member.user != os.geteuid():
+            self._change_group()
+
+    def _change_group(self) -> None:
+        """Join the group that is right now. It gets all of the open interval, and the one before keeps none of it."""
+        if self._member is not None:
+            with suppress(OSError):  # of which the next step warns
+                if self._member.folder == self._group_folder():
+                    return
+            self._safely("group", self._member.withdraw)
+        self._join_group()
 
     def _give_up_group(self) -> None:
         member, self._member = self._member, None
@@ -424,9 +439,10 @@ class Flusher:
         patience = Deadline(max(deadline.left(), EXIT_DEADLINE))
         self._close(thread, deadline, patience)
         dropped = self._dispatcher.dropped()
+        group = self._member.folder if self._member is not None else None
         self._safely("group", partial(self._leave_group, deadline, here=thread is None))
         complete = self._dispatcher.dropped() == dropped
-        kept = self._dispatcher.stop(deadline, patience)
+        kept = self._dispatcher.stop(deadline, patience, group)
         self._callbacks.end()
         sources = [source for source in (self._self_metrics if self._own else None, self._state) if source]
         for source in sources:
@@ -483,6 +499,8 @@ class Flusher:
             change(self.running)
             self.to, self._schedule = to, schedule
             self._naming, self.naming = naming, filled
+            if self.running:
+                self._change_group()
         self._wakeups.put(None)
         for status in self._dispatcher.see_off(Deadline(timeout)):
             self._self_metrics.leave(status)

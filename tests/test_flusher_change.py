@@ -9,7 +9,7 @@ from metricslib.errors import InvalidDestination, InvalidOption
 from metricslib.flusher import Flusher
 from metricslib.naming import Naming
 from metricslib.registry import Registry
-from tests.peers import GraphitePeer, eventually, free_port
+from tests.peers import FOREVER, PATIENCE, GraphitePeer, eventually, free_port
 
 
 @pytest.fixture
@@ -243,3 +243,26 @@ def test_one_that_is_not_started_can_be_changed_too(registry, peer):
     registry.counter("a").inc(1)
     assert flusher.stop()
     assert peer.at("stats.counters.new.a.count") == [1]
+
+
+def test_in_a_group_the_open_interval_is_in_that_of_the_new_names_alone(peer):
+    """And where the group stays the same, nothing is counted twice."""
+    registry = Registry()
+    flusher = Flusher(registry, peer.url, interval=FOREVER, prefix="old", own="")
+    flusher.start()
+    registry.counter("a").inc(1)
+    assert flusher.flush(PATIENCE)
+    flusher.change(f"{peer.url}?timeout=3", interval=FOREVER, naming=Naming(prefix="old"))
+    registry.counter("a").inc(2)
+    assert flusher.flush(PATIENCE)
+    assert peer.at("stats.counters.old.a.count") == [3]
+    flusher.change(peer.url, interval=FOREVER, naming=Naming(prefix="new"))
+    registry.counter("a").inc(4)
+    assert flusher.stop(PATIENCE)
+    assert peer.at("stats.counters.new.a.count") == [7]
+    peer.values.clear()
+    after = Flusher(Registry(), peer.url, interval=FOREVER, prefix="old", own="")
+    after.start()
+    after.registry.counter("a").inc(10)
+    assert after.stop(PATIENCE)
+    assert peer.at("stats.counters.old.a.count") == [10]

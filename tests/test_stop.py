@@ -29,7 +29,7 @@ def test_a_stop_in_an_outage_says_how_many_points_are_lost(peer, caplog):
     """In one line for all destinations; those that have everything are not in it."""
     registry, away = Registry(), f"graphite://127.0.0.1:{free_port()}"
     other = f"graphite://127.0.0.1:{free_port()}"
-    flusher = Flusher(registry, [away, peer.url, other], interval=FOREVER, own="")
+    flusher = Flusher(registry, [away, peer.url, other], interval=FOREVER, own="", group=None)
     flusher.start()
     registry.counter("a").inc()
     registry.gauge("g").set(1)
@@ -49,6 +49,30 @@ def test_a_stop_in_an_outage_says_how_many_points_are_kept(caplog, tmp_path):
     assert flusher.stop(0.5)
     kept = f"not everything was delivered in time: 2 points for {away} are kept in {tmp_path} for the next start"
     assert last_words(caplog) == [kept]
+
+
+def test_a_stop_in_an_outage_says_what_the_group_keeps_and_the_next_process_sends_it(caplog):
+    """And it adds up with what that one measures."""
+    registry, port = Registry(), free_port()
+    away = f"graphite://127.0.0.1:{port}"
+    flusher = Flusher(registry, away, interval=FOREVER, own="")
+    flusher.start()
+    registry.counter("a").inc(5)
+    assert not flusher.stop(0.5)
+    (said,) = last_words(caplog)
+    assert re.fullmatch(
+        f"not everything was delivered in time: 2 points for {away} are kept in /.* until another process sends the"
+        " same series",
+        said,
+    )
+    peer = GraphitePeer(port=port)
+    registry = Registry()
+    flusher = Flusher(registry, away, interval=FOREVER, own="")
+    flusher.start()
+    registry.counter("a").inc(2)
+    assert flusher.stop(PATIENCE)
+    assert peer.at("stats.counters.a.count") == [7]
+    peer.close()
 
 
 def test_a_stop_says_what_the_disk_did_not_take(caplog, tmp_path, monkeypatch):
@@ -81,7 +105,7 @@ def test_a_stop_tells_what_is_not_a_matter_of_time_from_what_is(peer, caplog):
 def test_a_single_point_is_lost_in_the_singular(caplog):
     """One series, one point."""
     registry, away = Registry(), f"graphite://127.0.0.1:{free_port()}"
-    flusher = Flusher(registry, away, interval=FOREVER, own="")
+    flusher = Flusher(registry, away, interval=FOREVER, own="", group=None)
     flusher.start()
     registry.gauge("g").set(1)
     assert not flusher.stop(0.5)
@@ -104,7 +128,7 @@ def test_a_stop_that_delivers_everything_says_nothing(peer, caplog):
 def test_a_program_that_ends_in_an_outage_says_what_is_lost():
     """On stderr, where nobody has set up logging."""
     away = f"graphite://127.0.0.1:{free_port()}"
-    done = run("import sys, metricslib as m; m.start(sys.argv[1], own=''); m.counter('a').inc()", away)
+    done = run("import sys, metricslib as m; m.start(sys.argv[1], own='', group=None); m.counter('a').inc()", away)
     last = done.stderr.splitlines()[-1]
     assert last == (
         f"not everything was delivered in time: 2 points for {away} were in memory and are lost, cause shutdown"
@@ -114,7 +138,7 @@ def test_a_program_that_ends_in_an_outage_says_what_is_lost():
 def test_a_destination_that_leaves_in_an_outage_says_what_is_kept_and_then_dropped(caplog, peer):
     """As a reload of the forwarder may have it: without a spool directory the end of the program is the end of it."""
     registry, away = Registry(), f"graphite://127.0.0.1:{free_port()}"
-    flusher = Flusher(registry, away, interval=FOREVER, own="")
+    flusher = Flusher(registry, away, interval=FOREVER, own="", group=None)
     flusher.start()
     registry.counter("a").inc()
     flusher.flush(0.01)

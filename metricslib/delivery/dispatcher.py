@@ -128,11 +128,12 @@ class Dispatcher:
         if self._store:
             self._store.close()
 
-    def stop(self, deadline: Deadline, disk: Deadline) -> bool:
+    def stop(self, deadline: Deadline, disk: Deadline, group: Path | None = None) -> bool:
         """Deliver what waits, and end; return whether nothing was dropped. What waits on disk stays there.
 
         ``disk`` is how long a disk that does not answer is waited for. What was not delivered is logged in one line:
-        how many points, for which destination, and whether they are kept.
+        how many points, for which destination, and whether they are kept. ``group`` is the folder in which a group of
+        processes has what it sends.
         """
         senders = (*self._senders, *self._parked)
         dropped = [sender.queue.stats().dropped for sender in senders]
@@ -144,12 +145,14 @@ class Dispatcher:
         kept += [not sender.queue.end("shutdown") for sender in self._parked]
         if self._store:
             self._store.close(disk.left())
-        fates = [fate for sender, past in zip(senders, dropped, strict=True) for fate in self._fates(sender, past)]
+        fates = [
+            fate for sender, past in zip(senders, dropped, strict=True) for fate in self._fates(sender, past, group)
+        ]
         if fates:
             log.warning("not everything was delivered in time: %s", "; ".join(fates))
         return all(kept)
 
-    def _fates(self, sender: Sender, past: Mapping[str, int]) -> Iterator[str]:
+    def _fates(self, sender: Sender, past: Mapping[str, int], group: Path | None = None) -> Iterator[str]:
         """Say what became of what ``sender`` did not deliver in time; ``past`` are the drops before the end.
 
         Other drops have their own warnings, with what to change.
@@ -162,6 +165,8 @@ class Dispatcher:
         if lost := held.dropped.get("shutdown", 0) - past.get("shutdown", 0):
             was, is_lost = ("was", "is lost") if lost == 1 else ("were", "are lost")
             where = f"{was} in memory {'alone ' * bool(self._store)}and {is_lost}, cause shutdown"
+            if group and sender.destination.shared:
+                where = f"{'is' if lost == 1 else 'are'} kept in {group} until another process sends the same series"
             yield f"{quantity(lost, 'point')} for {label} {where}"
 
     def reset_after_fork(self) -> None:
