@@ -119,7 +119,7 @@ import metricslib as metrics
 metrics.start(sys.argv[1], interval=1_000_000_000)
 counter = metrics.counter("a")
 counter.inc(1000)
-pid = ctypes.CDLL(None).fork()  # as uWSGI forks: Python's hooks do not run
+pid = ctypes.PyDLL(None).fork()  # with the interpreter lock held, as uWSGI forks: Python's hooks do not run
 if pid == 0:
     if told:
         told[0]()
