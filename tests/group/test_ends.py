@@ -109,7 +109,8 @@ assert metrics.stop(30)
 
 
 HOOKLESS = """
-import ctypes, os, sys, types
+import logging, os, random, sys, threading, types
+os.register_at_fork = lambda **_: None  # so that this library is told of no fork, as in uWSGI
 told = []
 if len(sys.argv) > 2:
     sys.modules["uwsgi"] = types.ModuleType("uwsgi")
@@ -119,7 +120,7 @@ import metricslib as metrics
 metrics.start(sys.argv[1], interval=1_000_000_000)
 counter = metrics.counter("a")
 counter.inc(1000)
-pid = ctypes.PyDLL(None).fork()  # with the interpreter lock held, as uWSGI forks: Python's hooks do not run
+pid = os.fork()
 if pid == 0:
     if told:
         told[0]()
