@@ -1,9 +1,34 @@
 """The arithmetic of ticks and timestamps, without a thread and without a clock.
 
-Ticks are at multiples of the interval of the wall clock, so that every process fills the same slots of Graphite. A late
-tick ends one interval, and uses the last boundary that has passed as its timestamp. Timestamps strictly increase, also
-over a restart if the last one was stored. After the clock was set back, values are collected in one window for at most
-ten intervals; then timestamps follow the clock.
+Graphite stores one value per series and slot, and slots begin at multiples of the interval. A second value for a slot
+replaces the first, so a timestamp that is used twice loses a window without a trace. This gives three rules:
+
+1. Ticks are due at multiples of the interval on the wall clock, not every N seconds after the start. So all processes
+   fill the same slots, and a restart continues in the next one.
+2. A tick is stamped with the boundary at which its interval ended.
+3. Timestamps strictly increase, also over a restart if the last one was stored (:meth:`Schedule.resume`).
+
+With an interval of 10 seconds, a tick that runs late, and a clock that is set back by 20 seconds:
+
+.. code-block:: text
+
+    clock     100   110   120   130   140   150   | 130   140   150   160
+    tick           110   120   -     -     150    | -     -     -     160
+                           (late)            (set back: the window stays open)
+    stamp          110   120               150                        160
+
+*A late tick*: a suspended machine or a slow callback can skip boundaries. One window then covers all of the time since
+the last tick, and takes the last boundary that has passed. Its values cannot be divided among the missed slots, because
+they were aggregated as they arrived; :attr:`Schedule.skipped` counts these slots.
+
+*A clock that was set back*: the next boundaries have been used, so :meth:`Schedule.tick` returns None and the window
+stays open until the clock has passed the last timestamp. After ``PATIENCE`` such ticks the old time was probably the
+wrong one. Then timestamps follow the clock, may overwrite slots, and :attr:`Schedule.steps_back` counts this.
+
+*A clock that was set forward* looks like a late tick.
+
+The wall-clock time is an argument of each method, so that tests need no sleeps. Durations and time limits elsewhere use
+the monotonic clock, which is not affected when the wall clock is set (:mod:`~metricslib.clock`).
 """
 
 from .errors import InvalidOption
@@ -24,7 +49,7 @@ class Schedule:
     def __init__(self, interval: float, now: float) -> None:
         whole = isinstance(interval, int) or (isinstance(interval, float) and interval.is_integer())
         if not whole or interval < 1 or isinstance(interval, bool):
-            raise InvalidOption("interval", interval, "must be a whole number of seconds, for Graphite's stamps are")
+            raise InvalidOption("interval", interval, "must be a whole number of seconds, as Graphite's timestamps are")
         if interval > LONGEST:
             raise InvalidOption("interval", interval, f"must be at most {LONGEST} seconds")
         self.interval = int(interval)
@@ -41,7 +66,7 @@ class Schedule:
 
     def delay(self, now: float) -> float:
         """Return the seconds until the next tick is due, or 0."""
-        if now < self._due - self.interval:  # the clock was set back
+        if now < self._due - self.interval:  # the clock was set back: do not sleep until it has caught up
             self._due = self._end(now)
         return max(0.0, self._due - now)
 

@@ -1,7 +1,36 @@
-"""Listeners for datagrams, which read up to a batch of them at once, and for statsd lines over UDP, IPv4 or IPv6.
+"""Listeners for datagrams, which read them in batches, and for statsd lines over UDP, IPv4 or IPv6.
 
-After a datagram arrives, the reader waits up to a millisecond for more, so that one wake-up reads many: to be woken
-costs more than to read a datagram. Where the sink is in C, it reads the socket itself (``receive``).
+**The problem.** A sender of UDP does not wait. Datagrams that the reader does not fetch in time fill the receive buffer
+of the socket, and the kernel drops the next ones. So the reader must be fast on average, and the buffer must cover the
+time in which it does not run.
+
+**Batches.** Waking a thread costs more than reading a datagram. After ``poll`` reports the first datagram, the reader
+sleeps for up to a millisecond, then reads until the socket is empty or a batch is full, and feeds the batch at once:
+
+.. code-block:: text
+
+    poll ──readable──> sleep <= 1 ms ──> read, up to BATCH datagrams or 32 KiB ──> feed ──┐
+     ^                                    ^                                               │
+     │                                    └──────────── more to read ─────────────────────┤
+     └────────────────────────────────── socket is empty ─────────────────────────────────┘
+
+The sleep is never longer than a sender at ``_FASTEST`` needs to fill the buffer: with a small buffer it is shorter. The
+bound of 32 KiB keeps the datagrams of a batch in the processor's cache between reading and parsing.
+
+**In C.** A sink with a method ``receive`` runs this loop itself, without the interpreter lock: ``recvmmsg`` fetches up
+to 128 datagrams with one system call, which are parsed in place, without Python objects. It returns when ``wake`` is
+readable, or with an error.
+
+
+**The buffer.** The default is 64 MiB. Without root, the kernel grants at most ``net.core.rmem_max``. It also counts its
+overhead for each datagram, so that small ones use several times their size. ``SO_MEMINFO`` returns how many datagrams
+the kernel has dropped since the socket was created, shown as ``kernel_dropped``; for an inherited socket, those dropped
+before it was received are subtracted.
+
+**The end.** ``stop`` sets the deadline and writes to ``_waker``, so that ``poll`` returns at once. The reader connects
+the socket to its own address: from then on the kernel refuses datagrams of other senders, who can see and count these
+errors, and the data in the buffer stays readable. Then the reader empties the buffer. A socket that the service manager
+keeps open is not connected, because the next process reads it.
 """
 
 import select
@@ -20,7 +49,7 @@ __all__ = ["DatagramListener", "RECEIVE_BUFFER", "UdpListener", "grow_buffer"]
 BATCH = 256
 """Maximum number of datagrams that are read before they are fed."""
 _ENOUGH = 1 << 15  # bytes; the objects of larger batches do not fit into the processor's cache
-_SO_RCVBUFFORCE = 33
+_SO_RCVBUFFORCE = 33  # of Linux; the socket module does not have it
 RECEIVE_BUFFER = 64 << 20
 """Requested size of the receive buffer in bytes."""
 _PAUSE = 0.1  # seconds after an error, which may persist
@@ -48,7 +77,7 @@ class DatagramListener(Listener):
         super().__init__(sink, clock)
         self._buffer = memoryview(bytearray(longest))
         self._gather = 0.0
-        """Seconds to wait for more datagrams after all were read, because waking up costs more than reading one."""
+        """Seconds to wait for more datagrams once the first of a batch has arrived."""
         self._receive: _Receive | None = getattr(sink, "receive", None) if longest <= _IN_C else None
 
     def _read(self, sock: socket.socket) -> None:
@@ -69,7 +98,7 @@ class DatagramListener(Listener):
                 woken.poll(_PAUSE * 1000)
         if not self._shared:
             self._hang_up(sock)
-        if self._receive is None:
+        if self._receive is None:  # until the buffer is empty, an error occurs, or the deadline has passed
             while not self._late and self._drain(sock):
                 pass
         else:
@@ -77,7 +106,7 @@ class DatagramListener(Listener):
                 pass
 
     def _received(self, sock: socket.socket, wake: int) -> int | None:
-        """Let the sink read the socket. Return the size of its last batch, or None after an error."""
+        """Call ``receive`` of the sink. Return the size of its last batch, or None after an error."""
         assert self._receive is not None
         try:
             return self._receive(sock.fileno(), wake, self._gather)
@@ -99,7 +128,7 @@ class DatagramListener(Listener):
                 failed = True
                 break
             datagram = self._buffer[:size].tobytes()
-            if size > len(self._buffer):
+            if size > len(self._buffer):  # MSG_TRUNC: the full size of the datagram, not of the part that was read
                 datagram = datagram[: datagram.rfind(b"\n") + 1]
                 self._sink.drop("truncated")
             datagrams.append(datagram)
@@ -112,7 +141,7 @@ class DatagramListener(Listener):
         """Prevent further datagrams, where this is possible without losing those that have arrived."""
 
 
-_SO_MEMINFO = 55
+_SO_MEMINFO = 55  # of Linux; the socket module does not have it
 _DROPS = 8  # the ninth of the numbers that SO_MEMINFO gives
 _LONGEST = 65535  # the longest datagram of UDP, so that none is ever truncated
 _GATHER = 0.001  # seconds

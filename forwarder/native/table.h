@@ -1,25 +1,31 @@
-/* The table of series: which series a key on the wire means, and what each series has added up since it was last
-   collected. No interpreter: the keys of series are pointers that only the caller understands.
+/* The table of series: maps keys as received to series, and holds the aggregate of each series since its last
+   collection. It does not use the interpreter: keys of series are opaque pointers of the caller.
 
-   Raw keys. A raw key is a kind with the bytes of a key and its tags as they stood in a line; several may mean one
-   series. The bytes of all raw keys lie in one block, and an open-addressing table has a hash and an offset for each, so
-   that a look-up touches little memory. The hash is seeded with a random number: a sender cannot choose keys that
-   collide.
+   Raw keys. A raw key is a kind with the bytes of a key and of its tags as they stood in a line; several raw keys may
+   mean the same series. The bytes of all raw keys lie in one block. An open-addressing table has a hash and an offset for
+   each, so that a look-up touches little memory. The hash is seeded with a random number, so that a sender cannot choose
+   keys that collide.
 
-   Series. A series is a number, an index into `series`. Three parties use it at the same time:
+     raw_keys[]  hash, series, at ──> bytes: kind | lengths | key | tags
+                         │
+                         └──> series[number]: kind, flags, aggregate     keys[number]: the caller's key
+                                                                               ▲
+     index[]     number, by hash of kind and key ──────────────────────────────┘
 
-     the owner      feeds: it looks up raw keys, and applies samples to series
-     the collector  moves aside what series have added up, makes objects of it, and gives back series that expired
-     anyone         says that a series expired
+   Series. A series is a number: an index into `series` and `keys`. Three parties use the table at the same time:
 
-   and two locks keep them apart:
+     the owner      the thread that feeds: looks up raw keys, and applies samples to series
+     the collector  moves the aggregates aside, makes objects of them, and frees expired series
+     any thread     marks a series as expired
 
-     `lock`    the interpreter lock, or whatever stands for it. Held to add a series, to mark one as expired, to give one
-               back, and to change raw keys; the caller holds it. The owner reads raw keys without it: while the owner
-               does so, nobody may call what changes them (module.c refuses such calls).
-     `mutex`   held, for short, to read or change what series have added up.
+   Two locks protect it:
 
-   The life of a series, and why the collector alone ends it:
+     `lock`    The interpreter lock, or the caller's substitute. The caller holds it to add a series, to mark one as
+               expired, to free one, and to change raw keys. The owner reads raw keys without it; meanwhile, calls that
+               change raw keys are refused (by module.c).
+     `mutex`   Held for a short time to read or change aggregates.
+
+   The states of a series:
 
               add_series()                    expire()                    release()
         free ─────────────▶ live ◀──────────────────────▶ expired ─────────────────▶ free
@@ -27,13 +33,14 @@
                                     same key came again
 
    - *live*: raw keys may lead to it, so the owner may hold its number in a batch.
-   - *expired*: no raw key leads to it any more. What it added up is still to be collected, and a collector may just now
-     be making objects of what it moved aside, for which it needs the key.
-   - *free*: nothing knows its number, and the next add_series() may use it for another key.
+   - *expired*: no raw key leads to it any more. Its last aggregate may not be collected yet. A collector that has moved
+     the aggregate aside may still be making objects of it, and needs the key for that.
+   - *free*: no raw key, index entry or batch contains its number, and the next add_series() may use it for another key.
 
-   To free a series when it is marked, as is tempting, pulls it away from under a collector that works without `mutex`.
-   So everybody else only marks, and release(), which the collector calls last, frees those marked series that have
-   nothing left to collect (`touched`) and that no collector works on (`held`). */
+   Why expire() does not free the series: the collector makes its objects without `mutex`, so the key could be freed, or
+   the number used again, while the collector uses both. So only the collector frees series, at its end: release() frees
+   the expired series that have nothing left to collect (`touched` is 0) and that no collector uses (`held` is 0). A
+   series that is not ready stays in the list `expired` until the next collection. */
 
 #ifndef FORWARDER_NATIVE_TABLE_H
 #define FORWARDER_NATIVE_TABLE_H
@@ -46,9 +53,9 @@
 enum {
     NOT_FOUND = -1,
     REFUSED = -2, /* and below: refused for cause number REFUSED - series, */
-    NO_ROOM = -3, /* such as want of room */
+    NO_ROOM = -3, /* above a cap, for example */
     CAUSES = 8,
-    WITHOUT_ROOM = 1 << 15, /* how many hashes of keys are remembered that found no room */
+    WITHOUT_ROOM = 1 << 15, /* number of remembered hashes of keys that were above a cap */
     LONGEST_RAW_KEY = 1 << 24
 };
 #define FREE UINT32_MAX
@@ -116,12 +123,12 @@ static inline int member_set_grow(member_set *set) {
     return 0;
 }
 
-/* What is counted for a member, as in metricslib/budget.py. */
+/* Return the bytes that count for members, as metricslib/budget.py does. */
 static inline int64_t member_cost(uint64_t members, uint64_t bytes) { return (int64_t)(192 * members + 2 * bytes); }
 
-/* How much memory members may take, in all tables of a registry together: what C and Python count, and what is allowed. */
+/* The share of the memory limit for members of sets, which all tables of a registry use together. */
 typedef struct {
-    int64_t *used; /* [0] is C's to change, [1] Python's; both with atomic operations */
+    int64_t *used; /* [0] is changed by C, [1] by Python; C uses atomic operations for both */
     int64_t allowed;
 } member_share;
 
@@ -133,8 +140,8 @@ static inline int takes_from_share(const member_share *share, int64_t size) {
     return 1;
 }
 
-/* Add a member, unless there are `most` others or the share has no room; return whether it is in the set, and -1 without
-   memory. */
+/* Add a member, unless the set has `most` others or the share is used up. Return 1 if it is in the set now, 0 if not, and
+   -1 if out of memory. */
 static inline int member_set_add(member_set *set, const char *bytes, uint32_t length, uint64_t seed, uint32_t most,
                                  const member_share *share) {
     uint32_t hash = (uint32_t)hash_of(bytes, length, seed), at;
@@ -169,30 +176,30 @@ __extension__ typedef __int128 whole_number;
 
 typedef struct {
     union {
-        whole_number whole; /* a counter's, while only whole numbers were added */
-        double real;        /* a counter's */
+        whole_number whole; /* of a counter, while only whole numbers were added */
+        double real;        /* of a counter, after that */
         struct {
             double base, delta;
         } gauge;
-        sketch *sketch; /* a timer's or histogram's */
+        sketch *sketch; /* of a timer or histogram */
         member_set *set;
     };
     uint8_t kind;
-    uint8_t touched;   /* something happened since the last collection */
-    uint8_t real_kind; /* a counter has a fraction, a gauge was set */
+    uint8_t touched;   /* it has an aggregate to collect, and its number is in the table's `touched` */
+    uint8_t real_kind; /* a counter has a fraction, or a gauge was set */
     uint8_t expired;
     uint8_t listed;   /* its number is in the table's `expired` */
-    uint8_t overflow; /* it takes what found no room */
-    uint16_t held;    /* how many collectors work on what it added up */
+    uint8_t overflow; /* it takes the samples of keys above a cap */
+    uint16_t held;    /* number of collectors that use its aggregate, which was moved aside */
 } series;
 
-/* What a series added up, moved aside by a collector. */
+/* The aggregate of a series, moved aside by a collector. */
 typedef struct {
     uint32_t number;
     series was;
 } taken;
 
-/* The key of a series, which belongs to the caller; NULL: the number is free. */
+/* The key of a series, which belongs to the caller. NULL if the number is free. */
 typedef struct {
     void *key;
     uint64_t hash;
@@ -202,15 +209,15 @@ typedef struct {
 
 typedef struct {
     uint32_t hash;
-    int32_t series; /* or why there is none; NOT_FOUND: the place is free */
-    uint64_t at;    /* of the bytes: kind, length of the key, length of the tags, key, tags */
+    int32_t series; /* a number, REFUSED or below, or NOT_FOUND if the place is free */
+    uint64_t at;    /* offset of its bytes: kind, length of the key, length of the tags, key, tags */
 } raw_key;
 
-/* What a key that found no room means. There is no end to such keys, so their bytes are not remembered, but a hash of 64
-   bits in a table that does not grow: the last ones that came are not asked for at each line. */
+/* The answer for a key above a cap. The number of such keys is unlimited, so only a hash of 64 bits is remembered, in a
+   table of fixed size. It saves a call into Python for each line with one of the latest such keys. */
 typedef struct {
     uint64_t hash;
-    int32_t series; /* or NO_ROOM; NOT_FOUND: there is none */
+    int32_t series; /* an overflow series, NO_ROOM, or NOT_FOUND if the place is free */
 } without_room;
 
 typedef struct {
@@ -225,17 +232,17 @@ typedef struct {
     size_t most_raw_key_bytes;
     member_share members;
     int (*same_key)(const void *, const void *);
-    /* raw keys; the owner reads them, and they change under `lock` while it does not */
+    /* raw keys: read by the owner; changed under `lock`, while the owner does not read */
     raw_key *raw_keys;
     uint32_t raw_key_count, mask;
     char *bytes;
     size_t size, room;
-    without_room *without_room; /* pairs, at hash % WITHOUT_ROOM; NULL until there is one */
-    /* keys of series, under `lock`: by number, and in an open-addressing table the numbers by kind and key */
+    without_room *without_room; /* pairs, at hash % WITHOUT_ROOM; NULL until it is needed */
+    /* keys of series, under `lock`: by number; and an open-addressing table of numbers, by kind and key */
     series_key *keys;
     uint32_t *index;
     uint32_t index_mask, index_used;
-    /* series, under the mutex; their number and room change under `lock` as well */
+    /* series, under the mutex; `count` and `series_room` change only under both locks */
     series *series;
     uint32_t count, series_room;
     uint32_t *free_series, free_count;
@@ -276,7 +283,7 @@ static inline uint32_t next_place(const table *t, uint32_t at, uint64_t hash) {
     return at;
 }
 
-/* Return the series that is meant, why there is none, or NOT_FOUND; `at` is what next_place() returned. */
+/* Return the series of a raw key, the refusal, or NOT_FOUND. `at` is the result of next_place(). */
 static inline int32_t find_series_from(const table *t, const written *w, uint64_t hash, uint32_t at) {
     while (t->raw_keys[at].series != NOT_FOUND && !raw_key_is(t, &t->raw_keys[at], w))
         at = next_place(t, at + 1, hash);
@@ -287,7 +294,7 @@ static inline int32_t find_series(const table *t, const written *w, uint64_t has
     return find_series_from(t, w, hash, next_place(t, (uint32_t)hash, hash));
 }
 
-/* Return what a key of that hash means that found no room a while ago; NOT_FOUND if that is not known. */
+/* Return the remembered answer for a key above a cap, or NOT_FOUND. */
 static inline int32_t find_without_room(const table *t, uint64_t hash) {
     const without_room *one = t->without_room ? &t->without_room[hash % WITHOUT_ROOM & ~1u] : NULL;
     if (!one)
@@ -295,7 +302,7 @@ static inline int32_t find_without_room(const table *t, uint64_t hash) {
     return one[0].hash == hash ? one[0].series : one[1].hash == hash ? one[1].series : NOT_FOUND;
 }
 
-/* Remember that a key found no room; without memory it is asked for again. */
+/* Remember the answer for a key above a cap. If out of memory, Python is asked again for the key. */
 static inline void add_without_room(table *t, uint64_t hash, int32_t series) {
     without_room *two;
     if (!t->without_room) {
@@ -318,14 +325,14 @@ static inline void place_raw_key(raw_key *raw_keys, uint32_t mask, uint64_t hash
     raw_keys[place] = (raw_key){(uint32_t)(hash >> 32), series, at};
 }
 
-/* Whether a raw key still means the same: not if its series expired, nor if it was refused. The flag is read alone, for a
-   collection in another thread may write what is beside it. */
+/* Return true unless the raw key was refused or its series expired. Only the one flag is read, atomically, because a
+   collection in another thread may write to the fields beside it. */
 static inline int raw_key_stays(const table *t, const raw_key *one) {
     return one->series >= 0 && !__atomic_load_n(&t->series[one->series].expired, __ATOMIC_RELAXED);
 }
 
-/* Make the table of raw keys anew, with room for one more: of all of them, or only of those that stay. Return -1
-   without memory; nothing has changed then. */
+/* Rebuild the table of raw keys, with room for one more: with all of them, or only those that raw_key_stays() keeps.
+   Return -1 if out of memory; then nothing has changed. */
 static inline int rebuild_raw_keys(table *t, int all) {
     uint32_t kept = 0, places = 1024;
     raw_key *fresh;
@@ -376,11 +383,11 @@ static inline int rebuild_raw_keys(table *t, int all) {
     return 0;
 }
 
-/* How much memory raw keys take when so many bytes and so many places are reserved for them. */
+/* Return the bytes of memory of raw keys with `room` reserved bytes and a table of `places`. */
 static inline size_t raw_keys_memory(size_t room, uint64_t places) { return room + places * sizeof(raw_key); }
 
-/* The bytes that count against the bound. An empty table is not counted, nor are the hashes of keys without room: a
-   listener has them whatever its bound. Together they are 528 KiB. */
+/* Return the bytes that count against the bound. An empty table and the hashes of keys above a cap do not count, because
+   every listener has them whatever its bound. Together they take 528 KiB. */
 static inline size_t raw_keys_use(const table *t) {
     return t->raw_key_count ? raw_keys_memory(t->room, (uint64_t)t->mask + 1) : 0;
 }
@@ -392,15 +399,15 @@ static inline void clear_raw_keys(table *t) {
         t->raw_keys[i].series = NOT_FOUND;
 }
 
-/* Whether this series, or reason why there is none, stands for what found no room. */
+/* Return true if this is an overflow series, or the refusal for keys above a cap. */
 static inline int is_for_want_of_room(const table *t, int32_t series) {
     return series >= 0 ? __atomic_load_n(&t->series[series].overflow, __ATOMIC_RELAXED) : series == NO_ROOM;
 }
 
-/* The bytes to reserve for raw keys where `size` more are needed than there are. */
+/* Return the bytes to reserve for raw keys when `size` more are needed: at least twice as many as now. */
 static inline size_t grown_room(const table *t, size_t size) { return t->room + (t->room > size ? t->room : size); }
 
-/* Whether one more raw key, of `size` bytes, stays within the bounds of raw keys: in number, and in bytes. */
+/* Return true if one more raw key of `size` bytes stays within both bounds: the number of raw keys and their bytes. */
 static inline int raw_key_fits(const table *t, size_t size) {
     uint64_t places = (uint64_t)t->mask + 1;
     if (t->raw_key_count >= t->most_raw_keys)
@@ -410,9 +417,9 @@ static inline int raw_key_fits(const table *t, size_t size) {
     return raw_keys_memory(t->size + size > t->room ? grown_room(t, size) : t->room, places) <= t->most_raw_key_bytes;
 }
 
-/* Remember which series a raw key means, which must not be there yet. When that would exceed a bound, all others are
-   forgotten first: they are learnt again from the traffic. Return -1 without memory; the raw key is then asked for
-   again. */
+/* Add a raw key, which must not be in the table, with its series or refusal. If that would exceed a bound, all others are
+   removed first: those in use come back with their next lines. Return -1 if out of memory; then Python is asked again for
+   the raw key. */
 static inline int add_raw_key(table *t, const written *w, uint64_t hash, int32_t series) {
     raw_key_head head = {w->kind, w->key_length, w->tags_length};
     size_t size = sizeof head + w->key_length + w->tags_length;
@@ -424,7 +431,7 @@ static inline int add_raw_key(table *t, const written *w, uint64_t hash, int32_t
         clear_raw_keys(t);
         if (rebuild_raw_keys(t, 1) < 0)
             return -1;
-        if (!raw_key_fits(t, size)) /* nor alone: it is asked for each time */
+        if (!raw_key_fits(t, size)) /* too large for an empty table: Python is asked each time */
             return 0;
     }
     if (4 * ((uint64_t)t->raw_key_count + 1) > 3 * ((uint64_t)t->mask + 1) && rebuild_raw_keys(t, 1) < 0)
@@ -452,7 +459,7 @@ static inline uint32_t index_place(const table *t, int kind, uint64_t hash) {
     return (uint32_t)((hash + (uint64_t)kind) * 0x9E3779B97F4A7C15ull >> 32) & t->index_mask;
 }
 
-/* Return the place in the index of the series of this kind and key, or the free place where it belongs. */
+/* Return the place in the index of the series with this kind and key, or the free place where it belongs. */
 static inline uint32_t find_in_index(const table *t, int kind, const void *key, uint64_t hash) {
     uint32_t at = index_place(t, kind, hash);
     for (; t->index[at] != FREE; at = (at + 1) & t->index_mask) {
@@ -481,7 +488,7 @@ static inline int grow_index(table *t, uint32_t places) {
     return 0;
 }
 
-/* Take a series out of the index; what was pushed along behind it moves up, so that no gap hides it. */
+/* Remove a series from the index. Later entries of the same probe sequence move up, because a look-up stops at a gap. */
 static inline void remove_from_index(table *t, uint32_t number) {
     uint32_t hole = index_place(t, t->series[number].kind, t->keys[number].hash), at, home;
     while (t->index[hole] != number)
@@ -497,7 +504,7 @@ static inline void remove_from_index(table *t, uint32_t number) {
     t->index_used--;
 }
 
-/* Return the number of the series of this kind and key, which is live from now on, or NOT_FOUND. */
+/* Return the number of the series with this kind and key, or NOT_FOUND. An expired series becomes live again. */
 static inline int32_t series_of_key(table *t, int kind, const void *key, uint64_t hash) {
     uint32_t number = t->index[find_in_index(t, kind, key, hash)];
     if (number == FREE)
@@ -508,7 +515,7 @@ static inline int32_t series_of_key(table *t, int kind, const void *key, uint64_
     return (int32_t)number;
 }
 
-/* Whether the number is that of a series, of whatever state. */
+/* Return true if the number is that of a live or expired series. */
 static inline int is_series(const table *t, int64_t number) {
     return number >= 0 && number < t->count && t->keys[number].key;
 }
@@ -521,7 +528,8 @@ static inline int grow_numbers(uint32_t **numbers, uint32_t room) {
     return 0;
 }
 
-/* Make room for one more series. The mutex is held. Without memory what has grown stays grown, which is no harm. */
+/* Make room for one more series. The mutex is held. Return -1 if out of memory; arrays that have grown stay larger than
+   `series_room`, which is harmless. */
 static inline int grow_series(table *t) {
     uint32_t room = t->series_room ? 2 * t->series_room : 256;
     series *grown;
@@ -541,8 +549,8 @@ static inline int grow_series(table *t) {
     return 0;
 }
 
-/* Return the number of a new series, and -1 without memory. The key, for which there is none yet, belongs to the table
-   until release() gives it back. */
+/* Return the number of a new series, or -1 if out of memory. There must be no series with this kind and key. The key
+   belongs to the table until release() returns it. */
 static inline int32_t add_series(table *t, int kind, void *key, uint64_t hash, int overflow) {
     uint32_t number;
     int failed = 0;
@@ -567,7 +575,8 @@ static inline int32_t add_series(table *t, int kind, void *key, uint64_t hash, i
     return (int32_t)number;
 }
 
-/* Mark the series of this kind and key, if there is one. forget_raw_keys() must follow before the owner goes on. */
+/* Mark the series with this kind and key as expired, if it exists. forget_raw_keys() must be called before the owner
+   continues. */
 static inline void expire(table *t, int kind, const void *key, uint64_t hash) {
     uint32_t number = t->index[find_in_index(t, kind, key, hash)];
     if (number == FREE)
@@ -581,8 +590,8 @@ static inline void expire(table *t, int kind, const void *key, uint64_t hash) {
     pthread_mutex_unlock(&t->mutex);
 }
 
-/* Forget the raw keys of series that expired, and those that may mean another series by now. Without memory for a new
-   table all are forgotten. */
+/* Remove the raw keys of expired series, and refusals, whose answer may be different by now. If out of memory for a new
+   table, remove all. */
 static inline void forget_raw_keys(table *t) {
     free(t->without_room);
     t->without_room = NULL;
@@ -590,14 +599,14 @@ static inline void forget_raw_keys(table *t) {
         clear_raw_keys(t);
 }
 
-/* -- what a sample does to its series; the mutex is held */
+/* -- the effect of a sample on its series; the mutex is held */
 
 static inline double within_range(double number) {
     return number > DBL_MAX ? DBL_MAX : number < -DBL_MAX ? -DBL_MAX : number;
 }
 
 static inline void count_sample(series *s, double amount) {
-    /* A whole number that is one for certain; sums of these are exact in any order. */
+    /* Below 2^53 a double holds every whole number exactly, and whole_number adds them exactly in any order. */
     int whole = amount > -0x1p53 && amount < 0x1p53 && (double)(int64_t)amount == amount;
     if (!s->real_kind && whole)
         s->whole += (int64_t)amount;
@@ -617,7 +626,7 @@ static inline void change_gauge(series *s, const sample *p) {
         s->gauge.delta = within_range(s->gauge.delta + p->value);
 }
 
-/* Add a sample to the distribution of a timer or histogram; return -1 without memory. */
+/* Add a sample to the distribution of a timer or histogram. Return -1 if out of memory. */
 static inline int add_to_sketch(const table *t, series *s, const sample *p) {
     if (!s->sketch) {
         if (!(s->sketch = malloc(sizeof *s->sketch)))
@@ -627,18 +636,18 @@ static inline int add_to_sketch(const table *t, series *s, const sample *p) {
     return sketch_stage(s->sketch, p->value, p->weight);
 }
 
-/* Add a member to a set; return 0 if the set is full, and -1 without memory. */
+/* Add a member to a set. Return 0 if the set is full, and -1 if out of memory. */
 static inline int add_to_set(const table *t, series *s, const sample *p) {
     if (!s->set && !(s->set = calloc(1, sizeof *s->set)))
         return -1;
     return member_set_add(s->set, p->member, p->length, t->seed, t->most_members, &t->members);
 }
 
-/* Aggregate one sample in series `number`, or count why not. The sample is of the series' kind. */
+/* Aggregate one sample in series `number`, which is of the same kind, or count the cause why it was dropped. */
 static inline void apply_sample(table *t, uint32_t number, const sample *p) {
     series *s = &t->series[number];
     int done = 1;
-    if (is_adjustment(p)) { /* without memory the sums stay what the buckets say */
+    if (is_adjustment(p)) { /* if out of memory, the sums stay as estimated from the buckets */
         if (s->sketch)
             (void)sketch_adjust(s->sketch, p->value, p->weight);
         return;
@@ -670,8 +679,9 @@ static inline void apply_sample(table *t, uint32_t number, const sample *p) {
 
 /* -- collecting */
 
-/* Move aside what series have added up, and the account of it. Return how many there are, to be freed; `*all` is NULL
-   without memory, and then nothing was moved. Each is let go of with let_go(). Takes the mutex; `lock` is not needed. */
+/* Move the aggregates of all touched series aside, and copy the account that covers them. Return their number; the caller
+   ends with let_go() and free(). If out of memory, `*all` is NULL and nothing was moved. Takes the mutex; does not need
+   `lock`. */
 static inline uint32_t take_touched(table *t, taken **all, account *sofar) {
     uint32_t count = 0;
     pthread_mutex_lock(&t->mutex);
@@ -703,7 +713,7 @@ static inline void free_value(const table *t, series *s) {
     }
 }
 
-/* Be done with series that were moved aside: free what they had added up. `lock` is held. */
+/* Free aggregates that were moved aside, so that their series may be freed. `lock` is held. */
 static inline void let_go(table *t, taken *all, uint32_t count) {
     for (uint32_t i = 0; i < count; i++)
         free_value(t, &all[i].was);
@@ -713,8 +723,8 @@ static inline void let_go(table *t, taken *all, uint32_t count) {
     pthread_mutex_unlock(&t->mutex);
 }
 
-/* Free one series that expired and from which nothing is to be collected; return its key, and NULL if there is none.
-   `lock` is held. `*at` is 0 at first, and is where the search goes on. */
+/* Free one expired series that has nothing left to collect. Return its key, which belongs to the caller again, or NULL if
+   there is none. `lock` is held. `*at` is 0 at the first call, and then the place where the search continues. */
 static inline void *release(table *t, uint32_t *at) {
     void *key = NULL;
     pthread_mutex_lock(&t->mutex);
@@ -740,14 +750,15 @@ static inline void *release(table *t, uint32_t *at) {
 
 /* -- the whole table */
 
-/* Return -1 without memory; table_free() is still to be called. All of `t` is zero before, but for its options. */
+/* Return -1 if out of memory; the caller must call table_free() all the same. All fields except the options must be zero
+   before. */
 static inline int table_init(table *t) {
     pthread_mutex_init(&t->mutex, NULL);
     t->c_locale = newlocale(LC_ALL_MASK, "C", (locale_t)0);
     return t->c_locale && rebuild_raw_keys(t, 0) == 0 && grow_index(t, 1024) == 0 ? 0 : -1;
 }
 
-/* Free everything. The keys, of all series whose key is not NULL, are the caller's to free before. */
+/* Free everything except the keys: the caller frees those that are not NULL first. */
 static inline void table_free(table *t) {
     for (uint32_t i = 0; i < t->count; i++)
         if (t->keys[i].key)

@@ -1,7 +1,8 @@
-"""What all instruments share: values that wait, a state, and the fold that moves values into the state.
+"""The base of all instruments: pending values, a state, and the fold that moves values into the state.
 
-A call must never wait: not for a lock that a signal handler, a callback of the garbage collector, a switch of greenlets
-or a fork could find held. So a call only appends its value to a list, which is atomic, and a **fold** empties the list:
+A call must never block on a lock, because a signal handler, a callback of the garbage collector, another greenlet or a
+forked child could find it held for ever. So a call only appends its value to a list, which is atomic, and a **fold**
+empties the list:
 
 .. code-block:: text
 
@@ -13,27 +14,27 @@ Who folds:
   is a signal handler that interrupted a fold, the call goes on and its value waits for the next fold. Where threads add
   values faster than one of them can fold, one call in ``FULL`` first sleeps for a millisecond (``CROWDED``). If the
   fold makes no progress, values beyond ``OVERRUN`` are dropped and counted, cause ``buffer_full``.
-- The flusher, when it takes the state. It alone waits for the lock, at most ``_PATIENCE``. Then it **steals the lock**:
-  it replaces ``_lock`` by a new one that it holds, and folds itself. The other may be a thread that was stopped, a
-  signal handler that waits for this very flush, or code that raised between taking the lock and the ``try``, in which
-  case the lock would never be released.
+- The flusher, when it takes the state. Only the flusher waits for the lock, at most ``_PATIENCE`` seconds. Then it
+  **steals the lock**: it replaces ``_lock`` by a new one that it holds, and folds. The holder of the old lock may be a
+  stopped thread, or a thread in a signal handler that waits for this flush. Or a signal handler raised between the
+  acquisition and the ``try``, and the lock would never be released.
 
 A fold changes nothing until its end. It computes the new state from the old state and the first n values
 (``_absorbed``), then ``_commit`` sets the state and deletes these values, with no call between the two statements at
-which a signal handler could run. ``_commit`` first compares the lock: after a theft, or in the child of a fork, the
-cell has another one, and the old fold throws its result away. So an exception at any line leaves state and values as
+which a signal handler could run. ``_commit`` first compares the lock: after a theft, or in a forked child, the cell
+has another one, and the old fold discards its result. So an exception at any line leaves state and values as
 they were, and no value is counted twice.
 
 The list has three forms, chosen by ``_pending``, so that an ordinary call pays nothing for the others:
 
 - the list itself, while the instrument is awake;
-- an :class:`_Alarm`, while it sleeps (it expired, or a fork left it behind): the first value wakes it;
-- a :class:`_Void`, which keeps nothing, where a filter or a cap left the series out.
+- an :class:`_Alarm` while it sleeps, because it expired or was inherited by a forked child: the first value wakes it;
+- a :class:`_Void`, which discards all values, if a filter or a cap excluded the series.
 
-The C implementation of :class:`Cell` puts most values into the state at once, and lets only unusual values wait, and
-those behind them. How much waits differs between the implementations, but never what comes out.
+The C implementation of :class:`Cell` adds most values to the state at once. Only unusual values, and those after them,
+are pending. The number of pending values differs between the implementations, but not the results.
 
-Values are checked in the fold; a bad one is counted there, cause ``bad_value``.
+The fold checks the values. It counts bad ones, cause ``bad_value``.
 """
 
 import math
@@ -64,15 +65,15 @@ __all__ = [
 ]
 
 FULL = 512
-"""How many values may wait in a cell before whoever adds one more folds them."""
+"""Maximum number of pending values. A call that finds more folds them."""
 CHILDREN = 4096
-"""How many ways of writing its tags an instrument remembers, for ``tagged``,"""
+"""Maximum number of results of ``tagged`` that an instrument caches."""
 LONGEST = 256
-"""where keys and values have at most so many characters together."""
+"""Maximum number of characters, of keys and values together, of the tags of a cached result."""
 
 
 class _Alarm(list[Any]):
-    """The list of a sleeping instrument: the first value put into it wakes the instrument."""
+    """The list of a sleeping instrument: the first value that is appended wakes the instrument."""
 
     __slots__ = ("_cell",)
 
@@ -85,7 +86,7 @@ class _Alarm(list[Any]):
 
 
 class _Void(list[Any]):
-    """The list of an instrument that a filter or a cap left out."""
+    """The list of an instrument that a filter or a cap excluded."""
 
     __slots__ = ()
 
@@ -102,9 +103,9 @@ def _check_number(number: int) -> None:
 
 
 class Cell:
-    """The values of one instrument that wait, and the state into which they are folded. Nothing here waits or raises.
+    """The pending values of one instrument, and the state into which they are folded. No method blocks or raises.
 
-    Whoever folds holds ``_lock``. ``_children`` is what ``tagged`` remembers, ``_now`` a timer's clock.
+    A fold holds ``_lock``. ``_children`` is the cache of ``tagged``, ``_now`` the clock of a timer.
     """
 
     __slots__ = ("_awake", "_children", "_lock", "_now", "_pending", "_state")
@@ -112,30 +113,30 @@ class Cell:
     _now: Callable[[], float]
 
     def _wake(self) -> None:
-        """A sleeping cell is in use again."""
+        """Called when a sleeping cell gets a value."""
         raise NotImplementedError
 
     def _fold(self) -> None:
-        """Empty the cell into the state, unless somebody is at it already."""
+        """Fold the pending values into the state, unless another fold is under way."""
         raise NotImplementedError
 
     @property
     def live(self) -> bool:
-        """Whether anything is kept of what is measured here; not so when a filter or a cap left the series out."""
+        """True if values are kept, False if a filter or a cap excluded the series."""
         return self._awake is not _VOID
 
     @property
     def sleeping(self) -> bool:
-        """Whether the next use wakes the instrument."""
+        """True if the next value wakes the instrument."""
         return type(self._pending) is _Alarm
 
     @property
     def _waiting(self) -> int:
-        """How many values wait."""
+        """The number of pending values."""
         return len(self._awake)
 
     def _open(self, live: bool) -> None:
-        """Start anew: values, lock and all."""
+        """Set the initial state, with a new lock and no values."""
         self._lock = threading.Lock()
         self._awake: list[Any] = [] if live else _VOID
         self._pending = self._awake
@@ -143,56 +144,56 @@ class Cell:
         self._children: dict[tuple[object, ...], Any] | None = None
 
     def _put(self, value: Any) -> None:
-        """Let a value wait; whoever finds the cell full folds it."""
+        """Append a value, and fold if the cell is full."""
         pending = self._pending
         pending.append(value)
         if len(pending) > FULL:
             self._fold()
 
     def _begin(self, limit: int) -> tuple[Any, list[Any]]:
-        """Return the state, and the first ``limit`` values that wait; from now on nothing changes the state."""
+        """Begin a fold: return the state, and the first ``limit`` pending values. The caller holds the lock."""
         _check_number(limit)
         return self._state, self._awake[:limit]
 
     def _commit(self, lock: threading.Lock, state: Any, taken: int) -> bool:
-        """Exchange the first ``taken`` values, which the caller still holds, for ``state``, in which they are by now.
+        """End a fold: set ``state``, which includes the first ``taken`` pending values, and delete these values.
 
-        Return False, and do nothing, if the cell has another lock by now: another took over, because it took too long,
-        or this is the child of a fork.
+        The caller still has references to them, so that no destructor runs here. Return False, and do nothing, if the
+        cell has another lock: the flusher has stolen it, or this is a forked child.
         """
         _check_number(taken)
         if self._lock is not lock:
             return False
-        # Nothing comes between these two: the interpreter lets others in at calls and jumps only.
+        # Atomic: the interpreter switches threads, and runs signal handlers, only at calls and jumps.
         self._state = state
         del self._awake[:taken]
         return True
 
     def _take(self) -> Any:
-        """Return the state, and leave none."""
+        """Return the state, and set it to None. The caller holds the lock."""
         state, self._state = self._state, None
         return state
 
     def _take_at_once(self) -> Any:
-        """As :meth:`_take`, without the lock; ``NotImplemented`` where that cannot be, for a fold may be under way."""
+        """Like :meth:`_take`, without the lock. ``NotImplemented`` if that is unsafe: a fold may be under way."""
         return NotImplemented
 
     def _drop(self, index: int) -> bool:
-        """Drop one of the values that wait; return whether it was there."""
+        """Drop one pending value. Return False if it does not exist any more."""
         _check_number(index)
         try:
-            del self._awake[index]  # and no call: what a signal handler raises comes out of one, and may be this error
-        except IndexError:  # a fold went on in this moment
+            del self._awake[index]  # not by a call, from which an IndexError of a signal handler could come
+        except IndexError:  # a fold has just deleted it
             return False
         return True
 
     def _fall_asleep(self) -> None:
-        """Wake at the next use."""
+        """Arrange that the next value calls :meth:`_wake`."""
         if self.live:
             self._pending = _Alarm(self)
 
     def _rouse(self) -> None:
-        """Be awake."""
+        """End the sleep."""
         self._pending = self._awake
 
 
@@ -201,31 +202,31 @@ if not TYPE_CHECKING and (_speedups := load("metricslib._speedups")) is not None
 
 
 CROWDED = 16 * FULL
-"""From how many on callers stand back for a moment, one call in ``FULL``, to let the fold catch up.
+"""Number of pending values above which one call in ``FULL`` sleeps for ``_MOMENT``, so that the fold catches up.
 
-Folding costs about what filling does. Of eight threads that do nothing else, the one that folds would have an eighth of
-the time, and the buffer would grow without end. It is a moment, not a wait for the fold's end: where that cannot be, as
-in a signal handler that interrupted it, the call goes on.
+To fold a value takes about as long as to append it. If eight threads only append, the one that folds gets an eighth of
+the time, and the list would grow without bound. The call does not wait for the end of the fold, because that may depend
+on the call: it may be in a signal handler that interrupted the fold.
 """
 _MOMENT = 0.001  # seconds
-_PATIENCE = 0.25  # seconds, for the flusher
+_PATIENCE = 0.25  # seconds until the flusher steals the lock
 OVERRUN = 1 << 20
-"""How many may wait while the fold is held up; what comes then is dropped and counted, cause ``buffer_full``."""
+"""Maximum number of pending values while no fold makes progress. More are dropped, cause ``buffer_full``."""
 _LARGEST = 2**1023
 _REMEMBERED = frozenset((str, int, bool))
-"""The types of tag values that equal no value with another text, now or later: not 0.0, which is equal to -0.0."""
+"""Types whose equal values have the same text, now and later. Not float: 0.0 equals -0.0."""
 _PLAIN = frozenset((int, float))
 _TEXTS = (str, bytes, bytearray)
 _its_float = attrgetter("__float__")
 
 
 def _characters(tags: dict[str, object]) -> int:
-    """How many characters the keys and those values have that are strings."""
+    """Return the number of characters of the keys, and of the values that are strings."""
     return sum(map(len, tags)) + sum(len(value) for value in tags.values() if type(value) is str)
 
 
 class Owner(Protocol):
-    """What an instrument asks of the registry it lives in."""
+    """The interface of a registry for its instruments."""
 
     clock: Clock
     drops: DropCounter
@@ -233,15 +234,15 @@ class Owner(Protocol):
     exact: int
 
     def instrument(self, kind: Kind, name: str, tags: Tags) -> "Instrument":
-        """Return the instrument of that series; never raises."""
+        """Return the instrument of a series. Never raises."""
         ...
 
     def hold_members(self, size: int) -> None:
-        """Go on counting ``size`` bytes of members of a set, which were just taken from their instrument."""
+        """Continue to count ``size`` bytes of members of a set, which have just been taken from their instrument."""
         ...
 
     def woken(self, instrument: "Instrument") -> None:
-        """A sleeping instrument is in use again; never raises."""
+        """Called when a sleeping instrument gets a value. Never raises."""
         ...
 
 
@@ -258,18 +259,18 @@ def finite(value: object) -> float | None:
 
 
 def all_finite(batch: Sequence[object]) -> tuple[list[float], int]:
-    """Return the finite numbers in ``batch``, as ints and floats, and how many values were none."""
+    """Return the finite numbers in ``batch``, as ints and floats, and the number of other values."""
     numbers = [number for number in map(finite, batch) if number is not None]
     return numbers, len(batch) - len(numbers)
 
 
 def plain(batch: Sequence[object]) -> bool:
-    """Whether all in ``batch`` are ints and floats, of no subclass: what is nearly always so, and seen at C's speed."""
+    """Return True if all values are ints and floats, not of subclasses: the usual case, which C finds out quickly."""
     return _PLAIN.issuperset(map(type, batch))
 
 
 def all_plain_and_finite(batch: Sequence[Any]) -> bool:
-    """Whether all in ``batch`` are plain finite numbers; False may also mean that their sum is not."""
+    """Return True if all values are plain finite numbers. False may also mean that their sum is not finite."""
     total = attempt(sum, batch) if plain(batch) else None  # None: an int is too large for a float, as the sum may be
     return total is not None and attempt(math.isfinite, total) is True
 
@@ -281,7 +282,7 @@ class Instrument(Cell, metaclass=Hinted):
     __slots__ = ("__weakref__", "_asked", "_owner", "key")
 
     def __init__(self, owner: Owner, asked: str, key: str | None) -> None:
-        """``asked`` is the key that the program asked for; ``key`` what it is sent as, None when it is left out."""
+        """``asked`` is the key that the program asked for, ``key`` the one that is sent, or None if it is excluded."""
         self._asked = asked
         self.key = asked if key is None else key
         self._owner = owner
@@ -294,7 +295,7 @@ class Instrument(Cell, metaclass=Hinted):
         return f"<{type(self).__name__} {self.key}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Be pickled as a reference: where it is unpickled, it is the instrument of that series there."""
+        """Pickle as a reference: unpickling returns the instrument of the same series in that process."""
         return self._owner.instrument, (self.kind, self.name, self.tags)
 
     @property
@@ -325,7 +326,7 @@ class Instrument(Cell, metaclass=Hinted):
         types = tuple(map(type, tags.values()))
         if not _REMEMBERED.issuperset(types):
             return self._tagged(tags)
-        way = (*tags.items(), *types)  # with the types, for 1 == 1.0 == True
+        way = (*tags.items(), *types)  # with the types, because 1 == True
         children = self._children
         child: Self | None = None if children is None else children.get(way)
         if child is None:
@@ -353,8 +354,8 @@ class Instrument(Cell, metaclass=Hinted):
     # -- folding
 
     def _fold(self) -> None:
-        """Empty the cell into the state, unless somebody is at it already."""
-        lock = self._lock  # another one after a fork in the middle
+        """Fold the pending values into the state, unless another fold is under way."""
+        lock = self._lock  # read once: a fork in the middle replaces it
         waiting = self._waiting
         stand_back = CROWDED < waiting < OVERRUN and waiting % FULL == 0
         if lock.acquire(timeout=_MOMENT if stand_back else 0):
@@ -368,46 +369,41 @@ class Instrument(Cell, metaclass=Hinted):
             self._owner.drops.add("buffer_full")
 
     def _absorb_waiting(self, lock: threading.Lock) -> None:
-        """Compute the new state aside, then exchange it for the values in it. The caller has taken ``lock``.
+        """Compute the new state, then set it and delete the values in it. The caller holds ``lock``.
 
-        Whatever breaks in between, such as an exception of a signal handler, leaves state and values as they were.
+        An exception in between, of a signal handler for example, leaves state and values as they were.
         """
-        # No further than OVERRUN: what is beyond may be dropped by others at any moment.
+        # Not beyond OVERRUN: other threads may drop those values at any moment.
         if self._waiting:
             state, batch = self._begin(OVERRUN)
             state, bad = self._absorbed(state, batch)
             if self._commit(lock, state, len(batch)) and bad:
                 self._owner.drops.add("bad_value", bad)
 
-    # -- what each kind does; the lock is held
+    # -- for subclasses; the lock is held
 
     def _absorbed(self, state: Any, batch: list[Any]) -> tuple[Any, int]:
-        """Return the state (None: that of a new interval) with a batch of raw values added, and how many were bad.
+        """Return the state with a batch of raw values added, and the number of bad values. None is the initial state.
 
-        ``state`` stays as it is, or is such that adding the batch once more changes nothing.
+        ``state`` is not changed, or only so that adding the batch again gives the same result.
         """
         raise NotImplementedError
 
     def _aggregate(self, state: Any) -> Any:
-        """Return the state, which is not None, as what happened in the interval; None if that is nothing."""
+        """Return the aggregate of a state, which is not None; None if nothing happened in the interval."""
         return state
 
     # -- for the registry
 
     def _take_state(self) -> Any:
-        """Take what is new, for :meth:`_aggregate`; None if that is nothing. Called by the flusher alone."""
+        """Return the state since the last call, for :meth:`_aggregate`, or None. Only the flusher calls it."""
         state = self._take_at_once()
         return self._take_locked() if state is NotImplemented else state
 
     def _take_locked(self) -> Any:
-        """Fold what waits, and take the state.
-
-        From a fold that is held up it takes over, under another lock, and the other finds that out when it goes on. Its
-        thread may be stopped, or run a signal handler that waits for this very flush; or the handler raised between the
-        taking of the lock and the ``try``, and nobody would ever release it.
-        """
+        """Fold the pending values, and take the state."""
         lock = self._lock
-        if not lock.acquire(timeout=_PATIENCE):
+        if not lock.acquire(timeout=_PATIENCE):  # steal it: see the module's docstring
             lock = threading.Lock()
             lock.acquire()
             self._lock = lock
@@ -422,6 +418,6 @@ class Instrument(Cell, metaclass=Hinted):
         self._owner.woken(self)
 
     def _forget(self) -> None:
-        """Start anew, as a forked child must: values, lock and all."""
+        """In a forked child, discard state and values, replace the lock, and sleep."""
         self._open(self.live)
         self._fall_asleep()
