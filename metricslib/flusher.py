@@ -52,12 +52,12 @@ EXIT_DEADLINE = 2.0
 """Seconds that the last flush may take when the program ends, whether or not the destinations answer."""
 _CALLBACKS = 0.5
 """The share of an interval, or of the time that stop() has, in which the callbacks of gauges must return."""
-_LEAST, _MOST = 0.1, 10.0
-"""Bounds of that time, in seconds: what a stop() without time grants, and what a long interval does not exceed."""
+_LEAST_READING, _MOST_READING = 0.1, 10.0
+"""Bounds of the time for callbacks, in seconds: at least this in a short stop(), at most this in a long interval."""
 _POLL = 0.05
-"""Seconds between looks whether another process has delivered what a flush waits for."""
+"""Seconds between checks whether another process has delivered what a flush waits for."""
 _TAKEOVER = 0.75
-"""The share of the time that stop() has after which it closes the interval itself if the thread hangs in a callback."""
+"""The share of stop()'s time after which it closes the interval itself, because the thread hangs in a callback."""
 
 _STAMP = "schedule/last"
 """The key of the note that has the last stamp."""
@@ -91,7 +91,7 @@ class FlusherStatus:
 
 
 class _Unsent:
-    """A flush that does not wait for every sender yet."""
+    """A flush that has not been put into every destination's queue yet."""
 
     __slots__ = ("closes", "flush", "last", "puts")
 
@@ -403,10 +403,10 @@ class Flusher:
         return delivered
 
     def flush_soon(self) -> None:
-        """Have the background thread flush as soon as it can, and wait for nothing.
+        """Ask the background thread for a flush, and return at once.
 
-        With a spool directory that is for the next tick where a destination takes each slot once: what a flush commits
-        would not be on its way there yet, and would miss it if the process were killed before the tick.
+        Does nothing with a spool directory and a destination with ``revise=off``: a flush would commit data before that
+        destination's queue has it, and a kill would lose it. The next tick sends it.
         """
         if self.spool is None or all(sender.destination.revise for sender in self._dispatcher):
             self._wakeups.put(threading.Event())
@@ -453,7 +453,7 @@ class Flusher:
     def _close(self, thread: threading.Thread | None, deadline: Deadline, patience: Deadline) -> None:
         """Have the thread send the open interval and end. Where it does not come to that, do it here."""
         self._ending = deadline
-        self._reading.cut(max(_LEAST, deadline.left() * _CALLBACKS))
+        self._reading.cut(max(_LEAST_READING, deadline.left() * _CALLBACKS))
         self._wakeups.put(None)
         if thread is None:
             self._safely("final flush", self._flush_last)
@@ -569,7 +569,7 @@ class Flusher:
         except Empty:
             return
         if asked and self._ending:
-            self._wakeups.put(asked)  # the final flush is what it waits for
+            self._wakeups.put(asked)  # _run() answers it after the final flush
         elif asked:
             try:
                 self._flush()
@@ -614,9 +614,9 @@ class Flusher:
         """
         if threading.current_thread() is not self._background:
             return self.registry.readings()
-        self._reading = Deadline(min(_MOST, self.interval * _CALLBACKS))
+        self._reading = Deadline(min(_MOST_READING, self.interval * _CALLBACKS))
         if self._ending:
-            self._reading.cut(max(_LEAST, self._ending.left() * _CALLBACKS))
+            self._reading.cut(max(_LEAST_READING, self._ending.left() * _CALLBACKS))
         return self.registry.readings(partial(self._callbacks.read, deadline=self._reading))
 
     def _tick(self, now: float, readings: Readings) -> None:
@@ -642,7 +642,10 @@ class Flusher:
         self._send()
 
     def _end_overdue(self, stamp: int) -> None:
-        """What was sent of the open interval has its slot: if the time of that is over, the interval ends with it."""
+        """If part of the open interval was sent for a slot that is over by now, end the interval with that timestamp.
+
+        For example: ``flush()`` at 12:00:09 sends the slot that ends at 12:00:10, and the machine sleeps until 12:05.
+        """
         sent_as = self.registry.sent_as
         if sent_as is not None and sent_as != stamp:
             self._end(sent_as, {})  # gauges were read when it was sent
@@ -683,10 +686,10 @@ class Flusher:
         return threading.current_thread() in self._abandoned
 
     def _send(self) -> None:
-        """Let the last flush wait for every sender, if it does not yet.
+        """Put the last flush into the queue of every destination that does not have it yet.
 
-        Destinations that take each slot once get it when it is the last. Raises MemoryError where there was too little
-        memory for that; before the next flush is made, it is tried again.
+        Destinations with ``revise=off`` get only the last flush of a slot. Raises MemoryError if memory ran out; then
+        it is tried again before the next flush is made, which is why every flush begins with this.
         """
         unsent = self._unsent
         if unsent is None:

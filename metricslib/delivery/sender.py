@@ -8,8 +8,8 @@
              ▲                                                     │
              └── failed: the queue keeps it, Backoff says when ◀───┘
 
-:meth:`Sender.step` decides what to do from the time and one deadline, the moment before which nothing is tried. It has
-no socket: the destination has. The thread calls it, and sleeps until that moment or until it is woken.
+:meth:`Sender.step` decides what to do from the time alone; it tries nothing before ``Backoff.due``. It has no socket:
+the destination has. The thread calls it, and sleeps until that time or until it is woken.
 
 After a failure the next attempt waits for a random part of a bound that doubles with each failure, so that not all
 clients reconnect to a recovered server at once. After an outage, the batches delivered in the minute before it are sent
@@ -111,7 +111,7 @@ class SenderStatus:
     disk_bytes: int = 0
     """The part of ``waiting_bytes`` that is on disk; the rest is in memory."""
     spool_trouble: str | None = None
-    """Why it does not although there is a spool directory, or what was wrong in it: a sentence, or None."""
+    """Why new data is not on disk although a spool directory is set, or what was wrong in it; None if all is well."""
     verified: int | None = None
     """With ``verify=``: the timestamp up to which Graphite shows everything delivered; None: nothing yet."""
     unverified: int = 0
@@ -127,8 +127,9 @@ class Backoff:
     """
 
     BASE = 0.5
+    """The bound after the first failure, in seconds."""
     CAP = 30.0
-    """The bound after the first failure, and after many, in seconds."""
+    """The bound after many failures, in seconds."""
 
     def __init__(self, rng: Callable[[], float] = random.random) -> None:
         self._rng = rng
@@ -240,7 +241,7 @@ class Sender:
 
         Waiting batches stay as they were encoded; the bounds of the new options apply to them.
         """
-        self.destination = destination  # the one before holds nothing open between two deliveries
+        self.destination = destination  # no need to close the old one: none keeps a connection between deliveries
         self.queue.change(destination.options)
         self._verify()
 
@@ -388,10 +389,10 @@ class Sender:
         self._wakeups.put(None)
 
     def stop(self, seconds: float) -> bool:
-        """Go on trying for at most ``seconds`` while something waits, then end, and return whether nothing was dropped.
+        """Try for at most ``seconds`` to deliver what waits, then end; return whether nothing was dropped.
 
-        What was not delivered is dropped, cause ``shutdown``, unless it is on disk. A sender that was stopped may be
-        started again.
+        Starts the thread if data waits and none runs. What was not delivered is dropped, cause ``shutdown``, unless it
+        is on disk. A sender that was stopped may be started again.
         """
         stop = Deadline(seconds)
         dropped = self._dropped()
