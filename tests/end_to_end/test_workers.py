@@ -78,3 +78,26 @@ def test_each_request_to_gunicorn_arrives(carbon2, need, options):
                     time.sleep(0.1)
     assert len(workers) > 1
     carbon2.adds_up({PATH: answered, "stats.timers.shop.took.count": answered}, first, int(time.time()) + 2)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_loses_nothing_that_it_had_written(carbon2, need):
+    """Not what Graphite had, nor what comes after: another worker ships, and the open slot has the dead one's part."""
+    need("gunicorn")
+    port, first = free_port(), int(time.time())
+    with serving(carbon2, gunicorn(port), port):
+        answered, workers = 1, set[str]()
+
+        def measure(until: int) -> None:
+            nonlocal answered
+            while answered < until:
+                if worker := ask(port):
+                    answered += 1
+                    workers.add(worker)
+
+        for part in (50, 100, 150):
+            measure(part)
+            carbon2.adds_up({PATH: answered}, first, int(time.time()) + 2)
+            os.kill(int(workers.pop()), signal.SIGKILL)
+        measure(REQUESTS)
+    carbon2.adds_up({PATH: answered}, first, int(time.time()) + 2)
