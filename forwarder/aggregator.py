@@ -151,7 +151,7 @@ class PythonAggregator:
         with self._lock:
             self._dropped[cause] += count
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Do nothing, because everything that was fed is in the next collection."""
 
     # -- for the registry
@@ -201,7 +201,7 @@ class PythonAggregator:
 
     def _take(self, line: str) -> None:
         parsed = parse(line)
-        self._lines += parsed.pieces > 0
+        self._lines += parsed.received > 0
         if parsed.skipped:
             self._dropped[parsed.skipped] += 1
         if parsed.bad:

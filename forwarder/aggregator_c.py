@@ -105,7 +105,7 @@ class CAggregator:
         with self._dropping:
             self._dropped[cause] += count
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Do nothing, because everything that was fed is in the next collection."""
 
     # -- for the registry

@@ -1,7 +1,7 @@
 """The command line: runs the daemon with the flags and the environment, and returns the exit code.
 
 Exit codes: 0 after a requested stop, and for ``--check-config``, ``--from-statsd``, ``--help`` and ``--version``; 1 if
-the forwarder cannot start, or is told to stop a second time; 2 for an invalid command line or configuration. Each error
+the forwarder cannot start, or gets a second signal to stop; 2 for an invalid command line or configuration. Each error
 is one line on stderr.
 """
 
@@ -38,7 +38,7 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the forwarder until it is told to stop, and return the exit code."""
+    """Run the forwarder until it receives a signal to stop, and return the exit code."""
     arguments = vars(_parser().parse_args(argv))
     check, file, statsd = (arguments.pop(name) for name in ("check_config", "config", "from_statsd"))
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

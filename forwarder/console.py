@@ -115,7 +115,7 @@ class Console:
         return {"commands": 0, **self._account.totals()}
 
     def answer(self, line: str) -> Iterable[str] | None:
-        """Return the answer to a command, in pieces; None closes the connection. Only making a piece may raise."""
+        """Return the answer to a command, in parts; None closes the connection. Only generating a part may raise."""
         command, *words = line.strip().split(" ")
         self._account.add("commands")
         if command == "quit":

@@ -56,7 +56,7 @@ class Relay:
         with self._lock:
             self._dropped[cause] += count
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Pass on all points. The listener calls this once a second, and before it closes a connection."""
         with self._lock:
             self._pass_on()

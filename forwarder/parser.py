@@ -1,19 +1,19 @@
 """Parses lines: statsd's protocol with DogStatsD's additions, and Graphite's plain text. No I/O, no state.
 
-In: one line as text, without its line feed. Out: a sample for each ``value|type`` (a *piece*), or the reason why it is
-bad. Any text is accepted, and no function raises an exception for it. A bad piece does not affect the others of its
+In: one line as text, without its line feed. Out: a :class:`Sample` for each ``value|type``, or the reason why that is
+bad. Any text is accepted, and no function raises an exception for it. A bad sample does not affect the others of its
 line.
 
 A statsd line is ``key[:value|type[|@rate]]…[|#tag,tag]``. Where its dialects differ, the rules are:
 
 * Carriage returns at the end belong to the line ending. White space around a type is ignored.
 * The first ``|#`` begins the tags, and the next ``|`` ends them. Further fields after the tags belong to the last
-  piece. The first ``:`` of each tag is the ``=`` of Graphite's form. The key may contain tags in Graphite's form.
-* A value without a type has the type and the rate of the next piece with a type: ``a:1:2:3|c`` is three counts
+  sample. The first ``:`` of each tag is the ``=`` of Graphite's form. The key may contain tags in Graphite's form.
+* A value without a type has the type and the rate of the next sample with a type: ``a:1:2:3|c`` is three counts
   (DogStatsD). In a set, such values and their colons form one member: ``users:urn:x|s`` has the member ``urn:x``.
 * The field after the type is a rate, ``@`` and a number in (0, 1] without sign or leading white space; or DogStatsD's
   timestamp (``T`` and digits) or origin (``c:…``, ``e:…``, ``card:…``), which are ignored. Any other field in this
-  place, also an empty one, makes the piece bad. Later unknown fields, and a second rate, are ignored.
+  place, also an empty one, makes the sample bad. Further unknown fields, and a second rate, are ignored.
 * ``~`` and two numbers separated by a comma, after the rate of a timer or histogram, correct sums: they are the
   difference between the true sum of the samples (and of their squares) and the sum that follows from value and weight.
   metricslib writes this field for a bucket, so that sums stay exact. A second one, and one without finite numbers, is
@@ -21,7 +21,7 @@ A statsd line is ``key[:value|type[|@rate]]…[|#tag,tag]``. Where its dialects 
 * Numbers have the syntax of JavaScript's ``Number()`` and must be finite. A set accepts any text; an empty text is
   ``0``.
 * A gauge whose value begins with a sign is changed by the value.
-* DogStatsD's events and service checks are not metrics: each counts as one piece, with a cause of its own.
+* DogStatsD's events and service checks are not metrics: each counts as one sample, with a cause of its own.
 """
 
 import math
@@ -61,7 +61,7 @@ _ORIGINS = frozenset(("c", "e", "card"))
 
 
 class Sample(NamedTuple):
-    """A valid piece."""
+    """A valid ``value|type``."""
 
     kind: Kind
     value: float = 0.0
@@ -84,12 +84,13 @@ class Line(NamedTuple):
     """Name and tags in Graphite's form, as written; :func:`metricslib.series.split` makes them canonical. No colon."""
     samples: tuple[Sample, ...] = ()
     bad: tuple[str, ...] = ()
-    """The reason for each bad piece."""
+    """The reason for each bad sample."""
     skipped: str = ""
-    """``event`` or ``service_check`` if the line is one; then it has no samples and no bad pieces."""
+    """``event`` or ``service_check`` if the line is one; then ``samples`` and ``bad`` are empty."""
 
     @property
-    def pieces(self) -> int:
+    def received(self) -> int:
+        """The number of samples, good and bad, where an event or service check counts as one."""
         return len(self.samples) + len(self.bad) + bool(self.skipped)
 
 
@@ -101,7 +102,7 @@ def number(text: str) -> float | None:
     """
     trimmed = text.strip(_WHITE)
     if _DECIMAL.fullmatch(trimmed):
-        return float(trimmed) + 0.0  # no -0: nobody writes it in JavaScript's form
+        return float(trimmed) + 0.0  # not -0, which JavaScript never writes
     if _OTHER_BASE.fullmatch(trimmed):
         try:
             return float(int(trimmed, 0))
@@ -114,7 +115,7 @@ def number(text: str) -> float | None:
 
 
 def parse(line: str) -> Line:
-    """Parse a statsd line. An empty line has no pieces."""
+    """Parse a statsd line. An empty line has no samples."""
     line = line.rstrip("\r")
     if not line:
         return Line("")
@@ -124,9 +125,9 @@ def parse(line: str) -> Line:
         return Line("", skipped="service_check")
     metric, _, rest = line.partition("|#")
     tags, _, after = rest.partition("|")
-    key, *pieces = metric.split(":")
+    key, *texts = metric.split(":")
     key = with_tags(key, tags)
-    samples, bad = _read(_fields(pieces), after.split("|"))
+    samples, bad = _read(_fields(texts), after.split("|"))
     if not samples and not bad:
         bad = ["no value"]
     if len(key) > LONGEST_KEY:
@@ -143,11 +144,11 @@ def _tag(tag: str) -> str:
     return tag.replace(";", "_", 1).replace(":", "=", 1).replace(":", "")
 
 
-def _fields(pieces: list[str]) -> list[list[str]]:
-    """Return the fields of each piece, without DogStatsD's origins, whose colons do not separate pieces."""
+def _fields(texts: list[str]) -> list[list[str]]:
+    """Return the fields of each sample, without DogStatsD's origins, whose colons do not separate samples."""
     groups: list[list[str]] = []
-    for piece in pieces:
-        fields = piece.split("|")
+    for text in texts:
+        fields = text.split("|")
         if groups and len(groups[-1]) > 2 and groups[-1][-1] in _ORIGINS:
             groups[-1][-1:] = fields[1:]
         else:
@@ -156,7 +157,7 @@ def _fields(pieces: list[str]) -> list[list[str]]:
 
 
 def _read(groups: list[list[str]], after: list[str]) -> tuple[list[Sample], list[str]]:
-    """Return the samples and the reasons of the bad pieces of a line. ``after`` are the fields after the tags."""
+    """Return the samples and the reasons of the bad samples of a line. ``after`` are the fields after the tags."""
     samples: list[Sample] = []
     bad: list[str] = []
     values: list[str] = []  # values whose type follows later
@@ -183,7 +184,7 @@ def _read(groups: list[list[str]], after: list[str]) -> tuple[list[Sample], list
 
 
 def _weight(fields: list[str], after: list[str]) -> float:
-    """Return 1 / rate, or 1 for a piece without a rate, or NaN if the fields are bad."""
+    """Return 1 / rate, or 1 for a sample without a rate, or NaN if the fields are bad."""
     if fields and not (fields[0].startswith("@") or _TIME.fullmatch(fields[0])):
         return math.nan
     for field in (*fields, *after):
@@ -206,7 +207,7 @@ def _sums(fields: list[str]) -> tuple[float, float]:
 
 
 def _sample(kind: Kind, text: str, weight: float) -> Sample | str:
-    """Return the sample of a piece, or the reason why it is bad."""
+    """Return a sample, or the reason why it is bad."""
     if math.isnan(weight):
         return "bad rate"
     if kind == "unique":

@@ -1,13 +1,13 @@
 """The forwarder's own metrics: the counts of all input, as series and as sections of the page.
 
-In every window the account balances exactly, because it counts exactly the pieces whose values are in that window. The
+In every window the account balances exactly, because it counts exactly the samples whose values are in that window. The
 names follow ``statsd.``, or the configured prefix::
 
     pieces_received = pieces_aggregated + bad_lines_seen + pieces_dropped.CAUSE…
     points_received = points_relayed + points_bad + points_dropped.CAUSE…
 
-A piece is one ``value|type`` of a statsd line, a point one Graphite line. Further metrics are ``packets_received`` and
-``metrics_received`` as in statsd; ``kernel_drops.LISTENER``, datagrams that the kernel dropped;
+A piece is a sample, one ``value|type`` of a statsd line; a point is one Graphite line. Further metrics are
+``packets_received`` and ``metrics_received`` as in statsd; ``kernel_drops.LISTENER``, datagrams dropped by the kernel;
 ``batches_repeated.LISTENER``, repeated numbered batches; and the gauge ``timestamp_lag``, the delay of the last tick in
 seconds.
 """
@@ -149,15 +149,15 @@ class SelfMetrics:
         return f"{self._prefix}.{name}"
 
     def _totals(self) -> Iterator[tuple[str, int]]:
-        pieces = sum((one.account() for one in self._opened if not one.relays), Counts())
-        yield from zip(own_counters(self._prefix), (pieces.bad, pieces.packets, pieces.lines), strict=True)
+        samples = sum((one.account() for one in self._opened if not one.relays), Counts())
+        yield from zip(own_counters(self._prefix), (samples.bad, samples.packets, samples.lines), strict=True)
         if self._account:
-            yield from self._more(pieces)
+            yield from self._more(samples)
 
-    def _more(self, pieces: Counts) -> Iterator[tuple[str, int]]:
-        yield self._key("pieces_received"), pieces.received
-        yield self._key("pieces_aggregated"), pieces.aggregated
-        for cause, count in pieces.dropped.items():
+    def _more(self, samples: Counts) -> Iterator[tuple[str, int]]:
+        yield self._key("pieces_received"), samples.received
+        yield self._key("pieces_aggregated"), samples.aggregated
+        for cause, count in samples.dropped.items():
             yield self._key(f"pieces_dropped.{sanitise(cause)}"), count
         if any(one.relays for one in self._opened):
             points = sum((one.account() for one in self._opened if one.relays), Counts())
@@ -175,10 +175,10 @@ class SelfMetrics:
     def sections(self) -> Mapping[str, Any]:
         """Return the sections of the page, by title."""
         counts = [(one, one.feed.counts()) for one in self._opened]
-        pieces = sum((count for one, count in counts if not one.relays), Counts())
+        samples = sum((count for one, count in counts if not one.relays), Counts())
         sections: dict[str, Any] = {
             "Listeners": [_listener(one, count) for one, count in counts],
-            "Pieces": _account(pieces, "Aggregated"),
+            "Pieces": _account(samples, "Aggregated"),
         }
         if any(one.relays for one in self._opened):
             sections["Graphite points"] = _account(

@@ -1,4 +1,4 @@
-"""Counts of a listener and figures of the daemon, for the page, the log, and the console's ``stats`` command.
+"""Counts of a listener and figures of the daemon, for the page, the log, and the ``stats`` command of the console.
 
 :class:`Counts` has the counts of one listener, :class:`BadLines` its last bad lines, and :class:`DaemonStats` the
 figures of the ``stats`` command.
@@ -36,13 +36,13 @@ class Counts:
     lines: int = 0
     """Lines that are not empty."""
     received: int = 0
-    """Pieces: one ``value|type`` each, or one Graphite point."""
+    """Samples, one for each ``value|type``, or Graphite points."""
     aggregated: int = 0
-    """Pieces that are in windows, or points that were passed on."""
+    """Samples that are in windows, or points that were passed on."""
     bad: int = 0
-    """Bad pieces or points."""
+    """Bad samples or points."""
     dropped: Mapping[str, int] = field(default_factory=dict)
-    """Dropped pieces or points, by cause."""
+    """Dropped samples or points, by cause."""
     seen: float = field(default=0, compare=False)
     """Time of the last packet, in seconds since the epoch; 0 before the first."""
 
@@ -79,7 +79,7 @@ class BadLines:
         self._next_log = clock.monotonic()
 
     def add(self, line: str, reason: str, times: int) -> None:
-        """Add ``line``, which has ``times`` bad pieces, to the next report."""
+        """Add ``line``, which has ``times`` bad samples, to the next report."""
         text = redacted(line.rstrip("\r")[:SHOWN])
         first_reason, before = self._found.get(text, (reason, 0))
         self._found[text] = first_reason, before + times

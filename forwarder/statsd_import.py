@@ -240,7 +240,7 @@ def own_prefix(statsd: Statsd) -> str | None:
 
 
 def percentiles(statsd: Statsd) -> list[float]:
-    """Return ``percentThreshold`` as a list. A number in quotes keeps its spelling, for it stands in names."""
+    """Return ``percentThreshold`` as a list. A number in quotes keeps its spelling, which is used in names."""
     value = statsd.either("percentThreshold", 90)
     found: list[float] = []
     for percent in value if isinstance(value, list) else [value]:
@@ -303,7 +303,7 @@ def calculated(statsd: Statsd) -> list[str] | None:
 
 
 def _number(value: Any) -> float | None:
-    """Return a number; with its spelling if it is in quotes and JavaScript would write it otherwise; None if it is
+    """Return a number; with its spelling if it is in quotes and JavaScript would write it differently; None if it is
     none.
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str | list):
@@ -328,7 +328,7 @@ DEFAULT_SERVER, DEFAULT_BACKEND = "./servers/udp", "./backends/graphite"
 
 
 def console(statsd: Statsd) -> str:
-    """Return where the management console listens. Where statsd is told no address, it is open to everybody."""
+    """Return the address of the management console. Without one, statsd listens on all addresses."""
     host = statsd.get("mgmt_address")
     if not isinstance(host, str) or not host:
         why = 'not set, so statsd is open to all hosts; here only to this host. To open it: console = "[::]:PORT"'

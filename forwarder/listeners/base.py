@@ -33,8 +33,8 @@ class Sink(Protocol):
         """Count lines that the listener had to drop."""
         ...
 
-    def settle(self) -> None:
-        """Pass on what is held back."""
+    def flush(self) -> None:
+        """Pass on data that the sink holds back."""
         ...
 
 
@@ -49,7 +49,7 @@ class Listener:
         self._clock = clock
         self._account = DropCounter()
         self._socket: socket.socket | None = None
-        self._shared = False  # whether the service manager has the socket, too; then it is not shut down
+        self._shared = False  # True if the service manager also has the socket; then it is not shut down
         self._address = ""
         self._thread: threading.Thread | None = None
         self._deadline: float | None = None  # on the monotonic clock; set when the thread is to stop
@@ -158,9 +158,9 @@ class Listener:
         except Exception:
             self._failed("feed_error", f"what was read on {self._address} was lost")
 
-    def _settle(self) -> None:
+    def _flush(self) -> None:
         try:
-            self._sink.settle()
+            self._sink.flush()
         except Exception:
             self._failed("feed_error", f"what was read on {self._address} was not passed on")
 

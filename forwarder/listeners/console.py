@@ -34,7 +34,7 @@ _CHUNK = 8192
 _ANSWER = 1 << 16  # bytes of an answer that are made at once
 
 Answer = Callable[[str], Iterable[str] | None]
-"""Answers a command, in pieces that may be made as they are asked for; None hangs up. It must not raise."""
+"""Returns the parts of the answer to a command, perhaps generated one by one, or None to hang up. Must not raise."""
 
 
 class _Talk(Connection):
@@ -57,17 +57,17 @@ class _Talk(Connection):
 
 
 class _Deaf:
-    """The sink of a listener that passes nothing on."""
+    """A sink that discards everything."""
 
     def feed(self, chunks: Sequence[bytes]) -> None: ...
 
     def drop(self, cause: str, count: int = 1) -> None: ...
 
-    def settle(self) -> None: ...
+    def flush(self) -> None: ...
 
 
 class CommandListener(TcpListener):
-    """Hears commands on ``host`` and ``port``, and sends what ``answer`` says; port 0 takes a free one."""
+    """Listens for commands on ``host`` and ``port``, and sends the results of ``answer``. Port 0 is a free one."""
 
     def __init__(
         self,
@@ -143,7 +143,7 @@ class CommandListener(TcpListener):
         except OSError:
             self._account.add("connection_errors")
             self._end(talk, selector)
-        except Exception:  # of an answer in the making: nobody could tell where it broke off
+        except Exception:  # in the middle of an answer, which the client could not tell from a complete one
             self._failed("answer_errors", "a command could not be answered to the end")
             self._end(talk, selector)
 
@@ -160,7 +160,7 @@ class CommandListener(TcpListener):
         self._hear(talk, block)
         if too_long:
             self._account.add("line_too_long", too_long)
-            talk.commands.extend([""] * too_long)  # nobody knows an empty command, and so the answer is an error
+            talk.commands.extend([""] * too_long)  # an empty command is unknown, so that the answer is an error
         talk.line_due = self._clock.monotonic() + MOMENT if talk.lines.waiting else None
 
     def _hear(self, talk: _Talk, block: bytes) -> None:
@@ -191,16 +191,16 @@ class CommandListener(TcpListener):
     def _some(self, talk: _Talk) -> bytes:
         """Make so much of an answer."""
         assert talk.answer is not None
-        pieces: list[bytes] = []
+        parts: list[bytes] = []
         size = 0
-        for piece in talk.answer:
-            pieces.append(piece.encode("utf-8", "replace"))
-            size += len(pieces[-1])
+        for part in talk.answer:
+            parts.append(part.encode("utf-8", "replace"))
+            size += len(parts[-1])
             if size >= _ANSWER:
                 break
         else:
             talk.answer = None
-        return b"".join(pieces)
+        return b"".join(parts)
 
     def _cut(self, connection: Connection, selector: selectors.BaseSelector) -> None:
         self._end(cast(_Talk, connection), selector)

@@ -256,7 +256,7 @@ class NumberedListener(StreamListener):
                 connection.socket.shutdown(socket.SHUT_WR)
             connection.socket.close()
         self._connections.clear()
-        self._settle()
+        self._flush()
 
 
 class NumberedTcpListener(NumberedListener, TcpListener):

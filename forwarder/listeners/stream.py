@@ -84,7 +84,7 @@ class StreamListener(Listener):
         self._blocks: list[bytes] = []
         self._size = 0
         self._ended: list[Connection] = []
-        self._settle_at: float | None = None
+        self._flush_at: float | None = None
         self._accept_at: float | None = None
 
     @property
@@ -125,14 +125,14 @@ class StreamListener(Listener):
             self._finish(sock, selector)
 
     def _timeout(self) -> float | None:
-        due = [at for at in (self._settle_at, self._accept_at) if at is not None]
+        due = [at for at in (self._flush_at, self._accept_at) if at is not None]
         return max(0.0, min(due) - self._clock.monotonic()) if due else None
 
     def _keep_time(self, sock: socket.socket, selector: selectors.BaseSelector) -> None:
         now = self._clock.monotonic()
-        if self._settle_at is not None and now >= self._settle_at:
-            self._settle()
-            self._settle_at = None
+        if self._flush_at is not None and now >= self._flush_at:
+            self._flush()
+            self._flush_at = None
         if self._accept_at is not None and now >= self._accept_at:
             selector.register(sock, selectors.EVENT_READ)
             self._accept_at = None
@@ -250,14 +250,14 @@ class StreamListener(Listener):
             self._feed(self._blocks)
             self._blocks = []
             self._size = 0
-            if self._settle_at is None:
-                self._settle_at = self._clock.monotonic() + _HELD
+            if self._flush_at is None:
+                self._flush_at = self._clock.monotonic() + _HELD
 
     def _hand_over(self, selector: selectors.BaseSelector) -> None:
         """Feed all data, and only then close the connections that have ended."""
         self._feed_blocks()
         if self._ended:
-            self._settle()
+            self._flush()
             for connection in dict.fromkeys(self._ended):
                 self._forget(connection, selector)
                 connection.socket.close()
@@ -283,7 +283,7 @@ class StreamListener(Listener):
                 break
         for connection in list(self._connections.values()):
             self._cut(connection, selector)
-        self._settle()
+        self._flush()
 
     def _cut(self, connection: Connection, selector: selectors.BaseSelector) -> None:
         """Reset a connection that the peer has not ended. Its last line may be incomplete, and is dropped."""

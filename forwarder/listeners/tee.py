@@ -36,5 +36,5 @@ class Tee:
     def drop(self, cause: str, count: int = 1) -> None:
         self._sink.drop(cause, count)
 
-    def settle(self) -> None:
-        self._sink.settle()
+    def flush(self) -> None:
+        self._sink.flush()

@@ -1,12 +1,14 @@
-/* A batch of lines on its way into the table: read, looked up, applied. No interpreter.
+/* A batch of lines: read, looked up in the table of series, and applied to it. It does not use the interpreter.
 
-   Reading makes of each line which series it means and what it does to it, as groups of samples. Looking up finds the
-   series by their raw keys, all of a batch one after the other, so that the memory of the next can be asked for while
-   one is waited for. What is left are questions: raw keys never seen, and slow lines, which only parser.py understands.
-   `ask` answers them, once a batch and only if there are any; it is where the caller takes the lock that table.h speaks
-   of. Applying holds the table's mutex, for which only a collector competes, and that only moves values aside.
+   1. Read: each line becomes groups of samples; all samples of a group are of one series.
+   2. Look up: find the series of all groups by their raw keys. All of a batch are looked up together, so that the memory
+      of later ones can be prefetched.
+   3. Ask: unknown raw keys and slow lines are questions. (A slow line is one that only parser.py can parse.) `ask`
+      answers them, at most once for each batch. In it, the caller takes `lock`, see table.h.
+   4. Apply: add the samples to their series. This holds the table's mutex. Only a collector competes for it, and holds it
+      for a short time, to move aggregates aside.
 
-   A batch belongs to one thread, the owner. Its size is that of the processor's caches. */
+   A batch belongs to one thread, the owner. It is sized to fit into the processor's caches. */
 
 #ifndef FORWARDER_NATIVE_BATCH_H
 #define FORWARDER_NATIVE_BATCH_H
@@ -16,49 +18,49 @@
 enum {
     GROUPS = 512,
     SAMPLES = MOST_SAMPLES,
-    AHEAD = 8,           /* how far ahead memory is asked for */
-    SLOW_LINE = -1000,   /* the series of a group that stands for a whole line, */
-    UNANSWERED = -1001,  /* or for samples whose series could not be asked for */
+    AHEAD = 8,           /* number of groups by which memory is prefetched */
+    SLOW_LINE = -1000,   /* the series of a group that is a slow line */
+    UNANSWERED = -1001,  /* the series of a group whose question could not be answered */
 };
 
-/* Samples of one line and one kind, so of one series. */
+/* Consecutive samples of one line and one kind, and so of one series; or a slow line. */
 typedef struct {
     written written;
     int32_t series;
     uint32_t first, count; /* samples */
     uint64_t hash;
-    uint32_t place; /* where the look-up goes on */
+    uint32_t place; /* of the raw key, between the two steps of the look-up */
     uint32_t length;
     const char *line;
 } group;
 
-/* What a sample that parser.py read does to which series, or why it has none. */
+/* A sample that parser.py parsed, with its series, or the refusal. */
 typedef struct {
     int32_t series;
     sample sample;
 } effect;
 
-/* What parser.py says of a slow line. */
+/* The result of parser.py for a slow line. */
 typedef struct {
-    uint32_t count, bad, lost; /* lost: 1 if the line could not be read at all */
-    effect *effects; /* to be freed, with the members of sets behind them */
+    uint32_t count, bad, lost; /* lost: 1 if the line could not be parsed, because memory was short */
+    effect *effects; /* one block, with the members of sets behind them; finish() frees it */
 } answer;
 
 typedef struct batch {
     table *table;
-    /* Answer the questions: see to it that the table knows the raw key of each group whose series is NOT_FOUND, or set
-       its series; fill the answer of each group whose series is SLOW_LINE. */
+    /* Answer the questions: for each group whose series is NOT_FOUND, set the series; for each group whose series is
+       SLOW_LINE, fill in the answer. */
     void (*ask)(struct batch *);
     group groups[GROUPS];
     sample samples[SAMPLES];
-    answer answers[GROUPS]; /* of the group of the same number, if it is a slow line */
+    answer answers[GROUPS]; /* for the group with the same index, if it is a slow line */
     uint32_t group_count, sample_count, questions;
     uint64_t packets, lines, events, service_checks;
 } batch;
 
 /* -- looking up */
 
-/* Each step asks for the memory of the next: the place of a raw key, its bytes, the series, and what the series holds. */
+/* Each step prefetches the memory that the next one reads: the place of a raw key, its bytes, the series, its aggregate. */
 static inline void look_up(batch *b) {
     table *t = b->table;
     for (uint32_t i = 0; i < b->group_count; i++) {
@@ -87,7 +89,7 @@ static inline void apply(table *t, int32_t series, const sample *p) {
     if (series >= 0)
         apply_sample(t, (uint32_t)series, p);
     else if (is_adjustment(p))
-        return; /* the sample before it is counted */
+        return; /* the sample that it adjusts was counted */
     else if (series <= REFUSED && series > REFUSED - CAUSES)
         t->account.refused[REFUSED - series]++;
     else
@@ -112,7 +114,7 @@ static inline void apply_all(batch *b) {
     }
 }
 
-/* Aggregate everything that was read, and be empty. */
+/* Aggregate everything that was read, and empty the batch. */
 static inline void finish(batch *b) {
     table *t = b->table;
     look_up(b);
@@ -163,7 +165,8 @@ static inline void add_slow_line(batch *b, const char *at, const char *end) {
     b->questions++;
 }
 
-/* Read a line into what is left of the batch, or else into an empty one. A line that does not fit there is a slow one. */
+/* Read a line into the batch. If it does not fit, finish the batch first; a line that does not fit into an empty batch is
+   a slow line. */
 static inline enum line_is read_into_batch(batch *b, const char *at, const char *end, line *l) {
     for (;; finish(b)) {
         enum line_is found;
@@ -178,7 +181,7 @@ static inline enum line_is read_into_batch(batch *b, const char *at, const char 
     }
 }
 
-/* Read whole lines; the bytes must stay until finish(). */
+/* Read complete lines. The bytes must stay valid until finish(). */
 static inline void read_lines(batch *b, const char *at, const char *end) {
     line l;
     for (; at < end; at++) {

@@ -1,14 +1,14 @@
-/* The C implementation of the aggregator: bytes of datagrams and streams in, aggregates out, without an object a line.
+/* The C implementation of the aggregator: datagrams and blocks of lines in, aggregates out, without an object per line.
 
-   batch.h reads, looks up and applies; table.h holds what was added up. Both work without the interpreter lock, which is
-   the `lock` that table.h speaks of. This file is what needs the interpreter: the type `Aggregator`, the questions of a batch,
-   the receiving of datagrams and the objects that a collection makes.
+   batch.h reads lines, looks series up and applies samples; table.h holds the series. Both run without the interpreter
+   lock, which is the `lock` of table.h. This file contains the code that needs the interpreter: the type `Aggregator`, the
+   questions of a batch, the collection's objects; and the code that receives datagrams.
 
-   No thread waits for the interpreter lock while it holds the table's mutex.
+   Lock order: no thread waits for the interpreter lock while it holds the table's mutex.
 
-   A thread that feeds moves through the phases below, which change under the interpreter lock only. They say what others
-   may do meanwhile: raw keys may change only where the feeding thread does not read them, and series may expire only
-   where no batch holds their numbers. Calls at the wrong moment raise RuntimeError. */
+   The phase of the feeding thread, which changes only under the interpreter lock, tells other threads which calls are
+   allowed: raw keys may change only while the feeding thread does not read them, and series may expire only while no batch
+   holds their numbers. A call in the wrong phase raises RuntimeError. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -22,23 +22,23 @@
 #include <time.h>
 
 enum {
-    MESSAGES = 128,           /* datagrams that are received at once, */
-    USUAL = 2048,             /* of so many bytes, or */
-    LONGEST_DATAGRAM = 65536, /* at most so many */
+    MESSAGES = 128,           /* maximum number of datagrams of one system call */
+    USUAL = 2048,             /* bytes of a datagram in the first part of its buffer */
+    LONGEST_DATAGRAM = 65536, /* maximum number of bytes of a datagram */
 };
 
-#define OVERFLOW "overflow" /* the key of the series that take what found no room */
+#define OVERFLOW "overflow" /* the key of series for samples above a cap */
 
 static const char *const KIND_NAMES[KINDS] = {"counter", "timer", "histogram", "gauge", "unique"};
 
 enum phase {
     IDLE,
-    BEFORE_BATCH, /* the owner is called, and no batch holds a series */
-    ASKING,       /* the owner is called in mid-batch */
+    BEFORE_BATCH, /* a call of the owner, while no batch holds a series */
+    ASKING,       /* a call of the owner during a batch */
     READING,      /* without the interpreter lock */
 };
 
-/* Where datagrams are received; a datagram lies in two parts, so that the usual ones lie close together. */
+/* The buffers of datagrams. Each has two parts, so that the first parts, enough for most datagrams, are close together. */
 typedef struct {
     struct mmsghdr messages[MESSAGES];
     struct iovec parts[MESSAGES][2];
@@ -46,13 +46,13 @@ typedef struct {
     char whole[LONGEST_DATAGRAM];
 } receive_buffer;
 
-/* What one collection has moved aside, and the objects it made of the first `done` of it. */
+/* A collection: the aggregates that were moved aside, and the objects of the first `done` of them. */
 typedef struct {
     taken *all;
     uint32_t count, done;
     account account;
     PyObject *dicts[KINDS];
-    PyObject *value; /* what is made of the next one, into which its sketch was moved; NULL: nothing yet */
+    PyObject *value; /* the object of the next one, which owns its sketch by now; NULL before */
 } collection;
 
 typedef struct {
@@ -60,14 +60,14 @@ typedef struct {
     table table;
     batch batch;
     enum phase phase;
-    PyObject *owner; /* the Python side, which is asked */
-    PyObject *kinds[KINDS]; /* as the registry calls them */
-    int interrupted; /* the owner wants to be called before the next batch */
+    PyObject *owner; /* the CAggregator, which answers questions */
+    PyObject *kinds[KINDS]; /* names of the kinds in the registry */
+    int interrupted; /* call the owner before the next batch */
     PyTypeObject *distribution, *gauge_change;
     const sketch_api *sketches;
-    collection *unfinished; /* one that ran out of memory; the next one goes on with it */
+    collection *unfinished; /* a collection that ran out of memory; the next call continues it */
     receive_buffer *received;
-    Py_buffer members; /* where C and Python count what members take; of an array('q') */
+    Py_buffer members; /* the array('q') in which C and Python count the bytes of members */
     double seen;
     PyThreadState *released;
 } Aggregator;
@@ -79,7 +79,7 @@ static int wrong_phase(const char *call) {
     return -1;
 }
 
-/* Let go of the interpreter lock to read, and take it again. */
+/* Release the interpreter lock to read, and acquire it again. */
 static void start_reading(Aggregator *self) {
     self->phase = READING;
     self->released = PyEval_SaveThread();
@@ -99,7 +99,7 @@ static int kind_from(long kind) {
     return -1;
 }
 
-/* A count that has to fit; what is larger is as good as endless. */
+/* Convert a bound; a larger one is the largest that fits. */
 static int count_from(PyObject *number, uint32_t most, uint32_t *count) {
     int overflow;
     long long value = PyLong_AsLongLongAndOverflow(number, &overflow);
@@ -127,9 +127,9 @@ static int key_from(PyObject *key) {
     return -1;
 }
 
-/* -- the owner's calls */
+/* -- called by the owner */
 
-/* Return the number of a series, made at first use, or NOT_FOUND without memory. */
+/* Return the number of a series, which is created at first use, or NOT_FOUND if out of memory. */
 static int32_t number_of(Aggregator *self, int kind, PyObject *key, int overflow) {
     uint64_t hash = key_hash(key);
     int32_t number = series_of_key(&self->table, kind, key, hash);
@@ -163,7 +163,7 @@ static int written_from(const char *key, Py_ssize_t length, int kind, written *w
     return 0;
 }
 
-/* Whether samples of this kind may go to `series`, which is a number or says why there is none. */
+/* Return true if `series` is a series of this kind, or a refusal. */
 static int may_mean(const table *t, long series, int kind) {
     if (series < 0)
         return series <= REFUSED && series > REFUSED - CAUSES;
@@ -201,7 +201,7 @@ static PyObject *aggregator_remember(Aggregator *self, PyObject *args) {
         return PyErr_Format(PyExc_ValueError, "no series of kind %d: %ld", kind, series);
     uint64_t hash = raw_key_hash(&self->table, &w);
     if (find_series(&self->table, &w, hash) == NOT_FOUND)
-        add_raw_key(&self->table, &w, hash, (int32_t)series); /* without memory it is asked for again */
+        add_raw_key(&self->table, &w, hash, (int32_t)series); /* if out of memory, it is asked again */
     Py_RETURN_NONE;
 }
 
@@ -246,7 +246,7 @@ static PyObject *aggregator_interrupt(Aggregator *self, PyObject *Py_UNUSED(igno
 
 /* -- questions; with the interpreter lock */
 
-/* Call a method of the owner; without an answer, NULL, and the error was reported. */
+/* Call a method of the owner. Return its result; or report the exception, and return NULL. */
 static PyObject *call_owner(Aggregator *self, const char *method, PyObject *argument) {
     PyObject *answer, *owner = Py_XNewRef(self->owner); /* NULL once the garbage collector has cleared this */
     if (!owner)
@@ -258,7 +258,7 @@ static PyObject *call_owner(Aggregator *self, const char *method, PyObject *argu
     return answer;
 }
 
-/* Read what one sample of a slow line does; return -1, with or without an exception, if that makes no sense. */
+/* Read the effect of one sample of a slow line. Return -1, with or without an exception, if it is invalid. */
 static int effect_from(const table *t, PyObject *tuple, effect *into, char **members) {
     const char *text;
     Py_ssize_t length;
@@ -282,7 +282,7 @@ static int effect_from(const table *t, PyObject *tuple, effect *into, char **mem
     return 0;
 }
 
-/* Read the answer for a slow line: a list of what each good sample does, and how many were bad. */
+/* Read the answer for a slow line: a list of the effects of its valid samples, and the number of bad ones. */
 static int answer_from(Aggregator *self, PyObject *found, answer *into) {
     PyObject *list, *all;
     Py_ssize_t count;
@@ -314,7 +314,7 @@ fail:
     return -1;
 }
 
-/* What `group` asks as an object: kind, key and tags of a raw key, or the whole of a slow line. */
+/* Return the question of a group: kind, key and tags of a raw key; or a slow line. */
 static PyObject *question_object(const group *g) {
     if (g->series == SLOW_LINE)
         return PyBytes_FromStringAndSize(g->line, g->length);
@@ -329,7 +329,7 @@ static int same_raw_key(const group *one, const group *other) {
            !memcmp(w->tags, v->tags, w->tags_length);
 }
 
-/* Whether a key without tags is the name of its series as it stands: it has only characters that names.py keeps. */
+/* Return true if a key without tags is canonical as written: it has only characters that series.py keeps. */
 static int is_name(const written *w) {
     static const char other[256] = {['-'] = 1, ['.'] = 1, ['='] = 1, ['_'] = 1};
     for (uint32_t i = 0; i < w->key_length; i++) {
@@ -346,7 +346,7 @@ static int asks(const group *g, int names) {
     return g->series == SLOW_LINE && !names;
 }
 
-/* A name as the registry takes it, with its kind. */
+/* Return (kind, name), an argument of the registry's admit_names(). */
 static PyObject *name_object(Aggregator *self, const group *g) {
     PyObject *pair, *name = PyUnicode_New(g->written.key_length, 127);
     if (!name)
@@ -357,8 +357,9 @@ static PyObject *name_object(Aggregator *self, const group *g) {
     return pair;
 }
 
-/* Return what a batch asks: its names, or all that is left, in the order of lines. Write to `asked` of each group which
-   question is its own, or GROUPS. Each raw key asks once. NULL without memory; that was reported. */
+/* Return the questions of a batch in the order of lines: only canonical names, or all that are left. Write to `asked` the
+   index of each group's question, or GROUPS. There is one question for each raw key. If out of memory, report it and
+   return NULL. */
 static PyObject *questions_of(Aggregator *self, uint16_t *asked, int names) {
     enum { PLACES = 2 * GROUPS };
     batch *b = &self->batch;
@@ -392,8 +393,8 @@ static PyObject *questions_of(Aggregator *self, uint16_t *asked, int names) {
     return questions;
 }
 
-/* Call a method of the owner with questions. Return its list of answers as a tuple, which nothing can change; NULL if
-   there are no questions or no answers. */
+/* Call a method of the owner with questions. Return its answers as a tuple, which cannot change; NULL if there are no
+   questions or no answers. */
 static PyObject *answers_to(Aggregator *self, const char *method, PyObject *questions) {
     PyObject *answers = questions && PyList_GET_SIZE(questions) ? call_owner(self, method, questions) : NULL;
     if (answers)
@@ -403,8 +404,8 @@ static PyObject *answers_to(Aggregator *self, const char *method, PyObject *ques
     return answers;
 }
 
-/* Resolve all names in one step, if the registry can admit them without looking at each. What is NOT_FOUND then has to be
-   asked for one by one. */
+/* Resolve all canonical names with one call, if the registry admits all of them. Groups that are NOT_FOUND afterwards must
+   be asked one by one. */
 static void resolve_names(Aggregator *self) {
     batch *b = &self->batch;
     uint16_t asked[GROUPS];
@@ -416,17 +417,17 @@ static void resolve_names(Aggregator *self) {
             if (!key || !PyUnicode_CheckExact(key))
                 continue;
             g->series = find_series(&self->table, &g->written, g->hash);
-            if (g->series != NOT_FOUND) /* an earlier group asked for it, too */
+            if (g->series != NOT_FOUND) /* an earlier group had the same name */
                 continue;
             g->series = number_of(self, g->written.kind, key, PyUnicode_CompareWithASCIIString(key, OVERFLOW) == 0);
             if (g->series != NOT_FOUND)
-                add_raw_key(&self->table, &g->written, g->hash, g->series); /* without memory it is asked for again */
+                add_raw_key(&self->table, &g->written, g->hash, g->series); /* if out of memory, it is asked again */
         }
     Py_XDECREF(names);
     Py_XDECREF(keys);
 }
 
-/* Give a group its answer. If that is NULL or nonsense, what the group holds is counted as dropped. */
+/* Store the answer of a group. If it is NULL or invalid, the samples of the group are counted as dropped. */
 static void take_answer(Aggregator *self, uint32_t number, PyObject *found) {
     batch *b = &self->batch;
     group *g = &b->groups[number];
@@ -449,7 +450,7 @@ static void take_answer(Aggregator *self, uint32_t number, PyObject *found) {
     }
     g->series = (int32_t)series;
     if (find_series(&self->table, &g->written, g->hash) == NOT_FOUND)
-        add_raw_key(&self->table, &g->written, g->hash, g->series); /* without memory it is asked for again */
+        add_raw_key(&self->table, &g->written, g->hash, g->series); /* if out of memory, it is asked again */
 }
 
 static void ask(batch *b) {
@@ -472,7 +473,7 @@ static void ask(batch *b) {
 
 /* -- feeding */
 
-/* Let the owner do what it wants to do before a batch. */
+/* Call the owner before a batch, if it asked for that. */
 static void before_batch(Aggregator *self) {
     if (__atomic_exchange_n(&self->interrupted, 0, __ATOMIC_ACQ_REL)) {
         stop_reading(self, BEFORE_BATCH);
@@ -546,7 +547,7 @@ static void read_datagram(Aggregator *self, int number) {
     finish(&self->batch);
 }
 
-/* Receive what is there, up to a batch; return how many datagrams, and -1 with errno. */
+/* Receive up to a batch without waiting. Return the number of datagrams, or -1 with errno. */
 static int receive_batch(Aggregator *self, int socket) {
     struct timespec now;
     int count = recvmmsg(socket, self->received->messages, MESSAGES, MSG_DONTWAIT, NULL);
@@ -595,7 +596,7 @@ static PyObject *aggregator_receive(Aggregator *self, PyObject *args) {
         }
         if (polled[1].revents)
             break;
-        if (count <= 0 && pause.tv_nsec) /* to be woken for each datagram costs more than to read it */
+        if (count <= 0 && pause.tv_nsec) /* waking up costs more than reading a datagram: gather several */
             nanosleep(&pause, NULL);
     }
     stop_reading(self, IDLE);
@@ -691,7 +692,7 @@ static void collection_free(Aggregator *self, collection *c) {
     free(c);
 }
 
-/* Move aside what is new; NULL without memory, and then nothing was moved. */
+/* Start a collection: move the new aggregates aside. If out of memory, return NULL, and nothing was moved. */
 static collection *collection_start(Aggregator *self) {
     collection *c = calloc(1, sizeof *c);
     for (int kind = 0; c && kind < KINDS; kind++)

@@ -1,15 +1,14 @@
-/* What a line says: bytes in, measurements out. No state, no memory, no interpreter.
+/* Parses a line: bytes in, samples out. It has no state, allocates no memory and does not use the interpreter.
 
-   parser.py is the specification. What is here reads the same in the same way or not at all. Lines are read at one go
-   as long as they are plain; what is unusual in one (white space, exponents, other bases, origins, a rate behind other
-   fields, members beyond ASCII) is read by functions of its own, which are called where the plain reading ends. What is
-   left makes the line a slow line, which is read there:
+   parser.py is the specification: a line gives the same result here, or is left to parser.py (a slow line). Usual syntax
+   is read in one pass. Unusual syntax (white space, exponents, other bases, origins, a rate after other fields, members
+   beyond ASCII) is read by separate functions, which are called where the fast pass stops. Slow lines are:
 
-   - a line with a bad sample, for the reason must be told;
+   - a line with a bad sample, because parser.py finds the reason;
    - a key of more than 4,096 characters, or nearly;
-   - a member of more than 256 characters, of which a hash is kept, or with bytes that are no UTF-8;
-   - numbers of more than 127 characters, or beyond 64 bits in another base than ten;
-   - more samples than a batch holds, 1,024, or more changes of kind, 512. */
+   - a member of more than 256 characters, because a hash of it is stored, or with invalid UTF-8;
+   - numbers of more than 127 characters, or of more than 64 bits in a base other than ten;
+   - a line with more than 1,024 samples, or more than 512 groups: it does not fit into a batch. */
 
 #ifndef FORWARDER_NATIVE_PARSE_H
 #define FORWARDER_NATIVE_PARSE_H
@@ -30,7 +29,7 @@ enum { LONGEST_KEY = 4096, LONGEST_MEMBER = 256, LONGEST_NUMBER = 127, MOST_SAMP
 typedef struct {
     uint8_t kind;     /* of enum kind */
     uint8_t relative; /* a gauge is changed by the value, not set to it; a distribution's sums are adjusted, see below */
-    uint32_t length;  /* a set's member's */
+    uint32_t length;  /* of a member of a set */
     union {
         double value;
         const char *member;
@@ -38,21 +37,21 @@ typedef struct {
     double weight; /* 1 / rate */
 } sample;
 
-/* Whether this is no sample, but what the one before it adds up to beyond value and weight: `value` of the sum, `weight`
-   of that of squares. */
+/* Return true if this is not a sample, but corrects the sums of the one before it: `value` is added to the sum, `weight` to
+   the sum of squares. */
 static inline int is_adjustment(const sample *s) { return s->relative && (s->kind == TIMER || s->kind == HISTOGRAM); }
 
 typedef struct {
-    const char *key, *tags; /* as written; no tags: an empty text */
+    const char *key, *tags; /* as written; `tags` is empty if there are none */
     uint32_t key_length, tags_length;
-    uint32_t count; /* how many samples there are, */
-    uint32_t groups;  /* and how many groups of one kind among them */
+    uint32_t count; /* number of samples */
+    uint32_t groups;  /* number of groups of samples of one kind */
     /* given by the caller */
     sample *samples;
     uint32_t room, groups_room; /* at most MOST_SAMPLES */
 } line;
 
-/* FULL: there is not enough room. */
+/* FULL: `room` or `groups_room` is too small. */
 enum line_is { PLAIN, SLOW, FULL, EMPTY, EVENT, SERVICE_CHECK };
 
 static const double powers_of_ten[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
@@ -60,7 +59,7 @@ static const double powers_of_ten[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6, 
 
 static inline int is_digit(char character) { return (unsigned char)(character - '0') < 10; }
 
-/* Return the first of two characters in the text, or its end. Eight bytes are looked at at once. */
+/* Return the place of the first of two characters in the text, or its end. Compares eight bytes at once. */
 static inline const char *find_either(const char *at, const char *end, char one, char other) {
     const uint64_t low = 0x0101010101010101ull, high = 0x8080808080808080ull;
     uint64_t ones = low * (unsigned char)one, others = low * (unsigned char)other;
@@ -77,8 +76,8 @@ static inline const char *find_either(const char *at, const char *end, char one,
     return at;
 }
 
-/* Read a number without sign: digits, perhaps with a point among them, and no more than 19. Return where it ends, or NULL
-   where there is none. A quotient of two numbers that are exact in a double is rounded once, and so the nearest one. */
+/* Read a number without sign: up to 19 digits, with or without a point. Return its end, or NULL if there is none. The
+   result is correctly rounded: it is the quotient of two numbers that a double holds exactly, rounded once. */
 static inline const char *unsigned_number(const char *at, const char *end, locale_t c_locale, double *number) {
     const char *start = at;
     uint64_t digits = 0;
@@ -104,9 +103,9 @@ static inline const char *unsigned_number(const char *at, const char *end, local
     return at;
 }
 
-/* -- what is unusual */
+/* -- unusual syntax */
 
-/* How many bytes the character of JavaScript's white space has that begins here; 0: none does. */
+/* Return the number of bytes of the character that begins here if it is white space in JavaScript, otherwise 0. */
 static inline int white_at(const char *at, const char *end) {
     const unsigned char *c = (const unsigned char *)at;
     if ((c[0] >= 9 && c[0] <= 13) || c[0] == ' ')
@@ -127,7 +126,7 @@ static inline int white_at(const char *at, const char *end) {
     }
 }
 
-/* Return where the text ends without its white space. No byte of one character begins another in UTF-8. */
+/* Return the end of the text without trailing white space. In UTF-8, no character begins inside another one. */
 static inline const char *without_white_end(const char *at, const char *end) {
     for (int length = 1; length <= 3 && end - at >= length; length++)
         if (white_at(end - length, end) == length) {
@@ -144,7 +143,7 @@ static inline const char *without_white_begin(const char *at, const char *end) {
     return at;
 }
 
-/* Read a decimal number with a sign, if it may have one, and an exponent. */
+/* Read a decimal number with an optional exponent, and with an optional sign where one is allowed. */
 static inline int decimal(const char *at, const char *end, int may_have_sign, locale_t c_locale, double *number) {
     const char *digits = at + (may_have_sign && at < end && (*at == '+' || *at == '-')), *stop = digits;
     char text[LONGEST_NUMBER + 1];
@@ -175,7 +174,7 @@ static inline int decimal(const char *at, const char *end, int may_have_sign, lo
     return 1;
 }
 
-/* Read digits of another base, behind its letter. */
+/* Read the digits of another base, after its letter. */
 static inline int other_base(const char *at, const char *end, unsigned base, double *number) {
     uint64_t read = 0;
     if (at == end)
@@ -190,7 +189,7 @@ static inline int other_base(const char *at, const char *end, unsigned base, dou
     return 1;
 }
 
-/* Read a number in any of JavaScript's forms. White space alone is 0, and nothing is no number. */
+/* Read a number in any form of JavaScript. White space alone is 0; an empty text is not a number. */
 static inline int unusual_number(const char *at, const char *end, locale_t c_locale, double *number) {
     const char *begin = without_white_begin(at, end), *stop = without_white_end(begin, end);
     if (begin == stop) {
@@ -209,7 +208,7 @@ static inline int unusual_number(const char *at, const char *end, locale_t c_loc
     return decimal(begin, stop, 1, c_locale, number);
 }
 
-/* Return whether the text is UTF-8 as Python decodes it, of at most so many characters. */
+/* Return true if the text is valid UTF-8, as Python defines it, and has at most the given number of characters. */
 static inline int is_utf8(const char *text, uint32_t length, uint32_t characters) {
     const unsigned char *at = (const unsigned char *)text, *end = at + length;
     for (; at < end; characters--) {
@@ -250,7 +249,7 @@ static inline int plain_member(const char *at, uint32_t length) {
 
 /* -- parts of a sample */
 
-/* Read a rate, behind its @, as a weight. White space may stand behind it. */
+/* Read the rate after an @, with optional white space at the end, as a weight. */
 static inline int weight_of(const char *at, const char *end, locale_t c_locale, double *weight) {
     double rate = 0;
     if (unsigned_number(at, end, c_locale, &rate) != end &&
@@ -298,7 +297,7 @@ static inline const char *plain_type(const char *at, const char *end, int *kind)
     return at == end || *at == '|' || *at == ':' ? at : NULL;
 }
 
-/* Read a type; return where it ends, or NULL where it is none. White space may stand around it. */
+/* Read a type, with optional white space around it. Return its end, or NULL if it is not a type. */
 static inline const char *read_type(const char *at, const char *end, int *kind) {
     const char *stop = plain_type(at, end, kind), *begin, *last;
     if (stop)
@@ -321,16 +320,16 @@ static inline int is_origin(const char *at, const char *end) {
     return end - at == 1 ? *at == 'c' || *at == 'e' : end - at == 4 && !memcmp(at, "card", 4);
 }
 
-/* Read what a sample's sums lack, behind "~": two numbers. */
+/* Read the corrections of the sums after "~": two numbers. */
 static inline int read_sums(const char *at, const char *end, locale_t c_locale, double sums[2]) {
     const char *comma = memchr(at, ',', (size_t)(end - at));
     return comma && decimal(at, comma, 1, c_locale, &sums[0]) && decimal(comma + 1, end, 1, c_locale, &sums[1]) &&
            isfinite(sums[0]) && isfinite(sums[1]);
 }
 
-/* Read the fields behind a type, up to tags or the next value: `at` is at the bar before the first. Return where they
-   end, or NULL where they are bad: the first must be a rate or a time. The first rate counts, and what else is unknown is
-   skipped, as are origins, whose colon is none between values. `sums` are zeros before. */
+/* Read the fields after a type, up to the tags or the next value; `at` is the bar before the first field. Return their end,
+   or NULL if they are bad: the first must be a rate or a timestamp. The first rate is used. Other unknown fields are
+   skipped, and so are origins, whose colons do not separate values. The caller sets `sums` to zeros. */
 static inline const char *read_fields(const char *at, const char *end, locale_t c_locale, double *weight, int *rated,
                                       double sums[2]) {
     int first = 1, summed = 0;
@@ -339,7 +338,7 @@ static inline const char *read_fields(const char *at, const char *end, locale_t 
         at = find_either(field, end, '|', ':');
         if (is_origin(field, at)) {
             if (at == end || *at == '|')
-                return NULL; /* only the next sample could tell what it is */
+                return NULL; /* its meaning depends on the next sample */
             at = find_either(at + 1, end, '|', ':');
             continue;
         }
@@ -356,12 +355,12 @@ static inline const char *read_fields(const char *at, const char *end, locale_t 
     return at;
 }
 
-/* Read what stands behind "|#": tags, and fields that belong to the last sample, whose weight is wanted or NULL. */
+/* Read the text after "|#": the tags, and fields of the last sample. Stores its weight, unless `weight` is NULL. */
 static inline int read_tags(const char *at, const char *end, locale_t c_locale, line *into, double *weight) {
     const char *stop = memchr(at, '|', (size_t)(end - at));
     into->tags = at;
     into->tags_length = (uint32_t)((stop ? stop : end) - at);
-    while (weight && stop) { /* the first rate counts */
+    while (weight && stop) { /* the first rate is used */
         at = stop + 1;
         stop = memchr(at, '|', (size_t)(end - at));
         if (at < end && *at == '@')
@@ -370,7 +369,7 @@ static inline int read_tags(const char *at, const char *end, locale_t c_locale, 
     return 1;
 }
 
-/* Make samples of values with their type. Several values of a set are one member, colons and all. */
+/* Make samples of values and their type. Several values of a set are one member, which includes their colons. */
 static inline enum line_is make_samples(line *into, value *values, uint32_t count, int kind, double weight,
                                        const double sums[2], locale_t c_locale) {
     sample *one = into->samples + into->count;
@@ -419,7 +418,7 @@ static inline enum line_is special(const char *at, const char *end) {
 /* Read the line from `at` to `end`, which has no line feed, into `into`. */
 static inline enum line_is read_line(const char *at, const char *end, locale_t c_locale, line *into) {
     value values[MOST_SAMPLES];
-    uint32_t waiting = 0; /* values that have no type yet */
+    uint32_t waiting = 0; /* number of values whose type follows later */
     while (end > at && end[-1] == '\r')
         end--;
     if (at == end)
@@ -434,7 +433,7 @@ static inline enum line_is read_line(const char *at, const char *end, locale_t c
     if (at == end || *at == '|')
         return SLOW;
     into->key_length = (uint32_t)(at - into->key);
-    while (at < end) { /* at a colon: a value begins behind it */
+    while (at < end) { /* `at` is the colon before a value */
         double weight = 1, sums[2] = {0, 0};
         int kind = COUNTER, rated = 0;
         enum line_is made;
@@ -460,7 +459,7 @@ static inline enum line_is read_line(const char *at, const char *end, locale_t c
             return made;
         waiting = 0;
     }
-    return into->key_length + into->tags_length >= LONGEST_KEY ? SLOW : PLAIN; /* a semicolon may come between them */
+    return into->key_length + into->tags_length >= LONGEST_KEY ? SLOW : PLAIN; /* not `>`: a semicolon may be inserted between key and tags */
 }
 
 #endif

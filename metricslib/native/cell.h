@@ -1,12 +1,12 @@
-/* The numbers of one instrument in the open interval, which any thread may change at any moment.
+/* The state of one instrument in the open interval, which any thread may change at any time.
 
-   Most calls change them here, at once: the short way. What that cannot do (a value of another type, a sum without end)
-   waits in a list instead, and from then on everything else waits behind it, so that the order stays; until a fold,
-   in Python, has put the list's values into the state. `shut` says why the short way is closed.
+   Most calls change it here directly: the fast path. Other values (of another type, or whose sum is too large) are
+   appended to a list of pending values. To keep the order, all later values are appended too, until a fold, in Python, has
+   moved the list into the state. `shut` has the reasons why the fast path is closed.
 
-   With the interpreter lock no two threads are ever in here. Without it (CELL_ATOMIC) each change holds a flag for a few
-   instructions, in which no Python code runs and nobody waits: neither a signal handler nor a callback of the garbage
-   collector can meet it. Nothing here needs the interpreter, so that a test can drive it with bare threads. */
+   With the interpreter lock, only one thread at a time is in this code. Without it (CELL_ATOMIC), each change holds a flag
+   for a few instructions. No Python code runs meanwhile, so that a signal handler or a callback of the garbage collector
+   never finds it held by its own thread. The code does not use the interpreter, so that a test can use plain threads. */
 
 #ifndef METRICSLIB_CELL_H
 #define METRICSLIB_CELL_H
@@ -20,9 +20,9 @@
 #endif
 
 enum cell_shut {
-    CELL_WAITING = 1, /* values wait in the list, or a fold is under way */
-    CELL_ASLEEP = 2,  /* the next use wakes the instrument */
-    CELL_VOID = 4,    /* nothing is kept */
+    CELL_WAITING = 1, /* there are pending values, or a fold is under way */
+    CELL_ASLEEP = 2,  /* the next value wakes the instrument */
+    CELL_VOID = 4,    /* values are discarded */
 };
 
 enum number_kind { NOTHING, WHOLE, REAL, OBJECT };
@@ -31,16 +31,16 @@ typedef struct {
     union {
         int64_t whole;
         double real;
-        void *object; /* a state that is no number, or one too large; owned by the cell */
+        void *object; /* any other state, or a number too large for the others; owned by the cell */
     };
 } number_value;
 
 typedef struct {
-    number_value base;  /* a counter's total, what a gauge was set to, any other instrument's state */
-    number_value delta; /* by how much a gauge was changed since */
+    number_value base;  /* the total of a counter, the value a gauge was set to, or the state of another instrument */
+    number_value delta; /* the sum of the changes of a gauge since it was set */
     uint8_t base_kind;  /* of enum number_kind */
-    uint8_t delta_kind; /* a gauge's; never OBJECT */
-    uint8_t shut;       /* of enum cell_shut, added up */
+    uint8_t delta_kind; /* of a gauge; never OBJECT */
+    uint8_t shut;       /* a bit mask of enum cell_shut */
 #ifdef CELL_ATOMIC
     atomic_flag busy;
 #endif

@@ -1,9 +1,9 @@
-/* What the files of metricslib._speedups share: the state of the module, the types' structures, and the functions of one
-   file that another calls.
+/* Declarations shared by the files of metricslib._speedups: the state of the module, the structures of the types, and
+   functions that several files call.
 
-   The Python files of the same names are the specification, and say what each type means. What is seldom goes to them:
-   every type here does the common case itself and calls the Python method for the rest. No Python code runs while a
-   structure is half changed: objects are made before, and let go of after.
+   The Python classes with the same names are the specification. Each type handles the common case in C and calls the
+   method in Python for the rest. No Python code runs while a structure is half changed: objects are made before the
+   change, and references released after it.
 
    module.c: the module. cell.c: a cell (cell.h), which every instrument is. samples.c: what a timer stores (sketch.h,
    ranks.h). span.c: timed blocks and timed calls. sketch_api.h: what the forwarder's extension uses. */
@@ -39,16 +39,16 @@ typedef struct {
 #ifdef METRICSLIB_VECTORCALL
     PyObject *timed_code; /* of what `timed` puts around plain functions */
 #endif
-    PyObject *spare; /* a span that nobody has; it holds its reference to its type */
-    int ending;      /* the module is going: keep no spare */
+    PyObject *spare; /* an unused span for the next block; it keeps its reference to its type */
+    int ending;      /* the module is being freed: keep no spare */
     uint64_t time_version;
 } module_state;
 
 typedef struct {
     PyObject_HEAD
     cell cell;
-    PyObject *waiting;  /* a list; NULL while nothing ever waited */
-    PyObject *lock;     /* NULL until somebody asks for it */
+    PyObject *waiting;  /* the list of pending values; NULL until the first */
+    PyObject *lock;     /* NULL until it is first used */
     PyObject *children; /* a dict, None or NULL */
     PyObject *now;      /* a timer's clock */
     module_state *state;

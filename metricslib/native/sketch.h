@@ -1,22 +1,21 @@
-/* What a distribution stores: every sample while they are few, a log-linear sketch once they are many.
+/* A distribution: exact samples while there are few, then a log-linear sketch.
 
-   Samples in sketch.py, which is the specification: the same operations in the same order, so that every sum is the
-   same to the last bit. Nothing here needs the interpreter. One owner writes. What needs memory and gets none returns
-   -1 and leaves the sketch as it was.
+   Samples in sketch.py is the specification: the same operations in the same order, so that every sum is the same to the
+   last bit. The code does not use the interpreter. One thread at a time writes. A function that gets no memory returns -1
+   and leaves the sketch unchanged.
 
-   Adding to buckets costs little but for one thing: the place of a bucket, in a table of a few KB a series, is seldom in
-   the cache where there are hundreds of series, and the processor waits for memory, each time. So there are two ways to
-   add. sketch_add() adds at once. sketch_stage() puts the sample into a block of 64, which takes a new line of the cache
-   once in eight samples, and a full block is scattered together: all places are computed and fetched first, so that the
-   processor waits for many of them at a time.
+   The cost of adding to a bucket is its cache miss: each series has a table of a few KB, and with hundreds of series it is
+   rarely in the cache. So there are two ways to add. sketch_add() adds at once. sketch_stage() appends the sample to a
+   block of 64, which touches a new cache line only for every eighth sample. A full block is scattered: the places of all
+   its samples are computed and prefetched first, so that the cache misses overlap.
 
        samples  | 12.5 | 3.1 | 12.7 |  ...  |      n of them, all of one weight; once there are buckets, this is the block
                     \     |      /
        buckets  |  .  | . | . |  .  |  .  |  .  |  .  |
 
-   The order is kept: the block is scattered before anything else is added, or read, and its sums run sample by sample.
-   When a block begins, room is made in the table for as many buckets as it has samples, so that scattering cannot fail.
-   Whoever uses sketch_stage() calls sketch_settle() or sketch_freeze() before it reads. */
+   Samples are added in order: the block is scattered before another way to add or a read, and its sums run sample by
+   sample. When a block begins, the table gets room for as many buckets as the block has samples, so that scattering cannot
+   fail. A caller of sketch_stage() must call sketch_settle() or sketch_freeze() before it reads. */
 
 #ifndef METRICSLIB_SKETCH_H
 #define METRICSLIB_SKETCH_H

@@ -122,7 +122,7 @@ def plain(line: str, aliases: dict[str, str]) -> Plain:
             timers.setdefault(key, []).append((sample.value, sample.weight))
     gauges = [(key, sample.relative) for sample in read.samples if sample.kind == "gauge"]
     if reasons:
-        line = _written(key, read.samples, len(read.bad), aliases) if read.pieces else ""
+        line = _written(key, read.samples, len(read.bad), aliases) if read.received else ""
     return Plain(line, reasons, timers, gauges)
 
 

@@ -13,7 +13,7 @@ class Heard:
     def __init__(self):
         self.chunks: list[bytes] = []
         self.dropped: Counter[str] = Counter()
-        self.settled = 0
+        self.flushed = 0
         self.events: list[str] = []
         self._changed = threading.Condition()
 
@@ -28,21 +28,21 @@ class Heard:
             self.dropped[cause] += count
             self._changed.notify_all()
 
-    def settle(self):
+    def flush(self):
         with self._changed:
-            self.settled += 1
-            self.events.append("settle")
+            self.flushed += 1
+            self.events.append("flush")
             self._changed.notify_all()
 
     @property
     def lines(self) -> list[bytes]:
         return [line for chunk in self.chunks for line in chunk.split(b"\n") if line]
 
-    def wait(self, lines: int = 0, dropped: int = 0, settled: int = 0) -> "Heard":
+    def wait(self, lines: int = 0, dropped: int = 0, flushed: int = 0) -> "Heard":
         """Wait until so much was heard."""
         with self._changed:
             assert self._changed.wait_for(
-                lambda: len(self.lines) >= lines and self.dropped.total() >= dropped and self.settled >= settled, WAIT
+                lambda: len(self.lines) >= lines and self.dropped.total() >= dropped and self.flushed >= flushed, WAIT
             ), f"heard only {self.lines[-5:]} … ({len(self.lines)} lines), {self.dropped}"
         return self
 

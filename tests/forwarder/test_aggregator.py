@@ -359,8 +359,8 @@ def test_points_are_passed_on_in_batches(clock):
     relay = Relay(heard.append, batch=2, clock=clock)
     relay.feed([b"a 1 5\nb 2 5\nc 3 -1\n", b"\n  \nx\nd nan 5\n"])
     assert heard == [[("a", 1.0, 5), ("b", 2.0, 5)]]
-    relay.settle()
-    relay.settle()
+    relay.flush()
+    relay.flush()
     assert heard[1:] == [[("c", 3.0, int(clock.time()))]]
     relay.drop("line_too_long")
     counts = relay.counts()
@@ -376,7 +376,7 @@ def test_points_that_nobody_takes_are_counted(clock, caplog):
 
     relay = Relay(refuse, clock=clock)
     relay.feed([b"a 1 5\nb 2 5\n"])
-    relay.settle()
+    relay.flush()
     assert relay.counts().dropped == {"relay_error": 2}
     assert "could not pass on 2 points" in caplog.text
 
@@ -386,5 +386,5 @@ def test_any_bytes_are_taken_as_points(chunks):
     """Nothing raises, and the account balances."""
     relay = Relay(lambda points: None)
     relay.feed(chunks)
-    relay.settle()
+    relay.flush()
     assert balanced(relay.counts())

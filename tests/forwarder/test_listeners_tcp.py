@@ -74,7 +74,7 @@ def test_the_end_of_the_stream_confirms(listen, heard):
         sock.sendall(b"a:1|c\n" * 50_000)
         assert confirmed(sock)
     assert len(heard.lines) == 50_000
-    assert heard.events[-1] == "settle"
+    assert heard.events[-1] == "flush"
 
 
 def test_long_lines_are_dropped_once(listen, heard):
@@ -279,7 +279,7 @@ def test_stop_hands_over_what_the_kernel_holds(heard):
             open_.recv(1)
     assert sorted(heard.lines) == [b"a:1|c"] * 10_000 + [b"b:1|c"]
     assert heard.dropped == {"cut_off": 1}
-    assert heard.events[-1] == "settle"
+    assert heard.events[-1] == "flush"
 
 
 def test_stop_waits_for_nobody(listen, heard):
@@ -382,4 +382,4 @@ def test_graphite_points_wait_a_second_at_most(listen, heard):
     """On a connection that stays open, the sink is told to pass on what it holds, once a second."""
     with connect(listen(heard)) as sock:
         sock.sendall(b"a.b 1 5\n")
-        heard.wait(lines=1, settled=1)
+        heard.wait(lines=1, flushed=1)

@@ -14,9 +14,9 @@ def test_everybody_hears_everything_and_the_sink_first():
     tap = Tee(heard, [lambda chunks: order.append(("one", chunks, list(heard.chunks))), order.append])
     tap.feed([b"a"])
     tap.drop("cause", 2)
-    tap.settle()
+    tap.flush()
     assert order == [("one", [b"a"], [b"a"]), [b"a"]]
-    assert (heard.dropped, heard.settled) == ({"cause": 2}, 1)
+    assert (heard.dropped, heard.flushed) == ({"cause": 2}, 1)
 
 
 def test_one_that_fails_is_left_out(caplog):

@@ -170,13 +170,13 @@ def test_a_bad_piece_leaves_its_neighbours_alone(line, samples, reasons):
 def test_events_and_service_checks_are_one_piece_of_their_own_cause(line, cause):
     """DogStatsD's other messages are neither samples nor bad."""
     assert parse(line) == Line("", skipped=cause)
-    assert parse(line).pieces == 1
+    assert parse(line).received == 1
 
 
 @pytest.mark.parametrize("line", ["", "\r", "\r\r"])
 def test_an_empty_line_says_nothing(line):
     """Not even that it is bad."""
-    assert parse(line).pieces == 0
+    assert parse(line).received == 0
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_any_text_is_taken(line):
     """Nothing raises, and whatever comes out is finite and in range."""
     parsed = parse(line)
     assert ":" not in parsed.key
-    assert (parsed.pieces > 0) == bool(line.strip("\r"))
+    assert (parsed.received > 0) == bool(line.strip("\r"))
     for sample in parsed.samples:
         assert math.isfinite(sample.value * sample.weight)
         assert sample.weight >= 1

@@ -72,7 +72,7 @@ def test_points_have_an_account_of_their_own():
     relay = Relay(passed.extend)
     registry, _, own = wired(Input("graphite://127.0.0.1:2003", relay))
     relay.feed([b"a.b 1 1700000000\nc nan 1700000000\nd\n"])
-    relay.settle()
+    relay.flush()
     counters = own_of(registry.tick(10, 10).cumulative)
     assert len(passed) == 1
     assert counters["statsd.points_received"] == 3
