@@ -109,6 +109,16 @@ class Browser:
         """What the console has said since the last call: errors, and violations of the page's policy."""
         return [f"{entry['level']}: {entry['message']}" for entry in self._ask("POST", "/se/log", {"type": "browser"})]
 
+    def violations(self, axe: str) -> list[str]:
+        """Return what ``axe``, the source of axe-core, finds wrong with the accessibility of the page."""
+        script = f"""{axe}
+            const done = arguments[arguments.length - 1];
+            const tell = violation => violation.nodes.map(node => `${{violation.id}}: ${{node.html}}`);
+            axe.run().then(found => done(found.violations.flatMap(tell)));
+        """
+        found: list[str] = self._ask("POST", "/execute/async", {"script": script, "args": []})
+        return found
+
     def picture(self) -> Picture:
         return Picture.of(base64.b64decode(self._ask("GET", "/screenshot")))
 

@@ -2,11 +2,13 @@
 
 import functools
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import requests
 
 from metricslib import Flusher, Registry
+from metricslib.testing import ManualClock
 from metricslib.view import Server, application
 from metricslib.view.report import Section
 from tests.peers import FOREVER, Forwarder, eventually, send
@@ -118,9 +120,9 @@ def test_search_and_links(browser: Browser, shop: Shop):
     assert browser.run("return document.querySelector('input[name=query]').value") == "shop.check*"
     browser.click(".card")
     eventually(lambda: "/series/shop.checkout" in browser.run("return location.pathname"))
-    browser.click(".tabs a:nth-child(2)")
+    browser.click(".tabs a[href$=health]")
     eventually(lambda: "Destinations" in browser.run("return document.body.innerText"))
-    found = requests.get(browser.run("return document.querySelector('.tabs a:nth-child(3)').href"), timeout=60).json()
+    found = requests.get(browser.run("return document.querySelector('.tabs a:last-child').href"), timeout=60).json()
     assert {row["name"] for row in found["series"]} >= {"shop.checkout", "shop.checkout.running"}
 
 
@@ -172,6 +174,43 @@ def test_the_page_is_kept_up_to_date(browser: Browser):
 def drawn_once(browser: Browser, url: str) -> bool:
     browser.open(url)
     return bool(browser.run("return document.querySelector('.card svg path') !== null"))
+
+
+VIEWS = (
+    *("", "?query=nothing", "?prefix=web&sort=change", "top", "health"),
+    *("series/web.request", "series/queue.depth", "series/visitors?range=1d"),
+)
+AXE = Path(__file__).parent / "node_modules/axe-core/axe.min.js"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_view_is_accessible(browser: Browser, need: Callable[..., None], scheme: str):
+    """axe-core finds nothing, wide and narrow: contrast, names, order of headings, keyboard."""
+    need("tests/end_to_end/node_modules/axe-core")
+    clock = ManualClock()
+    registry = Registry(clock=clock)
+    flusher = Flusher(registry, interval=10)
+    for number in range(40):
+        for route in ("/", "/search", "/checkout"):
+            registry.counter("web.errors", tags={"route": route}).inc(number * number)
+            registry.timer("web.request", tags={"route": route}).observe(0.01 * (number + 1))
+        registry.gauge("queue.depth").set(number)
+        registry.histogram("basket").observe(number)
+        registry.unique("visitors").add(str(number))
+        clock.advance(10)
+        flusher.tick()
+    sections: dict[str, Section] = {"Listeners": [{"address": f"udp://x:{port}", "lines": port} for port in range(5)]}
+    server = Server(application(flusher, extra=lambda: sections), 0)
+    try:
+        browser.prefer(scheme)
+        for width in (1280, 500):
+            browser.resize(width)
+            for path in VIEWS:
+                browser.open(f"{server.url}{path}")
+                assert browser.violations(AXE.read_text()) == [], path
+                assert fits(browser), path
+    finally:
+        server.close()
 
 
 def test_the_forwarders_page(browser: Browser, forwarder: Callable[..., Forwarder]):

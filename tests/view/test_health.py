@@ -27,8 +27,8 @@ TAGS = """
     thead title tr
 """
 ATTRIBUTES = """
-    aria-current aria-label charset class content data-end data-interval data-live defer href id lang name rel scope src
-    title
+    aria-current aria-label charset class content data-end data-interval data-live defer href id lang name rel role
+    scope src tabindex title
 """
 
 
