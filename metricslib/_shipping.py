@@ -1,7 +1,7 @@
-"""The default registry's flusher: what stands behind ``start``, ``flush`` and ``stop`` of the package itself.
+"""The flusher of the default registry: ``start``, ``flush`` and ``stop`` of the package.
 
-Loaded when one of these is first asked for, so that a program which only measures does not wait for what ships. With
-:mod:`~._default` the one place with module-level state, and the one that reads the environment. Arguments win over it.
+Loaded at the first use of one of these, so that ``import metricslib`` does not load the code that sends. Only this
+module and :mod:`~._default` have module-level state. Only this module reads the environment; arguments take precedence.
 """
 
 import os
@@ -26,7 +26,7 @@ __all__ = ["ensure_flusher", "flush", "start", "stop"]
 _flusher: Flusher | None = None
 _arguments: Mapping[str, Any] | None = None
 _INTERVAL = 10.0
-_lock = threading.RLock()  # re-entrant, for a signal handler may stop what is just being started
+_lock = threading.RLock()  # re-entrant: a signal handler may call stop() during start()
 
 
 def _forget_parent() -> None:
@@ -119,7 +119,7 @@ def start(
             _flusher.start()
             return _flusher
         if _flusher is not None and _arguments is not None and not _flusher.left_behind:
-            Flusher(Registry(), **_enabled(arguments))  # what is wrong in itself is told first
+            Flusher(Registry(), **_enabled(arguments))  # report invalid arguments first
             raise AlreadyStarted(_without_secrets(_arguments), _without_secrets(arguments))
         history = _flusher.history if _flusher else None
         new = Flusher(default_registry, **_enabled(arguments), history=history)

@@ -1,21 +1,33 @@
-"""The checkpoint: what a program still knows after a restart, kept in the spool together with the windows.
+"""The checkpoint: state that survives a restart, stored in the spool together with the windows.
 
-Each part of the program that keeps something is a :class:`CheckpointParticipant`: the registry, the schedule, the
-forwarder's list of the batches that it has received. Before a flush is put into the spool every participant returns
-notes, by key. Notes and flush go into the spool in one transaction. So the notes always describe exactly the windows
-that are in the spool: the totals behind them, or the number up to which a client's batches are in them. Afterwards the
-participants are told that their notes are committed. At a start each gets all notes of the previous process.
+Each part of the program with such state is a :class:`CheckpointParticipant`: the registry, the schedule, the list of
+received batches in a forwarder. A flush is stored as follows:
 
-What the registry keeps (:class:`RegistryCheckpoint`):
+.. code-block:: text
 
-- At the end of an interval, the totals and gauges of the series in which something happened: as much work as was
-  measured, however many series there are.
-- In mid-interval, what of the open interval was sent. The end of the interval deletes this note.
-- Series that expire or are deleted take their notes with them.
+    participants ──notes(flush)──> notes, by key ──┐
+                                                   ├── one transaction ──> spool ──> committed(flush)
+    registry ──────flush()───────> windows ────────┘
 
-Notes are JSON as Python writes it, in which a number may also be NaN or Infinity. Nothing is lost: numbers come back to
-the last bit, samples as samples, sketches bucket by bucket. The file may have been damaged or edited, so whatever could
-not have been written raises :class:`BadNote`, and nothing gets into a registry that a call could not have put there.
+1. Every participant returns its notes for the flush.
+2. Notes and windows go into the spool in one transaction. So the notes always match the windows there: they are the
+   totals after these windows, or the number of a client's last batch in them. A crash before the end of the
+   transaction loses both, and a crash after it loses neither.
+3. ``committed()`` of each participant is called. Only now may a participant forget its notes, or acknowledge a batch
+   to its client.
+
+At a start, each participant gets all notes of the previous process.
+
+The notes of the registry (:class:`RegistryCheckpoint`):
+
+- At the end of an interval, totals and gauges of the series that changed. So the work depends on the measurements,
+  not on the number of series.
+- During an interval, the part of the open interval that was sent. The end of the interval deletes this note.
+- When a series expires or is deleted, its notes are deleted.
+
+Notes are JSON as Python writes it, in which a number may also be NaN or Infinity. Reading restores the exact state:
+numbers to the last bit, each sample, and each bucket of a sketch. The file may be damaged or edited, so a note that
+could not have been written raises :class:`BadNote`, and only values that calls could have produced get into a registry.
 """
 
 import json
@@ -54,7 +66,7 @@ _HEAVIEST = 2.0**53  # units in a bucket
 
 
 class BadNote(ValueError):
-    """A note that is not as it was written."""
+    """A note that is damaged or was edited."""
 
 
 # -- what may be in a note
@@ -268,22 +280,22 @@ class CheckpointParticipant(Protocol):
         ...
 
     def committed(self, flush: Flush) -> None:
-        """The flush and the notes on it are in the spool now: on disk, where there is a spool directory that works."""
+        """Called when flush and notes are in the spool: on disk, if there is a spool directory that works."""
         ...
 
     def restore(self, notes: Mapping[str, bytes]) -> None:
-        """Take up what was noted before the program was started again; all notes, those of others among them."""
+        """Restore the state of the previous process. ``notes`` are those of all participants."""
         ...
 
 
 class Checkpoint:
-    """All participants of a flusher. One that fails is counted in ``errors``, and costs the others nothing."""
+    """All participants of a flusher. An error of one is counted in ``errors``, and does not affect the others."""
 
     def __init__(self) -> None:
         self._participants: list[CheckpointParticipant] = []
 
     def add(self, participant: CheckpointParticipant) -> None:
-        """Ask ``participant``, too, from the next flush on."""
+        """Add a participant, from the next flush on."""
         self._participants.append(participant)
 
     def commit(
@@ -294,7 +306,7 @@ class Checkpoint:
         *,
         closes: bool,
     ) -> None:
-        """Collect notes on ``flush``, have ``commit`` store them together with it, then tell the participants.
+        """Collect the notes for ``flush``, call ``commit`` to store both, then ``committed()`` of the participants.
 
         Participants whose ``notes()`` failed do not get ``committed()``. Raises MemoryError if ``commit`` does; then it
         may be tried again.
@@ -320,7 +332,7 @@ class Checkpoint:
             raise short[0]
 
     def restore(self, notes: Mapping[str, bytes], errors: ErrorReporter) -> None:
-        """Give everyone what was noted."""
+        """Pass the notes to all participants."""
         for participant in self._participants:
             errors.attempt("restore", partial(participant.restore, notes))
 
@@ -338,22 +350,21 @@ _Totals = dict[Kind, dict[str, Total]]
 class RegistryCheckpoint:
     """Keeps the state of ``registry``. ``next_slot`` returns the stamp of its next window, and the interval in seconds.
 
-    It is also a source of the registry, to be told what leaves. Series whose names begin with ``own`` tell of this
-    process, and begin anew in the next; only what was sent of them in the open interval goes on. What was noted and
-    cannot be read is counted in the registry's account, cause ``bad_note``, and series for which there is no room any
-    more, cause ``not_restored``.
+    It is also a source of the registry, so that ``forget`` is called for expired series. Series whose names begin with
+    ``own`` describe this process: they are not restored, except for the part of the open interval that was sent. In the
+    drop counter of the registry, bad notes have the cause ``bad_note``, and series above a cap ``not_restored``.
     """
 
     def __init__(self, registry: Registry, next_slot: Callable[[], tuple[int, int]], own: str = "") -> None:
         self._registry = registry
         self._next_slot = next_slot
         self._own = f"{own}." if own else "\0"
-        self._next = 0  # the next place in the order
-        self._unseen = False  # whether series may be known that were not looked at yet
+        self._next = 0  # the next number in the order of series
+        self._unseen = False  # True if there may be series without notes
         self._left: deque[str] = deque()  # keys of notes, from any thread
-        self._pending: dict[str, bytes | None] = {}  # notes that are not known to be kept
+        self._pending: dict[str, bytes | None] = {}  # notes that may not be stored yet
 
-    # -- a source, which has nothing
+    # -- a source without aggregates
 
     def collect(self) -> Aggregates:
         """Return nothing."""

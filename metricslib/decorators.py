@@ -176,7 +176,7 @@ def _first_step(generator: AsyncGenerator[Any, Any]) -> Awaitable[Any]:
     """Begin ``generator`` unseen by the event loop.
 
     At its end a loop closes every generator that it saw begin, all at the same time. This one is closed by its wrapper,
-    and would complain to whoever comes second.
+    and would raise an error in the second caller.
     """
     hooks = sys.get_asyncgen_hooks()
     try:

@@ -102,7 +102,7 @@ class DropLog:
 
 
 class ErrorReporter:
-    """Catches, counts and logs the errors of ``who``. ``counts`` has them by cause."""
+    """Catches, counts and logs the errors of the component ``who``. ``counts`` has them by cause."""
 
     def __init__(self, who: str) -> None:
         self.counts = DropCounter()

@@ -204,7 +204,7 @@ VALUES: Mapping[str, str] = {
     "histogram": _SIZE,
     "unique": "metrics.unique(name).add(member)",
 }
-"""By kind: what takes a value, for a program that gives it to the function that makes the instrument."""
+"""By kind: the method that takes a value, for programs that pass it to the function that creates the instrument."""
 
 _TAGGED = "metrics.counter(name).tagged(route='/search')"
 _TAGS = "metrics.counter(name, tags={'route': '/search'})"
@@ -258,7 +258,7 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
 
 class _Guess:
-    """A name that a class does not have, and that somebody will try."""
+    """A name that a class does not have, but that users of other libraries will try."""
 
     __slots__ = ("_hint", "_name")
 

@@ -62,7 +62,7 @@ A bound that is :class:`Spelled` keeps its spelling."""
 
 _FEW = 1000
 _BLOCK = 4096
-"""Series whose paths are built at once. Between blocks other threads have their turn."""
+"""Number of series whose paths are built at once. Other threads run between two blocks."""
 _RATE = 4  # where count_ps stands behind the shares; count is the one before it
 _NOT_IN_PATH = re.compile(r"[\s;\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 """What would end a path in a line, or make a line that Graphite cannot read."""
@@ -190,7 +190,7 @@ class Naming:
 
     @property
     def unprefixed(self) -> str:
-        """Series whose names start so get no prefix."""
+        """Series whose names start with this get no prefix."""
         return f"{self.own}." if self.own else "\0"
 
     def own_path(self, statistic: str) -> str:

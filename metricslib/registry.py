@@ -54,7 +54,7 @@ from .window import ABSENT, Aggregates, Flush, GaugeChange, OpenInterval, Source
 __all__ = ["Readings", "Registry"]
 
 Readings = Mapping[Gauge, GaugeChange]
-"""What the callbacks of gauges said."""
+"""Results of the callbacks of gauges."""
 
 _CLASSES: Mapping[Kind, type[Instrument]] = {kind.kind: kind for kind in (Counter, Timer, Histogram, Gauge, Unique)}
 _LOCK_TIMEOUT = 5.0
@@ -203,7 +203,7 @@ class Registry(Instruments):
         return [instrument for each in self._instruments.values() for instrument in list(each.values())]
 
     def woken(self, instrument: Instrument) -> None:
-        """Take a sleeping instrument back, for it is in use again."""
+        """Called when a sleeping instrument gets a value: use it again."""
         self._limits.readmit(Series.of_key(instrument.kind, instrument.key))
         self._instruments[instrument.kind].setdefault(instrument._asked, instrument)
         self._used()
@@ -220,7 +220,7 @@ class Registry(Instruments):
                     raise
                 self.drops.add("first_use_error")
 
-    # -- who ends the intervals
+    # -- the owner of the intervals
 
     def claim(self, owner: object) -> None:
         """Make ``owner`` the one that ends this registry's intervals; raises :class:`~.errors.AlreadyStarted` if
@@ -594,7 +594,7 @@ class Registry(Instruments):
         self._taken_from = self._taken_state = None
 
     def _collect(self, source: Source) -> None:
-        self._parts.append(Aggregates())  # before anything is collected, for this needs memory
+        self._parts.append(Aggregates())  # before anything is collected, because this allocates memory
         try:
             self._parts[-1] = collected = source.collect()
         except OUT_OF_MEMORY:  # the source goes on with it
@@ -608,7 +608,7 @@ class Registry(Instruments):
 
     def _build(self, end: int, interval: float, *, closes: bool) -> tuple[Flush, Aggregates]:
         fresh = open_ = self._unflushed
-        if self._flushed or not closes:  # what ends need be no copy: nobody adds to it
+        if self._flushed or not closes:  # no copy is needed at the end: nothing is added later
             open_ = Aggregates()
             open_.merge(self._flushed)
             open_.merge(fresh)
@@ -692,7 +692,7 @@ class Registry(Instruments):
         return [instrument for instrument in self._active_instruments() if (instrument.kind, instrument.key) in going]
 
     def _leave(self, going: set[tuple[Kind, str]]) -> None:
-        """Let series go whose instruments are asleep. What a call under way still adds is found by the next tick."""
+        """Forget series whose instruments sleep. A value that a call adds meanwhile is collected at the next tick."""
         for kind, key in going:
             self._states.forget(kind, key)
             self._limits.release(Series.of_key(kind, key))

@@ -99,7 +99,7 @@ def filled(option: str, template: str, words: Mapping[str, str]) -> str:
     """Return ``template`` with each ``{word}`` replaced by what ``words`` has for it.
 
     This is no :meth:`str.format`: attributes, indexes, conversions and format specs are refused, so a template from a
-    configuration reaches nothing but ``words``. A brace has no other meaning, for it is legal in no name.
+    configuration reaches nothing but ``words``. A brace has no other meaning, because names cannot contain one.
 
     Raises :class:`InvalidOption` for any other word, and for a brace without its partner.
     """

@@ -73,7 +73,7 @@ _MAX_POSITIVE = 2.0**_MAX_POWER
 _BITS_SHIFT = 52 - 6  # what remains of a double's 64 bits: sign, exponent and the top six bits of the mantissa
 _BITS_OFFSET = (1023 + _MIN_POWER) * _SUB_BUCKETS - 2  # makes the key of 2**-40, counted from the bits, 1
 # What is taken off the bits first. One of it makes the bounds inclusive at the top: an exact bound falls to the bucket
-# below. And zero, whose bits are 0, falls below all positive numbers.
+# below. Zero, whose bits are 0, falls below all positive numbers.
 _BITS_BASE = (_BITS_OFFSET << _BITS_SHIFT) + 1
 _ZERO = -_BITS_BASE >> _BITS_SHIFT
 _SIGN = 1 << 63 - _BITS_SHIFT
@@ -162,7 +162,7 @@ def _checked_limit(limit: int) -> int:
 class Samples:
     """Weighted samples as they are stored.
 
-    One owner writes; once it has called :meth:`freeze`, anybody reads. A value that is not finite raises ValueError, as
+    One owner writes. After :meth:`freeze`, any thread reads. A value that is not finite raises ValueError, as
     does a weight that is not finite and greater than 0; then nothing was added.
     """
 
@@ -248,7 +248,7 @@ class Samples:
         if not isinstance(other, SamplesInPython | Samples):
             raise TypeError(f"not a distribution: {other!r}")
         if other._buckets is None:
-            samples, weights = [*other._samples], other._weights  # a copy, for it may be this very object
+            samples, weights = [*other._samples], other._weights  # a copy, because it may be this object
             if weights is None:
                 self._extend(samples)
             else:
@@ -456,7 +456,7 @@ if not TYPE_CHECKING and (_speedups := load("metricslib._speedups")) is not None
 
 
 class Share(NamedTuple):
-    """The smallest (or, for negative percents, largest) so many percent of the samples."""
+    """The given percentage of the samples: the smallest ones, or the largest ones if it is negative."""
 
     weight: float
     """How many samples the share has."""

@@ -48,7 +48,7 @@ class Counter(Instrument):
         numbers, bad = all_finite(batch)
         for number in numbers:
             total = _added(before, (number,))
-            if total is None:  # finite numbers whose sum is not
+            if total is None:  # finite numbers with an infinite sum
                 bad += 1
             else:
                 before = total

@@ -143,7 +143,7 @@ def change_by_callback(read: Read) -> GaugeChange:
     """Return the value that ``read`` returns; :data:`~.window.ABSENT` if it raises, or returns no finite number."""
     try:
         value = finite(read())
-    except BaseException as error:  # the callback is the application's; what it raises ends nobody's thread
+    except BaseException as error:  # the callback belongs to the application: its errors must not end a thread
         if from_signal_handler(error) or (not isinstance(error, Exception) and current_thread() is main_thread()):
             raise
         value = None

@@ -15,7 +15,7 @@ from .base import FULL, Instrument, Owner, all_finite, plain
 
 __all__ = ["Span", "Timer"]
 
-_ENDLESS = sys.float_info.max / 1000  # seconds; so many milliseconds, or more, are no finite number
+_ENDLESS = sys.float_info.max / 1000  # seconds; in milliseconds, this and more is infinite
 
 
 class Span:
@@ -48,7 +48,7 @@ class Span:
 
     def stop(self) -> None:
         """Stop the span and add its duration to the timer. If it is not running, do nothing."""
-        now = self._now()  # first, for it may be a function that uses this span
+        now = self._now()  # first, because a clock may be a function that uses this span
         if self._start is None or self._end is not None:
             return
         self._end = now

@@ -24,7 +24,7 @@ _UNCHANGING = (str, int)
 
 
 def bounded_member(text: str) -> str:
-    """Return a member as it is kept: one that is very long is told from others by its hash."""
+    """Return a member as it is stored: a very long one is replaced by its hash."""
     return text if len(text) <= _LONGEST else sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
@@ -90,7 +90,7 @@ class Unique(Instrument):
         return members, bad
 
     def _aggregate(self, state: _Members) -> frozenset[str] | None:
-        size, state.size = state.size, 0  # once, for a tick that runs out of memory comes back with the same state
+        size, state.size = state.size, 0  # once: a tick that ran out of memory calls this again with the same state
         self._owner.budget.members.add(-size)
         self._owner.hold_members(size)
         return frozenset(state) or None

@@ -1,13 +1,13 @@
 /* The type Cell: the C implementation of Cell in instruments/base.py, and the calls of the instruments.
 
-   Any Python code that runs may use this very cell: a method of a number, a destructor, a callback of the garbage
-   collector, which may run wherever an object is made. So a reference that is used after such a moment is one of our
-   own, arguments are read before the cell is looked at, and what was looked at before is looked at again. */
+   Any Python code that runs may use this cell: a method of a number, a destructor, or a callback of the garbage
+   collector, which may run wherever an object is created. So after each such call, only owned references are used, and
+   the fields of the cell are read again. Arguments are read before the cell is. */
 
 #include "module.h"
 
-#define FULL 512      /* as in cell.py */
-#define CHILDREN 4096 /* as in cell.py */
+#define FULL 512      /* as in instruments/base.py */
+#define CHILDREN 4096 /* as in instruments/base.py */
 #define LONGEST 256
 
 /* -- numbers */
@@ -52,12 +52,12 @@ static PyObject *only_argument(const char *call, const char *name, PyObject *oth
     return NULL;
 }
 
-/* -- the long way: values wait in a list */
+/* -- the slow path: a list of pending values */
 
 /* The list, made when it is first needed. The caller's reference, for the cell may get another list. */
 static PyObject *waiting_of(Cell *self) {
     if (!self->waiting) {
-        PyObject *made = PyList_New(0); /* where Python code may run, which may have made it meanwhile */
+        PyObject *made = PyList_New(0); /* may run Python code, which may create the list */
         if (!made)
             return NULL;
         cell_lock(&self->cell);
@@ -73,7 +73,7 @@ static PyObject *waiting_of(Cell *self) {
 
 static Py_ssize_t waiting_size(Cell *self) { return self->waiting ? PyList_GET_SIZE(self->waiting) : 0; }
 
-/* Let a value wait; whoever finds the list full folds it. */
+/* Append a pending value, and fold if the list is full. */
 static int put(Cell *self, PyObject *value) {
     PyObject *done, *waiting;
     Py_ssize_t size;
@@ -187,7 +187,7 @@ static int begin_distribution(Cell *self) {
     return 0;
 }
 
-/* Add a sample the short way; return 0 where it is closed, and -1 with an exception. */
+/* Add a sample on the fast path. Return 0 if it is closed, and -1 with an exception. */
 static int add_sample(Cell *self, double value) {
     cell *c = &self->cell;
     for (;;) {
@@ -206,7 +206,7 @@ static int add_sample(Cell *self, double value) {
 
 static int seconds_to_milliseconds(double seconds, double *milliseconds) {
     *milliseconds = seconds * 1000.0;
-    return seconds >= 0 && seconds < 1e300; /* what is more is judged on the long way */
+    return seconds >= 0 && seconds < 1e300; /* the slow path judges other values */
 }
 
 int observe_duration(Cell *timer, double seconds) {
@@ -308,7 +308,7 @@ static void set_children(Cell *self, PyObject *children) {
     Py_XDECREF(before);
 }
 
-/* How many characters a tuple's strings have. */
+/* Return the number of characters of the strings in a tuple. */
 static Py_ssize_t characters(PyObject *tuple) {
     Py_ssize_t count = 0;
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(tuple); i++)

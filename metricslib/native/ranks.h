@@ -8,7 +8,7 @@
 
 #include "sketch.h"
 
-/* The smallest (or, for negative percents, largest) so many percent of the samples. */
+/* The given percentage of the samples: the smallest ones, or the largest ones if it is negative. */
 typedef struct {
     double weight, boundary, sum, sum_squares, mean;
 } sketch_share;
@@ -20,7 +20,7 @@ typedef struct {
     double unit; /* what one sample weighs */
 } sketch_ranks;
 
-/* The keys in use, in their order, to be freed; NULL without memory. */
+/* The keys in use, in their order, to be freed; NULL if out of memory. */
 static inline int16_t *sketch_keys(const sketch_buckets *buckets) {
     int16_t *keys = malloc((buckets->used + 1) * sizeof *keys);
     if (keys)
@@ -72,7 +72,7 @@ static inline int sketch_rank(const sketch *s, sketch_ranks *ranks) {
     return 0;
 }
 
-/* The first place at which so many samples are reached, or the last place. */
+/* Return the first place where the cumulative weight reaches a number of samples, or the last place. */
 static inline uint32_t sketch_at(const sketch_ranks *ranks, double lines) {
     uint32_t low = 0, high = ranks->n - 1;
     while (low < high) {

@@ -1,9 +1,10 @@
 /* The type Samples: the C implementation of Samples in sketch.py over sketch.h and ranks.h.
 
-   Two rules keep it whole whatever it is given. Arguments become numbers first, and are judged, for that may run Python
-   code, which may use this very object. And what is written is written aside, and put in its place at once: a number
-   that is none, or memory that ends, leaves the samples as they were. The garbage collector may run Python code too,
-   wherever a list, a tuple or a dict is made: pointers into the samples are read after that. */
+   Two rules keep an object consistent. First, all arguments are converted to numbers and checked before the samples are
+   read, because a conversion may run Python code, which may use this object. Second, changes are made in a copy, which
+   then replaces the samples at once: a bad number, or an allocation that fails, leaves the samples unchanged. The garbage
+   collector may also run Python code when a list, tuple or dict is created, so pointers into the samples are read after
+   that. */
 
 #include "module.h"
 #include "ranks.h"
@@ -73,7 +74,7 @@ static int samples_from(PyObject *iterable, numbers *into) {
 
 /* -- writing */
 
-/* Put `aside`, of which nobody else knows, in the place of the samples. */
+/* Replace the samples by `aside`, to which there is no other pointer. */
 static void samples_become(Samples *self, sketch *aside) {
     sketch before = self->sketch;
     self->sketch = *aside;
@@ -99,7 +100,7 @@ static int samples_with(const sketch *from, const numbers *samples, sketch *asid
 static int samples_init(Samples *self, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"values", "limit", NULL};
     PyObject *values = NULL, *limit = NULL;
-    uint32_t most = 256; /* EXACT in samples.py */
+    uint32_t most = 256; /* EXACT in sketch.py */
     numbers samples = {0};
     sketch empty, aside;
     int failed;
@@ -290,7 +291,7 @@ static PyObject *samples_get_exact(Samples *self, void *Py_UNUSED(closure)) {
     return PyBool_FromLong(!self->sketch.buckets);
 }
 
-/* A list of n numbers, which nobody else may change meanwhile. */
+/* Return a list of n numbers. No other code may change them during the call. */
 static PyObject *list_of(const double *values, uint32_t n, int whole) {
     PyObject *list = PyList_New(n);
     for (uint32_t i = 0; list && i < n; i++) {
@@ -395,7 +396,7 @@ static PyObject *samples_get_median(Samples *self, void *Py_UNUSED(closure)) {
     return PyFloat_FromDouble(median);
 }
 
-/* A share as what distribution.py makes a Share of; None if no sample is in it. */
+/* A share as what sketch.py makes a Share of; None if no sample is in it. */
 static PyObject *share_row(const sketch_share *share, int whole) {
     if (!share->weight)
         Py_RETURN_NONE;

@@ -10,7 +10,7 @@ typedef struct {
     double seconds;
 } moment;
 
-/* Whether nobody has replaced time.perf_counter: so tools that do (freezegun) are honoured. */
+/* Return true if time.perf_counter is the original one: a replacement, as by freezegun, must be called. */
 static inline int clock_is_original(module_state *state) {
 #if PY_VERSION_HEX < 0x030C0000 /* where a dictionary's version tells whether there is anything to look up */
     uint64_t version = state->time_dict ? ((PyDictObject *)state->time_dict)->ma_version_tag : 0;
@@ -263,7 +263,7 @@ PyType_Spec span_spec = {
 
    The interpreter asks a span for both, and would get a bound method each, made for this block alone: that takes longer
    than all that is done in them. So it gets the span itself, to be called: with nothing to enter, with three arguments
-   to exit. Who asks the type gets a method like any other. */
+   to exit. Looked up on the type, both are ordinary methods. */
 
 typedef struct {
     PyObject_HEAD

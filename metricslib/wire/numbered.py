@@ -67,7 +67,7 @@ def ack(sender: str, number: int) -> bytes:
 class Reader:
     """Reads the stream of a sender, split into chunks anywhere. A batch of more than ``longest`` bytes is not kept.
 
-    What makes no sense ends it: nobody could tell where the next batch begins.
+    Invalid data ends it, because the start of the next batch is unknown.
     """
 
     __slots__ = ("_batch", "_head", "_lines", "_longest", "_missing", "broken", "syncs")
