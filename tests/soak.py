@@ -32,7 +32,7 @@ from pathlib import Path
 
 import metricslib as metrics
 from tests.end_to_end.conftest import Carbon
-from tests.peers import ROOT, Forwarder
+from tests.peers import ROOT, Forwarder, eventually
 
 INTERVAL = 5
 DISK = 4 << 20
@@ -89,6 +89,7 @@ class Life:
         command = [sys.executable, "-W", "error", "-m", "tests.soak", "program", self.name, self._url]
         command += [f"{self._folder}/{self.name}", str(self._tally)]
         self.process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **self._clock})
+        eventually(lambda: _TALLY.unpack(self._tally.read_bytes())[0], or_else=f"{self.name} to count")
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> None:
         self.process.send_signal(number)
