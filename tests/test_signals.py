@@ -15,6 +15,8 @@ SETUP = f"""
 import atexit, os, signal, sys, threading, time
 import metricslib as metrics
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
+
 def begin(**options):
     metrics.start(sys.argv[1], interval={FOREVER}, own="", **options)
 
