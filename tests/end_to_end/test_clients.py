@@ -95,7 +95,9 @@ class Hearing:
         pieces = account["pieces_aggregated"] if pieces is None else pieces
         causes = {f"pieces_dropped.{cause}": count for cause, count in (dropped or {}).items()}
         assert account == {"pieces_received": pieces + sum(causes.values()), "pieces_aggregated": pieces, **causes}
-        assert not [line for line in self.process.lines if " WARNING " in line and "rmem_max" not in line]
+        warnings = [line for line in self.process.lines if " WARNING " in line and "rmem_max" not in line]
+        assert len(warnings) == len(causes)
+        assert all(any(f"cause {cause}:" in line for line in warnings) for cause in dropped or {})
 
 
 @pytest.fixture
