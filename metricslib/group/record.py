@@ -410,7 +410,7 @@ class FileWriter:
         return status.st_size
 
     def _cut_torn(self, size: int) -> None:
-        """Flush what stands behind the last whole record; whole records are kept, whoever has written them."""
+        """Cut what follows the last whole record; whole records of all writers are kept."""
         if size == self.end:
             return
         begin = self.end
