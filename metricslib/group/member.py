@@ -296,7 +296,7 @@ class Member:
             file.close()
 
     def withdraw(self) -> None:
-        """Take back what was written into the newest slot, if nobody else wrote into the file, and leave."""
+        """Remove the records of the newest slot, unless another writer used the file, and leave."""
         if self._file is not None:
             self._file.withdraw()
         self.leave()

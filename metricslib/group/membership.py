@@ -90,7 +90,7 @@ class Membership:
         return self._shipper.shipping
 
     def begin(self, now: float) -> None:
-        """Take a number, and ship if nobody does. Raises OSError where the folder cannot be used."""
+        """Take a number, and ship if no other member does. Raises OSError if the folder cannot be used."""
         self._member.join()
         self._shipper.step(now, idle=True)
         self._take(now)  # of the open interval what this group has not got yet
@@ -170,7 +170,7 @@ class Membership:
             raise
         self._has_written(slot)
         self._next_step = 0.0  # the shipper is to see it at once
-        if closes:  # earlier whole records are superseded, and may be read by nobody
+        if closes:  # earlier whole records are superseded; a reader may skip them
             for kind, keys in known.items():
                 self._stated[kind] |= keys
             self._slot, self._written = None, None

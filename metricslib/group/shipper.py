@@ -163,15 +163,15 @@ class Shipper:
         return _TRY
 
     def ship_now(self, now: float) -> None:
-        """Send all that was not sent, the open slot too, if this member ships or nobody does."""
+        """Send all that was not sent, the open slot too, if this member ships or no member does."""
         if self._take_lock(now):
             self._look(now, everything=True)
 
     def end(self, now: float, deliver: Callable[[], bool]) -> bool:
         """Send what is there, the open slot too, and wait no more for the lock; the member has left the group before.
 
-        ``deliver()`` waits for the senders, and returns whether they have delivered everything. Returns whether nothing
-        is left for which nobody is there: what another member ships is its work.
+        ``deliver()`` waits for the senders, and returns whether they have delivered everything. Returns True if all of
+        it was delivered, or if another member ships what is left.
         """
         while self._take_lock(now):
             try:
@@ -197,7 +197,7 @@ class Shipper:
         if self._lock is None:
             try:
                 self._lock = self._locks.acquire(self._folder / "ship")
-            except FileNotFoundError:  # nobody has written anything
+            except FileNotFoundError:  # no member has written yet
                 return False
             if self._lock is not None:
                 self._take_over(now)

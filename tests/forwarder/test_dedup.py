@@ -95,7 +95,7 @@ def test_what_is_kept_is_safe(dedup, take, tick, clock):
 
 
 def test_nothing_new_is_nothing_to_say(dedup, tick):
-    """An idle interval notes nothing, and tells nobody."""
+    """An idle interval adds no notes and sends no answers."""
     dedup.listen(lambda told: pytest.fail("there was nothing to say"))
     flush = tick()
     assert dedup.notes(flush, closes=True) == {}
@@ -103,7 +103,7 @@ def test_nothing_new_is_nothing_to_say(dedup, tick):
 
 
 def test_a_cut_that_was_not_kept_is_noted_with_the_next(dedup, take, tick):
-    """Its windows could not be kept, and yet nobody is to send for ever what was heard."""
+    """The next flush notes its numbers too, so that a sender does not repeat the batch for ever."""
     take("x", 1)
     dedup.notes(tick(), closes=True)
     take("y", 1)
