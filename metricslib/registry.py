@@ -71,6 +71,7 @@ _ADVICE = {
     "fold_error": "nothing is lost, but memory or stack ran out in a call of an instrument",
     "bad_note": "the checkpoint of an earlier process, or an entry of it, could not be read; its values begin anew",
     "not_restored": "raise max_series, max_tag_sets or max_bytes: they were higher in the process before",
+    "slots_full": "a destination was away too long; its undelivered intervals in the group's folder were too many",
     "first_use_error": "the flusher could not be started in a forked process",
 }
 """What to change, by cause. ``filtered`` and ``deleted`` were asked for; other causes have log lines that say more."""

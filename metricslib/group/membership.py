@@ -65,7 +65,7 @@ class Membership:
         self._send = send
         self._known = KnownSeries()
         self._member = Member(folder, interval)
-        self._shipper = Shipper(self._member, interval, self._ship)
+        self._shipper = Shipper(self._member, interval, self._ship, drops=registry.drops)
         self._pending = Aggregates()
         """Of what was collected, what is in no record."""
         self._slot: int | None = None

@@ -47,10 +47,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .._process import register_fork_handler
+from ..drops import DropCounter
+from ..series import KINDS
 from .member import LOCKS, Lock, Locks, Member
 from .record import FileReader, Slot, combine
 
-__all__ = ["GRACE", "Shipper", "SlotFiles", "covers"]
+__all__ = ["GRACE", "MOST_SLOTS", "Shipper", "SlotFiles", "covers"]
 
 GRACE = 1.2
 """Seconds after a slot's end after which it is sent, whether or not every living member has closed it."""
@@ -60,7 +62,7 @@ _SOON = 0.05  # seconds between steps while a slot waits for a member
 _REVISION = 1.0  # seconds between sendings of an open slot
 _KEPT = 600  # seconds from a slot's end until it is deleted, if it was delivered
 _RECENT = 3  # intervals
-_MOST_SLOTS = 1000
+MOST_SLOTS = 1000
 
 Ends = Mapping[int, int]
 """How many bytes of each member's file."""
@@ -122,16 +124,24 @@ class _Slot(SlotFiles):
 class Shipper:
     """Ships the slots of the group in ``member.folder``, while this process has the lock. One owner at a time.
 
-    ``send(stamp, slot)`` sends a slot as far as it goes; if it raises, it is called again at the next step.
+    ``send(stamp, slot)`` sends a slot as far as it goes; if it raises, it is called again at the next step. ``drops``
+    counts what is deleted before it was delivered.
     """
 
     def __init__(
-        self, member: Member, interval: float, send: Callable[[int, Slot], object], *, locks: Locks = LOCKS
+        self,
+        member: Member,
+        interval: float,
+        send: Callable[[int, Slot], object],
+        *,
+        drops: DropCounter | None = None,
+        locks: Locks = LOCKS,
     ) -> None:
         self._member = member
         self._folder = member.folder
         self._interval = interval
         self._send = send
+        self._drops = drops or DropCounter()
         self._locks = locks
         self._forget()
         register_fork_handler(self)
@@ -273,15 +283,18 @@ class Shipper:
         return any(self._slot(stamp).read() for stamp in self._stamps())
 
     def _delete_old(self, now: float) -> None:
-        """Delete what was delivered a while ago, and of very many slots the oldest, for which the queues must do."""
+        """Delete what was delivered a while ago, and of very many slots the oldest, which are counted as dropped."""
         stamps = sorted(self._slots)
         for at, stamp in enumerate(stamps):
             slot = self._slots[stamp]
             if slot.sent != slot.ends or stamp >= now - _KEPT - _RECENT * self._interval:
                 continue
-            if slot.delivered == slot.ends or len(stamps) - at > _MOST_SLOTS:
-                shutil.rmtree(self._folder / str(stamp), ignore_errors=True)
-                del self._slots[stamp]
+            if slot.delivered != slot.ends:
+                if len(stamps) - at <= MOST_SLOTS:
+                    continue
+                self._drops.add("slots_full", _values_in(slot.combined()))
+            shutil.rmtree(self._folder / str(stamp), ignore_errors=True)
+            del self._slots[stamp]
 
     # -- what was delivered
 
@@ -296,6 +309,10 @@ class Shipper:
         if noted != self._noted:
             write_state(self._folder, noted)
             self._noted = noted
+
+
+def _values_in(slot: Slot) -> int:
+    return sum(len(slot.aggregates[kind]) for kind in KINDS) + len(slot.gauges)
 
 
 # -- the state

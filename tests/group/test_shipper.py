@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from metricslib.drops import DropCounter
 from metricslib.group import shipper
 from metricslib.group.member import Member
 from metricslib.group.record import Slot
@@ -304,9 +305,10 @@ def test_slots_that_were_delivered_are_deleted_after_a_while(process, folder):
     assert read_state(folder).delivered
 
 
-def test_very_many_slots_that_cannot_be_delivered_are_bounded(process, folder, monkeypatch):
-    monkeypatch.setattr(shipper, "_MOST_SLOTS", 5)
+def test_very_many_slots_that_cannot_be_delivered_are_bounded_and_counted(process, folder, monkeypatch):
+    monkeypatch.setattr(shipper, "MOST_SLOTS", 5)
     one = process()
+    one.shipper = Shipper(one.member, INTERVAL, lambda *_: None, drops=(drops := DropCounter()))
     stamps = range(SLOT, SLOT + 100 * INTERVAL, INTERVAL)
     for stamp in stamps:
         one.count(stamp, 1, stamp - 1)
@@ -314,6 +316,7 @@ def test_very_many_slots_that_cannot_be_delivered_are_bounded(process, folder, m
         one.shipper.step(stamp, idle=False)
     left = sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
     assert left == [stamp for stamp in stamps if stamp >= stamps[-1] - 600 - 3 * INTERVAL]
+    assert drops.totals() == {"slots_full": len(stamps) - len(left)}
 
 
 class Group(RuleBasedStateMachine):
