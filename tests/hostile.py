@@ -20,7 +20,8 @@ from typing import Any
 
 import requests
 
-from tests.peers import PATIENCE, Forwarder, eventually
+from tests.peers import Forwarder, eventually
+from tests.sockets import PATIENCE
 
 BLOCK = 0.02
 """Seconds between two blocks of good lines."""

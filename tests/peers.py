@@ -18,23 +18,21 @@ from typing import Any
 
 import requests
 
+from tests.sockets import PATIENCE
+
 __all__ = [
     "FOREVER",
-    "PATIENCE",
     "Forwarder",
     "GraphitePeer",
     "Program",
     "eventually",
     "free_port",
     "open_files",
-    "send",
 ]
 
 ROOT = Path(__file__).parent.parent
 FOREVER = 1_000_000_000
 """An interval in seconds that does not end while a test runs, as one of an hour does now and then: this one in 2033."""
-PATIENCE = 60.0
-"""Seconds after which a test gives up: many times what anything takes on a machine that has nothing else to do."""
 _RETURNED: set[int] = set()
 
 
@@ -236,15 +234,3 @@ class Program:
         if self._process.poll() is None:
             self._process.kill()
         self._process.communicate()
-
-
-def send(address: str, text: str, times: int = 1) -> None:
-    """Send ``text`` to a listener's address: so many datagrams, or so many times over one connection."""
-    scheme, _, where = address.partition("://")
-    host, _, port = where.rpartition(":")
-    kind = socket.SOCK_DGRAM if scheme in ("udp", "unixgram") else socket.SOCK_STREAM
-    unix = scheme.startswith("unix")
-    with socket.socket(socket.AF_UNIX if unix else socket.AF_INET, kind) as sock:
-        sock.connect(where if unix else (host, int(port)))
-        for _ in range(times):
-            sock.sendall(text.encode())

@@ -10,7 +10,8 @@ from metricslib import Flusher, Registry
 from metricslib.callbacks import MOST, CallbackReader
 from metricslib.delivery import Deadline
 from metricslib.instruments.gauge import Gauge
-from tests.peers import FOREVER, PATIENCE, GraphitePeer, eventually
+from tests.peers import FOREVER, GraphitePeer, eventually
+from tests.sockets import PATIENCE
 
 STOP = 5.0
 """Seconds for a stop, of which it waits for a callback half or more; the rest is for a machine that is busy."""

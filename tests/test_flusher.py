@@ -12,6 +12,7 @@ import pytest
 from metricslib import AlreadyStarted, Flusher, InvalidDestination, InvalidOption, InvalidType, Registry
 from metricslib.testing import ManualClock
 from tests.peers import FOREVER, GraphitePeer, eventually
+from tests.sockets import datagram_server
 
 ROOT = Path(__file__).parent.parent
 
@@ -148,9 +149,7 @@ def test_what_was_sent_of_an_interval_is_in_no_later_slot(registry: Registry, cl
 
 def test_a_statsd_destination_gets_only_what_is_new(registry: Registry, clock: ManualClock):
     """A server that adds up gets every increment once, whether flush, tick or stop sent it."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
-        server.bind(("127.0.0.1", 0))
-        server.settimeout(20)
+    with datagram_server() as server:
         flusher = Flusher(registry, f"statsd://127.0.0.1:{server.getsockname()[1]}", interval=10, prefix="p", own="")
         flusher.start()
         counter = registry.counter("a")

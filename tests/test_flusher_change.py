@@ -1,6 +1,5 @@
 """A flusher that is told to go on otherwise, in the middle of an interval, loses nothing and sends nothing twice."""
 
-import socket
 from collections.abc import Iterator
 
 import pytest
@@ -9,7 +8,8 @@ from metricslib.errors import InvalidDestination, InvalidOption
 from metricslib.flusher import Flusher
 from metricslib.naming import Naming
 from metricslib.registry import Registry
-from tests.peers import FOREVER, PATIENCE, GraphitePeer, eventually, free_port
+from tests.peers import FOREVER, GraphitePeer, eventually, free_port
+from tests.sockets import PATIENCE, datagram_server
 
 
 @pytest.fixture
@@ -207,9 +207,7 @@ def test_own_metrics_count_nothing_twice(start, registry, clock, peer):
 
 def test_a_statsd_destination_gets_each_event_once(start, registry, peer):
     """What it was sent before the change is not sent again after it."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
-        server.bind(("127.0.0.1", 0))
-        server.settimeout(10)
+    with datagram_server() as server:
         url = f"statsd://127.0.0.1:{server.getsockname()[1]}"
         flusher = start(url, own="")
         registry.counter("a").inc(1)

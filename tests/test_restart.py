@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import whisper
 
-from tests.peers import FOREVER, ROOT, Forwarder, eventually, send
+from tests.peers import FOREVER, ROOT, Forwarder, eventually
+from tests.sockets import send
 
 START = 1_700_006_400
 PROGRAM = """

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.peers import FOREVER, PATIENCE, ROOT, GraphitePeer, eventually
+from tests.peers import FOREVER, ROOT, GraphitePeer, eventually
+from tests.sockets import PATIENCE
 
 SETUP = f"""
 import atexit, os, signal, sys, threading, time

@@ -12,7 +12,8 @@ import metricslib._process
 import metricslib.flusher
 from metricslib import Flusher, Registry
 from metricslib.delivery.dispatcher import Dispatcher
-from tests.peers import FOREVER, PATIENCE, GraphitePeer, eventually, open_files
+from tests.peers import FOREVER, GraphitePeer, eventually, open_files
+from tests.sockets import PATIENCE
 from tests.test_flusher import run
 
 NO_THREAD = RuntimeError("can't start new thread")

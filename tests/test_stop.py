@@ -10,7 +10,8 @@ from metricslib import Flusher, Registry
 from metricslib.delivery import Deadline
 from metricslib.delivery.store.store import _Disk
 from metricslib.naming import Naming
-from tests.peers import FOREVER, PATIENCE, GraphitePeer, eventually, free_port
+from tests.peers import FOREVER, GraphitePeer, eventually, free_port
+from tests.sockets import PATIENCE
 from tests.test_flusher import run
 
 

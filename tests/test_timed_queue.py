@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from metricslib.timed_queue import Empty, TimedQueue
-from tests.peers import PATIENCE, eventually
+from tests.peers import eventually
+from tests.sockets import PATIENCE
 
 ROOT = Path(__file__).parent.parent
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.peers import Forwarder, GraphitePeer, eventually, free_port
+from tests.sockets import connected, listens, send
 
 from .corpus import CASES
 from .daemons import STATSD, configured, shown
@@ -67,7 +68,7 @@ def statsd_process(tmp_path: Path, need: Callable[..., None]) -> Iterator[Callab
         (tmp_path / "log.js").write_text("require('util').log = () => {};")
         command = ["node", "--require", str(tmp_path / "log.js"), str(STATSD / "stats.js"), str(tmp_path / "config.js")]
         started.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-        eventually(lambda: _listens(management) or started[-1].poll() is not None)
+        eventually(lambda: listens(management) or started[-1].poll() is not None)
         assert started[-1].poll() is None, "statsd died"
         return port
 
@@ -77,18 +78,12 @@ def statsd_process(tmp_path: Path, need: Callable[..., None]) -> Iterator[Callab
         process.wait()
 
 
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
 def _flush_with(peer: GraphitePeer, port: int, datagrams: list[bytes], received: str) -> str:
     """Send datagrams right after a flush, not the first, and return the flush in which all of them are.
 
     Should another flush have come in between, it is done again: what the lines say stays the same.
     """
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.connect(("127.0.0.1", port))
+    with connected(f"udp://127.0.0.1:{port}") as sock:
         for _ in range(20):
             _wait_for(peer, max(len(_flushes(peer)), 1) + 1)
             before = len(_flushes(peer))
@@ -151,14 +146,12 @@ def test_statsd_dies_where_the_forwarder_goes_on(graphite, statsd_process, forwa
     mine = graphite()
     ours: Forwarder = forwarder("--listen", "udp://127.0.0.1:0", "--to", mine.url, "--interval", "1")
     our_port = int(ours.ready()["udp"].rpartition(":")[2])
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        for to in (port, our_port):
-            sock.sendto(b"a:1|c|@ 1", ("127.0.0.1", to))
-        sock.sendto(b"next:1|c", ("127.0.0.1", our_port))
+    for to in (port, our_port):
+        send(f"udp://127.0.0.1:{to}", "a:1|c|@ 1")
+    send(f"udp://127.0.0.1:{our_port}", "next:1|c")
     eventually(lambda: 1 in mine.at("stats.counters.next.count"))
     assert 1 in mine.at("stats.counters.statsd.bad_lines_seen.count")
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.connect(("127.0.0.1", port))
+    with connected(f"udp://127.0.0.1:{port}") as sock:
 
         def refused() -> bool:
             try:

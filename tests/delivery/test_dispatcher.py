@@ -7,7 +7,8 @@ import pytest
 
 from metricslib import Flusher, Registry
 from metricslib.testing import ManualClock
-from tests.peers import PATIENCE, GraphitePeer, free_port
+from tests.peers import GraphitePeer, free_port
+from tests.sockets import PATIENCE
 
 COUNTERS = 9_000
 

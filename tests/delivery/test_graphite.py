@@ -1,7 +1,6 @@
 """Graphite gets whole slots: as lines over TCP or UDP, or as pickle; a daemon adds figures of its own."""
 
 import pickle
-import socket
 import struct
 import threading
 
@@ -14,6 +13,7 @@ from metricslib.testing import ManualClock
 from metricslib.window import Flush, Window
 from metricslib.wire import graphite
 from metricslib.wire.pickle import FRAME
+from tests.sockets import datagram_server
 
 WHOLE = Window(1_700_000_000, 1_700_000_010, 10, counters={"a": 5, "idle": 0})
 FRESH = Window(1_700_000_000, 1_700_000_010, 10, counters={"a": 1})
@@ -68,9 +68,7 @@ def test_all_is_sent_again_when_it_is_not_confirmed(peer, over: threading.Event)
 def test_datagrams_of_udp_hold_whole_lines():
     """Each fits a frame of Ethernet."""
     payload = b"".join(b"some.path.%d 1 1700000000\n" % number for number in range(300))
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
-        server.bind(("127.0.0.1", 0))
-        server.settimeout(20)
+    with datagram_server() as server:
         destination = open_destination(f"graphite+udp://127.0.0.1:{server.getsockname()[1]}", NAMING)
         assert destination.deliver(payload, Deadline(20)) == {}
         received = []
@@ -164,9 +162,7 @@ def test_while_the_server_is_away_long_lines_wait_with_the_others(refused_port: 
 
 def test_a_datagram_that_the_server_would_cut_is_not_sent():
     """carbon reads 8,192 bytes of one: what is left of a longer line may look like another point."""
-    with socket.socket(type=socket.SOCK_DGRAM) as server:
-        server.bind(("127.0.0.1", 0))
-        server.settimeout(20)
+    with datagram_server() as server:
         destination = open_destination(f"graphite+udp://127.0.0.1:{server.getsockname()[1]}", NAMING)
         fits, long = (b"x" * (length - 13) + b" 1 1700000000\n" for length in (8191, 8192))
         assert destination.deliver(LINES + long + fits, Deadline(20)) == {"too_long": 1}

@@ -57,11 +57,6 @@ def waiting(queue: Queue) -> list[int]:
     return order
 
 
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
 def test_batches_leave_in_the_order_in_which_they_came(make: Make):
     """Oldest first, and each is there until it is settled."""
     queue = make()

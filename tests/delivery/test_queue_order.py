@@ -9,11 +9,6 @@ from metricslib.testing import ManualClock
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 def queue(clock: ManualClock) -> Queue:
     return Queue(keep=60, replay=100, clock=clock)
 

@@ -26,6 +26,7 @@ from metricslib.naming import Naming
 from metricslib.testing import ManualClock
 from metricslib.window import Flush, Window
 from tests.peers import GraphitePeer, eventually
+from tests.sockets import datagram_server
 
 LINE = b"a 1 1700000000\n"
 Outcome = Exception | Mapping[str, int] | Callable[[bytes, Deadline], Mapping[str, int]]
@@ -64,11 +65,6 @@ class Fake(Destination):
 
 def batch(text: bytes = LINE, points: int | None = None) -> Batch:
     return Batch(0, text.count(b"\n") if points is None else points, text)
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
 
 
 @pytest.fixture
@@ -854,8 +850,7 @@ def test_a_graphite_that_dies_and_comes_back_has_every_point(senders):
 
 def test_a_statsd_server_that_comes_back_gets_every_increment_once(senders):
     """On the same host a refusal is heard at once, so nothing is sent into the void."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
-        server.bind(("127.0.0.1", 0))
+    with datagram_server() as server:
         port = server.getsockname()[1]
     sender = senders(open_destination(f"statsd://127.0.0.1:{port}", Naming()), rng=lambda: 0.0)
     sender.start()
@@ -863,9 +858,7 @@ def test_a_statsd_server_that_comes_back_gets_every_increment_once(senders):
         window = Window(0, 10, 10, counters={"a": number + 1})
         sender.put(*sender.destination.encode(Flush(window, window)))
     eventually(lambda: not sender.status().up)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
-        server.bind(("127.0.0.1", port))
-        server.settimeout(20)
+    with datagram_server(port=port) as server:
         assert [server.recv(100) for _ in range(5)] == [b"a:%d|c" % (number + 1) for number in range(5)]
     assert sender.wait_idle(20)
     assert sender.status().dropped == {}

@@ -8,6 +8,7 @@ import pytest
 from metricslib.delivery import Deadline, Undelivered, open_destination
 from metricslib.naming import Naming
 from metricslib.window import Flush, Window
+from tests.sockets import datagram_server
 
 WHOLE = Window(0, 10, 10, counters={"a": 5, "idle": 0})
 CUT = Flush(WHOLE, Window(0, 10, 10, counters={"a": 1}, gauges={"g": -5}))
@@ -50,10 +51,7 @@ def test_a_stream_ends_every_line(peer, tmp_path: Path, scheme: str):
 @pytest.mark.parametrize(("scheme", "longest"), [("statsd", 1432), ("statsd+unixgram", 8192)])
 def test_datagrams_are_as_large_as_the_way_allows(tmp_path: Path, scheme: str, longest: int):
     """A frame of Ethernet, or what every reader of a Unix socket has room for."""
-    family = socket.AF_INET if scheme == "statsd" else socket.AF_UNIX
-    with socket.socket(family, socket.SOCK_DGRAM) as server:
-        server.bind(("127.0.0.1", 0) if scheme == "statsd" else str(tmp_path / "s"))
-        server.settimeout(20)
+    with datagram_server(None if scheme == "statsd" else tmp_path / "s") as server:
         port = server.getsockname()[1] if scheme == "statsd" else None
         destination = open_destination(f"statsd://127.0.0.1:{port}" if port else f"{scheme}://{tmp_path}/s", NAMING)
         (batch,) = destination.encode(Flush(WHOLE, MANY))

@@ -28,11 +28,6 @@ Open = Callable[..., tuple[Store, Queue]]
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 def opened(tmp_path: Path, clock: ManualClock) -> Iterator[Open]:
     """Call for a store in the test's directory, with one queue."""
     stores = []

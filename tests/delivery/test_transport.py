@@ -20,6 +20,7 @@ from metricslib.delivery import transport
 from metricslib.delivery.batch import Deadline, Undelivered
 from metricslib.delivery.transport import Datagrams, Endpoint, LineLimit, Stream
 from tests.peers import eventually, open_files
+from tests.sockets import datagram_server
 
 LINES = b"".join(b"path.number.%d 1 1700000000\n" % number for number in range(1000))
 LARGE = LINES * 400
@@ -322,17 +323,13 @@ def test_an_endpoint_is_written_as_in_a_url():
 
 @pytest.fixture
 def udp() -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
-        server.bind(("127.0.0.1", 0))
-        server.settimeout(20)
+    with datagram_server() as server:
         yield server
 
 
 @pytest.fixture
 def unixgram(tmp_path: Path) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
-        server.bind(str(tmp_path / "datagrams"))
-        server.settimeout(20)
+    with datagram_server(tmp_path / "datagrams") as server:
         yield server
 
 

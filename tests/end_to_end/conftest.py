@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,7 +11,9 @@ from pathlib import Path
 import pytest
 import whisper
 
+from metricslib.testing import ManualClock
 from tests.peers import ROOT, eventually, free_port
+from tests.sockets import listens
 
 CARBON_CONF = """
 [cache]
@@ -36,9 +37,9 @@ LOG_UPDATES = False
 SCHEMAS = "[everything]\npattern = .*\nretentions = {interval}s:1000\n"
 
 
-def _is_open(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def recent_clock() -> ManualClock:
+    """A second into an interval of ten a quarter of an hour ago, which the slots of real caches still hold."""
+    return ManualClock(time=(time.time() // 10 - 100) * 10 + 1)
 
 
 class Carbon:
@@ -73,7 +74,7 @@ class Carbon:
         eventually(self._listens)
 
     def _listens(self) -> bool:
-        return all(_is_open(port) for port in (self.port, self.pickle_port))
+        return all(listens(port) for port in (self.port, self.pickle_port))
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         """End it; what it only had in memory is gone."""

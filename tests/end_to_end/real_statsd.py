@@ -9,19 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from tests.peers import ROOT, eventually, free_port
+from tests.sockets import answer, listens
 
-__all__ = ["RealStatsd", "ask", "of_javascript"]
+__all__ = ["RealStatsd", "of_javascript"]
 
 PACKAGE = "tests/end_to_end/node_modules/statsd"
 _FOREVER = 1_000_000_000  # milliseconds
-
-
-def ask(port: int, command: str) -> str:
-    """Say one line to a console, and return all that it says before it hangs up."""
-    with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
-        sock.sendall(f"{command}\n".encode())
-        sock.shutdown(socket.SHUT_WR)
-        return b"".join(iter(lambda: sock.recv(65536), b"")).decode()
 
 
 def of_javascript(text: str) -> dict[str, Any]:
@@ -52,15 +45,10 @@ class RealStatsd:
         file.write_text(json.dumps({"flushInterval": _FOREVER, "automaticConfigReload": False, **config}))
         command = ["node", str(ROOT / PACKAGE / "stats.js"), str(file)]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        eventually(lambda: self._listens(self.console) and self._listens(self.tcp), or_else="statsd listening")
-
-    @staticmethod
-    def _listens(port: int) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) == 0
+        eventually(lambda: listens(self.console) and listens(self.tcp), or_else="statsd listening")
 
     def ask(self, command: str) -> str:
-        return ask(self.console, command)
+        return answer(f"tcp://127.0.0.1:{self.console}", f"{command}\n")
 
     def values(self, command: str) -> dict[str, Any]:
         """Return what ``counters``, ``timers`` or ``gauges`` shows."""

@@ -21,6 +21,7 @@ from datadog.dogstatsd.base import DogStatsd
 from forwarder.statsd_import import convert
 from metricslib.wire.graphite import number
 from tests.peers import ROOT, Forwarder, GraphitePeer, eventually, free_port
+from tests.sockets import connected, listens
 
 from .test_clients import HOT_SHOTS, dice, finish, hot_shots, tell_datadog, tell_statsd
 
@@ -70,7 +71,7 @@ def daemons(forwarder, need: Callable[..., None], tmp_path: Path) -> Iterator[Ca
         config.write_text(texts[0])
         command = ["node", "--require", f"{ROOT}/tests/end_to_end/flush_on_signal.js", f"{ROOT}/{STATSD}/stats.js"]
         processes.append(subprocess.Popen([*command, str(config)], stdout=subprocess.DEVNULL))
-        eventually(lambda: processes[0].poll() is not None or answers(ports["console"]))
+        eventually(lambda: processes[0].poll() is not None or listens(ports["console"]))
         assert processes[0].poll() is None, "statsd died"
         theirs = Daemon(
             ports["udp"],
@@ -103,13 +104,8 @@ def daemons(forwarder, need: Callable[..., None], tmp_path: Path) -> Iterator[Ca
         peer.close()
 
 
-def answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
 def lines_read(console: int) -> int:
-    with socket.create_connection(("127.0.0.1", console), timeout=60) as sock:
+    with connected(f"tcp://127.0.0.1:{console}") as sock:
         sock.sendall(b"counters\n")
         answer = b""
         while not answer.endswith(b"END\n\n"):

@@ -12,7 +12,8 @@ from metricslib import Flusher, Registry
 from metricslib.testing import ManualClock
 from metricslib.view import Server, application
 from metricslib.view.report import Section
-from tests.peers import FOREVER, Forwarder, eventually, send
+from tests.peers import FOREVER, Forwarder, eventually
+from tests.sockets import send
 
 from .browser import Browser
 from .conftest import Shop

@@ -13,10 +13,9 @@ import pytest
 from metricslib import Flusher, Registry
 from metricslib.delivery import Deadline, Sender, open_destination
 from metricslib.naming import Naming
-from metricslib.testing import ManualClock
 from tests.peers import eventually
 
-from .conftest import Carbon
+from .conftest import Carbon, recent_clock
 
 INTERVALS = 6
 TAGS = {"route": "/u", "status": 200}
@@ -49,7 +48,7 @@ class Program:
     """A program that measures something different in every interval, and remembers what Graphite must hold of it."""
 
     def __init__(self, destination: str) -> None:
-        self.clock = ManualClock(time=(time.time() // 10 - 100) * 10 + 1)
+        self.clock = recent_clock()
         self.registry = Registry(clock=self.clock)
         self.flusher = Flusher(self.registry, destination, interval=10, prefix="shop.web1", own="")
         self.random = random.Random(7)
@@ -152,7 +151,7 @@ def test_a_flush_in_mid_interval_is_replaced_by_the_whole_interval(carbon: Carbo
 
 def test_pickle_brings_what_lines_bring(carbon: Carbon):
     """Windows and relayed points, sent as lines and in frames of pickle: the files hold the same numbers to the bit."""
-    clock = ManualClock(time=(time.time() // 10 - 100) * 10 + 1)
+    clock = recent_clock()
     registry = Registry(clock=clock)
     rng = random.Random(7)
     for number in range(1200):  # more than two frames
@@ -196,7 +195,7 @@ def test_a_line_that_carbon_cannot_read_costs_nothing_else(carbon: Carbon, schem
 
 def test_no_two_series_share_a_path_in_graphite(carbon: Carbon):
     """carbon drops a tag called ``name``, and puts ``a..b`` into the file of ``a.b``."""
-    clock = ManualClock(time=(time.time() // 10 - 100) * 10 + 1)
+    clock = recent_clock()
     registry = Registry(clock=clock)
     registry.gauge("hits").set(1)
     for number, name in enumerate(("x", "y"), 2):

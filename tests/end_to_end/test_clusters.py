@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
@@ -17,8 +16,9 @@ from metricslib.delivery import Deadline, open_destination
 from metricslib.delivery.hash_ring import HASHES, Node, Ring
 from metricslib.naming import Naming
 from metricslib.testing import ManualClock
-from tests.end_to_end.conftest import Carbon
-from tests.peers import FOREVER, eventually, free_port, send
+from tests.end_to_end.conftest import Carbon, recent_clock
+from tests.peers import FOREVER, eventually, free_port
+from tests.sockets import listens, send
 
 NAMES = 3000
 
@@ -105,11 +105,7 @@ class CRelay:
         self._log = (directory / "relay.log").open("wb")
         command = [program, "-s", "-f", str(configuration), *flags]
         self._process = subprocess.Popen(command, stdout=self._log, stderr=self._log)
-        eventually(self._listens, or_else="a relay that listens")
-
-    def _listens(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+        eventually(lambda: listens(self.port), or_else="a relay that listens")
 
     def send(self, lines: Sequence[str]) -> None:
         send(f"tcp://127.0.0.1:{self.port}", "".join(f"{line}\n" for line in lines))
@@ -210,8 +206,7 @@ def test_the_daemon_sends_to_a_cluster(forwarder, start_receivers):
 
 @pytest.fixture
 def clock() -> ManualClock:
-    """A second after the begin of an interval whose slot real caches take."""
-    return ManualClock(time=(time.time() // 10 - 100) * 10 + 1)
+    return recent_clock()
 
 
 def test_real_caches_have_each_its_share(start_carbon: Callable[[int], Carbon], registry: Registry, clock: ManualClock):

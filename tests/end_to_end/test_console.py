@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from tests.peers import FOREVER, Forwarder, eventually, send
+from tests.peers import FOREVER, Forwarder, eventually
+from tests.sockets import answer, send
 
-from .real_statsd import RealStatsd, ask, of_javascript
+from .real_statsd import RealStatsd, of_javascript
 
 SENT = ["a:1|c", "a.b:2|c", "a.c:3|c\na.c:4|c|@0.5", "ab:5|c", "t:5|ms:7|ms", "t.x:1|ms", "g:3|g", "g.x:-4|g", "broken"]
 LINES = 10
@@ -42,6 +43,10 @@ def _samples(value: Any) -> Any:
     if isinstance(value, list):
         return f"{len(value)} samples"
     return f"{value['count']} samples" if isinstance(value, dict) else value
+
+
+def ask(port: int, command: str) -> str:
+    return answer(f"tcp://127.0.0.1:{port}", f"{command}\n")
 
 
 def spoken(console: int, parse: Callable[[str], dict[str, Any]]) -> list[tuple[str, str]]:

@@ -19,6 +19,7 @@ import pytest
 
 from metricslib import Flusher, Registry
 from tests.peers import FOREVER, ROOT, Forwarder, GraphitePeer, eventually
+from tests.sockets import send
 
 StartForwarder = Callable[..., Forwarder]
 
@@ -246,14 +247,6 @@ def test_what_a_killed_program_had_sent_is_sent_again_and_counted_once(
 # -- over plain statsd
 
 
-def flood(kind: socket.SocketKind, address: str | tuple[str, int], line: bytes, times: int) -> None:
-    family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
-    with socket.socket(family, kind) as sock:
-        sock.connect(address)
-        for _ in range(times):
-            sock.send(line)
-
-
 def test_a_unix_datagram_socket_loses_nothing_while_the_forwarder_lives(
     forwarder: StartForwarder, graphite: GraphitePeer, tmp_path: Path
 ):
@@ -262,8 +255,7 @@ def test_a_unix_datagram_socket_loses_nothing_while_the_forwarder_lives(
     process = forwarder("--listen", f"unixgram://{path}", "--to", graphite.url, "--interval", "1")
     process.ready()
     threads = [
-        threading.Thread(target=flood, args=(socket.SOCK_DGRAM, path, b"w.hits:1|c\nw.took:5|ms", 20_000))
-        for _ in range(4)
+        threading.Thread(target=send, args=(f"unixgram://{path}", "w.hits:1|c\nw.took:5|ms", 20_000)) for _ in range(4)
     ]
     for thread in threads:
         thread.start()
@@ -280,13 +272,13 @@ def test_what_udp_loses_is_counted(forwarder: StartForwarder, graphite: Graphite
     process = forwarder(
         *("--config", str(config), "--listen", "udp://127.0.0.1:0", "--to", graphite.url, "--interval", "1")
     )
-    host, _, port = process.ready()["udp"].removeprefix("udp://").rpartition(":")
+    address = process.ready()["udp"]
 
     def counted() -> tuple[int, int]:
         (listener,) = process.page()["sections"]["Listeners"]
         return listener["Packets"], listener["Socket"]["kernel_dropped"]
 
-    flood(socket.SOCK_DGRAM, (host, int(port)), b"w.hits:1|c", 20_000)
+    send(address, "w.hits:1|c", 20_000)
     eventually(lambda: sum(counted()) == 20_000, or_else="all heard or dropped")
     heard, _ = counted()
     assert process.end(signal.SIGTERM) == 0

@@ -4,7 +4,6 @@ import json
 import math
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests.peers import ROOT, Forwarder, eventually, send
+from tests.peers import ROOT, Forwarder, eventually
+from tests.sockets import confirmed, connected, send
 
 from .conftest import Carbon
 from .worker import CALLS, THREADS, TURNS, samples
@@ -145,14 +145,12 @@ def test_graphite_points_pass_as_they_are(forwarder: StartForwarder, carbon: Car
     points = [
         f"{path} {value!r} {stamp}\n" for path in paths for stamp, value in zip(stamps, expected[path], strict=True)
     ]
-    host, _, port = ready["graphite"].removeprefix("graphite://").rpartition(":")
-    with socket.create_connection((host, int(port)), timeout=60) as client:
+    with connected(ready["graphite"]) as client:
         payload = "".join(points).encode()
         for start in range(0, len(payload), 1000):  # not where lines end
             client.sendall(payload[start : start + 1000])
             send(ready["tcp"], "hits:1|c\n")
-        client.shutdown(socket.SHUT_WR)
-        assert client.recv(1) == b""  # closed: everything was read
+        assert confirmed(client)
     assert process.end(signal.SIGTERM) == 0
     for path in paths:
         eventually(partial(holds, carbon, path, stamps, expected[path]), or_else=path)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.peers import Forwarder, eventually, send
+from tests.peers import Forwarder, eventually
+from tests.sockets import send
 
 from .real_statsd import RealStatsd
 

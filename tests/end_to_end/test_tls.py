@@ -6,7 +6,6 @@ import socket
 import ssl
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,10 +13,9 @@ import pytest
 import trustme
 
 from metricslib import Flusher, Registry
-from metricslib.testing import ManualClock
 from tests.peers import eventually
 
-from .conftest import Carbon, free_port
+from .conftest import Carbon, free_port, recent_clock
 
 NAME = "graphite.example"
 
@@ -81,7 +79,7 @@ class Program:
     """Counts something else in every interval, and ships it to a port under TLS."""
 
     def __init__(self, port: int, ca: str) -> None:
-        self.clock = ManualClock(time=(time.time() // 10 - 100) * 10 + 1)
+        self.clock = recent_clock()
         self.registry = Registry(clock=self.clock)
         url = f"graphite+tls://127.0.0.1:{port}?ca={ca}&name={NAME}&timeout=1"
         self.flusher = Flusher(self.registry, url, interval=10, own="")

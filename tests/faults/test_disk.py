@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests.peers import Forwarder, GraphitePeer, eventually, free_port, send
+from tests.peers import Forwarder, GraphitePeer, eventually, free_port
+from tests.sockets import send
 
 Slot = tuple[str, int]
 

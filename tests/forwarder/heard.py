@@ -3,8 +3,7 @@
 import threading
 from collections import Counter
 
-WAIT = 60.0
-"""Seconds after which a test gives up."""
+from tests.sockets import PATIENCE
 
 
 class Heard:
@@ -42,7 +41,8 @@ class Heard:
         """Wait until so much was heard."""
         with self._changed:
             assert self._changed.wait_for(
-                lambda: len(self.lines) >= lines and self.dropped.total() >= dropped and self.flushed >= flushed, WAIT
+                lambda: len(self.lines) >= lines and self.dropped.total() >= dropped and self.flushed >= flushed,
+                PATIENCE,
             ), f"heard only {self.lines[-5:]} … ({len(self.lines)} lines), {self.dropped}"
         return self
 

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import logging
 import re
-import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from forwarder.listeners import Listener
 from metricslib.errors import CannotListen, InvalidDestination
 from metricslib.testing import ManualClock
 from tests.peers import FOREVER, GraphitePeer, eventually, free_port, open_files
+from tests.sockets import answer, connected, datagram_server, send
 
 
 @pytest.fixture
@@ -48,21 +48,6 @@ def start(peer):
 
 def port_of(address):
     return int(address.rpartition(":")[2])
-
-
-def send(address, text):
-    scheme, _, where = address.partition("://")
-    if scheme.startswith("unix"):
-        kind = socket.SOCK_DGRAM if scheme == "unixgram" else socket.SOCK_STREAM
-        family, target = socket.AF_UNIX, where
-    else:
-        kind = socket.SOCK_DGRAM if scheme == "udp" else socket.SOCK_STREAM
-        host, _, port = where.rpartition(":")
-        family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
-        target = (host.strip("[]"), int(port))
-    with socket.socket(family, kind) as sock:
-        sock.connect(target)
-        sock.sendall(text.encode())
 
 
 def page(daemon):
@@ -97,20 +82,12 @@ def test_what_programs_send_at_the_end_of_an_interval_is_of_that_interval(peer):
         for late in (0.01, 0.3, 0.02, 0.4):
             clock.advance(10 - 1 + late)
             daemon.flusher.flush()  # ends the interval, if it may end yet
-            confirmed(daemon.addresses[0], "a:1|c")
+            assert answer(daemon.addresses[0], "a:1|c") == ""
             clock.advance(1 - late)
             assert daemon.flusher.flush()
     finally:
         daemon.stop(5)
     assert [peer.values["stats.counters.a.count", 1_700_000_000 + end] for end in (10, 20, 30, 40)] == [1, 1, 1, 1]
-
-
-def confirmed(address, text):
-    """Send a program's lines, and wait until the other side has taken them."""
-    with socket.create_connection(("127.0.0.1", port_of(address)), timeout=30) as sock:
-        sock.sendall(text.encode())
-        sock.shutdown(socket.SHUT_WR)
-        assert sock.recv(1) == b""
 
 
 def test_every_kind_of_listener_ends_in_graphite(start, peer, tmp_path):
@@ -281,7 +258,7 @@ def test_stop_ends_in_time_and_says_what_was_lost(start, caplog):
 def test_after_stop_every_address_is_free(start, tmp_path):
     """The same configuration can be started again at once, also where clients left connections behind."""
     daemon = start(["udp://127.0.0.1:0", "tcp://127.0.0.1:0", f"unix://{tmp_path}/s"])
-    with socket.create_connection(("127.0.0.1", port_of(daemon.addresses[1]))) as client:
+    with connected(daemon.addresses[1]) as client:
         client.sendall(b"a:1|c\n")
         eventually(lambda: received(daemon) == 1)
         daemon.stop()
@@ -367,7 +344,7 @@ def test_a_reload_under_load_loses_nothing(start, peer):
 
     def client():
         nonlocal sent
-        with socket.create_connection(("127.0.0.1", port_of(daemon.addresses[0]))) as sock:
+        with connected(daemon.addresses[0]) as sock:
             while not enough.is_set():
                 sock.sendall(b"a:1|c\nt:5|ms\n" * 50)
                 sent += 50
@@ -442,10 +419,7 @@ def test_socket_files_have_the_configured_mode(start, tmp_path):
 def ask(daemon, *commands):
     """Say commands to the daemon's console and return all that it answers."""
     address = next(address for address in daemon.addresses if address.startswith("console://"))
-    with socket.create_connection(("127.0.0.1", port_of(address)), timeout=60) as sock:
-        sock.sendall("".join(f"{command}\n" for command in commands).encode())
-        sock.shutdown(socket.SHUT_WR)
-        return sock.makefile().read()
+    return answer(address, "".join(f"{command}\n" for command in commands))
 
 
 def test_the_console_tells_and_deletes(start, peer):
@@ -508,9 +482,7 @@ def test_a_taken_console_leaves_nothing_bound(start, tmp_path):
 
 def test_packets_are_repeated(start):
     """From every statsd listener, and not from those for Graphite's lines; the page and the own metrics tell it."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as target:
-        target.bind(("127.0.0.1", 0))
-        target.settimeout(10)
+    with datagram_server() as target:
         repeat = f"udp://127.0.0.1:{target.getsockname()[1]}"
         daemon = start(
             ["udp://127.0.0.1:0", "tcp://127.0.0.1:0", "graphite://127.0.0.1:0"], toml=f'repeat = "{repeat}"'

@@ -12,6 +12,7 @@ from forwarder.listeners import console as module
 from forwarder.listeners.console import LONGEST, CommandListener
 from metricslib.testing import ManualClock
 from tests.peers import eventually
+from tests.sockets import connected
 
 LONG = 5_000_000
 
@@ -48,8 +49,7 @@ class Client:
     """A connection to a listener."""
 
     def __init__(self, listener):
-        host, _, port = listener.address.removeprefix("console://").rpartition(":")
-        self.sock = socket.create_connection((host.strip("[]"), int(port)), timeout=60)
+        self.sock = connected(listener.address)
 
     def say(self, text):
         self.sock.sendall(text.encode() if isinstance(text, str) else text)

@@ -1,7 +1,6 @@
 """Numbered batches over TCP and Unix streams, and the answers to them."""
 
 import os
-import socket
 import stat
 import threading
 
@@ -11,15 +10,11 @@ from forwarder.dedup import Deduplicator
 from forwarder.listeners import NumberedTcpListener, NumberedUnixListener
 from metricslib.window import Flush, Window
 from metricslib.wire.numbered import LONGEST, Numbered, ack, greeting, new_batch, sync
-from tests.forwarder.heard import WAIT, Broken, Heard
+from tests.forwarder.heard import Broken
 from tests.peers import eventually
+from tests.sockets import PATIENCE, connected
 
 WINDOW = Window(0, 10, 10)
-
-
-@pytest.fixture
-def heard():
-    return Heard()
 
 
 @pytest.fixture
@@ -28,40 +23,24 @@ def dedup():
 
 
 @pytest.fixture(params=["tcp", "unix"])
-def listen(request, tmp_path, monkeypatch, heard, dedup):
-    """Call to start a listener, which is stopped at the end of the test."""
+def listen(request, tmp_path, monkeypatch, started, heard, dedup):
+    """Call to start a listener, over TCP or at a path."""
     monkeypatch.chdir(tmp_path)  # a path in it may be too long for a socket
-    listeners = []
 
     def listen(sink=heard, sync=lambda: None, **options):
         kind, where = (
             (NumberedTcpListener, ("127.0.0.1", 0)) if request.param == "tcp" else (NumberedUnixListener, ("s",))
         )
-        listener = kind(*where, sink, dedup, interval=lambda: 10, sync=sync, **options)
-        listeners.append(listener)
-        listener.bind()
-        listener.start()
-        return listener
+        return started(kind(*where, sink, dedup, interval=lambda: 10, sync=sync, **options))
 
-    yield listen
-    for listener in listeners:
-        listener.stop(1.0)
+    return listen
 
 
 class Sender:
     """A connection to a listener, and what is heard on it."""
 
     def __init__(self, listener, greeted=True):
-        scheme, _, where = listener.address.partition("://")
-        unix = scheme == "forwarder+unix"
-        host, _, port = where.partition(":")
-        self.socket = socket.socket(socket.AF_UNIX if unix else socket.AF_INET)
-        self.socket.settimeout(WAIT)
-        try:
-            self.socket.connect(where if unix else (host, int(port)))
-        except OSError:
-            self.socket.close()
-            raise
+        self.socket = connected(listener.address)
         self._file = self.socket.makefile("rb")
         if greeted:
             assert self.line() == greeting(10)
@@ -97,7 +76,7 @@ def test_batches_are_heard_and_answered_when_they_are_kept(listen, heard, dedup)
         sender.socket.settimeout(0.05)
         with pytest.raises(TimeoutError):
             sender.socket.recv(1)
-        sender.socket.settimeout(WAIT)
+        sender.socket.settimeout(PATIENCE)
         keep(dedup, x=2)
         assert sender.line() == ack("x", 2)
     assert heard.lines == [b"a:1|c", b"b:1|c"]
@@ -158,7 +137,7 @@ def test_who_cannot_wait_gets_a_flush(listen, heard, dedup):
         heard.wait(lines=2)
         assert not flushes.acquire(blocking=False)
         one.send(sync())
-        assert flushes.acquire(timeout=WAIT)
+        assert flushes.acquire(timeout=PATIENCE)
         keep(dedup, x=1, y=1)
         assert one.line() == ack("x", 1)
         assert other.line() == ack("y", 1)
@@ -170,7 +149,7 @@ def test_at_the_end_it_falls_silent_in_two_steps(listen, heard, dedup):
     listener = listen()
     with Sender(listener) as sender, Sender(listener) as late:
         sender.send(new_batch("x", 1, b"a:1|c\n"))
-        assert listener.drain(WAIT)
+        assert listener.drain(PATIENCE)
         late.send(new_batch("y", 1, b"a:1|c\n"))
         assert heard.lines == [b"a:1|c"]
         with pytest.raises(OSError, match=r"refused|No such file"):

@@ -13,45 +13,19 @@ from forwarder.listeners import TcpListener
 from forwarder.listeners.framing import LONGEST
 from forwarder.listeners.stream import ACCEPTS, ACCEPTS_BESIDE
 from metricslib.testing import ManualClock
-from tests.forwarder.heard import WAIT, Broken, Heard
+from tests.forwarder.heard import Broken
 from tests.peers import eventually
+from tests.sockets import confirmed, connected
 
 
 @pytest.fixture
-def heard():
-    return Heard()
-
-
-@pytest.fixture
-def listen():
-    """Call to start a listener, which is stopped at the end of the test."""
-    listeners = []
-
-    def listen(sink, host="127.0.0.1", **options):
-        listener = TcpListener(host, 0, sink, **options)
-        listeners.append(listener)
-        listener.bind()
-        listener.start()
-        return listener
-
-    yield listen
-    for listener in listeners:
-        listener.stop(1.0)
-
-
-def connect(listener):
-    host, _, port = listener.address.partition("://")[2].rpartition(":")
-    return socket.create_connection((host.strip("[]"), int(port)), WAIT)
-
-
-def confirmed(sock) -> bool:
-    """Half-close and read to the end: whether the peer says that it has read everything."""
-    sock.shutdown(socket.SHUT_WR)
-    return sock.recv(1) == b""
+def listen(started):
+    """Call with a sink to start a listener on a free port."""
+    return lambda sink, host="127.0.0.1", **options: started(TcpListener(host, 0, sink, **options))
 
 
 def confirmed_at_once(listener) -> bool:
-    with connect(listener) as sock:
+    with connected(listener.address) as sock:
         return sock.recv(1) == b""
 
 
@@ -59,7 +33,7 @@ def confirmed_at_once(listener) -> bool:
 def test_lines_arrive(listen, heard, host):
     """However they are cut, and the last one without a line feed."""
     listener = listen(heard, host)
-    with connect(listener) as sock:
+    with connected(listener.address) as sock:
         sock.sendall(b"a:1|c\nb:")
         heard.wait(lines=1)
         sock.sendall(b"2|c\nc:3|c")
@@ -70,7 +44,7 @@ def test_lines_arrive(listen, heard, host):
 
 def test_the_end_of_the_stream_confirms(listen, heard):
     """When a sender reads it, everything is with the sink, which has been told to pass it on."""
-    with connect(listen(heard)) as sock:
+    with connected(listen(heard).address) as sock:
         sock.sendall(b"a:1|c\n" * 50_000)
         assert confirmed(sock)
     assert len(heard.lines) == 50_000
@@ -79,7 +53,7 @@ def test_the_end_of_the_stream_confirms(listen, heard):
 
 def test_long_lines_are_dropped_once(listen, heard):
     """However long they are; the lines around them arrive."""
-    with connect(listen(heard)) as sock:
+    with connected(listen(heard).address) as sock:
         sock.sendall(b"a:1|c\n" + b"x" * 300_000 + b"\nb:1|c\n" + b"x" * (LONGEST + 1))
         assert confirmed(sock)
     assert heard.lines == [b"a:1|c", b"b:1|c"]
@@ -89,7 +63,7 @@ def test_long_lines_are_dropped_once(listen, heard):
 def test_connections_do_not_mix(listen, heard):
     """Halves of lines on two connections stay apart."""
     listener = listen(heard)
-    with connect(listener) as one, connect(listener) as two:
+    with connected(listener.address) as one, connected(listener.address) as two:
         one.sendall(b"x\na:")
         heard.wait(lines=1)
         two.sendall(b"y\nb:")
@@ -104,13 +78,13 @@ def test_connections_do_not_mix(listen, heard):
 def test_too_many_connections_are_refused(listen, heard):
     """What is over the bound is reset, never confirmed, and counted; when one leaves, there is room again."""
     listener = listen(heard, connections=1)
-    with connect(listener) as first:
+    with connected(listener.address) as first:
         first.sendall(b"a:1|c\n")
         heard.wait(lines=1)
         with pytest.raises(ConnectionResetError):
             confirmed_at_once(listener)
         assert confirmed(first)
-    with connect(listener) as third:
+    with connected(listener.address) as third:
         third.sendall(b"c:1|c\n")
         assert confirmed(third)
     assert heard.lines == [b"a:1|c", b"c:1|c"]
@@ -121,7 +95,7 @@ def test_the_connection_that_is_silent_for_longest_goes_for_a_new_one(listen, he
     """What it sent is kept, and it is reset; those that are at work stay."""
     clock = ManualClock()
     listener = listen(heard, connections=2, clock=clock)
-    with connect(listener) as first, connect(listener) as second:
+    with connected(listener.address) as first, connected(listener.address) as second:
         first.sendall(b"a:1|c\nhalf")
         heard.wait(lines=1)
         second.sendall(b"b:1|c\n")
@@ -129,7 +103,7 @@ def test_the_connection_that_is_silent_for_longest_goes_for_a_new_one(listen, he
         clock.advance(1.0)
         first.sendall(b":1|c\n")  # the first is not the silent one any more
         heard.wait(lines=3)
-        with connect(listener) as third:
+        with connected(listener.address) as third:
             third.sendall(b"c:1|c\n")
             assert confirmed(third)
         with pytest.raises(ConnectionResetError):
@@ -144,14 +118,14 @@ def test_what_an_evicted_connection_had_sent_is_read(heard):
     clock = ManualClock()
     listener = TcpListener("127.0.0.1", 0, heard, connections=1, clock=clock)
     listener.bind()
-    with selectors.DefaultSelector() as selector, connect(listener) as first, connect(listener):
+    with selectors.DefaultSelector() as selector, connected(listener.address) as first, connected(listener.address):
         selector.register(listener._socket, selectors.EVENT_READ)
         listener._accept(listener._socket, selector)
         assert listener.connections == 1
         assert listener.counts() == {"connections": 1, "connections_refused": 1}
         first.sendall(b"a:1|c\nhalf")
         clock.advance(1.0)
-        with connect(listener):
+        with connected(listener.address):
             listener._accept(listener._socket, selector)
         listener.stop(0)
         for connection in listener._connections.values():
@@ -167,7 +141,7 @@ def test_so_many_are_accepted_at_once_and_no_more(heard):
     listener.bind()
     with selectors.DefaultSelector() as selector:
         selector.register(listener._socket, selectors.EVENT_READ)
-        storm = [connect(listener) for _ in range(ACCEPTS + 1)]
+        storm = [connected(listener.address) for _ in range(ACCEPTS + 1)]
         assert listener._accept(listener._socket, selector)
         assert listener.connections == ACCEPTS
         assert not listener._accept(listener._socket, selector)
@@ -186,12 +160,12 @@ def test_fewer_are_accepted_beside_connections_that_talk(heard, talking, accepte
     listener.bind()
     with selectors.DefaultSelector() as selector:
         selector.register(listener._socket, selectors.EVENT_READ)
-        open_ = [connect(listener) for _ in range(ACCEPTS_BESIDE + 3)]
+        open_ = [connected(listener.address) for _ in range(ACCEPTS_BESIDE + 3)]
         while listener.connections < len(open_):
             listener._serve(listener._socket, selector, 10)
         for sock in open_[:talking]:
             sock.sendall(b"a:1|c\n")
-        storm = [connect(listener) for _ in range(ACCEPTS + 1)]
+        storm = [connected(listener.address) for _ in range(ACCEPTS + 1)]
         listener._serve(listener._socket, selector, 10)
         assert listener.connections == len(open_) + accepted
         assert len(heard.lines) == talking
@@ -207,7 +181,7 @@ def test_dead_peers_are_found_out(heard, given):
     handed_in = socket.create_server(("127.0.0.1", 0)) if given else None
     listener.bind(handed_in)
     listener.start()
-    with connect(listener) as sock:
+    with connected(listener.address) as sock:
         sock.sendall(b"a:1|c\n")
         heard.wait(lines=1)
         (connection,) = listener._connections.values()
@@ -241,10 +215,10 @@ def test_another_protocol_is_reset_and_no_line_of_it_counts(listen, heard, first
             sock.sendall(first[2:] + BODY)
         return confirmed(sock)
 
-    with connect(listener) as sock, pytest.raises(OSError, match=r"reset|not connected|Broken pipe"):
+    with connected(listener.address) as sock, pytest.raises(OSError, match=r"reset|not connected|Broken pipe"):
         post(sock)
     assert listener.counts() == {"connections": 1, "foreign_protocol": 1}
-    with connect(listener) as sock:
+    with connected(listener.address) as sock:
         sock.sendall(b"GET /x:1|c\r\nb\t:1|c\r\nPOST / HTTP/1.1\n\x01")
         assert confirmed(sock)
     assert heard.lines == [b"GET /x:1|c\r", b"b\t:1|c\r", b"POST / HTTP/1.1", b"\x01"]
@@ -254,7 +228,7 @@ def test_another_protocol_is_reset_and_no_line_of_it_counts(listen, heard, first
 def test_a_reset_cuts_the_last_line(listen, heard):
     """Of a connection that was not ended properly, half a line is dropped and counted."""
     listener = listen(heard)
-    with connect(listener) as sock:
+    with connected(listener.address) as sock:
         sock.sendall(b"a:1|c\nb:12")
         heard.wait(lines=1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -268,7 +242,7 @@ def test_stop_hands_over_what_the_kernel_holds(heard):
     """Connections not accepted yet are read; those that their peers have ended are confirmed, the others reset."""
     listener = TcpListener("127.0.0.1", 0, heard)
     listener.bind()
-    with connect(listener) as ended, connect(listener) as open_:
+    with connected(listener.address) as ended, connected(listener.address) as open_:
         ended.sendall(b"a:1|c\n" * 10_000)
         ended.shutdown(socket.SHUT_WR)
         open_.sendall(b"b:1|c\nc:12")
@@ -285,7 +259,7 @@ def test_stop_hands_over_what_the_kernel_holds(heard):
 def test_stop_waits_for_nobody(listen, heard):
     """A sender that does not end is cut off, and hears of it."""
     listener = listen(heard)
-    with connect(listener) as sock:
+    with connected(listener.address) as sock:
         sock.sendall(b"a:1|c\n")
         heard.wait(lines=1)
         assert listener.stop(0.0)
@@ -298,7 +272,7 @@ def test_after_stop_nobody_listens(listen, heard):
     listener = listen(heard)
     assert listener.stop(1.0)
     with pytest.raises(ConnectionRefusedError):
-        connect(listener)
+        connected(listener.address)
 
 
 def test_stop_without_start_gives_the_address_back(heard):
@@ -318,7 +292,7 @@ def test_a_broken_sink_ends_nothing(listen, caplog):
     broken = Broken()
     listener = listen(broken)
     for _ in range(2):
-        with connect(listener) as sock:
+        with connected(listener.address) as sock:
             sock.sendall(b"a:1|c\n")
             assert confirmed(sock)
     assert listener.counts() == {"connections": 2, "feed_error": 2}
@@ -349,7 +323,7 @@ def test_want_of_descriptors_ends_nothing(heard, caplog, monkeypatch):
     listener.bind()
     listener._socket = Exhausted(listener._socket)
     listener.start()
-    with connect(listener) as sock:
+    with connected(listener.address) as sock:
         sock.sendall(b"a:1|c\n")
         assert confirmed(sock)
     assert listener.stop(1.0)
@@ -361,7 +335,7 @@ def test_statsd_lines_reach_the_registry(listen, registry, tick):
     """Listener, aggregator and registry together."""
     aggregator = Aggregator(registry)
     registry.add_source(aggregator)
-    with connect(listen(aggregator)) as sock:
+    with connected(listen(aggregator).address) as sock:
         sock.sendall(b"a:1|c\na:2|c")
         assert confirmed(sock)
     assert tick().cumulative.counters == {"a": 3}
@@ -372,7 +346,7 @@ def test_graphite_points_are_passed_on_before_they_are_confirmed(listen):
     points = []
     listener = listen(Relay(points.extend), scheme="graphite")
     assert listener.address.startswith("graphite://127.0.0.1:")
-    with connect(listener) as sock:
+    with connected(listener.address) as sock:
         sock.sendall(b"a.b 1 5\nc.d 2 6")
         assert confirmed(sock)
     assert points == [("a.b", 1.0, 5), ("c.d", 2.0, 6)]
@@ -380,6 +354,6 @@ def test_graphite_points_are_passed_on_before_they_are_confirmed(listen):
 
 def test_graphite_points_wait_a_second_at_most(listen, heard):
     """On a connection that stays open, the sink is told to pass on what it holds, once a second."""
-    with connect(listen(heard)) as sock:
+    with connected(listen(heard).address) as sock:
         sock.sendall(b"a.b 1 5\n")
         heard.wait(lines=1, flushed=1)

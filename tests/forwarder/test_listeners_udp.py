@@ -6,41 +6,20 @@ import pytest
 
 from forwarder.listeners import UdpListener
 from tests.forwarder.heard import Broken, Heard
+from tests.sockets import connected, send
 
 
 @pytest.fixture
-def heard():
-    return Heard()
-
-
-@pytest.fixture
-def listen():
-    """Call to start a listener, which is stopped at the end of the test."""
-    listeners = []
-
-    def listen(sink, host="127.0.0.1"):
-        listener = UdpListener(host, 0, sink)
-        listeners.append(listener)
-        listener.bind()
-        listener.start()
-        return listener
-
-    yield listen
-    for listener in listeners:
-        listener.stop(1.0)
-
-
-def sender(listener, host="127.0.0.1"):
-    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
-    sock.connect((host, int(listener.address.rpartition(":")[2])))
-    return sock
+def listen(started):
+    """Call with a sink to start a listener on a free port."""
+    return lambda sink, host="127.0.0.1": started(UdpListener(host, 0, sink))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
 def test_datagrams_arrive(listen, heard, host):
     """Each as one chunk, an empty one too, over IPv4 and IPv6."""
     listener = listen(heard, host)
-    with sender(listener, listener.address[len("udp://") :].rpartition(":")[0].strip("[]")) as sock:
+    with connected(listener.address) as sock:
         for datagram in (b"a:1|c\nb:1|c", b"", b"c:1|c"):
             sock.send(datagram)
         heard.wait(lines=3)
@@ -52,7 +31,7 @@ def test_what_comes_in_a_moment_is_read_together(listen, heard, monkeypatch):
     feeds = []
     monkeypatch.setattr(heard, "feed", lambda chunks: (feeds.append(chunks), Heard.feed(heard, chunks)))
     listener = listen(heard)
-    with sender(listener) as sock:
+    with connected(listener.address) as sock:
         monkeypatch.setattr("forwarder.listeners.udp.time.sleep", lambda seconds: sock.send(b"b:1|c"))
         sock.send(b"a:1|c")
         heard.wait(lines=2)
@@ -72,11 +51,11 @@ def test_a_moment_is_no_longer_than_the_buffer_lasts(buffer, moment):
 def test_all_addresses_are_those_of_ipv4_too(listen, heard):
     """`[::]` hears both families, also where net.ipv6.bindv6only says otherwise, and is drained to the end."""
     listener = listen(heard, "::")
-    for host in ("127.0.0.1", "::1"):
-        with sender(listener, host) as sock:
-            sock.send(host.encode())
+    port = listener.address.rpartition(":")[2]
+    for host in ("127.0.0.1", "[::1]"):
+        send(f"udp://{host}:{port}", host)
     assert listener.stop(5.0)
-    assert heard.chunks == [b"127.0.0.1", b"::1"]
+    assert heard.chunks == [b"127.0.0.1", b"[::1]"]
 
 
 def test_a_given_socket_is_left_as_it_is(heard):
@@ -88,7 +67,7 @@ def test_a_given_socket_is_left_as_it_is(heard):
         first.bind(given.dup())
         assert first.address == f"udp://127.0.0.1:{given.getsockname()[1]}"
         assert first.receive_buffer == 8192
-        with sender(first) as sock:
+        with connected(first.address) as sock:
             sock.send(b"early")
             first.start()
             assert first.alive
@@ -109,7 +88,7 @@ def test_what_waits_is_handed_over_in_batches(heard):
     """No more at once when they are 32 KiB, and no less when nothing else is there."""
     listener = UdpListener("127.0.0.1", 0, heard)
     listener.bind()
-    with sender(listener) as sock:
+    with connected(listener.address) as sock:
         for _ in range(40):
             sock.send(b"x" * 1000)
     listener.start()
@@ -121,7 +100,7 @@ def test_what_waits_is_handed_over_in_batches(heard):
 def test_the_longest_datagram_is_whole(listen, heard):
     """65,507 bytes are the most that IPv4 carries."""
     datagram = b"x" * 65_507
-    with sender(listen(heard)) as sock:
+    with connected(listen(heard).address) as sock:
         sock.send(datagram)
         heard.wait(lines=1)
     assert heard.chunks == [datagram]
@@ -153,7 +132,7 @@ def test_stop_hands_over_what_the_kernel_holds(heard):
     """Everything sent before is heard; who sends afterwards is refused."""
     listener = UdpListener("127.0.0.1", 0, heard)
     listener.bind()
-    with sender(listener) as sock:
+    with connected(listener.address) as sock:
         for _ in range(200):  # so many have room anywhere
             sock.send(b"a:1|c")
         listener.start()
@@ -169,7 +148,7 @@ def test_what_comes_while_stopping_is_refused_and_not_lost(heard):
     """Between hanging up and closing, new datagrams are refused visibly, and old ones still heard."""
     listener = UdpListener("0.0.0.0", 0, heard)
     listener.bind()
-    with sender(listener) as sock:
+    with connected(listener.address) as sock:
         sock.send(b"early:1|c")
         listener._hang_up(listener._socket)
         sock.send(b"late:1|c")
@@ -184,7 +163,7 @@ def test_the_kernels_drops_are_counted(heard):
     """Datagrams that found the buffer full are known at any time, also after the end."""
     listener = UdpListener("127.0.0.1", 0, heard, buffer=8192)
     listener.bind()
-    with sender(listener) as sock:
+    with connected(listener.address) as sock:
         for _ in range(200):
             sock.send(b"x" * 1000)
     dropped = listener.kernel_drops()
@@ -199,7 +178,7 @@ def test_a_broken_sink_ends_nothing(listen, caplog):
     """What it raises is counted and logged once, and reading goes on."""
     broken = Broken()
     listener = listen(broken)
-    with sender(listener) as sock:
+    with connected(listener.address) as sock:
         for lines in (1, 2):
             sock.send(b"a:1|c")
             broken.wait(lines=lines)
@@ -231,7 +210,7 @@ def test_an_error_of_the_socket_ends_nothing(heard, caplog):
     listener.bind()
     listener._socket = Faulty(listener._socket)
     listener.start()
-    with sender(listener) as sock:
+    with connected(listener.address) as sock:
         sock.send(b"a:1|c")
         heard.wait(lines=1)
     assert listener.stop(5.0)

@@ -9,14 +9,9 @@ import struct
 import pytest
 
 from forwarder.listeners import UnixDatagramListener, UnixStreamListener
-from tests.forwarder.heard import WAIT, Heard
+from tests.sockets import connected
 
 KINDS = {UnixStreamListener: socket.SOCK_STREAM, UnixDatagramListener: socket.SOCK_DGRAM}
-
-
-@pytest.fixture
-def heard():
-    return Heard()
 
 
 @pytest.fixture
@@ -31,27 +26,9 @@ def kind(request):
 
 
 @pytest.fixture
-def listen(path, heard):
-    """Call to start a listener, which is stopped at the end of the test."""
-    listeners = []
-
-    def listen(kind, **options):
-        listener = kind(path, heard, **options)
-        listeners.append(listener)
-        listener.bind()
-        listener.start()
-        return listener
-
-    yield listen
-    for listener in listeners:
-        listener.stop(1.0)
-
-
-def connect(kind, path):
-    sock = socket.socket(socket.AF_UNIX, KINDS[kind])
-    sock.settimeout(WAIT)
-    sock.connect(path)
-    return sock
+def listen(started, path, heard):
+    """Call with the kind of a listener to start it at `path`."""
+    return lambda kind, **options: started(kind(path, heard, **options))
 
 
 def test_lines_arrive(listen, heard, kind, path):
@@ -59,7 +36,7 @@ def test_lines_arrive(listen, heard, kind, path):
     listener = listen(kind)
     scheme = {UnixStreamListener: "unix", UnixDatagramListener: "unixgram"}[kind]
     assert listener.address == f"{scheme}://{path}"
-    with connect(kind, path) as sock:
+    with connected(listener.address) as sock:
         sock.sendall(b"a:1|c\n")
         sock.sendall(b"b:1|c\n")
         heard.wait(lines=2)
@@ -69,7 +46,7 @@ def test_lines_arrive(listen, heard, kind, path):
 def test_the_end_of_the_stream_confirms(listen, heard, path):
     """When a sender reads it, everything is with the sink."""
     listen(UnixStreamListener)
-    with connect(UnixStreamListener, path) as sock:
+    with connected(f"unix://{path}") as sock:
         sock.sendall(b"a:1|c\n" * 50_000)
         sock.shutdown(socket.SHUT_WR)
         assert sock.recv(1) == b""
@@ -79,7 +56,7 @@ def test_the_end_of_the_stream_confirms(listen, heard, path):
 def test_a_stream_of_packets(listen, heard, path):
     """DogStatsD puts the length of each packet before it, and no line feed behind it; its neighbours send lines."""
     listen(UnixStreamListener)
-    with connect(UnixStreamListener, path) as dog, connect(UnixStreamListener, path) as plain:
+    with connected(f"unix://{path}") as dog, connected(f"unix://{path}") as plain:
         for packet in (b"a:1|c", b"b:1|c\nc:1|c"):
             dog.sendall(struct.pack("<I", len(packet)))
             dog.sendall(packet)
@@ -92,7 +69,7 @@ def test_of_too_long_a_datagram_whole_lines_are_kept(listen, heard, path, monkey
     """What does not fit is dropped, once, and counted."""
     monkeypatch.setattr("forwarder.listeners.unix._LONGEST_DATAGRAM", 10)
     listen(UnixDatagramListener)
-    with connect(UnixDatagramListener, path) as sock:
+    with connected(f"unixgram://{path}") as sock:
         sock.send(b"a:1|c\nb:12|c\nc:1|c")
         heard.wait(dropped=1, lines=1)
     assert heard.lines == [b"a:1|c"]
@@ -227,8 +204,8 @@ def test_a_dead_socket_is_replaced(listen, heard, kind, path, left):
     """What somebody left who died does not keep us from starting, if it was of our type."""
     with socket.socket(socket.AF_UNIX, left) as dead:
         dead.bind(path)
-    listen(kind)
-    with connect(kind, path) as sock:
+    listener = listen(kind)
+    with connected(listener.address) as sock:
         sock.sendall(b"a:1|c\n")
         heard.wait(lines=1)
 
@@ -263,7 +240,7 @@ def test_stop_hands_over_what_the_kernel_holds(kind, path, heard):
     """Everything sent before is heard; who sends afterwards is refused."""
     listener = kind(path, heard)
     listener.bind()
-    with connect(kind, path) as sock:
+    with connected(listener.address) as sock:
         for _ in range(5):
             sock.sendall(b"a:1|c\n")
         listener.start()
@@ -278,7 +255,7 @@ def test_half_a_line_at_the_end_is_dropped(path, heard):
     """A sender that was cut off had more to say: what is there of its line may mean something else."""
     listener = UnixStreamListener(path, heard)
     listener.bind()
-    with connect(UnixStreamListener, path) as sock:
+    with connected(f"unix://{path}") as sock:
         sock.sendall(b"a:1|c\nb:12")
         listener.start()
         assert listener.stop(5.0)

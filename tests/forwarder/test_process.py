@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.peers import FOREVER, GraphitePeer, eventually, send
+from tests.peers import FOREVER, GraphitePeer, eventually
+from tests.sockets import send
 
 ENDLESS = ("--interval", str(FOREVER))
 

@@ -1,5 +1,6 @@
 """Packets are passed on whole and once, to each target by itself, and nobody who offers them ever waits."""
 
+import contextlib
 import socket
 import struct
 import threading
@@ -14,22 +15,22 @@ from forwarder.repeater import Repeater, Target, _packed
 from metricslib.delivery import Deadline, Undelivered
 from metricslib.testing import ManualClock
 from tests.peers import eventually, free_port
+from tests.sockets import datagram_server
 
 
 class UdpPeer:
     """Remembers datagrams."""
 
     def __init__(self, port=0):
-        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.sock.bind(("127.0.0.1", port))
-        self.sock.settimeout(60)
+        self._open = contextlib.ExitStack()
+        self.sock = self._open.enter_context(datagram_server(port=port))
         self.url = f"udp://127.0.0.1:{self.sock.getsockname()[1]}"
 
     def hear(self, count):
         return [self.sock.recv(65536) for _ in range(count)]
 
     def close(self):
-        self.sock.close()
+        self._open.close()
 
 
 class TcpPeer:

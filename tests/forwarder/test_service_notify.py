@@ -10,15 +10,14 @@ from pathlib import Path
 import pytest
 
 from forwarder.service import Notifier
+from tests.sockets import datagram_server
 
 
 @pytest.fixture
 def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
     """A manager that listens at `notify` in the current directory."""
     monkeypatch.chdir(tmp_path)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.bind("notify")
-        sock.settimeout(10)
+    with datagram_server("notify") as sock:
         yield sock
 
 
@@ -49,9 +48,7 @@ def test_what_is_told(manager):
 def test_an_abstract_address(manager):
     """An address that starts with @ has no file."""
     name = f"metricslib-test-{os.getpid()}"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as abstract:
-        abstract.bind(f"\0{name}")
-        abstract.settimeout(10)
+    with datagram_server(f"\0{name}") as abstract:
         Notifier(f"@{name}").alive()
         assert heard(abstract) == ["WATCHDOG=1"]
 

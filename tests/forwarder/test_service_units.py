@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 
-from tests.peers import FOREVER, Forwarder, eventually, send
+from tests.peers import FOREVER, Forwarder, eventually
+from tests.sockets import datagram_server, send
 
 
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.bind(str(tmp_path / "notify"))
-        sock.settimeout(60)
+    with datagram_server(tmp_path / "notify") as sock:
         yield sock
 
 

@@ -10,7 +10,8 @@ from forwarder.cli import main
 from forwarder.config import Config
 from forwarder.daemon import Daemon
 from metricslib.testing import ManualClock
-from tests.peers import Forwarder, GraphitePeer, eventually, free_port, send
+from tests.peers import Forwarder, GraphitePeer, eventually, free_port
+from tests.sockets import send
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])

@@ -20,7 +20,8 @@ import pytest
 import whisper
 
 from tests.implementations import packages
-from tests.peers import FOREVER, PATIENCE, GraphitePeer
+from tests.peers import FOREVER, GraphitePeer
+from tests.sockets import PATIENCE, answer
 from tests.upgrade import inputs
 
 HERE = Path(__file__).parent
@@ -106,15 +107,6 @@ def port(daemon: Any, place: int = 0) -> int:
     return int(daemon.addresses[place].rpartition(":")[2])
 
 
-def send(port: int, text: str) -> None:
-    """Return when all of it was read."""
-    with socket.create_connection(("127.0.0.1", port), PATIENCE) as connection:
-        connection.sendall(text.encode())
-        connection.shutdown(socket.SHUT_WR)
-        while connection.recv(65536):
-            pass
-
-
 def unpack(name: str, directory: Path) -> None:
     (directory / "windows").mkdir()
     with tarfile.open(HERE / f"{name}.tar.xz") as archive:
@@ -137,13 +129,13 @@ def test_a_forwarder_goes_on_with_the_spool_of_an_earlier_version(
     listen = ("tcp://127.0.0.1:0", "graphite://127.0.0.1:0", "forwarder+tcp://127.0.0.1:0")
     daemon = start(*listen, to=inputs.TO, interval=inputs.INTERVAL, spool="spool", clock=clock)
 
-    send(port(daemon), "\n".join(inputs.LATER) + "\n")
-    send(port(daemon, 2), "".join(map(inputs.numbered, range(5))))  # the first four came before
+    answer(daemon.addresses[0], "\n".join(inputs.LATER) + "\n")
+    answer(daemon.addresses[2], "".join(map(inputs.numbered, range(5))))  # the first four came before
     clock.advance(40)
     daemon.flusher.tick()
-    send(port(daemon), "\n".join(inputs.SLOTS[4]) + "\n")
-    send(port(daemon, 1), inputs.relayed(4))
-    send(port(daemon, 2), inputs.numbered(4) + inputs.numbered(5))
+    answer(daemon.addresses[0], "\n".join(inputs.SLOTS[4]) + "\n")
+    answer(daemon.addresses[1], inputs.relayed(4))
+    answer(daemon.addresses[2], inputs.numbered(4) + inputs.numbered(5))
     clock.advance(inputs.INTERVAL)
     daemon.flusher.tick()
 
