@@ -118,19 +118,19 @@ def start(
         if _flusher is not None and arguments == _arguments:
             _flusher.start()
             return _flusher
-        if _flusher is not None and _arguments is not None and not _flusher.left_behind:
+        if _flusher is not None and _arguments is not None and not _flusher.copied_by_fork:
             Flusher(Registry(), **_enabled(arguments))  # report invalid arguments first
             raise AlreadyStarted(_without_secrets(_arguments), _without_secrets(arguments))
         history = _flusher.history if _flusher else None
         new = Flusher(default_registry, **_enabled(arguments), history=history)
         if _flusher is not None:  # it only ended intervals for the page, or it is the parent's
-            before = _flusher.running, _flusher.left_behind
+            before = _flusher.running, _flusher.copied_by_fork
             _flusher.stop()
         try:
             new.start()
         except BaseException:
             if _flusher is not None:
-                _flusher.left_behind = before[1]
+                _flusher.copied_by_fork = before[1]
                 if before[0]:
                     with suppress(RuntimeError):  # the page starts it again when it is looked at
                         _flusher.start()

@@ -200,8 +200,8 @@ class Flusher:
         self.turns = 0
         """How often an interval was ended, or kept open because the clock was set back: what a watchdog watches."""
         self._lag = 0.0
-        self.left_behind = False
-        """Whether this is a forked child's copy of a flusher that runs in the parent, and was not started here yet."""
+        self.copied_by_fork = False
+        """True in a forked child while its copy of the parent's running flusher has not been started or stopped."""
         self._prepare()
         register_fork_handler(self)
 
@@ -218,16 +218,16 @@ class Flusher:
         statuses = self._dispatcher.statuses
         self._self_metrics = SelfMetrics(self._own, self.registry.drops, self._errors.counts, statuses)
         self._thread: threading.Thread | None = None
-        self._background: threading.Thread | None = None  # the same, until the next start
-        self._member: Membership | None = None
+        self._newest_thread: threading.Thread | None = None  # kept after stop(), so that the thread knows itself
+        self._membership: Membership | None = None
         self._callbacks = CallbackReader()
-        self._reading = Deadline(0.0)  # of the callbacks that are being read
-        self._ending: Deadline | None = None  # of stop()
+        self._callback_deadline = Deadline(0.0)  # for the callbacks that are being read
+        self._stop_deadline: Deadline | None = None  # None: stop() was not called
         self._closed = False  # whether the last interval is sent
-        self._abandoned = set[threading.Thread]()  # did not end in time
-        self._threadless = False  # begun while the interpreter ends, where no thread can be
-        # What wakes the thread, with whom to tell of a flush. A signal handler may stop the program in the middle of
-        # such a call: it may put into this queue, but not set an Event again.
+        self._abandoned = set[threading.Thread]()  # threads that did not end in time
+        self._in_caller = False  # started while the interpreter ends and starts no threads: callers do the work
+        # Wakes the thread: None to look again, an Event to flush and set it. A signal handler may call stop() while
+        # this thread of the program is inside put() or set(); it may put into this queue again, but not set an Event.
         self._wakeups: TimedQueue[threading.Event | None] = TimedQueue()
         self._flushing = threading.Lock()
         self._unsent: _Unsent | None = None
@@ -259,9 +259,9 @@ class Flusher:
             RuntimeError: If no thread can be started. Nothing has been started then, and the call may be repeated.
         """
         notice_fork()
-        if self.running or self._threadless:
+        if self.running or self._in_caller:
             return
-        forked = self.left_behind
+        forked = self.copied_by_fork
         if forked:
             self._begin_in_child()
         try:
@@ -270,12 +270,12 @@ class Flusher:
                 undo.pop_all()
         except BaseException:
             if forked:  # the next measurement tries again
-                self.left_behind = True
+                self.copied_by_fork = True
                 self.registry.on_first_use(self._first_use_in_child)
             raise
         if exiting():
             log.warning("started while the program ends: call stop() as well, or the measurements are not sent")
-        if forked and self._member is None and self._dispatcher.shared and "{pid}" not in self._naming.prefix:
+        if forked and self._membership is None and self._dispatcher.shared and "{pid}" not in self._naming.prefix:
             log.warning(
                 "this forked process (pid %d) ships the same paths as its parent, and Graphite keeps only the last"
                 " value: give it a prefix with {pid}, or send to a forwarder",
@@ -293,7 +293,7 @@ class Flusher:
             self._checkpoint.restore(notes, self._errors)
         if self._own:
             self._add_source(self._self_metrics, undo)
-        self._ending, self._closed = None, False
+        self._stop_deadline, self._closed = None, False
         at_exit(self.stop)
         undo.callback(not_at_exit, self.stop)
         expect_forks()
@@ -302,12 +302,12 @@ class Flusher:
         try:
             self._dispatcher.start()
             thread = threading.Thread(target=self._run, name="metricslib-flusher", daemon=True)
-            self._background = thread  # before it begins: it must know itself at its first tick
+            self._newest_thread = thread  # before it begins: it must know itself at its first tick
             thread.start()
         except RuntimeError:
             if not exiting():
                 raise
-            self._threadless = True
+            self._in_caller = True
         else:
             self._thread = thread
 
@@ -318,14 +318,14 @@ class Flusher:
         """
         shared = self._dispatcher.shared
         if (
-            self._group is None
-            or not shared
-            or "{pid}" in self._naming.prefix
-            or self.spool is not None
-            or not all(destination.revise for destination in shared)
-            or self.registry.clock is not SYSTEM_CLOCK
-            or self._grace
-            or os.name != "posix"
+            self._group is None  # as the caller wishes
+            or not shared  # destinations that add up need no group: each process sends its own increments
+            or "{pid}" in self._naming.prefix  # no other process has these paths
+            or self.spool is not None  # undelivered data and the checkpoint are in files of this process alone
+            or not all(destination.revise for destination in shared)  # a slot is sent once, so it cannot grow
+            or self.registry.clock is not SYSTEM_CLOCK  # its slots are not those of other processes
+            or self._grace  # its intervals end later than those of other processes
+            or os.name != "posix"  # the group needs record locks
         ):
             return None
         from .group.membership import folder_of  # with what Windows has not
@@ -334,33 +334,33 @@ class Flusher:
 
     def _join_group(self) -> None:
         """Ship together with the other processes on this host that ship the same, if that can be."""
-        self._member = None
+        self._membership = None
         try:
             if folder := self._group_folder():
                 from .group.membership import Membership
 
                 member = Membership(folder, self.registry, self.interval, self._own, self._send_for_group)
                 member.begin(self._now())
-                self._member = member
+                self._membership = member
         except OSError as error:
             log.warning("this process ships alone, and others that ship the same overwrite its values: %s", error)
 
     def _check_group(self) -> None:
         """After a change of the user, join the group of the new one."""
-        if self._member is not None and self._member.user != os.geteuid():
+        if self._membership is not None and self._membership.user != os.geteuid():
             self._change_group()
 
     def _change_group(self) -> None:
         """Join the group that is right now. It gets all of the open interval, and the one before keeps none of it."""
-        if self._member is not None:
+        if self._membership is not None:
             with suppress(OSError):  # of which the next step warns
-                if self._member.folder == self._group_folder():
+                if self._membership.folder == self._group_folder():
                     return
-            self._safely("group", self._member.withdraw)
+            self._safely("group", self._membership.withdraw)
         self._join_group()
 
     def _give_up_group(self) -> None:
-        member, self._member = self._member, None
+        member, self._membership = self._membership, None
         if member is not None:
             member.give_up()
 
@@ -393,8 +393,8 @@ class Flusher:
                 return False
         else:
             self._safely("flush", self._flush)
-        delivered = self._dispatcher.wait_idle(deadline, here=self._threadless)
-        member = self._member
+        delivered = self._dispatcher.wait_idle(deadline, here=self._in_caller)
+        member = self._membership
         if member is not None and not member.shipping:  # another process delivers it
             while not member.delivered():
                 if not deadline.left():
@@ -430,16 +430,16 @@ class Flusher:
 
     def _stop(self, deadline: Deadline) -> bool:
         thread, self._thread = self._thread, None
-        if thread is None and not self._threadless:
-            self.left_behind = False
+        if thread is None and not self._in_caller:
+            self.copied_by_fork = False
             self.registry.release(self)
             return True
-        self._threadless = False
+        self._in_caller = False
         not_at_exit(self.stop)
         patience = Deadline(max(deadline.left(), EXIT_DEADLINE))
         self._close(thread, deadline, patience)
         dropped = self._dispatcher.dropped()
-        group = self._member.folder if self._member is not None else None
+        group = self._membership.folder if self._membership is not None else None
         self._safely("group", partial(self._leave_group, deadline, here=thread is None))
         complete = self._dispatcher.dropped() == dropped
         kept = self._dispatcher.stop(deadline, patience, group)
@@ -452,8 +452,8 @@ class Flusher:
 
     def _close(self, thread: threading.Thread | None, deadline: Deadline, patience: Deadline) -> None:
         """Have the thread send the open interval and end. Where it does not come to that, do it here."""
-        self._ending = deadline
-        self._reading.cut(max(_LEAST_READING, deadline.left() * _CALLBACKS))
+        self._stop_deadline = deadline
+        self._callback_deadline.cut(max(_LEAST_READING, deadline.left() * _CALLBACKS))
         self._wakeups.put(None)
         if thread is None:
             self._safely("final flush", self._flush_last)
@@ -547,7 +547,7 @@ class Flusher:
         self._schedule.resume(last, self._now())
 
     def _run(self) -> None:
-        while self._ending is None and not self._is_abandoned():
+        while self._stop_deadline is None and not self._is_abandoned():
             if not self._safely("tick", self._turn):
                 time.sleep(_PAUSE)
         self._safely("final flush", self._flush_last)
@@ -562,13 +562,13 @@ class Flusher:
         if delay == 0:
             self.tick()
             return
-        if self._member is not None:
+        if self._membership is not None:
             delay = min(delay, self._step_group(now))
         try:
             asked = self._wakeups.get(timeout=min(delay, self.interval))
         except Empty:
             return
-        if asked and self._ending:
+        if asked and self._stop_deadline:
             self._wakeups.put(asked)  # _run() answers it after the final flush
         elif asked:
             try:
@@ -582,9 +582,9 @@ class Flusher:
 
         def step() -> None:
             nonlocal delay
-            if self._member is not None:
+            if self._membership is not None:
                 slot = self._schedule.open_stamp(now)
-                delay = self._member.step(slot, now, idle=self._dispatcher.shared_idle())
+                delay = self._membership.step(slot, now, idle=self._dispatcher.shared_idle())
 
         with self._flushing:
             if not self._is_abandoned():
@@ -593,7 +593,7 @@ class Flusher:
         return delay
 
     def _leave_group(self, deadline: Deadline, *, here: bool) -> None:
-        member, self._member = self._member, None
+        member, self._membership = self._membership, None
         if member is not None:
             member.leave(self._now(), lambda: self._dispatcher.wait_idle(deadline, here=here))
 
@@ -612,12 +612,12 @@ class Flusher:
 
         In the background thread there is a bound on that. Others, such as a test's, call them as they are.
         """
-        if threading.current_thread() is not self._background:
+        if threading.current_thread() is not self._newest_thread:
             return self.registry.readings()
-        self._reading = Deadline(min(_MOST_READING, self.interval * _CALLBACKS))
-        if self._ending:
-            self._reading.cut(max(_LEAST_READING, self._ending.left() * _CALLBACKS))
-        return self.registry.readings(partial(self._callbacks.read, deadline=self._reading))
+        self._callback_deadline = Deadline(min(_MOST_READING, self.interval * _CALLBACKS))
+        if self._stop_deadline:
+            self._callback_deadline.cut(max(_LEAST_READING, self._stop_deadline.left() * _CALLBACKS))
+        return self.registry.readings(partial(self._callbacks.read, deadline=self._callback_deadline))
 
     def _tick(self, now: float, readings: Readings) -> None:
         self._check_group()
@@ -664,21 +664,21 @@ class Flusher:
             self._end_overdue(stamp)
             self._send()
             unsent = _Unsent(closes=False, last=final)
-            collector = None if self._member is None else self._member.folder
+            collector = None if self._membership is None else self._membership.folder
             unsent.flush = self.registry.flush(stamp, self.interval, readings, collector=collector)
             self._unsent = unsent
             self._state_in_group(unsent)
             self._send()
-            if self._member is not None and not final:
-                self._safely("group", partial(self._member.ship_now, self._now()))
+            if self._membership is not None and not final:
+                self._safely("group", partial(self._membership.ship_now, self._now()))
             self._closed = final
 
     def _flush_last(self, readings: Readings | None = None) -> None:
         self._flush(readings, final=True)
 
     def _state_in_group(self, unsent: _Unsent) -> None:
-        if self._member is not None:
-            close = partial(self._member.close, unsent.flush, self._now(), closes=unsent.closes)
+        if self._membership is not None:
+            close = partial(self._membership.close, unsent.flush, self._now(), closes=unsent.closes)
             self._safely("group", close)
 
     def _is_abandoned(self) -> bool:
@@ -695,7 +695,7 @@ class Flusher:
         if unsent is None:
             return
         flush = unsent.flush
-        shared = False if self._member is not None else None  # what is shared is sent for the whole group
+        shared = False if self._membership is not None else None  # what is shared is sent for the whole group
         self._dispatcher.encode(flush, self._safely, unsent.puts, whole=unsent.last, shared=shared)
         self._checkpoint.commit(
             flush, partial(self._dispatcher.commit, unsent.puts), self._errors, closes=unsent.closes
@@ -711,23 +711,23 @@ class Flusher:
 
     def reset_after_fork(self) -> None:
         """In a forked child: forget the parent's thread and sockets, and wait for the child's first measurement."""
-        self.left_behind = self.left_behind or self._thread is not None or self._threadless
+        self.copied_by_fork = self.copied_by_fork or self._thread is not None or self._in_caller
         self._dispatcher.reset_after_fork()
         self._callbacks.forget()
-        self._thread, self._ending, self._threadless = None, None, False
-        self._unsent = self._member = None
+        self._thread, self._stop_deadline, self._in_caller = None, None, False
+        self._unsent = self._membership = None
         self._errors = ErrorReporter("flusher")
         self._flushing = threading.Lock()
         self._wakeups = TimedQueue()
-        if self.left_behind:
+        if self.copied_by_fork:
             self.registry.on_first_use(self._first_use_in_child)
 
     def _first_use_in_child(self) -> None:
-        if self.left_behind:  # nobody has started or stopped it since
+        if self.copied_by_fork:  # it was not started or stopped since
             self._safely("start in a forked child", self.start)
 
     def _begin_in_child(self) -> None:
-        self.left_behind = False
+        self.copied_by_fork = False
         self._schedule = Schedule(self.interval, self._now())
         self._checkpoint, self._state = Checkpoint(), None  # a child keeps no notes
         self._prepare()
