@@ -1,8 +1,9 @@
 """An hour of everything that goes wrong, and an account of every increment at its end: ``make soak``.
 
-``python -m tests.soak SECONDS [SEED]``, as root on Linux. Four programs count: two send numbered
-batches to a forwarder, two send straight to Graphite; all have spool directories. The forwarder and Graphite (carbon)
-run beside them, in a network namespace and on a small file system of their own. By chance, one after the other:
+``python -m tests.soak [--only EVENT,…] [--pause SECONDS] SECONDS [SEED]``, as root on Linux. Four programs count: two
+send numbered batches to a forwarder, two send straight to Graphite; all have spool directories. The forwarder and
+Graphite (carbon) run beside them, in a network namespace and on a small file system of their own. By chance, one after
+the other:
 
 - the forwarder, carbon or a program is told to end, and starts again some seconds later,
 - the forwarder or a program is killed (-9), or stopped for a while (SIGSTOP),
@@ -14,10 +15,14 @@ run beside them, in a network namespace and on a small file system of their own.
 At the end all is well for a while, everything ends in order, and carbon's files are read. What arrived of a program
 that was never killed is what it made, to the last increment. A kill may cost what a program had not yet been told to be
 safe by ``flush()``; the programs keep that account in a file that outlives them. Two things are not done because they
-may lose points by design (see the guarantees): a kill of the forwarder while its disk is full or before its spool has
-found out that there is room again, and one within a minute and a half after one of carbon.
+may lose points by design (see the guarantees): a kill of the forwarder while its page says that new data is not on
+disk, which is so for half a minute after its disk was full, and one within a minute and a half after one of carbon.
+
+Every program notes at which time it had made how much. Where something is missing, the account says since when, and
+what happened at that time. ``--only`` and ``--pause`` then let the events in question follow each other more closely.
 """
 
+import argparse
 import mmap
 import os
 import random
@@ -27,7 +32,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 import metricslib as metrics
@@ -39,9 +45,8 @@ DISK = 4 << 20
 """Bytes of the file system for the forwarder's spool."""
 SETTLED = 90.0
 """Seconds after a kill of carbon: longer than what was delivered is kept to be sent again."""
-WRITTEN = 40.0
-"""Seconds after the disk had room again: longer than the spool waits before it tries to write."""
 _TALLY = struct.Struct("qq")
+_MADE = struct.Struct("dq")
 
 
 # -- a program: python -m tests.soak program NAME URL SPOOL TALLY
@@ -51,7 +56,11 @@ def program(name: str, url: str, spool: str, tally: str) -> None:
     """Count until SIGTERM; keep in the file ``tally`` how much was made, and how much of it is safe."""
     ended: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))
-    with open(tally, "r+b") as file, mmap.mmap(file.fileno(), _TALLY.size) as shared:
+    with (
+        open(tally, "r+b") as file,
+        mmap.mmap(file.fileno(), _TALLY.size) as shared,
+        open(f"{tally}.history", "ab", buffering=0) as history,
+    ):
         metrics.start(url, interval=INTERVAL, prefix=f"soak.{name}", spool=spool)
         hits = metrics.counter("hits")
         made = safe = 0
@@ -65,6 +74,7 @@ def program(name: str, url: str, spool: str, tally: str) -> None:
             if time.monotonic() >= due:
                 if metrics.flush(1):
                     safe = made
+                history.write(_MADE.pack(time.monotonic(), made))
                 due = time.monotonic() + 2
         metrics.stop(20)
         _TALLY.pack_into(shared, 0, made, made)
@@ -78,14 +88,18 @@ class Life:
         self.mortal = mortal
         """Whether it may be killed."""
         self.made = self.at_risk = self.kills = 0
+        self.history: list[tuple[float, int]] = []
+        """Moments, by the monotonic clock, and how much was made until then."""
         self._url = url
         self._folder = folder
         self._clock = clock
         self._tally = folder / f"{name}.tally"
+        self._history = folder / f"{name}.tally.history"
         self.begin()
 
     def begin(self) -> None:
         self._tally.write_bytes(_TALLY.pack(0, 0))
+        self._history.write_bytes(b"")
         command = [sys.executable, "-W", "error", "-m", "tests.soak", "program", self.name, self._url]
         command += [f"{self._folder}/{self.name}", str(self._tally)]
         self.process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **self._clock})
@@ -96,7 +110,9 @@ class Life:
         code = self.process.wait(120)
         made, safe = _TALLY.unpack(self._tally.read_bytes())
         assert number == signal.SIGKILL or (code == 0 and made == safe), f"{self.name}: exit code {code}"
+        self.history += [(when, self.made + then) for when, then in _MADE.iter_unpack(self._history.read_bytes())]
         self.made += made
+        self.history.append((time.monotonic(), self.made))
         self.at_risk += made - safe
         self.kills += number == signal.SIGKILL
 
@@ -117,7 +133,7 @@ class Soak:
         self._clock = {"LD_PRELOAD": str(shim), "STEPPED_CLOCK": str(self._step)}
         self._disk = folder / "disk"
         self._disk.mkdir()
-        _run("mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(self._disk))
+        _run("mount", "-t", "tmpfs", "-o", f"size={DISK},mode=0700", "tmpfs", str(self._disk))
         self.began = int(time.time())
         (folder / "carbon").mkdir()
         self.carbon = Carbon(folder / "carbon", INTERVAL)
@@ -130,16 +146,28 @@ class Soak:
             Life("straight", self.carbon.url, folder, self._clock, mortal=False),
             Life("straight_killed", self.carbon.url, folder, self._clock, mortal=True),
         ]
-        self._carbon_killed = self._disk_freed = -SETTLED
+        self._carbon_killed = -SETTLED
         self.events: dict[str, int] = {}
+        self._diary: list[tuple[float, str]] = []
 
     def _begin_forwarder(self) -> None:
         flags = ("--listen", f"forwarder+unix://{self._folder}/programs.sock", "--to", self.carbon.url)
         more = ("--interval", str(INTERVAL), "--spool", str(self._disk), "--stop-timeout", "5")
         self.forwarder = Forwarder(*flags, *more, environ=self._clock)
         self.forwarder.ready()
+        eventually(self._on_disk, or_else="the forwarder to have a spool on disk")
 
-    def run(self, seconds: float) -> None:
+    def _on_disk(self) -> bool:
+        """Return whether the forwarder says that new data survives it."""
+        return bool(self.forwarder.page()["destinations"][0]["on_disk"])
+
+    def _forwarder_ends(self, number: signal.Signals) -> int:
+        code = self.forwarder.end(number)
+        for line in self.forwarder.lines:
+            self._note(f"    {line.rstrip()}")
+        return code
+
+    def run(self, seconds: float, only: Sequence[str], pause: float) -> None:
         """Do one thing after the other, by chance, with pauses in which all may recover."""
         deeds: list[Callable[[], None]] = [
             self.forwarder_ends,
@@ -155,27 +183,34 @@ class Soak:
             self.disk_is_full,
             self.clock_is_stepped,
         ]
+        deeds = [deed for deed in deeds if not only or deed.__name__ in only]
         over = time.monotonic() + seconds
         while time.monotonic() < over:
-            self._pause(2, 8)
+            self._pause(pause / 4, pause)
             deed = self._chance.choice(deeds)
-            settled = max(self._carbon_killed + SETTLED, self._disk_freed + WRITTEN)
-            if deed == self.forwarder_is_killed and time.monotonic() < settled:
+            settled = time.monotonic() >= self._carbon_killed + SETTLED
+            if deed == self.forwarder_is_killed and not (settled and self._on_disk()):
                 continue
-            print(f"{time.strftime('%H:%M:%S')} {deed.__name__.replace('_', ' ')}", flush=True)
+            self._note(deed.__name__.replace("_", " "))
             deed()
+            self._note("  over")
             self.events[deed.__name__] = self.events.get(deed.__name__, 0) + 1
+
+    def _note(self, what: str) -> None:
+        line = f"{time.strftime('%H:%M:%S')} {what}"
+        self._diary.append((time.monotonic(), line))
+        print(line, flush=True)
 
     def _pause(self, least: float, most: float) -> None:
         time.sleep(self._chance.uniform(least, most))
 
     def forwarder_ends(self) -> None:
-        assert self.forwarder.end(signal.SIGTERM) == 0
+        assert self._forwarder_ends(signal.SIGTERM) == 0
         self._pause(0, 5)
         self._begin_forwarder()
 
     def forwarder_is_killed(self) -> None:
-        self.forwarder.end(signal.SIGKILL)
+        self._forwarder_ends(signal.SIGKILL)
         self._pause(0, 5)
         self._begin_forwarder()
 
@@ -229,7 +264,6 @@ class Soak:
                 pass
         self._pause(5, 20)
         block.unlink()
-        self._disk_freed = time.monotonic()
 
     def clock_is_stepped(self) -> None:
         self._set_clock(self._chance.randrange(2, 30))
@@ -248,19 +282,23 @@ class Soak:
         for life in self.programs:
             life.end()
         self.forwarder.ticks(3)
-        assert self.forwarder.end(signal.SIGTERM) == 0
+        assert self._forwarder_ends(signal.SIGTERM) == 0
         time.sleep(INTERVAL)  # carbon writes what it has
         self.carbon.stop()
         faults = []
         stamps = list(range(self.began // INTERVAL * INTERVAL, int(time.time()) + 60, INTERVAL))
         for life in self.programs:
             path = f"stats.counters.soak.{life.name}.hits.count"
-            arrived = int(sum(value or 0 for value in self.carbon.read(path, stamps)))
+            slots = dict(zip(stamps, self.carbon.read(path, stamps), strict=True))
+            arrived = _sum(slots.values())
             holds = life.made - life.at_risk <= arrived <= life.made
             print(
                 f"{life.name}: made {life.made:,}, arrived {arrived:,}, missing {life.made - arrived:,};"
                 f" {life.kills} kills, at risk at these {life.at_risk:,}"
             )
+            for when, lost in _losses(life.history, slots):
+                near = [line for then, line in self._diary if when - 60 <= then <= when + 60]
+                print(f"  {lost:,} were lost at about {_wall(when)}, when this happened:", *near, sep="\n    ")
             if not holds:
                 faults.append(f"the account of {life.name} does not balance")
         print("what happened:", ", ".join(f"{deed} {times}" for deed, times in sorted(self.events.items())))
@@ -275,6 +313,33 @@ class Soak:
         _run("umount", "--lazy", str(self._disk))
 
 
+def _losses(history: Sequence[tuple[float, int]], slots: Mapping[int, float | None]) -> list[tuple[float, int]]:
+    """Return since which moments more was missing for good than before, and how much more.
+
+    Something is always missing because it has not arrived yet. What is missing at all later times is missing for good.
+    """
+    epoch = time.time() - time.monotonic()  # of the monotonic clock
+    missing = [made - _sum(value for stamp, value in slots.items() if stamp - epoch <= when) for when, made in history]
+    missing[-1] = history[-1][1] - _sum(slots.values())
+    for_good = [*accumulate(reversed(missing), min)][::-1]
+    losses: list[tuple[float, int]] = []
+    for (when, _), before, now in zip(history, [0, *for_good], for_good, strict=False):
+        if now > before:
+            if losses and when < losses[-1][0] + 30:
+                losses[-1] = losses[-1][0], losses[-1][1] + now - before
+            else:
+                losses.append((when, now - before))
+    return losses
+
+
+def _sum(values: Iterable[float | None]) -> int:
+    return int(sum(value or 0 for value in values))
+
+
+def _wall(when: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(when + time.time() - time.monotonic()))
+
+
 def _writes(descriptor: int) -> bool:
     try:
         return os.write(descriptor, bytes(4096)) > 0
@@ -286,12 +351,12 @@ def _run(*command: str) -> None:
     subprocess.run(command, check=True)
 
 
-def main(seconds: float, seed: int) -> int:
+def main(seconds: float, seed: int, only: Sequence[str], pause: float) -> int:
     print(f"{seconds:.0f} seconds, from seed {seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="soak-", ignore_cleanup_errors=True) as folder:
         soak = Soak(Path(folder), seed)
         try:
-            soak.run(seconds)
+            soak.run(seconds, only, pause)
             faults = soak.account()
         finally:
             soak.end()
@@ -307,4 +372,10 @@ if __name__ == "__main__":
         command = ["unshare", "--net", "--mount", "sh", "-c", inside, "--", sys.executable, "-m", "tests.soak"]
         os.execvpe(command[0], [*command, *sys.argv[1:]], {**os.environ, "IN_SOAK": "1"})
     else:
-        sys.exit(main(float(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else random.randrange(1 << 32)))
+        parser = argparse.ArgumentParser("tests.soak")
+        parser.add_argument("seconds", type=float)
+        parser.add_argument("seed", type=int, nargs="?", default=random.randrange(1 << 32))
+        parser.add_argument("--only", type=lambda names: names.split(","), default=[], help="the events, with commas")
+        parser.add_argument("--pause", type=float, default=8.0, help="the longest pause between two, in seconds")
+        given = parser.parse_args()
+        sys.exit(main(given.seconds, given.seed, given.only, given.pause))
