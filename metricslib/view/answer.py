@@ -14,7 +14,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .._process import register_fork_handler
 from ..clock import SYSTEM_CLOCK, Clock
@@ -22,7 +22,7 @@ from ..errors import InvalidOption
 from ..flusher import Flusher
 from ..series_state import Snapshot
 from . import as_json, prometheus, render
-from .cards import grid
+from .cards import grid, metrics_of, rail
 from .metric import detail
 from .query import Query
 from .report import Report, Section, Selection, TooSlow, report, select
@@ -48,6 +48,8 @@ TOP = "top"
 """The path of the page of what costs."""
 SERIES = "series/"
 """What stands before the name of a metric in the path of its page."""
+_RAIL = 100_000
+"""Series up to which a metric's page says what else there is."""
 _SMALL = 1_000
 """Bytes that are not worth compressing."""
 _CHUNK = 64 << 10
@@ -165,9 +167,8 @@ class View:
         if query.since and here != HEALTH and (last is None or last.end <= query.since):
             return Answer(204, (*_headers("text/html; charset=utf-8"), ("Cache-Control", "no-store")), [])
         series = flusher.registry.series()
-        strip = render.strip(
-            flusher, flusher.status(), sum(map(len, series.values())), self._clock.monotonic() - self._since
-        )
+        count = sum(map(len, series.values()))
+        strip = render.strip(flusher, flusher.status(), count, self._clock.monotonic() - self._since)
         if here == HEALTH:
             found = self.report(Query(limit=1))
             text = render.health_page(root, query, self.title, strip, found, flusher.history)
@@ -177,7 +178,9 @@ class View:
             shown = detail(flusher, here.removeprefix(SERIES).replace("/", "."), query)
             if shown is None:
                 return _text(404, "There is no metric of that name.")
-            text = render.metric_page(root, query, self.title, strip, shown)
+            everything = metrics_of(series, self._in_time()) if count <= _RAIL else []
+            around = rail(everything, replace(query, prefix=shown.metric.name))
+            text = render.metric_page(root, query, self.title, strip, shown, around)
         else:
             cards = grid(series, flusher.history, query, self._in_time())
             text = render.grid_page(root, query, self.title, strip, cards)

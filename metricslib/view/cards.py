@@ -32,6 +32,7 @@ __all__ = [
     "grid",
     "lines",
     "metrics_of",
+    "rail",
     "since",
     "unit_of",
     "value",
@@ -70,6 +71,20 @@ class Metric:
     def unit(self) -> str:
         return unit_of(self.kind, self.name)
 
+    @property
+    def head(self) -> str:
+        """The name up to its last dot."""
+        return self.name[: len(self.name) - len(self.tail)]
+
+    @property
+    def tail(self) -> str:
+        return self.name.rpartition(".")[2]
+
+    def told(self, number: float) -> str:
+        """Return a value with its unit; of a counter, a rate."""
+        text = " ".join(with_unit(number, self.unit)).strip() if number else "0"
+        return f"{text}/s" if self.kind == "counter" else text
+
 
 @dataclass(frozen=True, slots=True)
 class Value:
@@ -91,15 +106,6 @@ class Card:
     """Whether the change is one to look at."""
     chart: str
     tags: str
-
-    @property
-    def head(self) -> str:
-        """The name up to its last dot."""
-        return self.metric.name[: len(self.metric.name) - len(self.tail)]
-
-    @property
-    def tail(self) -> str:
-        return self.metric.name.rpartition(".")[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +178,8 @@ def grid(
         if not in_time():
             raise TooSlow
         cards.append(card(metric, history, start, end))
-    rail, count = _rail(everything, query), sum(map(len, series.values()))
-    return Grid(cards, len(chosen), page, pages, rail, count, start, end)
+    count = sum(map(len, series.values()))
+    return Grid(cards, len(chosen), page, pages, rail(everything, query), count, start, end)
 
 
 def since(history: History, span: int) -> int:
@@ -315,7 +321,7 @@ def card(metric: Metric, history: History, start: int, end: int) -> Card:
     now = value(metric, shown, points.intervals[-1] if points.intervals else 0)
     change, rises = _change(metric, shown[_MAIN[metric.kind]], end)
     label = f"{metric.kind} {metric.name}, now {now.text} {now.unit}"
-    drawn = charts.spark(metric.kind, shown, start, end, label) if points.ends else ""
+    drawn = charts.spark(metric.kind, shown, start, end, metric.told, label, metric.unit) if points.ends else ""
     return Card(metric, now, change, rises, drawn, _tags(metric))
 
 
@@ -333,7 +339,8 @@ def _tags(metric: Metric) -> str:
 # -- the rail
 
 
-def _rail(everything: Sequence[Metric], query: Query) -> Rail:
+def rail(everything: Sequence[Metric], query: Query) -> Rail:
+    """Return what there is, with the prefixes that lead to the chosen one."""
     tops = Counter(metric.name.partition(".")[0] for metric in everything)
     names: list[tuple[str, str, int, int]] = []
     for top in sorted(tops)[:_MOST_NAMES]:

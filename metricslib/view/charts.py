@@ -11,6 +11,8 @@ from html import escape
 from itertools import pairwise
 from typing import NamedTuple
 
+from .figures import step_of
+
 __all__ = ["Frame", "Line", "bars", "chart", "heat_map", "round_ticks", "spark", "thinned", "time_ticks"]
 
 _POINTS = 120
@@ -162,20 +164,45 @@ def _svg(inside: str, width: float, height: float, name: str, label: str) -> str
     )
 
 
-def spark(kind: str, columns: dict[str, Line], start: float, end: float, label: str) -> str:
-    """Return a small chart: by kind of series from the lines ``value``, or ``median``, ``p90``, ``max``, ``rate``."""
+def _capped(p90: Line, most: Line) -> tuple[float, float]:
+    """Return the scale of bands: one outlier must not flatten the rest."""
+    low, high = _scale(most.values)
+    return low, min(high, _scale(value * _CAP for value in p90.values)[1])
+
+
+def spark(
+    kind: str,
+    columns: dict[str, Line],
+    start: float,
+    end: float,
+    told: Callable[[float], str],
+    label: str,
+    unit: str = "",
+) -> str:
+    """Return a small chart: by kind of series from the lines ``value``, or ``median``, ``p90``, ``max``, ``rate``.
+
+    One round value has a line and a text, which ``told`` writes: it says what the scale is.
+    """
     columns = thinned(columns, start, end, _POINTS)
+    below = ""
     if "median" in columns:
         median, p90, most, rate = (columns[name] for name in ("median", "p90", "max", "rate"))
-        low, high = _scale(most.values)
-        _, cap = _scale(value * _CAP for value in p90.values)
-        frame = Frame(start, end, low, min(high, cap), height=_HEIGHT - _COUNTS)
+        frame = Frame(start, end, *_capped(p90, most), height=_HEIGHT - _COUNTS)
         counts = Frame(start, end, *_scale(rate.values), height=_COUNTS - 12)
         below = _path("a2", _area(counts, rate.ends, rate.values, [0.0] * len(rate.values)))
-        inside = _bands(frame, median, p90, most) + f'<g transform="translate(0 {_HEIGHT - _COUNTS + 12})">{below}</g>'
+        below = below and f'<g transform="translate(0 {_HEIGHT - _COUNTS + 12})">{below}</g>'
+        inside = _bands(frame, median, p90, most)
     else:
-        inside = _scalar(Frame(start, end, *_scale(columns["value"].values)), kind, columns["value"])
-    return _svg(inside, _WIDTH, _HEIGHT, "spark", label)
+        frame = Frame(start, end, *_scale(columns["value"].values))
+        inside = _scalar(frame, kind, columns["value"])
+    hint = ""
+    if tick := max(round_ticks(frame.low, frame.high, 3, unit), key=abs, default=0.0) if inside else 0.0:
+        y = frame.y(tick)
+        inside = f'<line class="gr" x1="0" x2="{_WIDTH}" y1="{_number(y)}" y2="{_number(y)}"/>{inside}'
+        side = 11 if y < 0.8 * _HEIGHT else -3
+        hint = f'<text class="hint" y="{_number(100 * y / _HEIGHT)}%" dy="{side}">{escape(told(tick))}</text>'
+    box = f'viewBox="0 0 {_WIDTH} {_HEIGHT}" preserveAspectRatio="none"'
+    return f'<svg class="spark" role="img" aria-label="{escape(label)}"><svg {box}>{inside}{below}</svg>{hint}</svg>'
 
 
 def _scalar(frame: Frame, kind: str, line: Line) -> str:
@@ -193,23 +220,25 @@ def chart(
     end: float,
     told: Callable[[float], str],
     label: str,
+    unit: str = "",
     height: int = 240,
 ) -> str:
-    """Return a large chart with axes; ``told`` writes a value with its unit."""
+    """Return a large chart with axes; ``told`` writes a value with its unit. What it cuts off stands in it as text."""
     columns = thinned(columns, start, end, 4 * _POINTS)
     shown = [columns[name] for name in ("median", "p90", "max") if name in columns] or [columns["value"]]
-    low, high = _scale(value for line in shown for value in line.values)
+    low, high = _capped(*shown[1:]) if len(shown) == 3 else _scale(shown[0].values)
     frame = Frame(start, end, low, high, _LARGE, height * _FINE)
     inside = _bands(frame, *shown) if len(shown) == 3 else _scalar(frame, kind, shown[0])
-    ticks = round_ticks(low, high)
-    values = [(frame.y(tick) / _FINE, told(tick) if tick else "") for tick in ticks]
+    ticks = round_ticks(low, high, unit=unit)
+    values = [(frame.y(tick) / _FINE, told(tick)) for tick in ticks]
     times = [(frame.x(tick) / _LARGE * 100, text) for tick, text in time_ticks(start, end)]
     lines = "".join(f'<line class="gr" x1="0" x2="100%" y1="{_number(y)}" y2="{_number(y)}"/>' for y, _ in values)
     texts = "".join(
-        f'<text class="ax" x="100%" y="{_number(y - 4)}" text-anchor="end">{escape(text)}</text>'
-        for y, text in values
-        if y > 12
+        f'<text class="ax" x="100%" dx="10" y="{_number(y + 4)}">{escape(text)}</text>' for y, text in values
     )
+    peak = max((value for value in shown[-1].values if math.isfinite(value)), default=high)
+    if peak > high:
+        texts += f'<text class="ax" x="0" y="11">peaks to {escape(told(peak))}</text>'
     texts += "".join(
         f'<text class="ax" x="{_number(x)}%" y="{height + 17}" text-anchor="middle">{text}</text>' for x, text in times
     )
@@ -266,12 +295,19 @@ def heat_map(
 # -- axes
 
 
-def round_ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Return at most ``most`` round numbers from ``low`` to ``high``.
+def round_ticks(low: float, high: float, most: int = 5, unit: str = "") -> list[float]:
+    """Return at most ``most`` round numbers from ``low`` to ``high``, round as they are written with their unit.
 
     >>> round_ticks(0, 38), round_ticks(0, 1.06), round_ticks(-3, 9)
     ([0.0, 10.0, 20.0, 30.0], [0.0, 0.25, 0.5, 0.75, 1.0], [-2.5, 0.0, 2.5, 5.0, 7.5])
+    >>> round_ticks(0, 5 << 20, unit="B") == [0, 2 << 20, 4 << 20]
+    True
     """
+    step = step_of(max(abs(low), abs(high)), unit)
+    return [tick * step for tick in _round_ticks(low / step, high / step, most)]
+
+
+def _round_ticks(low: float, high: float, most: int) -> list[float]:
     span = high - low
     if not (math.isfinite(span) and span > 0):
         return []

@@ -1,10 +1,11 @@
 """Short texts of numbers, times and durations for people. The JSON has the exact values."""
 
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 
-__all__ = ["age", "amount", "moment", "short", "size", "time_of_day", "with_unit"]
+__all__ = ["age", "amount", "moment", "short", "size", "step_of", "time_of_day", "with_unit"]
 
 _DIGITS = 4
 _HUGE = 1e15
@@ -12,8 +13,10 @@ _LARGEST = 1e308
 _TINY = 1e-4
 _STEPS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 _THOUSANDS = ("", "k", "M", "G", "T")
-_MILLISECONDS = ((60_000, "min"), (1000, "s"), (1, "ms"), (1e-3, "µs"), (1e-6, "ns"))
-_BYTES = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B"))
+_STEPS_OF: Mapping[str, Mapping[float, str]] = {
+    "ms": {60_000: "min", 1000: "s", 1: "ms", 1e-3: "µs", 1e-6: "ns"},
+    "B": {1 << 40: "TiB", 1 << 30: "GiB", 1 << 20: "MiB", 1 << 10: "KiB", 1: "B"},
+}
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -40,9 +43,11 @@ def amount(value: float) -> str:
 def short(value: float, digits: int = 3) -> str:
     """Return a number with three significant digits and k, M, G or T for its thousands.
 
-    >>> [short(value) for value in (0, 1.8412, 612, 1204, 12345, 2.9e6, 0.00123, 3e20)]
-    ['0', '1.84', '612', '1,204', '12.3 k', '2.9 M', '0.00123', '3e+20']
+    >>> [short(value) for value in (0, 1.8412, -612, 1204, 12345, 2.9e6, 0.00123, 3e20)]
+    ['0', '1.84', '−612', '1,204', '12.3 k', '2.9 M', '0.00123', '3e+20']
     """
+    if value < 0:
+        return f"−{short(-value, digits)}"
     magnitude = abs(value)
     if not magnitude < 1e15:
         return f"{float(value):.{digits}g}" if magnitude < _LARGEST else str(value)[:8]
@@ -66,11 +71,13 @@ def with_unit(value: float, unit: str) -> tuple[str, str]:
     >>> with_unit(48_200, "B"), with_unit(7, "")
     (('47.1', 'KiB'), ('7', ''))
     """
-    steps = _MILLISECONDS if unit == "ms" else _BYTES if unit == "B" else ()
-    for step, name in steps:
-        if abs(value) >= step:
-            return short(value / step), name
-    return short(value), unit
+    step = step_of(value, unit)
+    return short(value / step), _STEPS_OF.get(unit, {}).get(step, unit)
+
+
+def step_of(value: float, unit: str) -> float:
+    """Return how many of ``unit`` are in the unit in which a value is short."""
+    return next((step for step in _STEPS_OF.get(unit, ()) if abs(value) >= step), 1)
 
 
 def age(seconds: float) -> str:

@@ -12,7 +12,7 @@ from ..sketch import Distribution
 from ..window import Window
 from . import charts
 from .cards import Metric, lines, metrics_of, since, value
-from .figures import amount, short, time_of_day, with_unit
+from .figures import amount, short, time_of_day
 from .query import RANGES, Query
 from .search import Search
 
@@ -110,7 +110,7 @@ def detail(flusher: Flusher, name: str, query: Query) -> Detail | None:
         metric=metric,
         kinds=others,
         figures=_figures(metric, history, shown, merged, end),
-        chart=charts.chart(metric.kind, shown, start, end, lambda tick: _told(tick, metric), _label(metric, query)),
+        chart=charts.chart(metric.kind, shown, start, end, metric.told, _label(metric, query), metric.unit),
         told=f"{time_of_day(start)[:-3]} – {time_of_day(end)} UTC",
         tags=tags,
         by=by,
@@ -124,11 +124,6 @@ def detail(flusher: Flusher, name: str, query: Query) -> Detail | None:
 
 def _label(metric: Metric, query: Query) -> str:
     return f"{metric.kind} {metric.name}, the last {query.range}"
-
-
-def _told(number: float, metric: Metric) -> str:
-    text = " ".join(with_unit(number, metric.unit)).strip() if number else "0"
-    return f"{text}/s" if metric.kind == "counter" else text
 
 
 def _tags(metric: Metric) -> list[str]:
@@ -149,18 +144,18 @@ def _figures(
         if merged is not None:
             names = ("median", "p90", "p95", "p99")
             figures = [
-                (_told(merged.percentile(percent), metric), name)
+                (metric.told(merged.percentile(percent)), name)
                 for name, percent in zip(names, _PERCENTILES, strict=True)
             ]
-            figures.append((_told(merged.max, metric), "max"))
+            figures.append((metric.told(merged.max), "max"))
         return figures + [(f"{short(rate)}/s", f"over {told}") for rate, told in _rates(recent, end)]
     now = value(metric, lines(metric, recent), recent.intervals[-1] if recent.intervals else 0)
     figures = [(f"{now.text} {now.unit}".replace(" /s", "/s"), "now" if metric.kind == "counter" else "")]
     if metric.kind == "counter":
-        return figures + [(_told(rate, metric), f"over {told}") for rate, told in _rates(recent, end)]
+        return figures + [(metric.told(rate), f"over {told}") for rate, told in _rates(recent, end)]
     there = [number for number in shown["value"].values if math.isfinite(number)]
     if there:
-        figures += [(_told(min(there), metric), "lowest"), (_told(max(there), metric), "highest")]
+        figures += [(metric.told(min(there)), "lowest"), (metric.told(max(there)), "highest")]
     return figures
 
 
@@ -199,14 +194,14 @@ def _spread(metric: Metric, merged: Distribution | None) -> Spread | None:
     if merged is None:
         return None
     heat = heat_of(merged)
-    percentiles = [(f"p{percent:g}", _told(merged.percentile(percent), metric)) for percent in (*_PERCENTILES, 99.9)]
+    percentiles = [(f"p{percent:g}", metric.told(merged.percentile(percent))) for percent in (*_PERCENTILES, 99.9)]
     low, high = heat_bounds(heat.first)[0], heat_bounds(heat.first + len(heat.weights) - 1)[1]
     return Spread(
         amount(round(merged.count)),
         percentiles,
         charts.bars(heat.weights, f"distribution of {metric.name} in the last interval"),
-        _told(low, metric),
-        _told(high, metric),
+        metric.told(low),
+        metric.told(high),
     )
 
 
@@ -220,7 +215,7 @@ def _heated(metric: Metric, history: History, end: int) -> Heated | None:
         for time, heat in history.heat(metric.kind, key, since=start)
     ]
     drawn, low, high = charts.heat_map(columns, start, end, f"heat map of {metric.name} ")
-    return Heated(drawn, _told(heat_bounds(low)[0], metric), _told(heat_bounds(high)[1], metric)) if drawn else None
+    return Heated(drawn, metric.told(heat_bounds(low)[0]), metric.told(heat_bounds(high)[1])) if drawn else None
 
 
 # -- tables
@@ -236,7 +231,7 @@ def _cells(metric: Metric, points: Mapping[str, float], rate: float) -> list[str
     told = []
     for field in _fields(metric):
         number = rate if field == "rate" else points[field]
-        text = f"{short(number)}/s" if field == "rate" else _told(number, metric)
+        text = f"{short(number)}/s" if field == "rate" else metric.told(number)
         told.append(text if math.isfinite(number) else "–")
     return told
 

@@ -8,7 +8,7 @@ import gzip
 import hashlib
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from urllib.parse import quote, urlencode
 from ..flusher import Flusher, FlusherStatus
 from ..history import History
 from . import figures
-from .cards import Grid
+from .cards import Grid, Rail
 from .figures import age, amount, short
 from .metric import Detail
 from .query import Query
@@ -222,12 +222,13 @@ def _page(template: str, tab: str, root: str, query: Query, title: str, strip: S
 
 def grid_page(root: str, query: Query, title: str, strip: Strip, grid: Grid) -> str:
     """Return the grid; ``root`` leads from the page to where the pages are mounted."""
-    return _page("grid.html", "metrics", root, query, title, strip, grid=grid)
+    return _page("grid.html", "metrics", root, query, title, strip, grid=grid, rail=grid.rail)
 
 
-def metric_page(root: str, query: Query, title: str, strip: Strip, detail: Detail) -> str:
+def metric_page(root: str, query: Query, title: str, strip: Strip, detail: Detail, rail: Rail) -> str:
     """Return a metric's page."""
-    return _page("metric.html", "metrics", root, query, title, strip, detail=detail)
+    here = replace(query, query="", match="", prefix=detail.metric.name, kind=None, tag="")
+    return _page("metric.html", "metrics", root, here, title, strip, detail=detail, rail=rail)
 
 
 def top_page(root: str, query: Query, title: str, strip: Strip, rankings: Sequence[Ranking]) -> str:

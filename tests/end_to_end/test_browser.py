@@ -184,6 +184,11 @@ VIEWS = (
     *("", "?query=nothing", "?prefix=web&sort=change", "top", "health"),
     *("series/web.request", "series/queue.depth", "series/visitors?range=1d"),
 )
+OUTSIDE = """return [...document.querySelectorAll('svg text')].filter(text => {
+    const [it, card] = [text, text.closest('.card, .panel')].map(element => element.getBoundingClientRect());
+    return it.left < card.left || it.right > card.right || it.top < card.top || it.bottom > card.bottom;
+}).map(text => text.outerHTML)"""
+"""Labels of charts that are not inside their card."""
 AXE = Path(__file__).parent / "node_modules/axe-core/axe.min.js"
 
 
@@ -213,6 +218,7 @@ def test_every_view_is_accessible(browser: Browser, need: Callable[..., None], s
                 browser.open(f"{server.url}{path}")
                 assert browser.violations(AXE.read_text()) == [], path
                 assert fits(browser), path
+                assert browser.run(OUTSIDE) == [], path
     finally:
         server.close()
 

@@ -32,48 +32,60 @@ def test_the_examples_are_true():
 
 def test_a_counter_is_an_area_below_a_line():
     """Time from left to right, zero at the bottom, the largest value below the upper edge."""
-    found = paths(spark("counter", {"value": Line([10, 20, 30], [0, 5, 10])}, 0, 30, "hits"))
+    found = paths(spark("counter", {"value": Line([10, 20, 30], [0, 5, 10])}, 0, 30, str, "hits"))
     assert found["l"] == "M400 216L800 114L1200 12"
     assert found["a"] == "M400 216L800 114L1200 12L1200 216L800 216L400 216Z"
 
 
 def test_a_gauge_below_zero_has_its_zero_inside():
-    found = paths(spark("gauge", {"value": Line([10, 20], [-5, 5])}, 0, 20, "t"))
+    found = paths(spark("gauge", {"value": Line([10, 20], [-5, 5])}, 0, 20, str, "t"))
     assert found["l"] == "M600 216L1200 12"
     assert "a" not in found
 
 
 def test_a_unique_goes_in_steps():
-    found = paths(spark("unique", {"value": Line([10, 20, 30], [1, 2, 2])}, 0, 30, "u"))
+    found = paths(spark("unique", {"value": Line([10, 20, 30], [1, 2, 2])}, 0, 30, str, "u"))
     assert re.fullmatch(r"M400 [0-9]+H800V12H1200V12", found["l"])
 
 
 def test_a_timer_is_bands_with_its_count_below():
     columns = {name: Line([10, 20], [value, value]) for name, value in zip(BANDS, (1, 2, 4, 7), strict=True)}
-    found = paths(spark("timer", columns, 0, 20, "t"))
+    found = paths(spark("timer", columns, 0, 20, str, "t"))
     assert list(found) == ["b1", "b2", "l", "a2"]
     median, p90, most = (numbers(found[name])[1] for name in ("l", "b2", "b1"))
     assert most < p90 < median < 176
 
 
-def test_an_outlier_does_not_flatten_a_small_chart():
-    """It is cut off there; in the large chart it has its place."""
+def test_an_outlier_does_not_flatten_a_chart():
+    """It is cut off; the large chart says so."""
     most = Line([10, 20, 30], [4, 1000, 4])
     columns = {name: Line([10, 20, 30], [2, 2, 2]) for name in BANDS} | {"max": most}
-    assert numbers(paths(spark("timer", columns, 0, 30, "t"))["l"])[1] < 140
-    assert "1 k" in chart("timer", columns, 0, 30, lambda tick: f"{tick / 1000:g} k", "t")
+    assert numbers(paths(spark("timer", columns, 0, 30, str, "t"))["l"])[1] < 140
+    drawn = chart("timer", columns, 0, 30, str, "t")
+    assert numbers(paths(drawn)["l"])[1] < 700
+    assert "peaks to 1000" in drawn
+    assert "peaks" not in chart("timer", columns | {"max": Line([10, 20, 30], [4, 5, 4])}, 0, 30, str, "t")
+
+
+def test_a_small_chart_says_what_its_scale_is():
+    """By a round value, with a line at its height; also below zero. The line is no value: there is none without."""
+    drawn = spark("gauge", {"value": Line([10, 20], [0, 11])}, 0, 20, lambda tick: f"{tick:g} l", "g")
+    assert 'class="hint" y="14.2%" dy="11">10 l</text>' in drawn
+    assert 'y1="30.8" y2="30.8"' in drawn
+    assert ">-4</text>" in spark("gauge", {"value": Line([10, 20], [-5, -5])}, 0, 20, lambda tick: f"{tick:g}", "g")
+    assert "text" not in spark("gauge", {"value": Line([10, 20], [NAN, NAN])}, 0, 20, str, "g")
 
 
 @pytest.mark.parametrize("values", [[1, NAN, 2, 3], [1, math.inf, 2, 3]])
 def test_where_there_is_no_value_the_line_is_interrupted(values):
     """A value that stands alone is a dot."""
-    data = paths(spark("gauge", {"value": Line([10, 20, 30, 40], values)}, 0, 40, "g"))["l"]
+    data = paths(spark("gauge", {"value": Line([10, 20, 30, 40], values)}, 0, 40, str, "g"))["l"]
     assert data.count("M") == 2
     assert data.count("h1") == 1
 
 
 def test_a_program_that_slept_has_a_gap():
-    data = paths(spark("gauge", {"value": Line([10, 20, 30, 90, 100], [1] * 5)}, 0, 100, "g"))["l"]
+    data = paths(spark("gauge", {"value": Line([10, 20, 30, 90, 100], [1] * 5)}, 0, 100, str, "g"))["l"]
     assert data.count("M") == 2
 
 
@@ -88,7 +100,7 @@ def test_many_values_are_thinned_to_their_means_or_their_largest():
 
 
 def test_labels_are_escaped():
-    drawn = spark("gauge", {"value": Line([10], [1])}, 0, 10, '"><script>')
+    drawn = spark("gauge", {"value": Line([10], [1])}, 0, 10, str, '"><script>')
     drawn += chart("gauge", {"value": Line([10], [1])}, 0, 10, lambda tick: "<b>", '"><script>') + bars([1], "<i>")
     assert "<script>" not in drawn
     assert "<b>" not in drawn
@@ -104,7 +116,7 @@ def test_whatever_the_values_the_picture_is_well_formed(values, kind):
         columns = {"value": columns["median"]}
     end = max(10, 10 * len(values))
     for drawn in (
-        spark(kind, columns, 0, end, "s"),
+        spark(kind, columns, 0, end, str, "s"),
         chart(kind, columns, 0, end, lambda tick: f"{tick:g}", "c"),
     ):
         for data in paths(drawn).values():

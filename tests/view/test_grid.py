@@ -24,7 +24,7 @@ def cards(look_at):
         told = {}
         for card in look_at(**asked).cards:
             value = card.value
-            told[card.head + card.tail] = f"{value.text} {value.unit} {value.more}".strip()
+            told[card.metric.name] = f"{value.text} {value.unit} {value.more}".strip()
         return told
 
     return cards
@@ -98,14 +98,14 @@ def test_a_change_is_told_and_marked_where_it_is_trouble(registry, end_interval,
             registry.counter(name).inc(20 if number >= 30 and name != "steady" else 10)
         registry.timer("query").observe(2 if number >= 30 else 0.1)
         end_interval()
-    found = {card.tail: (card.change, card.rises) for card in look_at().cards}
+    found = {card.metric.tail: (card.change, card.rises) for card in look_at().cards}
     assert found == {
         "errors": ("+100 %", True),
         "hits": ("+100 %", False),
         "query": ("× 20", True),
         "steady": ("0 %", False),
     }
-    assert [card.tail for card in look_at(sort="change").cards] == ["query", "errors", "hits", "steady"]
+    assert [card.metric.tail for card in look_at(sort="change").cards] == ["query", "errors", "hits", "steady"]
 
 
 def test_cards_are_found_by_prefix_kind_tag_and_search(registry, end_interval, cards):
@@ -146,7 +146,7 @@ def test_pages_hold_sixty_cards(registry, flusher, look_at):
     """Every card is on one page; a page too far is the last."""
     for number in range(150):
         registry.counter(f"c{number:03}")
-    found = [card.tail for page in (1, 2, 3) for card in look_at(page=page).cards]
+    found = [card.metric.tail for page in (1, 2, 3) for card in look_at(page=page).cards]
     assert found == [f"c{number:03}" for number in range(150)]
     assert len(look_at().cards) == CARDS == 60
     assert look_at(page=99).page == 3
