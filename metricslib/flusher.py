@@ -12,8 +12,9 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -35,14 +36,16 @@ from .naming import Naming, expanded
 from .registry import Readings, Registry
 from .schedule import Schedule
 from .self_metrics import SelfMetrics
-from .series import text_of
+from .series import Kind, text_of
+from .series_state import Snapshot
 from .timed_queue import Empty, TimedQueue
 from .window import Flush, Source, Window
 
 if TYPE_CHECKING:
     from .group.membership import Membership
+    from .group.reading import MemberStatus, Reading
 
-__all__ = ["Flusher", "FlusherStatus"]
+__all__ = ["Flusher", "FlusherStatus", "GroupRegistry", "Measured"]
 
 log = logging.getLogger("metricslib")
 
@@ -88,6 +91,33 @@ class FlusherStatus:
 
     Their measurements are in the following window.
     """
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What is known of a program's metrics: of this process, or of all processes of its group."""
+
+    registry: "Registry | GroupRegistry"
+    history: History
+    naming: Naming
+    members: "Sequence[MemberStatus]" = ()
+    """The processes of the group; empty for a process alone."""
+
+
+class GroupRegistry:
+    """Reads the series of a group as those of ``registry``, a member's, are read."""
+
+    def __init__(self, registry: Registry, reading: "Reading") -> None:
+        self.clock = registry.clock
+        self.drops = registry.drops
+        self.series = reading.series
+        self._reading = reading
+
+    def snapshot(
+        self, end: int = 0, interval: float = 10.0, only: Mapping[Kind, Collection[str]] | None = None
+    ) -> Snapshot:
+        """Return the state of the group as :meth:`.Registry.snapshot` does; drops are those of this process."""
+        return self._reading.snapshot(end, interval, only)._replace(dropped=self.drops.totals())
 
 
 class _Unsent:
@@ -518,6 +548,23 @@ class Flusher:
             self._dispatcher.statuses(),
             self._schedule.skipped,
         )
+
+    def measured(self) -> Measured:
+        """Return what the page shows: all that the group measured, as of the last second. Changes nothing."""
+        member = self._membership
+        reading: Reading | None = None
+
+        def read() -> None:
+            nonlocal reading
+            if member is not None:
+                reading = member.read(self._now())
+
+        self._safely("group", read)
+        if reading is None:
+            return Measured(self.registry, self.history, self.naming)
+        history = copy(self.history)
+        history.last = reading.last
+        return Measured(GroupRegistry(self.registry, reading), history, self.naming, reading.members)
 
     def add_participant(self, participant: CheckpointParticipant) -> None:
         """Commit what ``participant`` notes together with each flush, and tell it when that is done."""

@@ -3,6 +3,7 @@
 A group's folder holds::
 
     members/0, members/1, …    empty files; a living member has the record lock on the one of its number
+    members/0.json, …          the process that had the number last, for people: pid, program, and since when
     1700000010/0, …/1, …       a directory a slot, by stamp, with a file a member: see :mod:`~.record`
 
 States of a member: *outside* (no number), *joined* (the lock on ``members/N``), *writing* (joined, and a file open in a
@@ -30,11 +31,14 @@ the next holder uses or cuts off.
 
 import errno
 import fcntl
+import json
 import os
 import struct
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from .._process import register_fork_handler
@@ -43,7 +47,7 @@ from ..window import Aggregates
 from .directory import Unusable, make_private
 from .record import FileReplaced, FileWriter, GaugeValue
 
-__all__ = ["LOCKS", "Lock", "Locks", "Member"]
+__all__ = ["LOCKS", "Lock", "Locks", "Member", "program_name"]
 
 _MOST_MEMBERS = 10_000
 _PATIENCE = 10  # intervals
@@ -169,6 +173,21 @@ LOCKS = Locks()
 register_fork_handler(LOCKS)
 
 
+def _introduce(path: Path) -> None:
+    """Say which process has a number. It has its number whether or not this can be written."""
+    about = {"pid": os.getpid(), "program": program_name(), "since": time.time()}
+    with suppress(OSError):
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        with open(os.open(path, flags, 0o600), "w", encoding="ascii") as file:
+            json.dump(about, file)
+
+
+def program_name(arguments: Sequence[str] | None = None) -> str:
+    """Return the base name of this program: ``gunicorn``, also where it runs as ``python -m gunicorn``."""
+    path = Path((sys.argv if arguments is None else arguments)[0])
+    return path.parent.name if path.name == "__main__.py" else path.name or "python"
+
+
 class Member:
     """A member of the group in ``folder``, whose parent must be there. One owner at a time; see the module."""
 
@@ -230,6 +249,7 @@ class Member:
                 self._lock = self._locks.acquire(members / str(number))
                 if self._lock is not None:
                     self.writer = self._random(8)
+                    _introduce(members / f"{number}.json")
                     return number
             raise Unusable(f"{members}: there are {_MOST_MEMBERS} members already")
         return int(self._lock.path.name)
@@ -311,14 +331,15 @@ class Member:
         if lock is not None:
             self._locks.release(lock)
 
-    def living(self) -> list[int]:
-        """Return the numbers of all members that live, this one included."""
-        numbers = []
+    def numbers(self) -> list[int]:
+        """Return all numbers that any member ever had."""
         try:
             names = os.listdir(self.folder / "members")
         except FileNotFoundError:
             return []
-        for name in names:
-            if name.isdecimal() and self._locks.is_locked(self.folder / "members" / name):
-                numbers.append(int(name))
-        return sorted(numbers)
+        return sorted(int(name) for name in names if name.isdecimal())
+
+    def living(self) -> list[int]:
+        """Return the numbers of all members that live, this one included."""
+        members = self.folder / "members"
+        return [number for number in self.numbers() if self._locks.is_locked(members / str(number))]

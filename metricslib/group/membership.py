@@ -24,6 +24,7 @@ from ..window import Aggregates, Flush, Window
 from .directory import folder_name, group_directory
 from .member import Member
 from .merge import RESTATED, KnownSeries
+from .reading import GroupReader, Reading
 from .record import FORMAT, GaugeValue, Slot
 from .shipper import Shipper, covers
 
@@ -66,6 +67,9 @@ class Membership:
         self._known = KnownSeries()
         self._member = Member(folder, interval)
         self._shipper = Shipper(self._member, interval, self._ship, drops=registry.drops)
+        self._reader = GroupReader(self._member, interval)
+        self._alone = False
+        """Whether the folder had nothing when this member began, and no other one has been seen there since."""
         self._pending = Aggregates()
         """Of what was collected, what is in no record."""
         self._slot: int | None = None
@@ -92,8 +96,18 @@ class Membership:
     def begin(self, now: float) -> None:
         """Take a number, and ship if no other member does. Raises OSError if the folder cannot be used."""
         self._member.join()
+        self._alone = {"members", "ship"}.issuperset(os.listdir(self.folder))
         self._shipper.step(now, idle=True)
         self._take(now)  # of the open interval what this group has not got yet
+
+    def read(self, now: float) -> Reading | None:
+        """Return what all members measured; None: it is this one alone, and its registry has all. From any thread.
+
+        Raises OSError where the files cannot be read.
+        """
+        if self._alone and len(self._member.numbers()) > 1:
+            self._alone = False
+        return None if self._alone else self._reader.read(now)
 
     def step(self, slot: int, now: float, *, idle: bool) -> float:
         """Do what is due at ``now``, where ``slot`` is the open one, and return the seconds until something is.

@@ -40,9 +40,12 @@ class KnownSeries:
         """Of the rule ``last``: the value, and the last slot in which a member stated it."""
         self._newest = 0
 
-    def window(self, slot: Slot, stamp: int, interval: float) -> Window:
-        """Return the window of a slot, and remember its series."""
-        self._remember(slot, stamp)
+    def window(self, slot: Slot, stamp: int, interval: float, *, remember: bool = True) -> Window:
+        """Return the window of a slot, and remember its series. Do not remember those of a slot that is not over: its
+        closing records state what is known.
+        """
+        if remember:
+            self._remember(slot, stamp)
         filled = {kind: self._filled(kind, slot.aggregates[kind], stamp) for kind in _IDLE}
         return Window(
             stamp - interval,

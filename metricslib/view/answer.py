@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from .._process import register_fork_handler
 from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import InvalidOption
-from ..flusher import Flusher
+from ..flusher import Flusher, Measured
 from ..series_state import Snapshot
 from . import as_json, prometheus, render
 from .cards import grid, metrics_of, rail
@@ -146,7 +146,8 @@ class View:
             else:
                 openmetrics = query.format == "openmetrics"
                 content_type = prometheus.OPENMETRICS if openmetrics else prometheus.TEXT
-                selection, snapshot = self._snapshot(query)
+                flusher = self.find()
+                selection, snapshot = self._snapshot(flusher, flusher.measured(), query)
                 texts = prometheus.parts(snapshot, selection.chosen, openmetrics=openmetrics)
         except TooSlow:
             return busy("There are too many series to look for that; a word, or a pattern like web.*, is found faster.")
@@ -163,32 +164,32 @@ class View:
 
     def _page(self, here: str, query: Query, root: str, encodings: str) -> Answer:
         flusher = self.find()
-        last = flusher.history.last
+        measured = flusher.measured()
+        last = measured.history.last
         if query.since and here != HEALTH and (last is None or last.end <= query.since):
             return Answer(204, (*_headers("text/html; charset=utf-8"), ("Cache-Control", "no-store")), [])
-        series = flusher.registry.series()
+        series = measured.registry.series()
         count = sum(map(len, series.values()))
-        strip = render.strip(flusher, flusher.status(), count, self._clock.monotonic() - self._since)
+        strip = render.strip(measured, flusher.status(), count, self._clock.monotonic() - self._since)
         if here == HEALTH:
-            found = self.report(Query(limit=1))
-            text = render.health_page(root, query, self.title, strip, found, flusher.history)
+            found = self._report(flusher, measured, Query(limit=1))
+            text = render.health_page(root, query, self.title, strip, found, measured.history)
         elif here == TOP:
-            text = render.top_page(root, query, self.title, strip, top(flusher, self._in_time()))
+            text = render.top_page(root, query, self.title, strip, top(measured, self._in_time()))
         elif here:
-            shown = detail(flusher, here.removeprefix(SERIES).replace("/", "."), query)
+            shown = detail(measured, here.removeprefix(SERIES).replace("/", "."), query)
             if shown is None:
                 return _text(404, "There is no metric of that name.")
             everything = metrics_of(series, self._in_time()) if count <= _RAIL else []
             around = rail(everything, replace(query, prefix=shown.metric.name))
             text = render.metric_page(root, query, self.title, strip, shown, around)
         else:
-            cards = grid(series, flusher.history, query, self._in_time())
+            cards = grid(series, measured.history, query, self._in_time())
             text = render.grid_page(root, query, self.title, strip, cards)
         return _whole("text/html; charset=utf-8", text, encodings)
 
-    def _snapshot(self, query: Query) -> tuple[Selection, Snapshot]:
-        flusher = self.find()
-        registry, interval = flusher.registry, flusher.interval
+    def _snapshot(self, flusher: Flusher, measured: Measured, query: Query) -> tuple[Selection, Snapshot]:
+        registry, interval = measured.registry, flusher.interval
         selection = select(registry.series(), query.match, query.limit, query.after, self._in_time())
         end = (int(registry.clock.time() // interval) + 1) * interval
         return selection, registry.snapshot(end, interval, selection.keys())
@@ -200,8 +201,10 @@ class View:
     def report(self, query: Query) -> Report:
         """Return the report for ``query``. Raises :class:`~.report.TooSlow`."""
         flusher = self.find()
-        registry = flusher.registry
-        selection, snapshot = self._snapshot(query)
+        return self._report(flusher, flusher.measured(), query)
+
+    def _report(self, flusher: Flusher, measured: Measured, query: Query) -> Report:
+        selection, snapshot = self._snapshot(flusher, measured, query)
         return report(
             snapshot,
             flusher.status(),
@@ -210,7 +213,8 @@ class View:
             match=query.match,
             title=self.title,
             uptime=self._clock.monotonic() - self._since,
-            memory=registry.budget.usage(),
+            memory=flusher.registry.budget.usage(),
+            members=measured.members,
             sections=self._extra() if self._extra else None,
         )
 

@@ -25,6 +25,9 @@ seconds since the epoch, durations in seconds, and values of timers in milliseco
                   "nodes", "lag", "backlog_batches", "backlog_points", "replay_rate", "drained_in", "on_disk",
                   "disk_bytes", "spool_trouble", "verified", "unverified", "verify_trouble"}``; nodes a list:
                   ``{"label", "up", "since", "errors", "last_error"}``
+``members``       the processes whose sums these are, see "Workers are one": ``{"number", "pid", "program", "since",
+                  "rate", "written"}``; ``rate`` is what it counted and observed a second in the last interval, and
+                  ``written`` when it last wrote. Empty for a process alone
 ``sections``      further figures by title
 
 In ``last``: a counter has ``count`` and ``rate``; a timer or histogram those and ``sum mean min max std median`` and
@@ -91,6 +94,7 @@ def as_values(report: Report, *, with_series: bool = True) -> dict[str, Any]:
             "errors": dict(flusher.errors),
         },
         "destinations": [_destination(status) for status in report.destinations],
+        "members": [_plain(asdict(member)) for member in report.members],
         "sections": _plain(report.sections),
     }
 

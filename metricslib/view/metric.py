@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from ..flusher import Flusher
+from ..flusher import Flusher, Measured
 from ..history import DISTRIBUTIONS, HOUR, History, Points, heat_bounds, heat_of
 from ..series import split
 from ..sketch import Distribution
@@ -76,7 +76,7 @@ class Detail:
     paths: Sequence[str]
 
 
-def detail(flusher: Flusher, name: str, query: Query) -> Detail | None:
+def detail(flusher: Flusher | Measured, name: str, query: Query) -> Detail | None:
     """Return the page of the metric that is called ``name``; None: there is none."""
     registry, history = flusher.registry, flusher.history
     series = {
@@ -284,7 +284,7 @@ def _busy(happened: float | Distribution) -> bool:
     return bool(happened.count if isinstance(happened, Distribution) else happened)
 
 
-def _paths(metric: Metric, flusher: Flusher, last: Window | None) -> list[str]:
+def _paths(metric: Metric, flusher: Flusher | Measured, last: Window | None) -> list[str]:
     """Return the paths in Graphite of the metric's first series in which something happens."""
     if last is None:
         return []

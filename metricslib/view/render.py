@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from ..flusher import Flusher, FlusherStatus
+from ..flusher import Flusher, FlusherStatus, Measured
 from ..history import History
 from . import figures
 from .cards import Grid, Rail
@@ -104,7 +104,7 @@ def environment() -> "jinja2.Environment":
         path_of=lambda name: quote(name, safe=""),
         plainly=_plainly,
         columns_of=lambda rows: list(dict.fromkeys(name for row in rows for name in row)),
-        **{name: getattr(figures, name) for name in ("age", "amount", "moment", "size", "time_of_day")},
+        **{name: getattr(figures, name) for name in ("age", "amount", "moment", "short", "size", "time_of_day")},
     )
     return made
 
@@ -157,7 +157,7 @@ class Strip:
     destinations: Sequence[Target]
 
 
-def strip(flusher: Flusher, status: FlusherStatus, series: int, uptime: float) -> Strip:
+def strip(flusher: Flusher | Measured, status: FlusherStatus, series: int, uptime: float) -> Strip:
     """Return the strip as of now."""
     registry, last = flusher.registry, flusher.history.last
     dropped = sum(registry.drops.totals().values()) + sum(

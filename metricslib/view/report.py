@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fnmatch import translate
 from heapq import nsmallest
 from itertools import islice
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from ..delivery import SenderStatus
 from ..flusher import FlusherStatus
@@ -21,6 +21,9 @@ from ..series_state import Snapshot, Total
 from ..sketch import Readable
 from ..window import Window
 from ..wire.graphite import number
+
+if TYPE_CHECKING:
+    from ..group.reading import MemberStatus
 
 __all__ = [
     "Report",
@@ -90,6 +93,8 @@ class Report:
     """Bytes ``used`` and ``allowed``, see :meth:`~..budget.Budget.usage`."""
     flusher: FlusherStatus
     sections: Mapping[str, Section]
+    members: "Sequence[MemberStatus]" = ()
+    """The processes whose sums these are; empty for a process alone."""
 
     @property
     def destinations(self) -> Sequence[SenderStatus]:
@@ -157,6 +162,7 @@ def report(
     uptime: float = 0.0,
     memory: Mapping[str, Mapping[str, int]] | None = None,
     sections: Mapping[str, Section] | None = None,
+    members: "Sequence[MemberStatus]" = (),
 ) -> Report:
     """Return the report of ``selection``, or of the first ``limit`` series that match.
 
@@ -181,6 +187,7 @@ def report(
         memory=memory or {},
         flusher=flusher,
         sections=sections or {},
+        members=members,
     )
 
 

@@ -7,7 +7,7 @@ from heapq import nlargest
 from typing import Any
 
 from ..budget import series_cost
-from ..flusher import Flusher
+from ..flusher import Flusher, Measured
 from ..history import DISTRIBUTIONS
 from ..series import KINDS, Kind
 from .cards import TROUBLE, metrics_of
@@ -46,7 +46,7 @@ class Ranking:
     none: str
 
 
-def top(flusher: Flusher, in_time: Callable[[], bool] = lambda: True) -> list[Ranking]:
+def top(flusher: Flusher | Measured, in_time: Callable[[], bool] = lambda: True) -> list[Ranking]:
     """Return all rankings as of the last interval. Raises :class:`~.report.TooSlow`."""
     return [ranking(flusher, in_time) for ranking in (_busiest, _time, _slowest, _errors, _tags, _newest, _largest)]
 
@@ -63,7 +63,7 @@ def _ranked(found: Iterable[tuple[float, Kind, str, str]], tell: Callable[[float
     return [Ranked(kind, key, tell(number), more) for number, kind, key, more in first]
 
 
-def _busiest(flusher: Flusher, in_time: Callable[[], bool]) -> Ranking:
+def _busiest(flusher: Flusher | Measured, in_time: Callable[[], bool]) -> Ranking:
     last, found = flusher.history.last, list[tuple[float, Kind, str, str]]()
     if last is not None:
         for key, count in _checked(last.counters.items(), in_time):
@@ -77,7 +77,7 @@ def _busiest(flusher: Flusher, in_time: Callable[[], bool]) -> Ranking:
     return Ranking("Busiest series", "last interval", rows, "Nothing was counted.")
 
 
-def _time(flusher: Flusher, in_time: Callable[[], bool]) -> Ranking:
+def _time(flusher: Flusher | Measured, in_time: Callable[[], bool]) -> Ranking:
     last, found = flusher.history.last, list[tuple[float, Kind, str, str]]()
     if last is not None:
         for key, timer in _checked(last.timers.items(), in_time):
@@ -88,7 +88,7 @@ def _time(flusher: Flusher, in_time: Callable[[], bool]) -> Ranking:
     return Ranking("Most time", "seconds a second", _ranked(found, short), "Nothing was timed.")
 
 
-def _slowest(flusher: Flusher, in_time: Callable[[], bool]) -> Ranking:
+def _slowest(flusher: Flusher | Measured, in_time: Callable[[], bool]) -> Ranking:
     last, found = flusher.history.last, list[tuple[float, Kind, str, str]]()
     if last is not None:
         for key, timer in _checked(last.timers.items(), in_time):
@@ -98,7 +98,7 @@ def _slowest(flusher: Flusher, in_time: Callable[[], bool]) -> Ranking:
     return Ranking("Slowest timers", "p90 of the last interval", rows, "Nothing was timed.")
 
 
-def _errors(flusher: Flusher, in_time: Callable[[], bool]) -> Ranking:
+def _errors(flusher: Flusher | Measured, in_time: Callable[[], bool]) -> Ranking:
     history, found = flusher.history, list[tuple[float, Kind, str, str]]()
     since = history.last.end - _RECENT if history.last else 0
     keys = (key for key in list(flusher.registry.series()["counter"]) if any(word in key.lower() for word in TROUBLE))
@@ -109,7 +109,7 @@ def _errors(flusher: Flusher, in_time: Callable[[], bool]) -> Ranking:
     return Ranking("Most errors", "last 5 min", _ranked(found, amount), "None.")
 
 
-def _tags(flusher: Flusher, in_time: Callable[[], bool]) -> Ranking:
+def _tags(flusher: Flusher | Measured, in_time: Callable[[], bool]) -> Ranking:
     found = list[tuple[float, Kind, str, str]]()
     for metric in metrics_of(flusher.registry.series(), in_time):
         values: dict[str, set[str]] = {}
@@ -121,14 +121,14 @@ def _tags(flusher: Flusher, in_time: Callable[[], bool]) -> Ranking:
     return Ranking("Most values of a tag", "each is a series at least", _ranked(found, amount), "No tag has several.")
 
 
-def _newest(flusher: Flusher, in_time: Callable[[], bool]) -> Ranking:
+def _newest(flusher: Flusher | Measured, in_time: Callable[[], bool]) -> Ranking:
     history = flusher.history
     since = history.last.end - _RECENT if history.last else 0
     rows = [Ranked(kind, key, "new") for kind in KINDS for key in history.new(kind, since)[-_ROWS:]]
     return Ranking("Newest series", "last 5 min", rows[:_ROWS], "None is new.")
 
 
-def _largest(flusher: Flusher, in_time: Callable[[], bool]) -> Ranking:
+def _largest(flusher: Flusher | Measured, in_time: Callable[[], bool]) -> Ranking:
     found = [
         (float(series_cost(kind, key)), kind, key, "")
         for kind, keys in flusher.registry.series().items()

@@ -7,7 +7,8 @@ import os
 
 import metricslib as metrics
 
-metrics.start(os.environ["TO"], prefix="shop", interval=2)
+flusher = metrics.start(os.environ["TO"], prefix="shop", interval=2)
+page = metrics.view.application(flusher)
 metrics.counter("loaded").inc()
 requests = metrics.counter("requests")
 took = metrics.timer("took")
@@ -15,7 +16,14 @@ running = metrics.in_progress("running")
 
 
 def application(environ, start_response):
-    """Count a request."""
+    """Count a request, or show what all workers counted, at ``/metrics`` with the worker in a header."""
+    if environ["PATH_INFO"].startswith("/metrics"):
+        environ["PATH_INFO"] = environ["PATH_INFO"].removeprefix("/metrics")
+
+        def start(status, headers):
+            return start_response(status, [*headers, ("Worker", str(os.getpid()))])
+
+        return page(environ, start)
     with took.time():
         requests.inc()
         start_response("200 OK", [("Content-Type", "text/plain")])

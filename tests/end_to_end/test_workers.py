@@ -1,6 +1,7 @@
 """Workers are one: N requests to a server with several processes are N in a real carbon, however it is run."""
 
 import http.client
+import json
 import os
 import signal
 import subprocess
@@ -48,7 +49,7 @@ def serving(carbon: Carbon, command: list[str], port: int) -> Iterator[subproces
 
 
 def ask(port: int) -> str | None:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)  # one that is given up is counted
     try:
         connection.request("GET", "/")
         return connection.getresponse().read().decode()
@@ -101,3 +102,64 @@ def test_a_killed_worker_loses_nothing_that_it_had_written(carbon2, need):
             os.kill(int(workers.pop()), signal.SIGKILL)
         measure(REQUESTS)
     carbon2.adds_up({PATH: answered}, first, int(time.time()) + 2)
+
+
+def read(port: int, path: str) -> tuple[str, str]:
+    """Return what a worker answers, and which it was."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        assert response.status == 200, response.read()
+        return response.read().decode(), response.headers["Worker"]
+    finally:
+        connection.close()
+
+
+@pytest.mark.slow
+def test_any_worker_shows_what_all_counted(carbon2, need):
+    """Also after one was killed, and another took its number."""
+    need("gunicorn")
+    port = free_port()
+    with serving(carbon2, gunicorn(port), port):
+        answered, workers = 1, set[str]()
+        while answered < REQUESTS or len(workers) < 4:
+            if worker := ask(port):
+                answered += 1
+                workers.add(worker)
+        shown = set[str]()
+
+        def all_show_it() -> bool:
+            text, worker = read(port, "/metrics?format=prometheus")
+            if f"\nrequests_total {answered}\n" in text:
+                shown.add(worker)
+            return len(shown) == 4
+
+        eventually(all_show_it, 20)
+        assert shown == workers
+        found = json.loads(read(port, "/metrics?format=json")[0])
+        assert {str(member["pid"]) for member in found["members"]} == workers
+        assert {member["program"] for member in found["members"]} == {"gunicorn"}
+        assert sorted(member["number"] for member in found["members"]) == [0, 1, 2, 3]
+        took = next(series for series in found["series"] if series["key"] == "took")
+        assert took["total"]["count"] + took["open"]["count"] == answered
+        for path in (
+            "/metrics",
+            "/metrics/top",
+            "/metrics/health",
+            "/metrics/series/requests",
+            "/metrics?query=request",
+        ):
+            assert "requests" in read(port, path)[0] or path.endswith("health")
+        killed = min(workers)
+        os.kill(int(killed), signal.SIGKILL)
+        eventually(
+            lambda: killed not in {worker for _ in range(20) if (worker := read(port, "/metrics?format=json")[1])}
+        )
+        while len(workers) < 5:
+            if worker := ask(port):
+                answered += 1
+                workers.add(worker)
+        shown.clear()
+        eventually(all_show_it, 20)
+        assert killed not in shown

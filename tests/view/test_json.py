@@ -17,7 +17,7 @@ from metricslib.window import Window
 
 MEMBERS = """
     schema title time uptime interval prefix window open percentiles count match next series dropped memory
-    flusher destinations sections
+    flusher destinations members sections
 """
 DESTINATION = """
     label up since age windows_sent points_sent bytes_sent errors errors_by_type dropped waiting_batches
