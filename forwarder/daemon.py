@@ -19,7 +19,7 @@ from metricslib.flusher import Flusher
 from metricslib.registry import Registry
 from metricslib.series_state import Idle
 from metricslib.timed_queue import Empty, TimedQueue
-from metricslib.view import Server, application
+from metricslib.view import Server, wsgi
 
 from .aggregator import Aggregator
 from .config import Config, masked_text
@@ -203,7 +203,7 @@ class Daemon:
         if self.config.page is None:
             return
         host, port = self.config.page
-        app = application(self.flusher, title="forwarder", extra=lambda: self._sections(own))
+        app = wsgi(self.flusher, open=True, title="forwarder", extra=lambda: self._sections(own))
         try:
             self._page = Server(self.health.beside(app), port, host, hosts=self.config.http_hosts)
         except (OSError, UnicodeError) as error:

@@ -45,7 +45,7 @@ NAMES: Mapping[str, str] = {
     "REGISTRY": "metrics.default_registry",
     "start_http_server": _SERVE,
     "start_wsgi_server": _SERVE,
-    "make_wsgi_app": "metrics.view.application(metrics.start())  # for Flask: metrics.view.blueprint()",
+    "make_wsgi_app": "metrics.view.wsgi()  # for Flask: metrics.view.blueprint()",
     "generate_latest": "metrics.serve(port=8128)  # a page, also as JSON; the text format of Prometheus is not offered",
     "push_to_gateway": "metrics.flush()  # start() has sent every interval since; this sends the open one",
     "pushadd_to_gateway": "metrics.flush()  # start() has sent every interval since; this sends the open one",
@@ -106,7 +106,8 @@ NAMES: Mapping[str, str] = {
     "collect": "metrics.default_registry.snapshot()",
     "get_registry": "metrics.default_registry",
     "blueprint": "metrics.view.blueprint()",
-    "wsgi": "metrics.view.application(metrics.start())",
+    "wsgi": "metrics.view.wsgi()",
+    "asgi": "metrics.view.asgi()",
     "run_server": _SERVE,
 }
 """Names that the package, a registry and a scope do not have."""

@@ -69,7 +69,7 @@ TIMED: Mapping[str, Sequence[str]] = {
         "shop.checkout 1 0.125",
         "shop.request 0 0",
         "shop.request;route=-checkout-product 1 0.375",
-        "shop.request;route=-metrics- 1 0.25",
+        "shop.request;route=-metrics- 1 0.375",
         "shop.request;route=-search 1 0.375",
         "shop.search 1 0.125",
     ],

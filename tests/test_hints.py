@@ -127,7 +127,7 @@ SLIPS = [
     ("start", {"perfix": "shop"}, "start() has no option 'perfix'; did you mean 'prefix'?"),
     ("start", {"percentile": 90}, "start() has no option 'percentile'; did you mean 'percentiles'?"),
     ("serve", {"prot": 1}, "serve() has no option 'prot'; did you mean 'port'?"),
-    ("serve", {"x": 1}, "serve() has no option 'x'; it has port, host, registry, flusher, hosts"),
+    ("serve", {"x": 1}, "serve() has no option 'x'; it has port, host, registry, flusher, hosts, token, allow"),
     ("Registry", {"max_serie": 1}, "Registry() has no option 'max_serie'; did you mean 'max_series'?"),
     ("timed", {"slo": 1}, "timed() has no option 'slo'; did you mean 'slow'?"),
     ("counted", {"tag": {}}, "counted() has no option 'tag'; did you mean 'tags'?"),
@@ -163,7 +163,7 @@ def test_a_misspelt_option_of_flusher_and_pages():
             lambda: metricslib.Flusher(flusher.registry, spol="x"),
             "Flusher() has no option 'spol'; did you mean 'spool'?",
         ),
-        (lambda: view.application(flusher, titel=""), "application() has no option 'titel'; did you mean 'title'?"),
+        (lambda: view.wsgi(flusher, titel=""), "wsgi() has no option 'titel'; did you mean 'title'?"),
         (lambda: view.blueprint(titel=""), "blueprint() has no option 'titel'; did you mean 'title'?"),
     ):
         with pytest.raises(TypeError) as caught:
@@ -202,7 +202,7 @@ def test_the_line_of_a_hint_runs(line):
     for name in ("counter", "gauge", "timer", "histogram", "unique", "scope", *hints_of_decorators()):
         shown[name] = getattr(registry, name)
     checked = {"start": checked_start, "stop": lambda: True, "flush": lambda: True, "serve": checked_serve}
-    view = SimpleNamespace(application=lambda flusher: None, blueprint=metricslib.view.blueprint)
+    view = SimpleNamespace(wsgi=lambda **options: None, asgi=lambda: None, blueprint=metricslib.view.blueprint)
     namespace = {
         **{kind.lower(): getattr(registry, kind.lower())(kind) for kind in KINDS},
         "metrics": SimpleNamespace(**{**shown, **checked, "view": view}),

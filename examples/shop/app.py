@@ -67,9 +67,12 @@ def checkout(product: str, items: int) -> dict[str, Any]:
 
 
 def create_app() -> Flask:
-    """Return the application, with its metrics page under ``/metrics``."""
+    """Return the application, with its metrics page under ``/metrics``.
+
+    The page is open to all because the example listens on loopback only.
+    """
     app = Flask(__name__)
-    app.register_blueprint(metrics.view.blueprint(), url_prefix="/metrics")
+    app.register_blueprint(metrics.view.blueprint(open=True), url_prefix="/metrics")
 
     @app.before_request
     def begin() -> None:

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from urllib.parse import parse_qsl
 
 from .._process import register_fork_handler
 from ..clock import SYSTEM_CLOCK, Clock
@@ -29,7 +30,10 @@ from .report import Report, Section, Selection, TooSlow, report, select
 from .search import Search
 from .top import top
 
-__all__ = ["BUDGET", "HEALTH", "METHODS", "PATIENCE", "SERIES", "TOP", "Answer", "Extra", "View", "accepted", "busy"]
+__all__ = [
+    *("BUDGET", "HEALTH", "LOGIN", "LOGOUT", "METHODS", "PATIENCE", "POSTED", "ROUTES", "SERIES", "TOP"),
+    *("Answer", "Extra", "View", "accepted", "busy", "root_of", "simple", "wanted"),
+]
 
 log = logging.getLogger("metricslib")
 
@@ -50,6 +54,14 @@ SERIES = "series/"
 """What stands before the name of a metric in the path of its page."""
 _RAIL = 100_000
 """Series up to which a metric's page says what else there is."""
+LOGIN = "login"
+"""The path of the form to log in, where a token is wanted."""
+LOGOUT = "logout"
+ROUTES = (HEALTH, TOP, LOGIN, LOGOUT, SERIES, render.ASSETS)
+"""All paths below the page; those with a slash at the end have something behind it."""
+POSTED = (LOGIN, LOGOUT)
+"""Those of them to which a form is sent."""
+_LONGEST_LOOKED_AT = 10_000
 _SMALL = 1_000
 """Bytes that are not worth compressing."""
 _CHUNK = 64 << 10
@@ -86,7 +98,7 @@ class View:
         self.find = find
         self.title = title
         self._extra = extra
-        self._clock = clock
+        self.clock = clock
         self._since = clock.monotonic()
         self._making = threading.Lock()
         register_fork_handler(self)
@@ -109,6 +121,7 @@ class View:
         mount: str = "",
         encodings: str = "",
         accept: str = "",
+        log_out: bool = False,
     ) -> Answer:
         """Answer with a page or JSON, or with a text that says what is wrong; never raises.
 
@@ -119,28 +132,27 @@ class View:
             mount: The path at which it is mounted: links are relative to it where ``path`` is empty.
             encodings: The request's ``Accept-Encoding``.
             accept: The request's ``Accept``, which decides the format where the query does not.
+            log_out: Whether the page has a button to log out.
         """
         if method not in METHODS:
-            return _text(405, "This page can only be read, with GET or HEAD.", ("Allow", ", ".join(METHODS)))
+            return simple(405, "This page can only be read, with GET or HEAD.", ("Allow", ", ".join(METHODS)))
         here = path.removeprefix("/")
         if here.startswith(render.ASSETS):
             return _asset(here, encodings)
         if here not in ("", HEALTH, TOP) and not here.startswith(SERIES):
-            return _text(404, "There is nothing here; the metrics are at /.")
+            return simple(404, "There is nothing here; the metrics are at /.")
         try:
             query = Query.parse(query_string, accepted(accept))
             Search(query.query)
         except InvalidOption as error:
-            return _text(400, f"{error}.")
-        root = "../" * here.count("/") or "./"
-        if not path:
-            root = f"{mount.rpartition('/')[2]}/" if mount else "./"
+            return simple(400, f"{error}.")
+        root = root_of(path, mount)
         making = self._making
         if not making.acquire(timeout=PATIENCE):
             return busy("Others ask for this page; it is made for one at a time.")
         try:
             if here or query.format == "html":
-                return self._page(here, query, root, encodings)
+                return self._page(here, query, root, encodings, log_out)
             if query.format == "json":
                 content_type, texts = "application/json", as_json.parts(self.report(query))
             else:
@@ -152,7 +164,7 @@ class View:
         except TooSlow:
             return busy("There are too many series to look for that; a word, or a pattern like web.*, is found faster.")
         except ImportError as error:
-            return _text(501, f"{error}.")
+            return simple(501, f"{error}.")
         except Exception:
             return _failed()
         finally:
@@ -162,7 +174,7 @@ class View:
         except Exception:
             return _failed()
 
-    def _page(self, here: str, query: Query, root: str, encodings: str) -> Answer:
+    def _page(self, here: str, query: Query, root: str, encodings: str, log_out: bool) -> Answer:
         flusher = self.find()
         measured = flusher.measured()
         last = measured.history.last
@@ -170,7 +182,8 @@ class View:
             return Answer(204, (*_headers("text/html; charset=utf-8"), ("Cache-Control", "no-store")), [])
         series = measured.registry.series()
         count = sum(map(len, series.values()))
-        strip = render.strip(measured, flusher.status(), count, self._clock.monotonic() - self._since)
+        uptime = self.clock.monotonic() - self._since
+        strip = render.strip(measured, flusher.status(), count, uptime, LOGOUT if log_out else "")
         if here == HEALTH:
             found = self._report(flusher, measured, Query(limit=1))
             text = render.health_page(root, query, self.title, strip, found, measured.history)
@@ -179,7 +192,7 @@ class View:
         elif here:
             shown = detail(measured, here.removeprefix(SERIES).replace("/", "."), query)
             if shown is None:
-                return _text(404, "There is no metric of that name.")
+                return simple(404, "There is no metric of that name.")
             everything = metrics_of(series, self._in_time()) if count <= _RAIL else []
             around = rail(everything, replace(query, prefix=shown.metric.name))
             text = render.metric_page(root, query, self.title, strip, shown, around)
@@ -212,7 +225,7 @@ class View:
             percentiles=flusher.naming.percentiles,
             match=query.match,
             title=self.title,
-            uptime=self._clock.monotonic() - self._since,
+            uptime=self.clock.monotonic() - self._since,
             memory=flusher.registry.budget.usage(),
             members=measured.members,
             sections=self._extra() if self._extra else None,
@@ -245,20 +258,37 @@ _ACCEPTED = {
 }
 
 
-def _text(status: int, text: str, *headers: tuple[str, str]) -> Answer:
+def wanted(query: str, accept: str) -> str:
+    """Return the format of an answer that is no page of metrics: ``html`` only for a client that names it."""
+    asked = dict(parse_qsl(query[:_LONGEST_LOOKED_AT])).get("format", "")
+    best = accepted(accept)
+    return asked or ("text" if best == "html" and "text/html" not in accept.lower() else best)
+
+
+def root_of(path: str, mount: str) -> str:
+    """Return the URL of where the page is mounted, relative to that of ``path`` below it."""
+    if not path and mount:
+        return f"{mount.rpartition('/')[2]}/"
+    return "../" * path.removeprefix("/").count("/") or "./"
+
+
+def simple(
+    status: int, text: str, *headers: tuple[str, str], content_type: str = "text/plain; charset=utf-8"
+) -> Answer:
+    """Return an answer with a short text, which is not to be kept."""
     body = f"{text}\n".encode("utf-8", "replace")
-    return _answer(status, "text/plain; charset=utf-8", [body], ("Content-Length", str(len(body))), *headers)
+    return _answer(status, content_type, [body], ("Content-Length", str(len(body))), *headers)
 
 
 def busy(text: str) -> Answer:
     """Return the answer to a request that cannot be processed now."""
-    return _text(503, text, ("Retry-After", "5"))
+    return simple(503, text, ("Retry-After", "5"))
 
 
 def _asset(name: str, encodings: str) -> Answer:
     found = render.asset(name)
     if found is None:
-        return _text(404, "There is no such file.")
+        return simple(404, "There is no such file.")
     kept = ("Cache-Control", "public, max-age=31536000, immutable")
     return _encoded(found.content_type, found.body, found.gzipped, encodings, kept)
 
@@ -289,7 +319,7 @@ def _takes_gzip(encodings: str) -> bool:
 
 def _failed() -> Answer:
     log.exception("the metrics page could not be made")
-    return _text(500, "The page could not be made; the program's log says why.")
+    return simple(500, "The page could not be made; the program's log says why.")
 
 
 def _streamed(content_type: str, texts: Iterator[str]) -> Answer:

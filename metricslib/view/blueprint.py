@@ -5,14 +5,14 @@
 Flask is imported when a blueprint is asked for, and nowhere else in the library.
 """
 
-from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Never
 
-from .._shipping import ensure_flusher
 from ..flusher import Flusher
 from ..hints import unknown_option
-from .answer import HEALTH, METHODS, SERIES, TOP, Extra, View
-from .render import ASSETS
+from .access import Allow, Page
+from .answer import METHODS, POSTED, ROUTES, Extra
+from .request import from_environ
 
 if TYPE_CHECKING:
     import flask
@@ -23,6 +23,9 @@ __all__ = ["blueprint"]
 def blueprint(
     flusher: Flusher | None = None,
     *,
+    token: str | None = None,
+    allow: Allow | None = None,
+    open: bool = False,
     name: str = "metricslib",
     title: str = "metricslib",
     extra: Extra | None = None,
@@ -34,15 +37,23 @@ def blueprint(
 
         app.register_blueprint(metricslib.view.blueprint(), url_prefix="/metrics")
 
+    Who may read it is decided by ``token``, ``allow`` or ``open``. Without a decision, a request gets status 403,
+    unless the application is in debug mode, and the request comes from this machine and not through a proxy.
+
     Args:
         flusher: The flusher whose registry and destinations are shown. None: the default registry, whose intervals end
             from the registration of the blueprint on, with or without :func:`metricslib.start`.
+        token: Readers must know this token, see :func:`metricslib.view.wsgi`.
+        allow: A function that gets each :class:`request <metricslib.view.Request>`, and returns True if it may read the
+            page. It may also use ``flask.request`` and ``flask.session``.
+        open: True: everybody may read the page.
         name: The name of the blueprint. Two blueprints in one application need different names.
         title: The title of the page.
-        extra: A function that returns additional sections of the page, see :func:`metricslib.view.application`.
+        extra: A function that returns additional sections of the page, see :func:`metricslib.view.wsgi`.
 
     Raises:
         ImportError: If Flask is not installed.
+        InvalidOption: If an argument has an invalid value, or if there is more than one decision.
     """
     if unknown:
         raise unknown_option(blueprint, unknown)
@@ -51,30 +62,36 @@ def blueprint(
     except ModuleNotFoundError as error:
         message = "the page as a blueprint needs Flask, which is not installed: pip install 'metricslib[view]'"
         raise ImportError(message, name=error.name) from error
-    view = View.of(flusher, title=title, extra=extra) if flusher else View(ensure_flusher, title=title, extra=extra)
+    page = Page(
+        flusher,
+        "metrics.view.blueprint",
+        title=title,
+        extra=extra,
+        token=token,
+        allow=allow,
+        open=open,
+        debug=lambda: flask.current_app.debug,
+    )
     made = flask.Blueprint(name, __name__)
 
     def answered(path: str) -> flask.Response:
-        request = flask.request
-        query, encodings = request.query_string.decode("latin-1"), request.headers.get("Accept-Encoding", "")
-        accept = request.headers.get("Accept", "")
-        answer = view.answer(request.method, query, path, mount=request.path, encodings=encodings, accept=accept)
+        answer = page.answer(from_environ(flask.request.environ, path, flask.request.path))
         return flask.Response(answer.parts, answer.status, list(answer.headers))
+
+    def below(rule: str, name: str = "") -> flask.Response:
+        return answered(f"/{rule}{name}")
 
     def metrics() -> flask.Response:
         return answered("/" if flask.request.path.endswith("/") else "")
 
     def begin(_: object) -> None:
-        view.find()
+        page.view.find()
 
     made.add_url_rule("/", view_func=metrics, methods=METHODS, strict_slashes=False, provide_automatic_options=False)
-    below: dict[str, Callable[..., flask.Response]] = {
-        f"/{HEALTH}": lambda: answered(f"/{HEALTH}"),
-        f"/{TOP}": lambda: answered(f"/{TOP}"),
-        f"/{SERIES}<path:name>": lambda name: answered(f"/{SERIES}{name}"),
-        f"/{ASSETS}<name>": lambda name: answered(f"/{ASSETS}{name}"),
-    }
-    for rule, function in below.items():
-        made.add_url_rule(rule, rule.split("/")[1], function, methods=METHODS, provide_automatic_options=False)
+    for rule in ROUTES:
+        path = f"/{rule}<path:name>" if rule.endswith("/") else f"/{rule}"
+        endpoint = rule.strip("/")
+        methods = (*METHODS, "POST") if rule in POSTED else METHODS
+        made.add_url_rule(path, endpoint, partial(below, rule), methods=methods, provide_automatic_options=False)
     made.record(begin)
     return made

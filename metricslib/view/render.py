@@ -33,6 +33,7 @@ __all__ = [
     "Asset",
     "Strip",
     "asset",
+    "closed_page",
     "environment",
     "grid_page",
     "metric_page",
@@ -155,9 +156,11 @@ class Strip:
     first_ends: str
     figures: Sequence[Figure]
     destinations: Sequence[Target]
+    log_out: str = ""
+    """The path at which a reader logs out; empty for one who has not logged in."""
 
 
-def strip(flusher: Flusher | Measured, status: FlusherStatus, series: int, uptime: float) -> Strip:
+def strip(flusher: Flusher | Measured, status: FlusherStatus, series: int, uptime: float, log_out: str = "") -> Strip:
     """Return the strip as of now."""
     registry, last = flusher.registry, flusher.history.last
     dropped = sum(registry.drops.totals().values()) + sum(
@@ -175,9 +178,8 @@ def strip(flusher: Flusher | Measured, status: FlusherStatus, series: int, uptim
         found.append(Figure("not running", "flusher", "health", True))
     now = registry.clock.time()
     first = (int(now // status.interval) + 1) * status.interval - now
-    return Strip(
-        socket.gethostname(), status.interval, last.end if last else 0, age(first), found, list(_targets(status))
-    )
+    end = last.end if last else 0
+    return Strip(socket.gethostname(), status.interval, end, age(first), found, list(_targets(status)), log_out)
 
 
 def _targets(status: FlusherStatus) -> list[Target]:
@@ -239,3 +241,23 @@ def top_page(root: str, query: Query, title: str, strip: Strip, rankings: Sequen
 def health_page(root: str, query: Query, title: str, strip: Strip, report: Report, history: History) -> str:
     """Return the page that says how things go: the interval, what was dropped, the destinations, and all sections."""
     return _page("health.html", "health", root, query, title, strip, report=report, history=history)
+
+
+def closed_page(
+    root: str, text: str, ways: Sequence[tuple[str, str]] = (), *, log_in: str = "", then: str = "", wrong: bool = False
+) -> str:
+    """Return the page of a request that may not read the metrics.
+
+    Args:
+        root: Leads from the page to where the pages are mounted.
+        text: Says why.
+        ways: Lines of code that would open the page, each with what it means.
+        log_in: The path of the form to log in; empty: there is none.
+        then: The page to show after that.
+        wrong: Whether a token was given that is wrong.
+    """
+    return (
+        environment()
+        .get_template("closed.html")
+        .render(root=root, text=text, ways=ways, log_in=log_in, then=then, wrong=wrong)
+    )

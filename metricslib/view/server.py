@@ -13,6 +13,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable
+from http.client import LineTooLong
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any, Never
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
@@ -23,7 +24,7 @@ from ..errors import CannotListen, InvalidOption
 from ..flusher import Flusher
 from ..hints import unknown_option
 from ..registry import Registry
-from .answer import View
+from .access import Allow, Page
 from .hosts import is_loopback, only_for
 from .wsgi import RESERVED, application_of
 
@@ -37,6 +38,8 @@ log = logging.getLogger("metricslib")
 _MOST_REQUESTS = 16
 _SILENCE = 10.0
 _LONGEST = 30.0
+_LONGEST_HEAD = 32 << 10
+"""Bytes of all headers of a request."""
 _RESERVED = 4
 """Requests beyond those, which are marked as such: for health, see :data:`~.wsgi.RESERVED`."""
 _RESERVED_SILENCE = 1.0
@@ -51,6 +54,9 @@ def serve(
     registry: Registry | None = None,
     flusher: Flusher | None = None,
     hosts: Iterable[str] = (),
+    *,
+    token: str | None = None,
+    allow: Allow | None = None,
     **unknown: Never,
 ) -> "Server":
     """Serve the metrics page on a port of its own, in a background thread.
@@ -61,11 +67,14 @@ def serve(
 
     Args:
         port: The TCP port. 0: any free port; see ``url`` of the server.
-        host: The address to listen on. The page has no authentication.
+        host: The address to listen on. On another than loopback, everybody in the network may read the page, unless
+            there is a token or a function that decides.
         registry: The registry to show.
         flusher: The flusher whose registry and destinations are shown. Give it if the registry has one.
         hosts: Host names that are accepted on a loopback address, in addition to IP addresses and ``localhost``.
             Requests with another ``Host`` get status 421.
+        token: Readers must know this token, see :func:`metricslib.view.wsgi`.
+        allow: A function that decides about each request, see :func:`metricslib.view.wsgi`.
 
     Returns:
         The running server.
@@ -78,18 +87,23 @@ def serve(
     """
     if unknown:
         raise unknown_option(serve, unknown)
+
+    def app(shown: Flusher | None) -> "WSGIApplication":
+        undecided = token is None and allow is None
+        return application_of(Page(shown, "metrics.serve", token=token, allow=allow, open=undecided))
+
     if flusher is not None:
         if registry is not None and registry is not flusher.registry:
             raise InvalidOption("registry", registry, "is not the one of the flusher that was given with it")
-        return Server(application_of(View.of(flusher)), port, host, hosts=hosts)
+        return Server(app(flusher), port, host, hosts=hosts)
     if registry is None or registry is default_registry:
-        server = Server(application_of(View(ensure_flusher)), port, host, hosts=hosts)
+        server = Server(app(None), port, host, hosts=hosts)
         ensure_flusher()
         return server
     own = Flusher(registry)
     own.start()
     try:
-        return Server(application_of(View.of(own)), port, host, hosts=hosts, then=own.stop)
+        return Server(app(own), port, host, hosts=hosts, then=own.stop)
     except BaseException:
         own.stop()
         raise
@@ -246,6 +260,21 @@ class _HTTP6(_HTTP):
     address_family = socket.AF_INET6
 
 
+class _Head:
+    """Reads the headers of one request, as long as they are not too long in all."""
+
+    def __init__(self, stream: io.BufferedIOBase) -> None:
+        self._stream = stream
+        self._left = _LONGEST_HEAD
+
+    def readline(self, size: int) -> bytes:
+        line = self._stream.readline(min(size, self._left + 1))
+        self._left -= len(line)
+        if self._left < 0:
+            raise LineTooLong("headers")
+        return line
+
+
 class _Handler(WSGIRequestHandler):
     timeout = _SILENCE
     default_request_version = "HTTP/1.0"  # so that what is no HTTP at all gets a status line too
@@ -255,6 +284,14 @@ class _Handler(WSGIRequestHandler):
         self._reserved = self.request in getattr(self.server, "reserved", ())
         if self._reserved:
             self.connection.settimeout(_RESERVED_SILENCE)
+
+    def parse_request(self) -> bool:
+        rest = self.rfile
+        self.rfile = _Head(rest)  # type: ignore[assignment]
+        try:
+            return super().parse_request()
+        finally:
+            self.rfile = rest
 
     def get_environ(self) -> Any:
         return {**super().get_environ(), RESERVED: self._reserved}

@@ -10,7 +10,7 @@ import requests
 
 from metricslib import Flusher, Registry
 from metricslib.testing import ManualClock
-from metricslib.view import Server, application
+from metricslib.view import Server, wsgi
 from metricslib.view.report import Section
 from tests.peers import FOREVER, Forwarder, eventually
 from tests.sockets import send
@@ -154,7 +154,7 @@ def test_the_page_is_kept_up_to_date(browser: Browser):
     depth.set(7)
     flusher = Flusher(registry, interval=1)
     flusher.start()
-    server = Server(application(flusher), 0)
+    server = Server(wsgi(flusher, open=True), 0)
     try:
         eventually(functools.partial(drawn_once, browser, server.url))
         browser.run("window.same = true; document.querySelector('.card').focus()")
@@ -209,7 +209,7 @@ def test_every_view_is_accessible(browser: Browser, need: Callable[..., None], s
         clock.advance(10)
         flusher.tick()
     sections: dict[str, Section] = {"Listeners": [{"address": f"udp://x:{port}", "lines": port} for port in range(5)]}
-    server = Server(application(flusher, extra=lambda: sections), 0)
+    server = Server(wsgi(flusher, open=True, extra=lambda: sections), 0)
     try:
         browser.prefer(scheme)
         for width in (1280, 500):
@@ -268,7 +268,7 @@ def test_a_hostile_program_is_shown_and_not_run(browser: Browser):
     sections: dict[str, Section] = {text: [{text: text}, {text: {text: [text]}}] for text in HOSTILE}
     flusher = Flusher(registry)
     flusher.start()
-    server = Server(application(flusher, title=HOSTILE[2], extra=lambda: sections), 0)
+    server = Server(wsgi(flusher, open=True, title=HOSTILE[2], extra=lambda: sections), 0)
     try:
         browser.open(server.url)
         assert browser.run("return document.title") == HOSTILE[2]

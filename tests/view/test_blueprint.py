@@ -41,7 +41,7 @@ def run(program):
 def test_it_works_under_any_prefix(flusher, registry, prefix):
     """With and without the final slash, without a redirect; its links are relative to where it is."""
     registry.counter("hits").inc()
-    client = app_with((view.blueprint(flusher), prefix)).test_client()
+    client = app_with((view.blueprint(flusher, open=True), prefix)).test_client()
     root = (prefix or "").rstrip("/")
     for path in {root or "/", f"{root}/"}:
         response = client.get(path)
@@ -57,7 +57,7 @@ def test_it_works_under_any_prefix(flusher, registry, prefix):
 def test_page_and_json_come_with_their_headers(flusher, registry):
     """What the view answers reaches the browser as it is."""
     registry.counter("web.hits").inc(3)
-    client = app_with((view.blueprint(flusher, title="shop"), "/metrics")).test_client()
+    client = app_with((view.blueprint(flusher, open=True, title="shop"), "/metrics")).test_client()
     page = client.get("/metrics?refresh=5")
     assert page.content_type == "text/html; charset=utf-8"
     assert page.headers.getlist("Content-Length") == [str(len(page.data))]
@@ -72,7 +72,7 @@ def test_page_and_json_come_with_their_headers(flusher, registry):
 
 def test_only_get_and_head(flusher):
     """HEAD has no body; every other method is refused."""
-    client = app_with((view.blueprint(flusher), "/metrics")).test_client()
+    client = app_with((view.blueprint(flusher, open=True), "/metrics")).test_client()
     head = client.head("/metrics/")
     assert (head.status_code, head.data) == (200, b"")
     assert int(head.headers["Content-Length"]) > 1000
@@ -84,9 +84,10 @@ def test_only_get_and_head(flusher):
 
 def test_two_applications_and_two_blueprints_in_one(flusher):
     """Each call makes a new blueprint; in one application they need names of their own."""
-    first = app_with((view.blueprint(flusher), "/metrics"))
+    first = app_with((view.blueprint(flusher, open=True), "/metrics"))
     second = app_with(
-        (view.blueprint(flusher, title="one"), "/a"), (view.blueprint(flusher, name="b", title="two"), "/b")
+        (view.blueprint(flusher, open=True, title="one"), "/a"),
+        (view.blueprint(flusher, open=True, name="b", title="two"), "/b"),
     )
     assert first.test_client().get("/metrics").status_code == 200
     assert "<title>one</title>" in second.test_client().get("/a/").text
@@ -94,7 +95,7 @@ def test_two_applications_and_two_blueprints_in_one(flusher):
     with second.test_request_context():
         assert flask.url_for("metricslib.metrics") == "/a/"
     with pytest.raises(ValueError, match="already registered"):
-        app_with((view.blueprint(flusher), "/a"), (view.blueprint(flusher), "/b"))
+        app_with((view.blueprint(flusher, open=True), "/a"), (view.blueprint(flusher, open=True), "/b"))
 
 
 def test_a_hundred_pages_change_no_value(flusher, registry, end_interval):
@@ -103,7 +104,7 @@ def test_a_hundred_pages_change_no_value(flusher, registry, end_interval):
     registry.timer("query").observe(0.5)
     end_interval()
     registry.counter("hits").inc(2)
-    client = app_with((view.blueprint(flusher), "/metrics")).test_client()
+    client = app_with((view.blueprint(flusher, open=True), "/metrics")).test_client()
 
     def values():
         return client.get("/metrics?format=json").json["series"]
@@ -125,7 +126,7 @@ import metricslib.view
 from metricslib import _default
 assert "flask" not in sys.modules
 print(threading.active_count())
-blueprints = [metricslib.view.blueprint(), metricslib.view.blueprint(name="second")]
+blueprints = [metricslib.view.blueprint(open=True), metricslib.view.blueprint(open=True, name="second")]
 print(threading.active_count())
 import flask
 app = flask.Flask("shop")
@@ -146,7 +147,7 @@ def test_start_may_follow_the_page(tmp_path):
 import flask, metricslib.view
 from metricslib import _default, _shipping
 app = flask.Flask("shop")
-app.register_blueprint(metricslib.view.blueprint(), url_prefix="/metrics")
+app.register_blueprint(metricslib.view.blueprint(open=True), url_prefix="/metrics")
 _default.default_registry.counter("hits").inc(7)
 _shipping.start("file://{tmp_path}/out.jsonl", interval=1000)
 found = app.test_client().get("/metrics?format=json&match=hits").json
@@ -164,7 +165,7 @@ import sys
 sys.modules["flask"] = None
 import metricslib.view
 try:
-    metricslib.view.blueprint()
+    metricslib.view.blueprint(open=True)
 except ImportError as error:
     print("metricslib[view]" in str(error), error.name)
 """
@@ -175,5 +176,5 @@ except ImportError as error:
 def test_json_is_what_flask_would_parse(flusher, registry):
     """One object, strictly."""
     registry.gauge("depth").set(1.5)
-    client = app_with((view.blueprint(flusher), "/m")).test_client()
+    client = app_with((view.blueprint(flusher, open=True), "/m")).test_client()
     assert json.loads(client.get("/m?format=json").data)["schema"] == 1

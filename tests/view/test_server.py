@@ -15,7 +15,7 @@ from metricslib.flusher import Flusher
 from metricslib.registry import Registry
 from metricslib.view import server as server_module
 from metricslib.view.server import Server, serve
-from metricslib.view.wsgi import application
+from metricslib.view.wsgi import wsgi
 from tests.peers import eventually
 
 
@@ -185,7 +185,7 @@ def test_health_has_a_slot_of_its_own(flusher):
 
     def health(environ, start_response):
         if environ["PATH_INFO"] != "/health":
-            return application(flusher)(environ, start_response)
+            return wsgi(flusher, open=True)(environ, start_response)
         start_response("200 OK", [("Content-Type", "text/plain")])
         return [b"well"]
 
@@ -213,6 +213,7 @@ def test_a_reserved_slot_is_not_held_by_a_silent_client(flusher, monkeypatch):
         (b"nonsense\r\n\r\n", b"400"),
         (b"GET /" + b"a" * 70_000 + b" HTTP/1.0\r\n\r\n", b"414"),
         (b"GET / HTTP/1.0\r\n" + b"".join(b"H%d: x\r\n" % number for number in range(200)) + b"\r\n", b"431"),
+        (b"GET / HTTP/1.0\r\n" + b"".join(b"H%d: " % n + b"x" * 2000 + b"\r\n" for n in range(20)) + b"\r\n", b"431"),
         (b"POST / HTTP/1.0\r\nContent-Length: 99999999999999999999\r\n\r\n", b"405"),
         (b"GET / HTTP/1.0\r\nContent-Length: -5\r\n\r\n", b"200"),
     ],

@@ -6,13 +6,13 @@ from wsgiref.validate import validator
 
 import pytest
 
-from metricslib.view import application
+from metricslib.view import wsgi
 
 
 @pytest.fixture
 def get(flusher):
     """Call with a path, query and method; returns status, headers and body."""
-    app = validator(application(flusher, title="forwarder", extra=lambda: {"DropCounter": {"received": 5}}))
+    app = validator(wsgi(flusher, open=True, title="forwarder", extra=lambda: {"DropCounter": {"received": 5}}))
 
     def get(path="/", query="", method="GET", script=""):
         environ = {"PATH_INFO": path, "QUERY_STRING": query, "REQUEST_METHOD": method, "SCRIPT_NAME": script}
