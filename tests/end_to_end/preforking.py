@@ -8,7 +8,7 @@ import os
 import metricslib as metrics
 
 flusher = metrics.start(os.environ["TO"], prefix="shop", interval=2)
-page = metrics.view.application(flusher)
+page = metrics.view.wsgi(flusher, open=True)
 metrics.counter("loaded").inc()
 requests = metrics.counter("requests")
 took = metrics.timer("took")
