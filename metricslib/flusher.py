@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Never
 
 from ._process import at_exit, exiting, expect_forks, not_at_exit, notice_fork, register_fork_handler
-from ._signals import deferred, renew
+from ._signals import deferred
 from .attempt import OUT_OF_MEMORY
 from .budget import LEAST
 from .callbacks import CallbackReader
@@ -32,6 +32,7 @@ from .drops import ErrorReporter
 from .errors import InvalidOption, InvalidType
 from .hints import unknown_option
 from .history import History
+from .history_files import HistoryFiles
 from .naming import Naming, expanded
 from .registry import Readings, Registry
 from .schedule import Schedule
@@ -250,6 +251,7 @@ class Flusher:
         self._thread: threading.Thread | None = None
         self._newest_thread: threading.Thread | None = None  # kept after stop(), so that the thread knows itself
         self._membership: Membership | None = None
+        self._history_files: HistoryFiles | None = None
         self._callbacks = CallbackReader()
         self._callback_deadline = Deadline(0.0)  # for the callbacks that are being read
         self._stop_deadline: Deadline | None = None  # None: stop() was not called
@@ -303,8 +305,6 @@ class Flusher:
                 self.copied_by_fork = True
                 self.registry.on_first_use(self._first_use_in_child)
             raise
-        if forked:
-            renew()
         if exiting():
             log.warning("started while the program ends: call stop() as well, or the measurements are not sent")
         if forked and self._membership is None and self._dispatcher.shared and "{pid}" not in self._naming.prefix:
@@ -366,15 +366,17 @@ class Flusher:
 
     def _join_group(self) -> None:
         """Ship together with the other processes on this host that ship the same, if that can be."""
-        self._membership = None
+        self._membership = self._history_files = None
         try:
             if folder := self._group_folder():
                 from .group.membership import Membership
 
+                self._history_files = HistoryFiles(self.history, folder / "history")
                 member = Membership(folder, self.registry, self.interval, self._own, self._send_for_group)
                 member.begin(self._now())
                 self._membership = member
         except OSError as error:
+            self._history_files = None
             log.warning("this process ships alone, and others that ship the same overwrite its values: %s", error)
 
     def _check_group(self) -> None:
@@ -400,6 +402,15 @@ class Flusher:
         puts: Puts = {}
         self._dispatcher.encode(Flush(window, window), self._safely, puts, whole=True, shared=True)
         self._dispatcher.commit(puts, {})
+        if window.end <= self._now():
+            self._remember(window)
+
+    def _remember(self, window: Window) -> None:
+        """Take the window of an interval that is over into the history."""
+        if self._history_files is None:
+            self.history.append(window)
+        else:
+            self._safely("history", partial(self._history_files.put, window))
 
     def _add_source(self, source: Source, undo: ExitStack) -> None:
         self.registry.add_source(source)
@@ -564,6 +575,8 @@ class Flusher:
         self._safely("group", read)
         if reading is None:
             return Measured(self.registry, self.history, self.naming)
+        if self._history_files is not None:
+            self._safely("history", partial(self._history_files.refresh, reading.last))
         history = copy(self.history)
         history.last = reading.last
         return Measured(GroupRegistry(self.registry, reading), history, self.naming, reading.members)
@@ -750,8 +763,8 @@ class Flusher:
             flush, partial(self._dispatcher.commit, unsent.puts), self._errors, closes=unsent.closes
         )
         self._unsent = None
-        if unsent.closes:
-            self.history.append(flush.cumulative)
+        if unsent.closes and self._membership is None:  # else that of the group comes
+            self._remember(flush.cumulative)
 
     def _safely(self, cause: str, work: Callable[[], object]) -> bool:
         return self._errors.attempt(cause, work)

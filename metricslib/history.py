@@ -28,7 +28,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import nlargest
-from itertools import groupby, repeat, zip_longest
+from itertools import groupby, islice, repeat, zip_longest
 from operator import attrgetter, itemgetter, mul
 from typing import Final, NamedTuple
 
@@ -43,9 +43,12 @@ __all__ = [
     "HEATED",
     "HOUR",
     "MINUTE",
+    "Columns",
     "Heat",
     "History",
+    "Layout",
     "Points",
+    "Row",
     "heat_bounds",
     "heat_of",
 ]
@@ -68,9 +71,10 @@ _PLACE = 110
 _HEAT = 200
 """Bytes of one interval of a heat map apart from its weights."""
 _P90 = (90.0,)
+_END = attrgetter("end")
 _NAN = math.nan
 
-_Columns = tuple["array[float]", ...]
+Columns = tuple["array[float]", ...]
 _Merge = Callable[[Sequence[float]], float]
 _MINUTE_OF: Final[dict[Kind, _Merge]] = {"counter": sum, "gauge": itemgetter(-1), "unique": max}
 
@@ -115,8 +119,8 @@ def heat_of(distribution: Distribution) -> Heat:
     return Heat(first, found)
 
 
-class _Layout:
-    """Which series has which place in the rows."""
+class Layout:
+    """Which series has which place in the rows; it follows from the order in which they were added."""
 
     __slots__ = ("bytes", "groups", "places")
 
@@ -139,6 +143,10 @@ class _Layout:
                     places[_all_of(name)] = len(places)
                     self.bytes += sys.getsizeof(key) + _PLACE
 
+    def keys(self, kind: Kind, begin: int = 0) -> list[str]:
+        """Return the series from a place on, without what stands for all series of a name."""
+        return [key for key in islice(self.places[kind], begin, None) if not key.endswith(";*")]
+
     def mostly_gone(self, window: Window) -> bool:
         """Whether most places belong to series that the window does not have."""
         return sum(map(len, self.places.values())) > 2.5 * len(window) + 100
@@ -149,12 +157,12 @@ def _all_of(name: str) -> str:
     return f"{name};*"
 
 
-class _Row:
+class Row:
     """One interval or one minute. NaN stands for a series that was not there; an idle timer has count 0."""
 
     __slots__ = ("bytes", "columns", "end", "heat", "heat_bytes", "interval", "layout")
 
-    def __init__(self, end: int, interval: float, layout: _Layout, columns: dict[Kind, _Columns]):
+    def __init__(self, end: int, interval: float, layout: Layout, columns: dict[Kind, Columns]):
         self.end = end
         self.interval = interval
         self.layout = layout
@@ -163,7 +171,12 @@ class _Row:
         self.heat: dict[tuple[Kind, str], Heat] = {}
         self.heat_bytes = 0
 
-    def column(self, kind: Kind, field: int, layout: _Layout) -> Sequence[float]:
+    def add_heat(self, kind: Kind, key: str, heat: Heat) -> None:
+        """Add the heat map of a series."""
+        self.heat[kind, key] = heat
+        self.heat_bytes += _HEAT + len(heat.weights) * heat.weights.itemsize
+
+    def column(self, kind: Kind, field: int, layout: Layout) -> Sequence[float]:
         """Return a column as it would be in ``layout``."""
         column = self.columns[kind][field]
         if layout is self.layout:
@@ -203,36 +216,69 @@ class History:
         self.heat_bytes = heat_bytes
         self.last: Window | None = None
         """The last window."""
-        self._rows: tuple[_Row, ...] = ()
-        self._minutes: tuple[_Row, ...] = ()
-        self._minute: list[_Row] = []  # the rows of the open one
-        self._layout = _Layout()
+        self._rows: tuple[Row, ...] = ()
+        self._minutes: tuple[Row, ...] = ()
+        self._layout = Layout()
         self._heated: frozenset[tuple[Kind, str]] = frozenset()
 
-    def append(self, window: Window) -> None:
-        """Take the window that follows the last one. What stands at later times, from a clock set back, goes."""
+    def append(self, window: Window) -> list[Row]:
+        """Take the window that follows the last one. What stands at later times, from a clock set back, goes.
+
+        Returns the rows that were made: that of the interval first, then those of minutes that are over.
+        """
+        self._forget_from(window.end)
+        return self.put(window)
+
+    def put(self, window: Window) -> list[Row]:
+        """Take a window of any time, in the place of the one that was there. Returns what :meth:`append` does."""
+        row = self._row_of(window)
+        self._rows = tuple(old for old in self._rows if old.end != row.end)
+        newest = self._rows[-1] if self._rows else None
+        new_minute = newest is None or _minute_of(newest) != _minute_of(row)
+        self._add_heat(row, window, anew=new_minute or row.interval >= MINUTE)
+        self._rows = _with(self._rows, row)
+        made = [row]
+        if row.interval < MINUTE:
+            over = set[int]()
+            if row.end % MINUTE == 0 or (newest and _minute_of(newest) > _minute_of(row)):
+                over.add(_minute_of(row))
+            if newest and newest.interval < MINUTE and _minute_of(newest) < _minute_of(row):
+                over.add(_minute_of(newest))
+            made += [self._end_minute(minute) for minute in sorted(over)]
+        self._make_room()
+        if self.last is None or window.end >= self._rows[-1].end:
+            self.last = window
+        return made
+
+    def insert(self, rows: Iterable[tuple[Row, bool]]) -> None:
+        """Take rows of intervals and, marked with True, of minutes, that another history has made."""
+        for row, minute in rows:
+            if minute:
+                self._minutes = _with(self._minutes, row)
+            else:
+                self._rows = _with(self._rows, row)
+        if self._rows:
+            self._make_room()
+
+    def forget_after(self, now: float) -> None:
+        """Forget what stands in the future, because the clock was set back."""
+        if self._rows and self._rows[-1].end > now + 1:
+            self._forget_from(int(now) + 2)
+
+    def _forget_from(self, end: int) -> None:
+        if self._rows and self._rows[-1].end >= end:
+            self._rows = tuple(old for old in self._rows if old.end < end)
+            self._minutes = tuple(old for old in self._minutes if old.end < end)
+
+    def _row_of(self, window: Window) -> Row:
         if self._layout.mostly_gone(window):
-            self._layout = _Layout()
+            self._layout = Layout()
         for kind in KINDS:
             if not window[kind].keys() <= self._layout.places[kind].keys():
                 self._layout.add(kind, window[kind])
         columns = _columns(window, self._layout)
         _add_groups(columns, self._layout)
-        row = _Row(window.end, window.interval, self._layout, columns)
-        if self._rows and self._rows[-1].end >= row.end:
-            self._rows = tuple(old for old in self._rows if old.end < row.end)
-            self._minutes = tuple(old for old in self._minutes if old.end < row.end)
-            self._minute = [old for old in self._minute if old.end < row.end]
-        if self._minute and _minute_of(self._minute[0]) != _minute_of(row):
-            self._end_minute()
-        self._add_heat(row, window)
-        self._rows += (row,)
-        if row.interval < MINUTE:
-            self._minute.append(row)
-            if row.end % MINUTE == 0:
-                self._end_minute()
-        self._make_room(row.end)
-        self.last = window
+        return Row(window.end, window.interval, self._layout, columns)
 
     def points(
         self, kind: Kind, keys: Sequence[str], since: float = 0, *, minutes: bool = False, name: str = ""
@@ -280,13 +326,13 @@ class History:
     @property
     def heated(self) -> int:
         """How many series have heat maps now."""
-        return len(self._heated)
+        return len(self._heated or (self._rows[-1].heat if self._rows else ()))
 
     def ends(self, *, minutes: bool = False) -> list[int]:
         """Return the ends of the intervals, or of the minutes, that are kept."""
         return [row.end for row in self._chosen(minutes)]
 
-    def _chosen(self, minutes: bool) -> Iterable[_Row]:
+    def _chosen(self, minutes: bool) -> Iterable[Row]:
         if not minutes:
             return self._rows
         return sorted([*self._minutes, *(row for row in self._rows if row.interval >= MINUTE)], key=lambda row: row.end)
@@ -302,12 +348,14 @@ class History:
         """Bytes in use for heat maps."""
         return sum(row.heat_bytes for row in self._rows)
 
-    def _end_minute(self) -> None:
-        rows, self._minute = self._minute, []
-        self._minutes += (_minute(rows),)
+    def _end_minute(self, minute: int) -> Row:
+        row = _minute([row for row in self._rows if _minute_of(row) == minute])
+        self._minutes = _with(self._minutes, row)
+        return row
 
-    def _make_room(self, now: int) -> None:
+    def _make_room(self) -> None:
         """Let go what is too old, and then the oldest minutes and intervals for which there is no room."""
+        now = self._rows[-1].end
         self._rows = tuple(row for row in self._rows if row.end > now - (HOUR if row.interval < MINUTE else DAY))
         self._minutes = tuple(row for row in self._minutes if row.end > now - DAY)
         over = self.used - self.max_bytes
@@ -324,11 +372,10 @@ class History:
                     break
             self._rows = self._rows[max(0, gone - len(self._minutes)) :]
             self._minutes = self._minutes[gone:]
-        self._minute = [row for row in self._minute if row.end >= self._rows[0].end]
 
-    def _add_heat(self, row: _Row, window: Window) -> None:
+    def _add_heat(self, row: Row, window: Window, *, anew: bool) -> None:
         """Add the heat of the busiest; who these are is found out anew each minute."""
-        if len(self._heated) < HEATED or not self._minute:
+        if len(self._heated) < HEATED or anew:
             counts = (
                 (distribution.count, (kind, key))
                 for kind in DISTRIBUTIONS
@@ -339,8 +386,7 @@ class History:
         for kind, key in self._heated:
             distribution = window[kind].get(key)
             if distribution is not None and distribution.count:
-                heat = row.heat[kind, key] = heat_of(distribution)
-                row.heat_bytes += _HEAT + len(heat.weights) * heat.weights.itemsize
+                row.add_heat(kind, key, heat_of(distribution))
         over = sum(row.heat_bytes for row in self._rows) + row.heat_bytes - self.heat_bytes
         for old in (*self._rows, row):
             if over <= 0:
@@ -349,7 +395,7 @@ class History:
             old.heat, old.heat_bytes = {}, 0
 
 
-def _add_groups(columns: dict[Kind, _Columns], layout: _Layout) -> None:
+def _add_groups(columns: dict[Kind, Columns], layout: Layout) -> None:
     """Fill the places of all series of a name."""
     for kind, groups in layout.groups.items():
         places = layout.places[kind]
@@ -360,15 +406,23 @@ def _add_groups(columns: dict[Kind, _Columns], layout: _Layout) -> None:
                     column[whole] = value
 
 
-def _minute_of(row: _Row) -> int:
+def _with(rows: tuple[Row, ...], row: Row) -> tuple[Row, ...]:
+    """Return rows in order of their ends, with ``row`` in the place of the one that has its end."""
+    if not rows or rows[-1].end < row.end:
+        return (*rows, row)
+    place = bisect_left(rows, row.end, key=_END)
+    return (*rows[:place], row, *rows[place + (rows[place].end == row.end) :])
+
+
+def _minute_of(row: Row) -> int:
     return (row.end - 1) // MINUTE
 
 
 # -- from a window to a row
 
 
-def _columns(window: Window, layout: _Layout) -> dict[Kind, _Columns]:
-    columns: dict[Kind, _Columns] = {}
+def _columns(window: Window, layout: Layout) -> dict[Kind, Columns]:
+    columns: dict[Kind, Columns] = {}
     for kind, places in layout.places.items():
         find = window[kind].get
         if kind in DISTRIBUTIONS:
@@ -381,7 +435,7 @@ def _columns(window: Window, layout: _Layout) -> dict[Kind, _Columns]:
     return columns
 
 
-def _distributions(found: Iterable[Distribution | None], size: int) -> _Columns:
+def _distributions(found: Iterable[Distribution | None], size: int) -> Columns:
     count = array("d", bytes(8 * size))
     median, p90, most = (array("f", [_NAN]) * size for _ in range(3))
     for place, distribution in enumerate(found):
@@ -398,9 +452,9 @@ def _distributions(found: Iterable[Distribution | None], size: int) -> _Columns:
 # -- several values in one
 
 
-def _minute(rows: Sequence[_Row]) -> _Row:
+def _minute(rows: Sequence[Row]) -> Row:
     layout = rows[-1].layout
-    columns: dict[Kind, _Columns] = {}
+    columns: dict[Kind, Columns] = {}
     for kind in KINDS:
         of = [[row.column(kind, field, layout) for row in rows] for field in range(len(rows[-1].columns[kind]))]
         if kind in DISTRIBUTIONS:
@@ -411,7 +465,7 @@ def _minute(rows: Sequence[_Row]) -> _Row:
         else:
             columns[kind] = (array("d", _merged(of[0], _MINUTE_OF[kind])),)
     _add_groups(columns, layout)
-    return _Row((_minute_of(rows[-1]) + 1) * MINUTE, sum(row.interval for row in rows), layout, columns)
+    return Row((_minute_of(rows[-1]) + 1) * MINUTE, sum(row.interval for row in rows), layout, columns)
 
 
 def _mean(counts: Iterable[Sequence[float]], values: Iterable[Sequence[float]], whole: list[float]) -> Iterator[float]:
@@ -439,7 +493,7 @@ def _all(values: Sequence[float], merge: _Merge) -> float:
     return merge(there) if there else _NAN
 
 
-def _together(kind: Kind, columns: _Columns, places: Sequence[int]) -> Iterator[float]:
+def _together(kind: Kind, columns: Columns, places: Sequence[int]) -> Iterator[float]:
     """Yield the values of several series of one row together, by field."""
     places = places[: bisect_left(places, len(columns[0]))]
     if not places:

@@ -38,7 +38,7 @@ class Spelled(float):
 
     def __new__(cls, text: str) -> "Spelled":
         if not _SPELLED.fullmatch(text):
-            raise ValueError(f"{text!r} is not a number")
+            raise ValueError(f"{text!r} is no number")
         return super().__new__(cls, text)
 
     def __init__(self, text: str) -> None:

@@ -15,6 +15,7 @@ from metricslib.group.record import Across, GaugeValue
 from metricslib.registry import Registry
 from metricslib.view.answer import View
 from metricslib.window import Aggregates
+from tests.peers import eventually
 
 INTERVAL = 10
 SLOT = 1_700_000_010
@@ -194,12 +195,12 @@ def ask(flusher: Flusher, query: str = "format=json", path: str = "/") -> str:
 
 
 @pytest.fixture
-def worker(tmp_path: Path) -> Iterator[Callable[[], Flusher]]:
+def worker(tmp_path: Path) -> Iterator[Callable[..., Flusher]]:
     """Call for a running flusher of a group."""
     started: list[Flusher] = []
 
-    def start() -> Flusher:
-        started.append(Flusher(Registry(), f"file:{tmp_path}/out.jsonl", own="", interval=86_400))
+    def start(interval: int = 86_400) -> Flusher:
+        started.append(Flusher(Registry(), f"file:{tmp_path}/out.jsonl", own="", interval=interval))
         started[-1].start()
         return started[-1]
 
@@ -248,3 +249,19 @@ def test_a_process_that_follows_others_goes_on_with_their_totals(worker):
     first.stop()
     second = worker()
     assert "hits_total 5\n" in ask(second, "format=prometheus")
+
+
+def test_charts_start_full_for_a_member_that_comes_later(worker):
+    """And they are the group's, though the first one ships."""
+    first, second = worker(1), worker(1)
+    for number, each in enumerate((first, second), 1):
+        each.registry.counter("hits").inc(number)
+    eventually(lambda: first.status().ticks > 1)
+    first.stop()
+
+    def charted(flusher: Flusher) -> float:
+        counts = flusher.measured().history.points("counter", ["hits"]).columns["value"]
+        return sum(count for count in counts if count == count)
+
+    eventually(lambda: charted(second) == 3)
+    assert charted(worker(1)) == 3
