@@ -9,6 +9,7 @@ client disconnects.
 """
 
 import gzip
+import json
 import logging
 import re
 import threading
@@ -23,8 +24,8 @@ from ..errors import InvalidOption
 from ..flusher import Flusher, Measured
 from ..series_state import Snapshot
 from . import as_json, prometheus, render
-from .cards import grid, metrics_of, rail
-from .metric import detail
+from .cards import grid, metrics_of, rail, readings
+from .metric import detail, reading
 from .query import Query
 from .report import Report, Section, Selection, TooSlow, report, select
 from .search import Search
@@ -180,6 +181,8 @@ class View:
         last = measured.history.last
         if query.since and here != HEALTH and (last is None or last.end <= query.since):
             return Answer(204, (*_headers("text/html; charset=utf-8"), ("Cache-Control", "no-store")), [])
+        if query.values:
+            return self._values(measured, here, query, encodings)
         series = measured.registry.series()
         count = sum(map(len, series.values()))
         uptime = self.clock.monotonic() - self._since
@@ -190,7 +193,7 @@ class View:
         elif here == TOP:
             text = render.top_page(root, query, self.title, strip, top(measured, self._in_time()))
         elif here:
-            shown = detail(measured, here.removeprefix(SERIES).replace("/", "."), query)
+            shown = detail(measured, _name_in(here), query)
             if shown is None:
                 return simple(404, "There is no metric of that name.")
             everything = metrics_of(series, self._in_time()) if count <= _RAIL else []
@@ -200,6 +203,18 @@ class View:
             cards = grid(series, measured.history, query, self._in_time())
             text = render.grid_page(root, query, self.title, strip, cards)
         return _whole("text/html; charset=utf-8", text, encodings)
+
+    def _values(self, measured: Measured, here: str, query: Query, encodings: str) -> Answer:
+        """Answer with what the charts show, as texts by time."""
+        if here.startswith(SERIES):
+            found = reading(measured, _name_in(here), query)
+        elif not here:
+            found = readings(measured.registry.series(), measured.history, query, self._in_time())
+        else:
+            found = {}
+        if found is None:
+            return simple(404, "There is no metric of that name.")
+        return _whole("application/json", json.dumps(found, ensure_ascii=False), encodings)
 
     def _snapshot(self, flusher: Flusher, measured: Measured, query: Query) -> tuple[Selection, Snapshot]:
         registry, interval = measured.registry, flusher.interval
@@ -230,6 +245,11 @@ class View:
             members=measured.members,
             sections=self._extra() if self._extra else None,
         )
+
+
+def _name_in(here: str) -> str:
+    """Return the name of a metric from the path of its page."""
+    return here.removeprefix(SERIES).replace("/", ".")
 
 
 def accepted(accept: str) -> str:

@@ -6,17 +6,19 @@ choosing takes too much processor time.
 """
 
 import math
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
 
-from ..history import DISTRIBUTIONS, HOUR, History, Points
+from ..history import DISTRIBUTIONS, History, Points
 from ..series import KINDS, Kind
 from . import charts
 from .charts import Line
-from .figures import short, with_unit
-from .query import Query
+from .figures import short, time_of_day, with_unit
+from .query import RANGES, Query
 from .report import TooSlow, matcher
 from .search import Search
 
@@ -26,6 +28,7 @@ __all__ = [
     "Grid",
     "Metric",
     "Rail",
+    "Span",
     "TROUBLE",
     "Value",
     "card",
@@ -33,7 +36,10 @@ __all__ = [
     "lines",
     "metrics_of",
     "rail",
+    "read",
+    "readings",
     "since",
+    "span_of",
     "unit_of",
     "value",
 ]
@@ -67,6 +73,15 @@ class Metric:
         """Return what happened to it since a time."""
         return history.points(self.kind, self.keys, since, minutes=minutes, name=self.name if self.whole else "")
 
+    def within(self, history: History, span: "Span") -> Points:
+        """Return what happened to it in the time of the charts."""
+        points = self.points(history, span.start, minutes=span.minutes)
+        count = bisect_right(points.ends, span.end)
+        if count == len(points.ends):
+            return points
+        columns = {field: column[:count] for field, column in points.columns.items()}
+        return Points(points.ends[:count], points.intervals[:count], columns)
+
     @property
     def unit(self) -> str:
         return unit_of(self.kind, self.name)
@@ -86,6 +101,31 @@ class Metric:
         return f"{text}/s" if self.kind == "counter" else text
 
 
+class Span(NamedTuple):
+    """From when to when charts go."""
+
+    start: int
+    end: int
+    """0: no interval has ended."""
+    minutes: bool = False
+    """Whether they are drawn from minutes, not from intervals."""
+
+
+def span_of(history: History, query: Query) -> Span:
+    """Return from when to when the charts of a request go: as asked, or to the last interval."""
+    now = history.last.end if history.last else 0
+    ends = history.ends()
+    if query.begin or query.until:
+        end = max(min(query.until or now, now), query.begin + 1)
+        start = query.begin or end - RANGES[query.range]
+        return Span(start, end, bool(ends) and start < ends[0] - _LEAST)
+    start = since(history, RANGES[query.range])
+    if query.range != "1d":
+        return Span(start, now)
+    minutes = history.ends(minutes=True)  # these go back further; at first there is none
+    return Span(max(now - RANGES["1d"], min([start, *(end - 60 for end in minutes[:1])])), now, bool(minutes))
+
+
 @dataclass(frozen=True, slots=True)
 class Value:
     """A value as people read it."""
@@ -93,6 +133,11 @@ class Value:
     text: str
     unit: str
     more: str = ""
+
+    @property
+    def told(self) -> str:
+        """What stands behind the number."""
+        return " · ".join(filter(None, (self.unit, self.more)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +174,7 @@ class Grid:
     page: int
     pages: int
     rail: Rail
-    series: int
-    start: int
-    end: int
-    """From when to when the charts go; 0: no interval has ended."""
+    span: Span
 
 
 def unit_of(kind: Kind, name: str) -> str:
@@ -156,10 +198,16 @@ def metrics_of(series: Mapping[Kind, Collection[str]], in_time: Callable[[], boo
     return [Metric(kind, name, keys) for (name, kind), keys in sorted(found.items())]
 
 
-def grid(
-    series: Mapping[Kind, Collection[str]], history: History, query: Query, in_time: Callable[[], bool] = lambda: True
-) -> Grid:
-    """Return the cards that ``query`` asks for."""
+class _Page(NamedTuple):
+    everything: Sequence[Metric]
+    shown: Sequence[Metric]
+    found: int
+    page: int
+    pages: int
+
+
+def _page(series: Mapping[Kind, Collection[str]], history: History, query: Query, in_time: Callable[[], bool]) -> _Page:
+    """Return the metrics that ``query`` asks for, those of one page."""
     everything = metrics_of(series, in_time)
     search = Search(query.query)
     match = matcher(query.match)
@@ -171,15 +219,56 @@ def grid(
         chosen = _sorted(chosen, query.sort, history, end, in_time)
     pages = max(1, math.ceil(len(chosen) / CARDS))
     page = min(query.page, pages)
-    shown = chosen[(page - 1) * CARDS : page * CARDS]
-    cards = []
-    start = since(history, HOUR)
-    for metric in shown:
-        if not in_time():
-            raise TooSlow
-        cards.append(card(metric, history, start, end))
-    count = sum(map(len, series.values()))
-    return Grid(cards, len(chosen), page, pages, rail(everything, query), count, start, end)
+    return _Page(everything, chosen[(page - 1) * CARDS : page * CARDS], len(chosen), page, pages)
+
+
+def grid(
+    series: Mapping[Kind, Collection[str]], history: History, query: Query, in_time: Callable[[], bool] = lambda: True
+) -> Grid:
+    """Return the cards that ``query`` asks for."""
+    page = _page(series, history, query, in_time)
+    span = span_of(history, query)
+    cards = [card(metric, history, span) for metric in page.shown if _still(in_time)]
+    return Grid(cards, page.found, page.page, page.pages, rail(page.everything, query), span)
+
+
+def readings(
+    series: Mapping[Kind, Collection[str]], history: History, query: Query, in_time: Callable[[], bool] = lambda: True
+) -> dict[str, object]:
+    """Return what the charts of :func:`grid` show, as texts by time."""
+    shown = _page(series, history, query, in_time).shown
+    return read(shown, history, span_of(history, query), charts.POINTS, in_time)
+
+
+def read(
+    metrics: Iterable[Metric], history: History, span: Span, points: int, in_time: Callable[[], bool] = lambda: True
+) -> dict[str, object]:
+    """Return the values in the charts of metrics, each a number and its unit, at the times of their points."""
+    ends: Sequence[float] = []
+    found: dict[str, list[list[str]]] = {}
+    for metric in metrics:
+        _still(in_time)
+        happened = metric.within(history, span)
+        shown = charts.thinned(lines(metric, happened), span.start, span.end, points)
+        interval = happened.intervals[-1] if happened.intervals else 0
+        ends = next(iter(shown.values())).ends
+        names = list(shown)
+        columns = zip(*(line.values for line in shown.values()), strict=True)
+        values = (value_of(metric, dict(zip(names, values, strict=True)), interval) for values in columns)
+        found[f"{metric.kind}:{metric.name}"] = [[each.text, each.told] for each in values]
+    return {
+        "start": span.start,
+        "end": span.end,
+        "ends": ends,
+        "times": [time_of_day(end) for end in ends],
+        "values": found,
+    }
+
+
+def _still(in_time: Callable[[], bool]) -> bool:
+    if not in_time():
+        raise TooSlow
+    return True
 
 
 def since(history: History, span: int) -> int:
@@ -287,6 +376,11 @@ def _two_means(line: Line, end: int) -> tuple[float, float]:
 def value(metric: Metric, shown: Mapping[str, Line], interval: float) -> Value:
     """Return the last value of a metric."""
     last = {name: line.values[-1] if line.values else math.nan for name, line in shown.items()}
+    return value_of(metric, last, interval)
+
+
+def value_of(metric: Metric, last: Mapping[str, float], interval: float) -> Value:
+    """Return the value of a metric in an interval."""
     main = last[_MAIN[metric.kind]]
     if not math.isfinite(main):
         return Value("–", "no data" if metric.kind != "gauge" else "no value")
@@ -314,14 +408,18 @@ def _change(metric: Metric, main: Line, end: int) -> tuple[str, bool]:
     return f"{'+' if 0 < share < 10 else '−' if share < 0 else ''}{text}", share > _LOUD and troubled
 
 
-def card(metric: Metric, history: History, start: int, end: int) -> Card:
-    """Return the card of a metric, with what happened from ``start`` to ``end``."""
-    points = metric.points(history, since=start)
+def card(metric: Metric, history: History, span: Span) -> Card:
+    """Return the card of a metric: its value now, and what happened in the time of the charts."""
+    points = metric.within(history, span)
     shown = lines(metric, points)
+    label = f"{metric.kind} {metric.name}"
+    drawn = charts.spark(metric.kind, shown, *span[:2], metric.told, label, metric.unit) if points.ends else ""
+    end = history.last.end if history.last else 0
+    if span.minutes or span.end != end:
+        points = metric.points(history, since=end - _BEFORE)
+        shown = lines(metric, points)
     now = value(metric, shown, points.intervals[-1] if points.intervals else 0)
     change, rises = _change(metric, shown[_MAIN[metric.kind]], end)
-    label = f"{metric.kind} {metric.name}, now {now.text} {now.unit}"
-    drawn = charts.spark(metric.kind, shown, start, end, metric.told, label, metric.unit) if points.ends else ""
     return Card(metric, now, change, rises, drawn, _tags(metric))
 
 

@@ -13,10 +13,23 @@ from typing import NamedTuple
 
 from .figures import step_of
 
-__all__ = ["Frame", "Line", "bars", "chart", "heat_map", "round_ticks", "spark", "thinned", "time_ticks"]
+__all__ = [
+    "LARGE_POINTS",
+    "POINTS",
+    "Frame",
+    "Line",
+    "bars",
+    "chart",
+    "heat_map",
+    "round_ticks",
+    "spark",
+    "thinned",
+    "time_ticks",
+]
 
-_POINTS = 120
-"""Points of a small chart, and twice as many of a large one."""
+POINTS = 120
+"""Points of a small chart."""
+LARGE_POINTS = 4 * POINTS
 _WIDTH = 1200
 _HEIGHT = 216
 _LARGE = 4000
@@ -149,6 +162,10 @@ def _scale(values: Iterable[float], *, zero: bool = True) -> tuple[float, float]
     return low, min(high + (high - low) * 0.06, 1.7e308)
 
 
+def _is_some(value: float) -> bool:
+    return math.isfinite(value) and value != 0
+
+
 def _bands(frame: Frame, median: Line, p90: Line, most: Line) -> str:
     return (
         _path("b1", _area(frame, most.ends, most.values, p90.values))
@@ -183,7 +200,7 @@ def spark(
 
     One round value has a line and a text, which ``told`` writes: it says what the scale is.
     """
-    columns = thinned(columns, start, end, _POINTS)
+    columns = thinned(columns, start, end, POINTS)
     below = ""
     if "median" in columns:
         median, p90, most, rate = (columns[name] for name in ("median", "p90", "max", "rate"))
@@ -196,7 +213,9 @@ def spark(
         frame = Frame(start, end, *_scale(columns["value"].values))
         inside = _scalar(frame, kind, columns["value"])
     hint = ""
-    if tick := max(round_ticks(frame.low, frame.high, 3, unit), key=abs, default=0.0) if inside else 0.0:
+    main = columns.get("max", columns.get("value"))
+    ticks = round_ticks(frame.low, frame.high, 3, unit) if main and any(map(_is_some, main.values)) else []
+    if tick := max(ticks, key=abs, default=0.0):
         y = frame.y(tick)
         inside = f'<line class="gr" x1="0" x2="{_WIDTH}" y1="{_number(y)}" y2="{_number(y)}"/>{inside}'
         side = 11 if y < 0.8 * _HEIGHT else -3
@@ -224,7 +243,7 @@ def chart(
     height: int = 240,
 ) -> str:
     """Return a large chart with axes; ``told`` writes a value with its unit. What it cuts off stands in it as text."""
-    columns = thinned(columns, start, end, 4 * _POINTS)
+    columns = thinned(columns, start, end, LARGE_POINTS)
     shown = [columns[name] for name in ("median", "p90", "max") if name in columns] or [columns["value"]]
     low, high = _capped(*shown[1:]) if len(shown) == 3 else _scale(shown[0].values)
     frame = Frame(start, end, low, high, _LARGE, height * _FINE)
@@ -319,7 +338,7 @@ def _round_ticks(low: float, high: float, most: int) -> list[float]:
     return []
 
 
-_STEPS = (60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400)
+_STEPS = (1, 2, 5, 10, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400)
 
 
 def time_ticks(start: float, end: float, most: int = 6) -> list[tuple[float, str]]:
@@ -328,4 +347,5 @@ def time_ticks(start: float, end: float, most: int = 6) -> list[tuple[float, str
     step = next((step for step in _STEPS if span / step <= most), _STEPS[-1] * math.ceil(span / most / _STEPS[-1]))
     first = math.ceil((start + span * 0.03) / step)
     times = [place * step for place in range(first, first + most + 1)]
-    return [(time, datetime.fromtimestamp(time, UTC).strftime("%H:%M")) for time in times if time < end - span * 0.03]
+    form = "%H:%M" if step >= 60 else "%H:%M:%S"
+    return [(time, datetime.fromtimestamp(time, UTC).strftime(form)) for time in times if time < end - span * 0.03]

@@ -7,16 +7,16 @@ from itertools import islice
 
 from ..flusher import Flusher, Measured
 from ..history import DISTRIBUTIONS, HOUR, History, Points, heat_bounds, heat_of
-from ..series import split
+from ..series import Kind, split
 from ..sketch import Distribution
 from ..window import Window
 from . import charts
-from .cards import Metric, lines, metrics_of, since, value
+from .cards import Metric, Span, lines, metrics_of, read, since, span_of, value
 from .figures import amount, short, time_of_day
 from .query import RANGES, Query
 from .search import Search
 
-__all__ = ["Detail", "Heated", "Spread", "Table", "detail"]
+__all__ = ["Detail", "Heated", "Spread", "Table", "detail", "reading"]
 
 _ROWS = 8
 """Values of a tag that have a row of their own; the others are told together."""
@@ -65,8 +65,7 @@ class Detail:
     """Other kinds of the same name."""
     figures: Sequence[tuple[str, str]]
     chart: str
-    told: str
-    """From when to when."""
+    span: Span
     tags: Sequence[str]
     by: str
     breakdown: Table | None
@@ -76,12 +75,11 @@ class Detail:
     paths: Sequence[str]
 
 
-def detail(flusher: Flusher | Measured, name: str, query: Query) -> Detail | None:
-    """Return the page of the metric that is called ``name``; None: there is none."""
-    registry, history = flusher.registry, flusher.history
+def find(flusher: Flusher | Measured, name: str, query: Query) -> tuple[Metric, list[Kind]] | None:
+    """Return the metric that is called ``name``, and the other kinds of that name; None: there is none."""
     series = {
         kind: [key for key in keys if key == name or key.startswith(f"{name};")]
-        for kind, keys in registry.series().items()
+        for kind, keys in flusher.registry.series().items()
     }
     found = [metric for metric in metrics_of(series) if metric.name == name]
     if not found:
@@ -92,31 +90,42 @@ def detail(flusher: Flusher | Measured, name: str, query: Query) -> Detail | Non
     chosen = [key for key in metric.keys if search.finds(key)]
     if chosen and len(chosen) < len(metric.keys):
         metric = Metric(metric.kind, name, chosen, False)
+    return metric, others
+
+
+def reading(flusher: Flusher | Measured, name: str, query: Query) -> dict[str, object] | None:
+    """Return what the chart of a metric's page shows, as texts by time; None: there is no such metric."""
+    found = find(flusher, name, query)
+    history = flusher.history
+    return found and read(found[:1], history, span_of(history, query), charts.LARGE_POINTS)
+
+
+def detail(flusher: Flusher | Measured, name: str, query: Query) -> Detail | None:
+    """Return the page of the metric that is called ``name``; None: there is none."""
+    registry, history = flusher.registry, flusher.history
+    found = find(flusher, name, query)
+    if found is None:
+        return None
+    metric, others = found
     last = history.last
     end = last.end if last else int(registry.clock.time())
-    span = RANGES[query.range]
-    points = metric.points(history, since=end - span, minutes=query.range == "1d")
-    if query.range == "1d" and not points.ends:  # the first minute is not over
-        points = metric.points(history, since=end - span)
+    span = span_of(history, query) if last else Span(end - RANGES[query.range], end)
+    points = metric.within(history, span)
     shown = lines(metric, points)
     merged = _merged(metric, last)
-    start = since(history, span)
-    if query.range == "1d":  # the minutes go back further
-        start = max(end - span, min(points.ends[0] - 60, start)) if points.ends else start
-    start = start or end - span
     tags = _tags(metric)
     by = query.by if query.by in tags else next(iter(tags), "")
     return Detail(
         metric=metric,
         kinds=others,
         figures=_figures(metric, history, shown, merged, end),
-        chart=charts.chart(metric.kind, shown, start, end, metric.told, _label(metric, query), metric.unit),
-        told=f"{time_of_day(start)[:-3]} – {time_of_day(end)} UTC",
+        chart=charts.chart(metric.kind, shown, span.start, span.end, metric.told, _label(metric, query), metric.unit),
+        span=span,
         tags=tags,
         by=by,
         breakdown=_breakdown(metric, history, by, end) if by and end else None,
         spread=_spread(metric, merged),
-        heated=_heated(metric, history, end),
+        heated=_heated(metric, history, Span(since(history, HOUR), end) if span.minutes else span),
         intervals=_intervals(metric, history, end),
         paths=_paths(metric, flusher, last),
     )
@@ -205,16 +214,16 @@ def _spread(metric: Metric, merged: Distribution | None) -> Spread | None:
     )
 
 
-def _heated(metric: Metric, history: History, end: int) -> Heated | None:
+def _heated(metric: Metric, history: History, span: Span) -> Heated | None:
     if metric.kind not in DISTRIBUTIONS:
         return None
-    start = since(history, HOUR)
     columns = [
         (time, heat.first, heat.weights)
         for key in islice(metric.keys, 100)
-        for time, heat in history.heat(metric.kind, key, since=start)
+        for time, heat in history.heat(metric.kind, key, since=span.start)
+        if time <= span.end
     ]
-    drawn, low, high = charts.heat_map(columns, start, end, f"heat map of {metric.name} ")
+    drawn, low, high = charts.heat_map(columns, span.start, span.end, f"heat map of {metric.name} ")
     return Heated(drawn, metric.told(heat_bounds(low)[0]), metric.told(heat_bounds(high)[1])) if drawn else None
 
 

@@ -54,6 +54,12 @@ class Query:
     """The tag by which a metric is broken down."""
     since: int = 0
     """Answer only if an interval has ended after this time; 0: in any case."""
+    begin: int = 0
+    """Where the charts begin, in seconds since the epoch; 0: as ``range`` says."""
+    until: int = 0
+    """Where they end; 0: with the last interval."""
+    values: bool = False
+    """Answer with the values in the charts instead."""
 
     @classmethod
     def parse(cls, text: str, format: str = "html") -> "Query":
@@ -69,6 +75,9 @@ class Query:
         after = fields.get("after", "")
         if after and (len(after) > _LONGEST_AFTER or after.partition(":")[0] not in KINDS):
             raise InvalidOption("after", f"{after[:50]}…", "must be the `next` of an earlier answer")
+        begin, until = (_whole(name, fields, _MOST_TIME) or 0 for name in ("from", "until"))
+        if until and until <= begin:
+            raise InvalidOption("until", fields["until"][:50], "must be later than from")
         return cls(
             form,
             _short("match", fields),
@@ -84,12 +93,16 @@ class Query:
             _one_of("range", fields, tuple(RANGES), "1h"),
             fields.get("by", ""),
             _whole("since", fields, _MOST_TIME) or 0,
+            begin,
+            until,
+            "values" in fields,
         )
 
     def link(self, **changes: object) -> str:
         """Return the query string of a link to the grid that keeps what was asked, but for ``changes``."""
         names = ("query", "match", "prefix", "kind", "tag", "sort", "refresh")
-        asked: Mapping[str, object] = {name: getattr(self, name) for name in names} | changes
+        asked: Mapping[str, object] = {name: getattr(self, name) for name in names}
+        asked = {**asked, "from": self.begin, "until": self.until, **changes}
         if asked["sort"] == "name":
             asked = {**asked, "sort": ""}
         return "?" + urlencode({name: str(value) for name, value in asked.items() if value})

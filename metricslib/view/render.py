@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from ..flusher import Flusher, FlusherStatus, Measured
-from ..history import History
+from ..history import HOUR, History
 from . import figures
-from .cards import Grid, Rail
+from .cards import Grid, Rail, Span
 from .figures import age, amount, short
 from .metric import Detail
 from .query import Query
@@ -104,10 +104,19 @@ def environment() -> "jinja2.Environment":
         drawn=Markup,
         path_of=lambda name: quote(name, safe=""),
         plainly=_plainly,
+        told_span=_told_span,
         columns_of=lambda rows: list(dict.fromkeys(name for row in rows for name in row)),
         **{name: getattr(figures, name) for name in ("age", "amount", "moment", "short", "size", "time_of_day")},
     )
     return made
+
+
+def _told_span(span: Span, now: int) -> str:
+    """Return from when to when charts go, as text."""
+    end = f"{figures.time_of_day(span.end)} UTC"
+    if span.end == now and span.end - span.start == HOUR:
+        return f"last hour, to {end}"
+    return f"{figures.time_of_day(span.start).removesuffix(':00')} – {end}"
 
 
 def _plainly(value: object) -> str:

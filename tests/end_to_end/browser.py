@@ -93,6 +93,22 @@ class Browser:
     def type(self, selector: str, text: str) -> None:
         self._ask("POST", f"/element/{self._find(selector)}/value", {"text": text})
 
+    def move(self, selector: str, *shares: float, drag: bool = False) -> None:
+        """Move the mouse over an element, to these shares of its width; ``drag``: with the button held down."""
+        left, top, width = self.run(f"""
+            const element = document.querySelector({selector!r});
+            element.scrollIntoView({{block: 'center'}});
+            const box = element.getBoundingClientRect();
+            return [box.left, box.top + box.height / 2, box.width];
+        """)
+        places = [{"x": round(left + share * width), "y": round(top)} for share in shares]
+        steps = [{"type": "pointerMove", "duration": 0, "origin": "viewport", **place} for place in places]
+        if drag:
+            steps[1:1] = [{"type": "pointerDown", "button": 0}]
+            steps += [{"type": "pointerUp", "button": 0}]
+        mouse = {"type": "pointer", "id": "mouse", "parameters": {"pointerType": "mouse"}, "actions": steps}
+        self._ask("POST", "/actions", {"actions": [mouse]})
+
     def _find(self, selector: str) -> str:
         found: dict[str, str] = self._ask("POST", "/element", {"using": "css selector", "value": selector})
         return next(iter(found.values()))

@@ -180,6 +180,94 @@ def drawn_once(browser: Browser, url: str) -> bool:
     return bool(browser.run("return document.querySelector('.card svg path') !== null"))
 
 
+@pytest.fixture
+def hour() -> Iterator[str]:
+    """The address of a page with an hour behind it. The counter of hits counts 10 in the first interval, then 20, …"""
+    clock = ManualClock(1_700_000_000 - 1_700_000_000 % 3600)
+    registry = Registry(clock=clock)
+    flusher = Flusher(registry, interval=10)
+    for number in range(1, 361):
+        registry.counter("hits").inc(10 * number)
+        registry.gauge("depth").set(number)
+        registry.timer("query").observe(number / 1000)
+        clock.advance(10)
+        flusher.tick()
+    for number in range(100):
+        registry.counter(f"zeros.c{number:03}").inc()
+    clock.advance(10)
+    flusher.tick()
+    server = Server(wsgi(flusher, open=True), 0)
+    yield server.url
+    server.close()
+
+
+def readings(browser: Browser) -> dict[str, tuple[str, str]]:
+    """What the cards say at the cursor."""
+    script = "[...document.querySelectorAll('.reading .v[data-number]')].map(value =>"
+    script += " [value.parentElement.dataset.live, [value.dataset.number, value.dataset.unit]])"
+    return {key: tuple(value) for key, value in browser.run(f"return {script}")}
+
+
+def test_hovering_reads_all_charts_at_one_instant(browser: Browser, hour: str):
+    """The time under the cursor, the value of every card then, and a line in every chart; afterwards what was."""
+    browser.open(hour)
+    browser.move(".card[data-live='counter:hits'] .plot", 0.5)
+    eventually(lambda: "counter:hits" in readings(browser))
+    found = readings(browser)
+    depth = int(found["gauge:depth"][0])
+    assert abs(depth - 180) <= 3
+    assert found["counter:hits"] == (str(depth), "/s")
+    assert found["timer:query"] == (str(depth), f"ms median · p90 {depth}")
+    assert re.fullmatch(r"22:[23].:[0-9]0 UTC", browser.run("return document.querySelector('.instant').innerText"))
+    line = "getComputedStyle(document.querySelectorAll('.plot')[5], '::after').left"
+    assert browser.run(
+        f"return parseFloat({line}) / document.querySelectorAll('.plot')[5].clientWidth"
+    ) == pytest.approx(0.5, abs=0.02)
+    browser.move("h1", 0.5)
+    eventually(lambda: not readings(browser))
+    assert "last hour" in browser.run("return document.querySelector('.bar').innerText")
+
+
+def test_dragging_zooms_and_the_address_has_the_range(browser: Browser, hour: str):
+    """On a metric's page and on the grid; Escape, the link and the browser's back button lead out again."""
+    for path, plot in (("series/hits", ".axes .plot"), ("", ".card .plot")):
+        browser.open(f"{hour}{path}")
+        browser.move(plot, 0.25, 0.4, 0.5, drag=True)
+        eventually(lambda: "from=" in browser.run("return location.search"))
+        start, until = (int(part.partition("=")[2]) for part in browser.run("return location.search")[1:].split("&"))
+        assert until - start == pytest.approx(900, abs=30)
+        assert browser.run("return document.querySelector('.when').innerText").count(":") == 4
+        browser.run("history.back()")
+        eventually(lambda: "last hour" in browser.run("return document.querySelector('.bar').innerText"))
+    browser.open(f"{hour}?from={start}&until={until}")
+    browser.type("body", "\ue00c")
+    eventually(lambda: browser.run("return location.search") == "")
+
+
+def test_keys_do_what_the_list_of_keys_says(browser: Browser, hour: str):
+    """? lists them; the arrows move the cursor, by one or by ten; + zooms; Escape leads back, step by step."""
+    browser.open(f"{hour}series/depth")
+    browser.type("body", "?")
+    assert "read all charts" in browser.run("return document.querySelector('dialog[open]').innerText")
+    browser.click("dialog button")
+    assert browser.run("return document.querySelector('dialog[open]')") is None
+    instant = "return document.querySelector('.instant').innerText"
+    browser.type("body", "\ue012")
+    eventually(lambda: browser.run(instant) == "23:00:00 UTC · 360 now")
+    browser.type("body", "\ue012")
+    eventually(lambda: browser.run(instant) == "22:59:50 UTC · 359 now")
+    browser.type("body", "\ue008\ue012\ue008")
+    eventually(lambda: browser.run(instant) == "22:58:10 UTC · 349 now")
+    browser.type("body", "\ue014")
+    eventually(lambda: browser.run(instant) == "22:58:20 UTC · 350 now")
+    browser.type("body", "\ue00c")
+    eventually(lambda: browser.run(instant) == "")
+    browser.type("body", "+")
+    eventually(lambda: "from=" in browser.run("return location.search"))
+    browser.type("body", "\ue00c")
+    eventually(lambda: "from=" not in browser.run("return location.search"))
+
+
 VIEWS = (
     *("", "?query=nothing", "?prefix=web&sort=change", "top", "health"),
     *("series/web.request", "series/queue.depth", "series/visitors?range=1d"),

@@ -1,5 +1,6 @@
 """The grid: a card for each metric, with its last hour, and the ways to find it."""
 
+import json
 import re
 from html.parser import HTMLParser
 
@@ -74,8 +75,41 @@ def test_charts_begin_with_the_program(registry, end_interval, look_at, clock):
         registry.counter("hits").inc()
         end_interval()
         grid = look_at()
-        assert grid.end == clock.time()
-        assert grid.end - grid.start == min(max(grid.end - begun, 300), 3600), number
+        assert grid.span.end == clock.time()
+        assert grid.span.end - grid.span.start == min(max(grid.span.end - begun, 300), 3600), number
+
+
+def test_charts_show_the_time_that_is_asked_for(registry, end_interval, look_at, clock):
+    """The value of a card stays that of now. Times at which nothing was are empty."""
+    begun = clock.time()
+    for number in range(30):
+        registry.gauge("depth").set(number)
+        end_interval()
+    (card,) = look_at(begin=begun + 100, until=begun + 200).cards
+    assert card.value.text == "29"
+    assert card.chart.count("L") == 9
+    assert look_at(begin=begun + 100).span.end == clock.time()
+    for begin, until in ((1, 0), (1, 2), (0, 1), (999_999_999_998, 999_999_999_999), (begun, 999_999_999_999)):
+        assert len(look_at(begin=begin, until=until).cards) == 1
+    assert look_at(begin=begun, until=999_999_999_999).span.end == clock.time()
+
+
+def test_values_are_what_the_charts_show(registry, flusher, end_interval, clock):
+    """As texts by time, with the kind and name of their card; on a metric's page its own alone."""
+    begun = clock.time()
+    for number in range(3):
+        registry.counter("hits", tags={"a": "b"}).inc(10 * number)
+        registry.timer("query")
+        end_interval()
+    ends = [begun + 10, begun + 20, begun + 30]
+    times = ["00:00:10", "00:00:20", "00:00:30"]
+    hits = [["0", "/s"], ["1", "/s"], ["2", "/s"]]
+    view = View.of(flusher)
+    found = json.loads(view.answer("GET", "values=1").body)
+    assert (found["ends"], found["times"], found["end"]) == (ends, times, begun + 30)
+    assert found["values"] == {"counter:hits": hits, "timer:query": [["–", "no data"]] * 3}
+    assert json.loads(view.answer("GET", "values=1", "/series/hits").body)["values"] == {"counter:hits": hits}
+    assert view.answer("GET", "values=1", "/series/none").status == 404
 
 
 def test_tag_sets_of_a_name_are_one_card(registry, end_interval, look_at):

@@ -23,11 +23,12 @@ def page(report, query=None):
 
 
 TAGS = """
-    a b body dd div dl dt h1 h2 head header html i link main meta nav p script section span table tbody td th
-    thead title tr
+    a b body button dd dialog div dl dt form h1 h2 head header html i kbd li link main meta nav p script section span
+    table tbody td th thead title tr ul
 """
 ATTRIBUTES = """
-    aria-current aria-label charset class content data-end data-interval data-live defer href id lang name rel role
+    aria-current aria-label aria-labelledby charset class content data-end data-interval data-live defer href id lang
+    method name rel role
     scope src tabindex title
 """
 

@@ -25,6 +25,7 @@ GRID = Query(query="a b", prefix="web", kind="timer", tag="route", sort="change"
         ("match=" + "a" * 100, Query("html", "a" * 100)),
         ("query=a+b&prefix=web&kind=timer&tag=route&sort=change&page=3", GRID),
         ("range=5m&by=route", Query(range="5m", by="route")),
+        ("from=60&until=120&values=1", Query(begin=60, until=120, values=True)),
     ],
 )
 def test_queries_are_understood(text, query):
@@ -52,6 +53,8 @@ def test_queries_are_understood(text, query):
         ("sort=size", "sort"),
         ("page=0", "page"),
         ("range=2h", "range"),
+        ("from=x", "from"),
+        ("from=60&until=60", "until"),
         ("after=hits", "after"),
         ("after=counters:hits", "after"),
         ("after=counter:" + "a" * 10_000, "after"),
