@@ -97,10 +97,10 @@ __all__ = [
 
 _LATER = {"start": "._shipping", "flush": "._shipping", "stop": "._shipping", "Flusher": ".flusher", "serve": ".view"}
 
-if not TYPE_CHECKING:  # for a type checker, what __all__ does not name is a mistake
+if not TYPE_CHECKING:  # so that type checkers report names that are not in __all__
 
     def __getattr__(name: str) -> object:
-        """Load what ships, and what shows, when it is first asked for: measuring needs neither."""
+        """Import flusher and page at first use, because measuring needs neither."""
         if name in _LATER:
             found = globals()[name] = getattr(import_module(_LATER[name], __name__), name)
             return found

@@ -1,7 +1,7 @@
-"""Which implementation is in use: the one in C where it was built, or the one in Python, which is the specification.
+"""Selects the C or the Python implementation. The Python implementation is the specification.
 
-The environment variable ``METRICSLIB_PURE`` decides: ``1`` selects Python, ``0`` requires C, and without it C is used
-where it was built. It is read when a module that has both is first imported.
+The environment variable ``METRICSLIB_PURE`` decides: ``1`` selects Python, and ``0`` requires C. By default, C is used
+if it was built. The variable is read when the first module with both implementations is imported.
 """
 
 import os
@@ -17,10 +17,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def load(name: str) -> Any:
-    """Return the extension module ``name``, or None where its Python implementation is to be used.
+    """Return the extension module ``name``, or None if the Python implementation is selected.
 
-    Raises ImportError if C is insisted on and the module was not built, and :class:`~.errors.InvalidOption` if the
-    environment variable is something else than ``0``, ``1`` or nothing.
+    Raises ImportError if C is required and the module was not built, and :class:`~.errors.InvalidOption` if the
+    environment variable has another value than ``0``, ``1`` or nothing.
     """
     pure = os.environ.get("METRICSLIB_PURE", "")
     if pure not in ("", "0", "1"):
@@ -38,9 +38,9 @@ def load(name: str) -> Any:
 
 
 class replaced_by:
-    """Decorate a method with the name of its implementation among the C cell's methods.
+    """Decorates a method with the name of its C implementation among the methods of the C class ``Cell``.
 
-    Where the C implementation is in use, it takes the method's place; the Python method stays the specification.
+    If the C implementation is in use, it replaces the method. The Python method is the specification.
     """
 
     def __init__(self, name: str) -> None:
@@ -50,8 +50,8 @@ class replaced_by:
         if load("metricslib._speedups") is None:
             return method
         self._doc = method.__doc__ or ""
-        return self  # type: ignore[return-value]  # until the class is there, in a moment
+        return self  # type: ignore[return-value]  # __set_name__ replaces it
 
     def __set_name__(self, owner: type, name: str) -> None:
-        # Of the very class: with a method of a base class the interpreter's fastest way of calling is not taken.
+        # The method must belong to the class itself. For one of a base class, the interpreter uses a slower call.
         setattr(owner, name, load("metricslib._speedups").method_of(owner, self._name, self._doc))

@@ -1,4 +1,4 @@
-"""The calls that make instruments and decorators, written once for the registry and for scopes of it."""
+"""The methods that create instruments and decorators, shared by registries and scopes."""
 
 from collections.abc import Callable, Mapping
 from typing import Never, TypeVar
@@ -20,10 +20,10 @@ Made = TypeVar("Made", bound=Instrument)
 
 
 class Instruments(Decorators, metaclass=Hinted):
-    """Get-or-create calls: the same kind, name and tags return the same object.
+    """Methods that create an instrument at first use: the same kind, name and tags return the same object.
 
-    A name may be any non-empty string and may carry tags as ``name;key=value``; characters are treated as statsd treats
-    them. A name that is no string, or empty, raises :class:`~.errors.InvalidType`.
+    A name may be any non-empty string, and may contain tags: ``name;key=value``. It is sanitised as in statsd. A name
+    that is empty or not a string raises :class:`~.errors.InvalidType`.
     """
 
     def __dir__(self) -> list[str]:

@@ -1,15 +1,15 @@
-"""Calls that may raise: of a value's own ``__float__``, ``__str__`` or ``__neg__``, which is code that is not ours.
+"""Calls the methods ``__float__``, ``__str__`` or ``__neg__`` of a value, which belong to the application.
 
-An exception of such code means a bad value, which is counted and skipped. An exception of a signal handler (a time
-limit, say) must reach the program. The interpreter runs signal handlers when a call written in Python has returned,
-when a Python function begins, and at backward jumps; their exceptions come out there, so an ``except`` around a call
-would swallow them. :func:`attempt` unpacks an iterator instead, which runs no handler in its own frame: only an
-exception that comes out of the call itself is caught.
+An exception from such a method means that the value is bad; it is counted and skipped. An exception from a signal
+handler, for example for a time limit, must reach the program. The interpreter runs signal handlers after a call of a
+Python function, at the beginning of a Python function, and at backward jumps. An ``except`` around the call would also
+catch their exceptions. Therefore :func:`attempt` unpacks an iterator instead, which runs no handler in its own frame,
+so it only catches exceptions from the call itself.
 
-A handler may also run inside the call, because the value's method is written in Python or because ``str()`` looks for
-signals. Its frame is in the traceback, by which :func:`from_signal_handler` knows it. An exception that another thread
-sets in this one (``PyThreadState_SetAsyncExc``) has no frame of its own. So values of Python's own simple types are
-handled without an ``except``.
+A handler may also run inside the call, because the value's method is written in Python or because ``str()`` checks for
+signals. Then the handler's frame is in the traceback, where :func:`from_signal_handler` finds it. An exception that
+another thread sets in this one (``PyThreadState_SetAsyncExc``) has no frame of its own. So values of Python's own
+simple types are handled without an ``except``.
 """
 
 import threading
@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 __all__ = ["OUT_OF_MEMORY", "attempt", "from_signal_handler"]
 
 OUT_OF_MEMORY = (MemoryError, SystemError)
-"""What CPython raises where memory is short: SystemError if there is none for the frame of a called function."""
+"""The exceptions of CPython when memory runs out. SystemError: there is none for the frame of a called function."""
 
 T = TypeVar("T")
 
@@ -41,11 +41,11 @@ def attempt(call: Callable[..., T], *arguments: Any) -> T | None:
 
 
 def from_signal_handler(error: BaseException) -> bool:
-    """Whether one of the signal handlers that are installed raised ``error``, which the caller has just caught."""
+    """Return True if an installed signal handler raised ``error``, which the caller has just caught."""
     traceback = error.__traceback__ and error.__traceback__.tb_next  # the first frame is the caller's
     if traceback is None or threading.current_thread() is not threading.main_thread():
         return False
-    import signal  # an error is rare, and to load this takes a while
+    import signal  # here, because it is slow to import and errors are rare
 
     codes = {_code(signal.getsignal(number)) for number in signal.valid_signals()}
     while traceback is not None:
@@ -56,7 +56,7 @@ def from_signal_handler(error: BaseException) -> bool:
 
 
 def _code(handler: object) -> CodeType | None:
-    """Return the code that runs first when ``handler`` is called, None if that is not written in Python."""
+    """Return the code that runs first when ``handler`` is called, or None if it is not written in Python."""
     if not callable(handler):  # SIG_DFL, SIG_IGN, None
         return None
     function = getattr(handler, "func", handler)  # of a functools.partial

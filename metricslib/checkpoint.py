@@ -59,17 +59,17 @@ __all__ = [
     "write_value",
 ]
 
-_write = json.JSONEncoder(separators=(",", ":"), default=float).encode  # a source may count with numbers of its own
+_write = json.JSONEncoder(separators=(",", ":"), default=float).encode  # sources may use number types of their own
 _LARGEST_BUCKET = 5121
 _MOST_SAMPLES = 2**31 - 1
 _HEAVIEST = 2.0**53  # units in a bucket
 
 
 class BadNote(ValueError):
-    """A note that is damaged or was edited."""
+    """A note is damaged, or was edited."""
 
 
-# -- what may be in a note
+# -- checks of the values in a note
 
 
 @contextmanager
@@ -86,7 +86,7 @@ def _require(condition: bool) -> None:
 
 
 def _number(value: Any) -> float:
-    """Any number: what a sum can be."""
+    """Return ``value`` if it is a number; a sum may also be NaN or infinite."""
     _require(type(value) is float or type(value) is int)
     return value  # type: ignore[no-any-return]
 
@@ -115,7 +115,7 @@ def _whole(value: Any, least: int, most: int) -> int:
 
 
 def write_total(total: Total) -> bytes:
-    """Return all of ``total`` but for how many windows it is idle, which changes by itself."""
+    """Return ``total`` as a note, without the number of idle windows, which changes with every window."""
     note: dict[str, Any] = {"place": total.place, "active": total.active}
     if total.gauge is not None:
         note["gauge"] = total.gauge
@@ -127,7 +127,7 @@ def write_total(total: Total) -> bytes:
 
 
 def read_total(kind: Kind, note: bytes) -> Total:
-    """Return what :func:`write_total` wrote of a series of that kind. Raises :class:`BadNote` for anything else."""
+    """Return the total in a note of :func:`write_total` for a series of this kind. Raises :class:`BadNote`."""
     with _nothing_but_bad_notes():
         document = json.loads(note)
         total = TOTALS[kind](_finite(document["active"]))
@@ -144,7 +144,7 @@ def read_total(kind: Kind, note: bytes) -> Total:
 
 
 def read_key(kind: Kind, key: str) -> Series:
-    """Return the series of which ``key`` is the canonical text. Raises :class:`BadNote` if it is none."""
+    """Return the series with the key ``key``. Raises :class:`BadNote` if the key is not canonical."""
     series = Series.of_key(kind, key)
     _require(series.key == key)
     return series
@@ -154,7 +154,7 @@ def read_key(kind: Kind, key: str) -> Series:
 
 
 def write_open(interval: OpenInterval) -> bytes:
-    """Return the whole of an open interval."""
+    """Return an open interval as a note."""
     document: dict[str, Any] = {"start": interval.start, "end": interval.end}
     for kind in KINDS:
         write = _WRITERS[kind]
@@ -163,9 +163,9 @@ def write_open(interval: OpenInterval) -> bytes:
 
 
 def read_open(note: bytes) -> tuple[OpenInterval, int]:
-    """Return what :func:`write_open` wrote, and how many series in it make no sense, and are left out.
+    """Return the interval in a note of :func:`write_open`, and the number of series that were omitted as invalid.
 
-    Raises :class:`BadNote` where there is no interval.
+    Raises :class:`BadNote` if the note has no interval.
     """
     sent, bad = Aggregates(), 0
     with _nothing_but_bad_notes():
@@ -181,12 +181,12 @@ def read_open(note: bytes) -> tuple[OpenInterval, int]:
 
 
 def write_value(kind: Kind, value: Any) -> Any:
-    """Return what happened to one series of that kind, as JSON can hold it."""
+    """Return the aggregate of one series of this kind as a JSON value."""
     return _WRITERS[kind](value)
 
 
 def read_value(kind: Kind, value: Any) -> Any:
-    """Return what :func:`write_value` wrote. Raises :class:`BadNote` for anything else."""
+    """Return the aggregate in a JSON value of :func:`write_value`. Raises :class:`BadNote` for any other value."""
     with _nothing_but_bad_notes():
         return _READERS[kind](value)
 
@@ -222,7 +222,7 @@ def _read_sketch(parts: Mapping[str, Any], limit: int) -> Restored:
     buckets = {
         _whole(bucket, -_LARGEST_BUCKET, _LARGEST_BUCKET): _positive(weight) for bucket, weight in parts["buckets"]
     }
-    if not buckets:  # whose sums may have been adjusted
+    if not buckets:  # no samples, but the sums may have been corrected
         return Restored({}, limit=limit, sum=_number(parts["sum"]), sum_squares=_number(parts["sum_squares"]))
     least, most, unit = _finite(parts["min"]), _finite(parts["max"]), _not_negative(parts["unit"])
     _require(least <= most)
@@ -267,15 +267,15 @@ _READERS: Mapping[Kind, Callable[[Any], Any]] = {
 
 
 class CheckpointParticipant(Protocol):
-    """What has notes to be kept with each flush. Called by one thread at a time, the one that makes the flush.
+    """A part of the program with notes that are stored with each flush. Only the flushing thread calls it.
 
-    Keys begin with the participant's own word: ``sender/…``, ``series/…``.
+    The keys of its notes begin with a word of its own: ``sender/…``, ``series/…``.
     """
 
     def notes(self, flush: Flush, *, closes: bool) -> Mapping[str, bytes | None]:
-        """Return what is to be noted anew with ``flush``, by key; None deletes a note.
+        """Return the notes that changed with ``flush``, by key. None deletes a note.
 
-        ``closes`` says that the flush ends its interval; one that does not is in the middle of it.
+        ``closes`` is True if the flush ends its interval, and False if it is in the middle of it.
         """
         ...
 
@@ -371,15 +371,15 @@ class RegistryCheckpoint:
         return Aggregates()
 
     def forget(self, kind: Kind, key: str) -> None:
-        """The series expired or was deleted: its note goes with the next flush."""
+        """The series expired or was deleted: the next flush deletes its note."""
         self._left.append(_key(kind, key))
 
     # -- a participant
 
     def notes(self, flush: Flush, *, closes: bool) -> Mapping[str, bytes | None]:
-        """Return what changed with ``flush``, and before if that was not kept."""
+        """Return the changes with ``flush``, and earlier ones that were not stored."""
         pending = self._pending
-        while self._left:  # first, for one that is in use again has a note again
+        while self._left:  # first, because a series that is used again has a new note
             pending[self._left.popleft()] = None
         if self._unseen:
             self._unseen = False
@@ -391,13 +391,13 @@ class RegistryCheckpoint:
         return pending
 
     def committed(self, flush: Flush) -> None:
-        """What was noted with ``flush`` is kept."""
+        """The notes of ``flush`` are stored."""
         self._pending = {}
 
     def _noted(self, totals: list[tuple[Kind, str, Total]], *, closes: bool) -> Iterator[tuple[str, bytes]]:
-        """Yield notes of those series that changed, which in mid-interval are only those that are new."""
+        """Yield notes of the series that changed. During an interval, these are only new series."""
         for kind, key, total in totals:
-            if key.startswith(self._own) or not key.isascii():  # the latter is no series' text, and could not come back
+            if key.startswith(self._own) or not key.isascii():  # a key that is not ASCII could not be restored
                 continue
             new = total.place is None
             if new:
@@ -407,7 +407,7 @@ class RegistryCheckpoint:
                 yield _key(kind, key), write_total(total)
 
     def restore(self, notes: Mapping[str, bytes]) -> None:
-        """Go on from what an earlier process noted; a registry does that once, and from then on knows better."""
+        """Restore the notes of an earlier process. Only the first call does, because later the registry is newer."""
         self._unseen = True
         series = {key: note for key, note in notes.items() if key.startswith(f"{_SERIES}/")}
         if self._registry.restored:
@@ -418,13 +418,13 @@ class RegistryCheckpoint:
         opened = self._read_open(notes[_OPEN], totals, stamp) if _OPEN in notes else None
         self._next = 1 + max((total.place or 0 for known in totals.values() for total in known.values()), default=-1)
         self._registry.restore(totals, opened, stamp, interval)
-        if opened:  # if its time is over, it changed totals
+        if opened:  # if the interval is over, it changed totals
             for kind in KINDS:
                 both = opened.sent[kind].keys() & totals[kind].keys()
                 self._pending.update({_key(kind, key): write_total(totals[kind][key]) for key in both})
 
     def _start_over(self, keys: list[str]) -> None:
-        """Have the next flush note all that is known in the place of what is noted."""
+        """Make the next flush replace all notes by the current state."""
         self._pending.update(dict.fromkeys(keys))
         for _, _, total in self._registry.remembered()[0]:
             total.place = None
@@ -476,7 +476,7 @@ def _key(kind: Kind, key: str) -> str:
 
 
 def _series(note_key: str) -> Series:
-    """Return the series that a note is of. Raises :class:`~.checkpoint.BadNote`."""
+    """Return the series to which a note belongs. Raises :class:`~.checkpoint.BadNote`."""
     _, _, rest = note_key.partition("/")
     for kind in KINDS:
         if rest.startswith(f"{kind}/"):

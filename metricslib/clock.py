@@ -1,6 +1,6 @@
-"""Time comes in as an argument: one small protocol, and the system's own clock as its default.
+"""Clocks, which are passed as arguments so that tests can control the time. The default is the system's clock.
 
-Wall time stamps windows; monotonic time measures durations. Both are seconds as floats.
+The wall clock is used for timestamps of windows, the monotonic clock for durations. Both return seconds as floats.
 """
 
 import time
@@ -10,19 +10,19 @@ __all__ = ["SYSTEM_CLOCK", "Clock", "SystemClock"]
 
 
 class Clock(Protocol):
-    """What the library asks of a clock."""
+    """The interface of a clock."""
 
     def time(self) -> float:
-        """Wall-clock seconds since the epoch; may jump."""
+        """Return the wall-clock time in seconds since the epoch. It may jump."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds since an arbitrary moment; never goes back."""
+        """Return the seconds since an arbitrary moment. They never decrease."""
         ...
 
 
 class SystemClock:
-    """The machine's clocks, looked up at each call so that tools which replace :mod:`time` (freezegun) are honoured."""
+    """The clocks of :mod:`time`, looked up at each call because tools such as freezegun replace them."""
 
     __slots__ = ()
 

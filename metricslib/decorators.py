@@ -141,8 +141,8 @@ def _async_generator(function: Function, begin: Begin, end: End, calls: UnderWay
             generator = function(*args, **kwargs)
             step = _first_step(generator)
             while True:
-                # A signal handler may raise at a jump back, and the exception table does not cover a `try` that is the
-                # target of a jump. Hence a statement in between, which also releases the value.
+                # A signal handler may raise at a backward jump, and the exception table does not cover a `try` that is
+                # the target of the jump. Therefore this statement is in between. It also releases the value.
                 value = None
                 try:
                     value = await step
@@ -173,10 +173,10 @@ def _raised(error: BaseException) -> BaseException | None:
 
 
 def _first_step(generator: AsyncGenerator[Any, Any]) -> Awaitable[Any]:
-    """Begin ``generator`` unseen by the event loop.
+    """Begin ``generator`` without registering it with the event loop.
 
-    At its end a loop closes every generator that it saw begin, all at the same time. This one is closed by its wrapper,
-    and would raise an error in the second caller.
+    When a loop ends, it closes all registered generators at the same time. This one is closed by its wrapper, and a
+    second, concurrent call would raise an error.
     """
     hooks = sys.get_asyncgen_hooks()
     try:
@@ -206,7 +206,7 @@ _speedups = load("metricslib._speedups")
 if TYPE_CHECKING:
     F = TypeVar("F", bound=Callable[..., Any] | classmethod[Any, Any, Any] | staticmethod[Any, Any])
 else:
-    F = TypeVar("F")  # for these two take no parameters at run time, and to compile the bound from a string takes 2 ms
+    F = TypeVar("F")  # without a bound, because compiling one from a string takes 2 ms
 ExceptionTypes = type[BaseException] | tuple[type[BaseException], ...]
 
 

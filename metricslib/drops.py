@@ -74,12 +74,12 @@ class DropCounter:
 class DropLog:
     """Decides when drops are logged: the first of a cause at once, later ones at most once in :data:`QUIET` seconds.
 
-    For one thread at a time.
+    Not thread-safe.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._warned: dict[str, float] = {}  # when, by the monotonic clock
+        self._warned: dict[str, float] = {}  # time of the last warning by cause, on the monotonic clock
         self._told: dict[str, int] = {}
 
     def may_warn(self, cause: str) -> bool:
@@ -102,7 +102,7 @@ class DropLog:
 
 
 class ErrorReporter:
-    """Catches, counts and logs the errors of the component ``who``. ``counts`` has them by cause."""
+    """Catches, counts and logs the errors of the component ``who``. ``counts`` are the errors by cause."""
 
     def __init__(self, who: str) -> None:
         self.counts = DropCounter()

@@ -87,4 +87,4 @@ class CannotListen(MetricsError, OSError):
         self.errno, self.strerror = getattr(error, "errno", None), reason
 
     def __str__(self) -> str:
-        return str(self.args[0])  # without the number that OSError puts in front
+        return str(self.args[0])  # without the error number, with which OSError would begin

@@ -1,8 +1,8 @@
-"""Answers to wrong guesses: what users of other libraries type, and what does it here.
+"""Hints for users of other metrics libraries: for a name of another library, the equivalent in this one.
 
-A name or keyword argument that is not there raises an error that shows the right line of code. The tables below are the
-only place that knows those lines. :class:`Hinted` is the metaclass of the classes that answer: each wrong name becomes
-a descriptor, because ``__getattr__`` would make every lookup of a right name slower.
+Using such a name or keyword argument raises an error that shows the right line of code. The tables below contain these
+lines. :class:`Hinted` is the metaclass of the classes with hints. It makes each wrong name a descriptor, because
+``__getattr__`` would slow down every lookup of a right name.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -76,7 +76,7 @@ NAMES: Mapping[str, str] = {
     "create_gauge": "metrics.gauge(name)",
     "create_observable_gauge": _READ,
     "create_observable_counter": _READ,
-    # what is near at hand
+    # methods of instruments, called on the package
     "inc": _COUNT,
     "dec": "metrics.gauge(name).dec(n)",
     "add": "metrics.counter(name).inc(n)  # different members: metrics.unique(name).add(member)",
@@ -191,12 +191,12 @@ ATTRIBUTES: Mapping[str, Mapping[str, str]] = {
         **_block("unique.add(member)"),
     },
 }
-"""By class: attributes that it does not have."""
+"""By class: attributes that the class does not have."""
 
 MADE: Mapping[str, str] = {
     name: f"metrics.{name.lower()}(name)" for name in ("Counter", "Gauge", "Timer", "Histogram", "Unique", "Scope")
 }
-"""Classes that only a registry calls, and what a program writes."""
+"""By class that only a registry may instantiate: the equivalent for programs."""
 
 VALUES: Mapping[str, str] = {
     "counter": _COUNT,
@@ -223,7 +223,7 @@ OPTIONS: Mapping[str, str] = {
     **dict.fromkeys(("documentation", "description", "unit", "help"), "metrics.counter(name)  # Graphite knows none"),
     "registry": "metrics.Registry().counter(name)",
 }
-"""Keyword arguments that other libraries have. One that is close to an option of the call is a slip of the finger."""
+"""Keyword arguments of other libraries. An argument that is similar to an option of the call counts as misspelt."""
 
 OPTIONS_OF: Mapping[str, Mapping[str, str]] = {
     "start": dict.fromkeys(
@@ -232,16 +232,16 @@ OPTIONS_OF: Mapping[str, Mapping[str, str]] = {
     ),
     "serve": dict.fromkeys(("addr", "address", "server", "hostname"), 'metrics.serve(port=8128, host="127.0.0.1")'),
 }
-"""By call: keyword arguments that mean something else there than in :data:`OPTIONS`."""
+"""By call: keyword arguments that have another equivalent than in :data:`OPTIONS`."""
 
 
 def missing(owner: str, name: str, hint: str | None, known: Iterable[str] = ()) -> AttributeError:
-    """Return the error for an attribute that ``owner`` does not have: it shows the right line, or the nearest name."""
+    """Return the error for an attribute that ``owner`` does not have. It shows the right line, or the nearest name."""
     return AttributeError(f"{owner} has no attribute {name!r}" + (f"; use {hint}" if hint else _nearest(name, known)))
 
 
 def unknown_option(call: Callable[..., Any], wrong: Mapping[str, object]) -> TypeError:
-    """Return the error for keyword arguments that ``call`` does not have: it names the nearest, or the right line."""
+    """Return the error for unknown keyword arguments of ``call``. It shows the nearest one, or the right line."""
     code = call.__code__
     known = [each for each in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount] if each != "self"]
     name = next(iter(wrong))
@@ -252,14 +252,14 @@ def unknown_option(call: Callable[..., Any], wrong: Mapping[str, object]) -> Typ
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
-    from difflib import get_close_matches  # only errors need it, and it takes longer to load than this module
+    from difflib import get_close_matches  # here, because it takes longer to import than this module
 
     near = get_close_matches(name, known, 1, 0.7)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
 class _Guess:
-    """A name that a class does not have, but that users of other libraries will try."""
+    """A name that a class does not have, but that users of other libraries may try."""
 
     __slots__ = ("_hint", "_name")
 
@@ -277,9 +277,9 @@ _USES = {"__call__": "cannot be called", "__enter__": "is no context manager", "
 
 
 class Hinted(type):
-    """The metaclass of classes that answer wrong guesses.
+    """The metaclass of classes with hints.
 
-    ``dir()`` and ``help()`` show neither the guesses nor what the cell below all instruments keeps for itself.
+    ``dir()`` and ``help()`` do not show the wrong names, nor the private attributes of the base class of instruments.
     """
 
     def __new__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> "Hinted":
@@ -293,7 +293,7 @@ class Hinted(type):
                 found.update(each.__dict__)
         return [name for name, value in found.items() if not isinstance(value, _Guess)]
 
-    if not TYPE_CHECKING:  # a type checker is to see the parameters of __init__
+    if not TYPE_CHECKING:  # type checkers use the parameters of __init__
 
         def __call__(cls, *args, **options):
             if cls.__name__ in MADE and (len(args) != 3 or isinstance(args[0], str)):

@@ -1,10 +1,11 @@
-"""A window's values under the paths that statsd gives them in Graphite, computed by statsd's arithmetic.
+"""Computes the paths and values that statsd would send to Graphite for a window.
 
-In: a window. Out: paths and their values in statsd's order: counters, timers, histograms, gauges, sets; within a kind
-by first appearance. A path is a namespace, the prefix, the series' name, the statistic, the suffix, and the tags:
-``stats.timers.shop.web1.db.query.upper_90;pool=main``. Paths are built once a series and kept.
+In: a window. Out: paths and values in statsd's order: counters, timers, histograms, gauges, sets. Within a kind, they
+are in order of first appearance. A path consists of the namespace, the prefix, the name of the series, the statistic,
+the suffix, and the tags: ``stats.timers.shop.web1.db.query.upper_90;pool=main``. The paths of a series are built once
+and cached.
 
-statsd has no histograms; ours get the namespace ``histograms`` and the arithmetic of timers.
+statsd has no histograms. Here they have the namespace ``histograms`` and the statistics of timers.
 """
 
 import math
@@ -63,16 +64,17 @@ A bound that is :class:`Spelled` keeps its spelling."""
 _FEW = 1000
 _BLOCK = 4096
 """Number of series whose paths are built at once. Other threads run between two blocks."""
-_RATE = 4  # where count_ps stands behind the shares; count is the one before it
+_RATE = 4  # index of count_ps after the statistics of the shares; count is the one before it
 _NOT_IN_PATH = re.compile(r"[\s;\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-"""What would end a path in a line, or make a line that Graphite cannot read."""
+"""Characters that would end a path in a line, or make the line unreadable for Graphite."""
 _PERCENT = re.compile(r"_(top)?[0-9]+\Z")
 
 
 def expanded(prefix: str) -> str:
-    """Return a prefix with ``{host}`` and ``{pid}`` filled in and its characters treated as in names.
+    """Return a prefix with ``{host}`` and ``{pid}`` replaced, and sanitised like a name.
 
-    Raises :class:`~.errors.InvalidOption` for anything else in braces, and :class:`~.errors.InvalidType` for no string.
+    Raises :class:`~.errors.InvalidOption` for other words in braces, and :class:`~.errors.InvalidType` if it is not a
+    string.
     """
     if not isinstance(prefix, str):
         raise InvalidType("prefix", prefix, "a string")
@@ -81,14 +83,14 @@ def expanded(prefix: str) -> str:
 
 
 _Affixes = tuple[tuple[str, str] | None, ...]
-"""For each statistic of a series, what stands before its name and behind it; None for one that is not wanted."""
+"""For each statistic of a series, the text before and after the name; None for a statistic that is not sent."""
 
 
 class _Paths(dict[str, tuple[str, ...]]):
-    """By key, the paths of a series: built when they are first asked for, and kept. Those not wanted are empty.
+    """The paths of each series by key, built on first access. Paths of statistics that are not sent are empty.
 
-    ``affixes`` says what series have in common whose names start with ``unprefixed``, or do not, and that have the same
-    ``bounds`` of bins.
+    ``affixes`` are the texts that series have in common if they have the same ``bounds`` of bins, and either all or
+    none of their names start with ``unprefixed``.
     """
 
     def __init__(
@@ -104,7 +106,7 @@ class _Paths(dict[str, tuple[str, ...]]):
 
     def of(self, keys: Iterable[str]) -> Iterator[tuple[str, ...]]:
         """Yield the paths of each of these series."""
-        # Written for speed: where series come and go, a tick has many new ones. Between blocks others have their turn.
+        # Optimised, because a tick may have many new series. Other threads run between two blocks.
         keys = list(keys)
         for start in range(0, len(keys), _BLOCK):
             block = keys[start : start + _BLOCK]
@@ -162,8 +164,8 @@ class Naming:
     bins: tuple[Bins, ...] = ()
     calculated: tuple[str, ...] = ()
     own: str = ""
-    """What a daemon's own metrics are called: series under it get no prefix, and Graphite destinations add to each
-    window what statsd says of itself. Empty: there are none.
+    """The first part of the names of a daemon's own metrics. Series under it get no prefix, and Graphite destinations
+    add the metrics that statsd sends about itself. Empty: there are no such metrics.
     """
     _paths: dict[Kind, _Paths] = field(default_factory=dict, init=False, compare=False, repr=False)
 
@@ -171,7 +173,7 @@ class Naming:
         for part in ("namespace", "counters", "timers", "histograms", "gauges", "sets", "suffix", "own"):
             text = text_of(getattr(self, part))
             if _NOT_IN_PATH.search(text):
-                raise InvalidOption(part, text, "may hold no white space, no control character and no ;")
+                raise InvalidOption(part, text, "must not contain white space, control characters or ;")
             object.__setattr__(self, part, text)
         for percent in self.percentiles:
             if not isinstance(percent, int | float) or not 0 < abs(percent) <= 100:
@@ -194,21 +196,21 @@ class Naming:
         return f"{self.own}." if self.own else "\0"
 
     def own_path(self, statistic: str) -> str:
-        """Return the path of what a daemon says of itself without its being a series."""
+        """Return the path of a metric that a daemon sends about itself and that is not a series."""
         namespace = "stats" if self.legacy else self.namespace
-        if self.legacy and statistic == "numStats":  # statsd leaves it out here, and dashboards rely on it
+        if self.legacy and statistic == "numStats":  # as in statsd, which omits the namespace here
             namespace = ""
         return f"{prefixed(namespace, self.own)}.{statistic}{self._suffix}"
 
     def pairs(self, window: Window) -> Pairs:
         """Return the window's paths and values.
 
-        Statistics that are no finite numbers (a sum beyond doubles) are left out.
+        Statistics that are not finite, such as a sum beyond the range of doubles, are omitted.
         """
         if sum(map(len, self._paths.values())) > 2 * len(window) + _FEW:
             for known in self._paths.values():
                 known.clear()
-        # Written for speed, a column at a time: there may be a million pairs, and a tick must be over soon.
+        # Optimised by computing columns, because a tick may have a million pairs.
         pairs = Pairs()
         pairs.paths += chain.from_iterable(self._paths["counter"].of(window.counters))
         pairs.values += self._counter_values(window.counters, window.interval)
@@ -238,7 +240,7 @@ class Naming:
                 values: Iterable[float] = self._statistics(key, distribution, window.interval)
             else:
                 paths, values = (known[rate], known[rate - 1]), (0, 0)
-            if self.calculated or not math.isfinite(sum(values)):  # a sum is not finite if one value is not
+            if self.calculated or not math.isfinite(sum(values)):  # the sum is not finite if one value is not
                 chosen = [bool(path) and math.isfinite(value) for path, value in zip(paths, values, strict=True)]
                 paths, values = compress(paths, chosen), compress(values, chosen)
             pairs.paths += paths
@@ -283,7 +285,7 @@ class Naming:
     def _bounds(self, key: str) -> tuple[float, ...]:
         return next((bounds for part, bounds in self.bins if part in key), ()) if self.bins else ()
 
-    # -- paths: what stands before the name and behind it
+    # -- paths: the text before and after the name
 
     def _affix(self, own: bool, namespace: str, statistic: str = "") -> tuple[str, str]:
         prefix = "" if own or not self.prefix else f"{self.prefix}."
@@ -305,7 +307,7 @@ class Naming:
         return affixes if self.flush_counts else affixes[:1]
 
     def _distribution_affixes(self, part: str, own: bool, bounds: tuple[float, ...]) -> _Affixes:
-        """Of all statistics, in order."""
+        """Return the affixes of all statistics, in order."""
         namespace = f"stats.{part}" if self.legacy else self._namespace(getattr(self, part))
         names = self._statistic_names(bounds)
         return tuple(self._affix(own, namespace, name) if self._wants(name) else None for name in names)

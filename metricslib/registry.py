@@ -1,11 +1,11 @@
-"""The registry: every instrument of a program by kind, name and tags, and what they measured in the open interval.
+"""The registry: all instruments of a program by kind, name and tags, and their values in the open interval.
 
-In: calls of instruments, and sources that feed aggregates from outside. Out: at each tick one
-:class:`~.window.Flush`; at any time a snapshot, which changes nothing. Get-or-create and instrument calls wait for no
-lock. Ticks, flushes, collections and snapshots exclude each other by one.
+In: calls of instruments, and sources that supply aggregates from elsewhere. Out: at each tick one
+:class:`~.window.Flush`; at any time a snapshot, which changes nothing. Calls that create or use instruments do not wait
+for a lock. Ticks, flushes, collections and snapshots exclude each other with a lock.
 
-**The open interval** is in two aggregates, ``_flushed`` and ``_unflushed``. Every operation first gathers: it takes
-what instruments and sources have into ``_unflushed``. Then
+**The open interval** is in two aggregates, ``_flushed`` and ``_unflushed``. Every operation first moves the new values
+of instruments and sources into ``_unflushed``. Then:
 
 ============= =================================== ============================ ===============================
 operation     returns                             ``_unflushed``               ``_flushed``
@@ -16,13 +16,13 @@ collect_new   ``_uncollected``                    stays                        s
 snapshot      both                                stays                        stays
 ============= =================================== ============================ ===============================
 
-``_uncollected`` is the part of ``_unflushed`` that no collection has returned yet; it exists from the first collection
-on. So a collection takes nothing from the next tick or flush.
+``_uncollected`` is the part of ``_unflushed`` that no collection has returned yet. It exists from the first collection
+on. So a collection does not change the result of the next tick or flush.
 
-**When memory runs out** nothing is lost. What was taken from an instrument or a source stays in ``_taken_state`` or
-``_parts`` until it is in ``_unflushed``, and the next operation continues there. A tick replaces the aggregates in one
-step, after everything that it returns was made. Only the totals come after that: they are finished by the next
-operation, and ``_ran_short`` has this counted.
+**When memory runs out**, nothing is lost. The state of an instrument or a source stays in ``_taken_state`` or
+``_parts`` until it is in ``_unflushed``, and the next operation continues there. A tick first builds everything that it
+returns, and then replaces the aggregates in one step. Only the totals are updated after that. If memory runs out then,
+the next operation completes them, and ``_ran_short`` makes it count the incident.
 """
 
 import threading
@@ -74,7 +74,7 @@ _ADVICE = {
     "slots_full": "a destination was away too long; its undelivered intervals in the group's folder were too many",
     "first_use_error": "the flusher could not be started in a forked process",
 }
-"""What to change, by cause. ``filtered`` and ``deleted`` were asked for; other causes have log lines that say more."""
+"""Advice by cause. ``filtered`` and ``deleted`` are intended; other causes have more precise log messages."""
 
 
 class Registry(Instruments):
@@ -118,7 +118,7 @@ class Registry(Instruments):
         if unknown:
             raise unknown_option(Registry.__init__, unknown)
         self._reference: Callable[[], Registry] | None = None
-        """How a process to which it is pickled gets its own."""
+        """Returns the equivalent registry of the process that unpickles this one."""
         if not isinstance(exact, int) or exact < 1:
             raise InvalidOption("exact", exact, "must be a whole number of at least 1")
         if expire is not None and not expire > 0:
@@ -130,7 +130,7 @@ class Registry(Instruments):
         self.drops = DropCounter()
         self.budget = Budget(max_bytes)
         self._limits = Limits(filters, max_series, max_tag_sets, self.drops, self.budget.series)
-        # Both by the key that the program asked for.
+        # Both are indexed by the key that the program requested.
         self._instruments: dict[Kind, dict[str, Instrument]] = {kind: {} for kind in KINDS}
         self._asleep: weakref.WeakValueDictionary[tuple[Kind, str], Instrument] = weakref.WeakValueDictionary()
         self._first_use: list[Callable[[], None]] = []
@@ -146,26 +146,26 @@ class Registry(Instruments):
         self._start = self.clock.time()
         self._flushed = Aggregates()
         self.sent_as: int | None = None
-        """The stamp under which the open interval was sent so far; None if nothing of it was."""
+        """The timestamp under which the open interval was sent so far; None if it was not sent."""
         self._unflushed = Aggregates()
         self._uncollected: Aggregates | None = None
-        self._collector: object = None  # that made the last collection
+        self._collector: object = None  # the object for which the last collection was made
         self._parts: list[Aggregates] = []
         self._taken_from: Instrument | None = None
         self._taken_state: Any = None
         self._ran_short = False
-        """Whether memory ran out after an interval had ended."""
+        """True if memory ran out after an interval had ended."""
         self._last: Window | None = None
         self._members = 0
-        """What is counted for members in windows, the open one and the last."""
+        """Bytes counted for members in the open and the last window."""
         self._process_local = set[str]()
-        """Gauges that are read by callbacks, which a checkpoint leaves out; as of the last flush."""
+        """Gauges whose values belong to this process only and are not in the checkpoint, as of the last flush."""
         self._ever_set = set[str]()  # gauges that were ever set, and not only changed
         self.restored = False
-        """Whether a checkpoint was restored; from then on the registry's own state is newer than any checkpoint."""
+        """True if a checkpoint was restored. From then on, the registry's own state is newer than any checkpoint."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Be pickled as a reference, if other processes have such a registry: the default one."""
+        """Pickle as a reference, which only works for the default registry, because every process has one."""
         if self._reference is None:
             raise TypeError(
                 "only the default registry and its instruments can be pickled: no other process has this one"
@@ -175,7 +175,9 @@ class Registry(Instruments):
     # -- instruments
 
     def instrument(self, kind: Kind, name: str, tags: Tags = ()) -> Instrument:
-        """Return the instrument of that series, made at first use; both must be canonical. Never raises."""
+        """Return the instrument of a series, which is created at first use. Name and tags must be canonical. Never
+        raises.
+        """
         found = self._instruments[kind].get(join(name, tags))
         return self._get(Series(kind, name, tags)) if found is None else found
 
@@ -196,11 +198,11 @@ class Registry(Instruments):
         if key is None:
             return _CLASSES[kind](self, asked, None)
         if key == asked or stands_in(key):
-            asked = key  # one object for all
+            asked = key  # so that all share one object
         return instruments.setdefault(asked, _CLASSES[kind](self, asked, key))
 
     def _active_instruments(self) -> list[Instrument]:
-        """Return all instruments that are not asleep; each kind in one step, for others add some at any moment."""
+        """Return all instruments that do not sleep. Each kind is copied in one step, because other threads add some."""
         return [instrument for each in self._instruments.values() for instrument in list(each.values())]
 
     def woken(self, instrument: Instrument) -> None:
@@ -216,7 +218,7 @@ class Registry(Instruments):
                 return
             try:
                 first_use()
-            except Exception as error:  # such as no thread to be had: measuring goes on
+            except Exception as error:  # for example, no thread can be started: measuring continues
                 if from_signal_handler(error):
                     raise
                 self.drops.add("first_use_error")
@@ -224,20 +226,21 @@ class Registry(Instruments):
     # -- the owner of the intervals
 
     def claim(self, owner: object) -> None:
-        """Make ``owner`` the one that ends this registry's intervals; raises :class:`~.errors.AlreadyStarted` if
-        another does.
+        """Make ``owner`` the only object that ends this registry's intervals.
+
+        Raises :class:`~.errors.AlreadyStarted` if there is another owner.
         """
         if self._owner not in (None, owner):
             raise AlreadyStarted(self._owner, owner)
         self._owner = owner
 
     def release(self, owner: object) -> None:
-        """Let another end this registry's intervals."""
+        """Give up ownership, so that another owner can claim the registry."""
         if self._owner is owner:
             self._owner = None
 
     def on_first_use(self, call: Callable[[], None]) -> None:
-        """Call ``call`` once, when after a fork an instrument is first used in this process."""
+        """Call ``call`` once in a forked process, when an instrument is first used there."""
         self._first_use = [call]
 
     # -- sources
@@ -256,10 +259,10 @@ class Registry(Instruments):
         return self._limits.admit(Series(kind, name, tags))
 
     def admit_names(self, names: Sequence[tuple[Kind, str]], others: int = 0) -> list[str] | None:
-        """Return what :meth:`admit` would for many names without tags, all of which are canonical.
+        """Return the same as :meth:`admit` for many names without tags, which must be canonical.
 
-        None, and nothing has changed, if one of them or of ``others`` more series might be refused or renamed: they are
-        to be admitted one by one, in order.
+        Return None, without any change, if one of them or of ``others`` more series might be refused or renamed. Then
+        they must be admitted one by one, in order.
         """
         return self._limits.admit_names(names, others)
 
@@ -300,7 +303,7 @@ class Registry(Instruments):
 
     @property
     def idle(self) -> Idle:
-        """Which series leave windows when they are idle; may be changed at any time."""
+        """The idle series that windows do not include. May be changed at any time."""
         return self._idle
 
     @idle.setter
@@ -309,10 +312,11 @@ class Registry(Instruments):
             self._idle = self._states.idle = idle
 
     def readings(self, read: Callable[[Sequence[Gauge]], Readings] | None = None) -> Readings:
-        """Ask the callbacks of all gauges for their values, and return them for a tick or a flush.
+        """Call the callbacks of all gauges, and return their values for a tick or a flush.
 
-        ``read`` calls them; by default they are called here, one after the other. A gauge that it leaves out is absent,
-        and counted, cause ``late_callback``. No lock is held meanwhile: a callback may take long, or take a snapshot.
+        ``read`` calls them. By default, they are called one by one in this thread. A gauge that ``read`` does not
+        return is absent and counted, cause ``late_callback``. No lock is held during the calls, because a callback may
+        be slow, or take a snapshot.
         """
         gauges = [each for each in list(self._instruments["gauge"].values()) if isinstance(each, Gauge) and each._read]
         gauges = [gauge for gauge in gauges if gauge.live]
@@ -346,7 +350,7 @@ class Registry(Instruments):
             self._gather(readings)
             flush, open_ = self._build(end, interval, closes=True)
             fresh, sent, new = Aggregates(), Aggregates(), None if self._uncollected is None else Aggregates()
-            # The interval is over. What follows, but for totals, may also be done after the next.
+            # The interval has ended. Everything below, except the totals, may also wait for the next one.
             self._unflushed, self._flushed, self._uncollected = fresh, sent, new
             self.sent_as, self._start, self._last = None, end, flush.cumulative
             try:
@@ -382,7 +386,7 @@ class Registry(Instruments):
             end: The timestamp of the open interval: its end in whole seconds since the epoch.
             interval: The nominal length in seconds, from which rates are computed.
             readings: The values of gauges that are read by callbacks. None: call the callbacks now, in this thread.
-            collector: What this returns as new is collected for it, if it made the last collection.
+            collector: If the last collection was made for this object, the new values also count as collected.
 
         Returns:
             The interval so far: all of it, and what is new since the last flush.
@@ -399,20 +403,20 @@ class Registry(Instruments):
             self._unflushed, self._flushed, self._uncollected, self.sent_as = fresh, sent, new, end
             try:
                 self._count_members()
-            except OUT_OF_MEMORY:  # done at the next
+            except OUT_OF_MEMORY:  # the next operation does it
                 self._ran_short = True
         finally:
             lock.release()
         return flush
 
     def collect_new(self, collector: object) -> Aggregates:
-        """Return what ``collector`` has not got of the open interval; ticks and flushes will hold no less for that.
+        """Return the values of the open interval that ``collector`` does not have yet.
 
-        That is what happened since its last collection, flush or tick. A collector that is another one than the last
-        gets all.
+        These are the values since its last collection, flush or tick. If the last collection was made for another
+        collector, all values of the interval are returned. Ticks and flushes still return them, too.
 
-        Cheap enough for once a second: no window is built, no callback read, and an idle series costs a look. Each
-        gauge that changed is set to its present value. Where this raises MemoryError, the next one has all.
+        This is fast enough for once a second: it builds no window, calls no callback, and only checks idle series. For
+        each gauge that changed, the current value is returned. After a MemoryError, the next call returns everything.
         """
         with self._locked():
             self._gather(None)
@@ -435,16 +439,16 @@ class Registry(Instruments):
             return found
 
     def uncollect(self, collector: object) -> None:
-        """Forget what ``collector`` has got: its next collection returns all of the open interval."""
+        """Make the next collection for ``collector`` return all values of the open interval."""
         with self._locked():
             if self._collector == collector:
                 self._collector = None
 
     def across(self, gauge: str) -> Literal["last", "sum"]:
-        """Return how the values that several processes have of this gauge become one.
+        """Return how the values of this gauge in several processes are combined.
 
-        What is read by a callback, counts calls under way or was only ever changed by ``inc`` and ``dec`` is a part of
-        the whole. What was set is the whole.
+        A gauge that is read by a callback, that counts calls in progress, or that was only changed with ``inc`` and
+        ``dec``, is a part of a sum. For a gauge that was set, the last value counts.
         """
         return "last" if gauge in self._ever_set and gauge not in self._process_local else "sum"
 
@@ -523,11 +527,11 @@ class Registry(Instruments):
             return Snapshot(self.clock.time(), window, self._last, totals, self.drops.totals())
 
     def __len__(self) -> int:
-        """How many series are alive."""
+        """The number of live series."""
         return len(self._limits)
 
     def __bool__(self) -> bool:
-        """Also without series a registry is one."""
+        """True, even without series."""
         return True
 
     @contextmanager
@@ -539,7 +543,7 @@ class Registry(Instruments):
             lock.release()
 
     def _acquired(self, timeout: float | None = None) -> threading.Lock:
-        lock = self._lock  # another one after a fork in the middle
+        lock = self._lock  # read once: a fork in the middle replaces it
         if not lock.acquire(timeout=_LOCK_TIMEOUT if timeout is None else timeout):
             raise TimeoutError("the registry is being read or flushed elsewhere, and that does not end")
         return lock
@@ -556,14 +560,14 @@ class Registry(Instruments):
             self._add_taken(part)
         passing = self._process_local if readings is None else set()
         for instrument in list(self._asleep.values()):
-            if instrument.sleeping and instrument._waiting:  # its last call was still under way when it left
+            if instrument.sleeping and instrument._waiting:  # a call was still in progress when it fell asleep
                 instrument._wake()
         for instrument in self._active_instruments():
             if instrument.live:
                 self._states.know(instrument.kind, instrument.key, now)
                 state = instrument._take_state()
                 if state is not None:
-                    self._taken_from, self._taken_state = instrument, state  # no memory is needed for that
+                    self._taken_from, self._taken_state = instrument, state  # allocates no memory
                     self._add_taken(part)
                 if type(instrument) is Gauge:
                     if readings is not None and instrument in readings:
@@ -598,7 +602,7 @@ class Registry(Instruments):
         self._parts.append(Aggregates())  # before anything is collected, because this allocates memory
         try:
             self._parts[-1] = collected = source.collect()
-        except OUT_OF_MEMORY:  # the source goes on with it
+        except OUT_OF_MEMORY:  # the next call of the source returns its values
             raise
         except Exception:
             if self._drop_log.may_warn("source_error"):
@@ -609,7 +613,7 @@ class Registry(Instruments):
 
     def _build(self, end: int, interval: float, *, closes: bool) -> tuple[Flush, Aggregates]:
         fresh = open_ = self._unflushed
-        if self._flushed or not closes:  # no copy is needed at the end: nothing is added later
+        if self._flushed or not closes:  # at the end of an interval, no copy is needed: nothing is added later
             open_ = Aggregates()
             open_.merge(self._flushed)
             open_.merge(fresh)
@@ -618,9 +622,9 @@ class Registry(Instruments):
         return Flush(whole, fresh.window(whole), fresh.received, open_, new), open_
 
     def hold_members(self, size: int) -> None:
-        """Go on counting ``size`` bytes of members of a set, which were just taken from where they were added.
+        """Continue to count ``size`` bytes of members of a set, which have just been taken from their instrument.
 
-        Until all that is held is counted anew, at the end of the tick or flush.
+        They count until the end of the tick or flush, when all members are counted again.
         """
         self._members += size
         self.budget.members.add(size)
@@ -636,11 +640,10 @@ class Registry(Instruments):
     # -- over a restart
 
     def remembered(self, flush: Flush | None = None) -> tuple[list[tuple[Kind, str, Total]], OpenInterval | None]:
-        """Return what an heir of this process has to know: series with their totals, and the open interval if it was
-        sent in its middle.
+        """Return the state for a checkpoint: series with their totals, and the part of the open interval that was sent.
 
-        The series are those to which something happened in the interval of ``flush``, the last one, or all; gauges of
-        this process alone are not among them. Only ticks change a total.
+        With ``flush``, the last one, only series with values in its interval are returned, otherwise all. Gauges whose
+        values belong to this process only are never included. Only ticks change totals.
         """
         with self._locked():
             totals = self._states.entries(None if flush is None else flush.active)
@@ -653,17 +656,17 @@ class Registry(Instruments):
             return totals, OpenInterval(self._start, self.sent_as, sent)
 
     def readmit(self, series: Series) -> bool:
-        """Let in a series that an earlier process had; return whether there is room under the caps."""
+        """Admit a series of an earlier process. Return False if a cap is reached."""
         return self._limits.restore(series)
 
     def restore(
         self, totals: Mapping[Kind, Mapping[str, Total]], opened: OpenInterval | None, stamp: int, interval: int
     ) -> None:
-        """Go on from what an earlier process remembered: series in order, and the open interval if there was one.
+        """Continue with the state of an earlier process: series in order, and the open interval if there was one.
 
-        If that has the ``stamp`` of the next window, it counts as sent: it is in whole windows, and not in fresh ones.
-        Otherwise its time is over and it has its slot, so it goes into the totals alone. Windows follow each other
-        every ``interval`` seconds.
+        If the open interval has the timestamp ``stamp`` of the next window, its values count as sent: cumulative
+        windows include them, and deltas do not. Otherwise the interval is over and was sent for its own slot, so its
+        values are only added to the totals. ``interval`` is the time between windows in seconds.
         """
         with self._locked():
             self.restored = True
@@ -676,7 +679,7 @@ class Registry(Instruments):
                 self._states.add(opened.sent, opened.end)
             self._states.reckon_idle(stamp - interval, interval)
 
-    # -- what leaves, and what is left behind
+    # -- expiry and deletion
 
     def _let_expire(self, before: float) -> None:
         idle = set(self._states.idle_since(before))
@@ -684,7 +687,7 @@ class Registry(Instruments):
             return
         for instrument in self._instruments_of(idle):
             if not instrument.sleeping:
-                # It leaves at the next tick, so that a call which is under way right now still finds its way here.
+                # The next tick removes the series, so that the value of a call in progress is still collected.
                 instrument._fall_asleep()
                 idle.discard((instrument.kind, instrument.key))
         self._leave(idle)
@@ -702,10 +705,11 @@ class Registry(Instruments):
         for instrument in self._instruments_of(going):
             self._asleep[instrument.kind, instrument._asked] = instrument
             self._instruments[instrument.kind].pop(instrument._asked, None)
-            if not instrument.sleeping:  # used in this very moment
+            if not instrument.sleeping:  # a call has woken it since
                 instrument._wake()
         if going:
-            # What is remembered would keep what left alive, and send to an overflow what now has room.
+            # The caches of `tagged` would keep expired instruments alive, and route series to an overflow series
+            # although there is room for them now.
             for instrument in [*self._active_instruments(), *self._asleep.values()]:
                 instrument._children = None
 
@@ -718,7 +722,7 @@ class Registry(Instruments):
                 log().exception("a source of metrics failed to forget the expired %s %s", kind, key)
 
     def reset_after_fork(self) -> None:
-        """In a forked child: begin with nothing, for what the parent had measured is the parent's to send."""
+        """In a forked child, discard all values, because the parent sends its own."""
         self.drops = self._limits.drops = DropCounter()
         self.budget.reset_after_fork()
         self._start_anew()

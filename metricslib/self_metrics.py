@@ -1,7 +1,7 @@
-"""The library's own metrics: what it sent, failed to send and dropped, measured like everything else.
+"""The library's own metrics: sent and dropped data, and failures.
 
-A source of the registry, under a name of its own; each destination is a tag. Counters are what is new since the last
-collection.
+They come from a source of the registry, under a name of their own, with a tag for each destination. Counters contain
+the changes since the last collection.
 """
 
 import re
@@ -17,7 +17,7 @@ __all__ = ["SelfMetrics"]
 
 
 class SelfMetrics:
-    """Turns accounts of what went wrong, and the destinations' status, into aggregates under ``name``."""
+    """Converts counts of errors and drops, and the status of the destinations, to aggregates under ``name``."""
 
     def __init__(
         self, name: str, dropped: DropCounter, errors: DropCounter, status: Callable[[], list[SenderStatus]]
@@ -30,7 +30,7 @@ class SelfMetrics:
         self._gone: Counter[str] = Counter()
 
     def collect(self) -> Aggregates:
-        """Return what happened since the last call, and the age of each destination's last success, in seconds."""
+        """Return the changes since the last call, and the seconds since each destination's last success."""
         aggregates = Aggregates()
         for cause, count in self._dropped.fresh().items():
             aggregates.counters[self._key("dropped", cause=cause)] = count
@@ -49,11 +49,11 @@ class SelfMetrics:
         return aggregates
 
     def leave(self, status: SenderStatus) -> None:
-        """Remember the last status of a destination that from now on is none any more."""
+        """Keep the last status of a destination that is being removed."""
         self._gone.update(dict(self._sent(status)))
 
     def forget(self, kind: Kind, key: str) -> None:
-        """Nothing is kept that would have to be freed."""
+        """Do nothing: there is no memory to free."""
 
     def _key(self, name: str, **tags: str) -> str:
         return join(f"{self._name}.{name}", canonical_tags({tag: _readable(text) for tag, text in tags.items()}))
@@ -72,5 +72,5 @@ class SelfMetrics:
 
 
 def _readable(text: str) -> str:
-    """Return a URL or a cause such that it can still be read as a tag: ``statsd_unix_run_statsd.sock``."""
+    """Return a URL or a cause as a readable tag value: ``statsd_unix_run_statsd.sock``."""
     return re.sub(r"[^\w.-]+", "_", text, flags=re.ASCII).strip("_")

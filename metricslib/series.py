@@ -1,10 +1,10 @@
 """Series: kind, name and tags, and their text forms. Only this module knows which characters are legal.
 
-A series is written ``name;key=value;key2=value2``: Graphite's own form, tags sorted by key, the last of a duplicate
-winning. A tag called ``name`` becomes ``name_``, since Graphite keeps the name itself under that key. Characters are
-treated as statsd treats them: white space becomes ``_``, ``/`` becomes ``-``, everything outside ``[a-zA-Z0-9_.;=-]``
-is deleted. A name is therefore never refused for its characters, and a series has the same path whether its program
-ships it to Graphite itself or through a statsd server.
+A series is written ``name;key=value;key2=value2``, which is Graphite's form. Tags are sorted by key; of duplicate keys,
+the last one wins. A tag called ``name`` becomes ``name_``, because Graphite stores the name itself under that key.
+Characters are sanitised as in statsd: white space becomes ``_``, ``/`` becomes ``-``, and all characters outside
+``[a-zA-Z0-9_.;=-]`` are deleted. So no name is refused for its characters, and a series has the same path, whether the
+program sends it to Graphite directly or through a statsd server.
 
 Filters (:func:`drop`, :func:`keep`, :func:`rename`, :func:`add_tags`) change a series before it is first used.
 """
@@ -63,15 +63,15 @@ _SPACES = re.compile("[\\t\\n\\v\\f\\r \u00a0\u1680\u2000-\u200a\u2028\u2029\u20
 _ILLEGAL = re.compile(r"[^a-zA-Z0-9_.;=-]")
 _LEGAL = re.compile(r"[a-zA-Z0-9_.;=-]*\Z")
 _BRACES = re.compile(r"\{([^{}]*)\}")
-_SHORT = 2048  # bits; an int of that many has fewer digits than the lowest limit, 640
+_SHORT = 2048  # bits; an int with this many has fewer digits than Python's lowest limit for int to str, 640
 
 
 def text_of(value: object) -> str:
     """Return ``value`` as a plain string: a string unchanged, other objects converted with ``str()``.
 
-    A member of an Enum of strings is a string, and so stands for its value: ``M.HITS`` with the value ``"hits"`` is
-    ``hits``. Its ``str()`` and ``format()`` differ between ``StrEnum`` and ``class M(str, Enum)``, and between versions
-    of Python, so neither is asked.
+    A member of an Enum of strings is itself a string, and its value is returned: ``hits`` for ``M.HITS = "hits"``. Its
+    ``str()`` and ``format()`` are not used, because they differ between ``StrEnum`` and ``class M(str, Enum)``, and
+    between versions of Python.
     """
     return str.__str__(value if issubclass(type(value), str) else str(value))
 
@@ -79,7 +79,7 @@ def text_of(value: object) -> str:
 def text_or_none(value: object) -> str | None:
     """Like :func:`text_of`, but return None if ``__str__`` of the value raises an exception.
 
-    None is also returned for an int of more digits than Python writes.
+    None is also returned for an int with more digits than Python converts to text.
     """
     kind = type(value)
     if kind is int:
@@ -96,12 +96,12 @@ def _has_text(number: int) -> bool:
 
 
 def filled(option: str, template: str, words: Mapping[str, str]) -> str:
-    """Return ``template`` with each ``{word}`` replaced by what ``words`` has for it.
+    """Return ``template`` with each ``{word}`` replaced by its value in ``words``.
 
-    This is no :meth:`str.format`: attributes, indexes, conversions and format specs are refused, so a template from a
-    configuration reaches nothing but ``words``. A brace has no other meaning, because names cannot contain one.
+    Unlike :meth:`str.format`, this refuses attributes, indexes, conversions and format specs, so that a template from a
+    configuration can only access ``words``. Braces have no other meaning, because names cannot contain them.
 
-    Raises :class:`InvalidOption` for any other word, and for a brace without its partner.
+    Raises :class:`InvalidOption` for any other word, and for a single brace.
     """
     for word in _BRACES.findall(template):
         if word not in words:
@@ -112,7 +112,7 @@ def filled(option: str, template: str, words: Mapping[str, str]) -> str:
 
 
 def _meant(word: str, words: Mapping[str, str]) -> str:
-    from difflib import get_close_matches  # a mistake is rare, and this takes a while to load
+    from difflib import get_close_matches  # here, because it is slow to import and mistakes are rare
 
     name = re.split(r"[^a-z]", word.strip().lower())[0]
     close = get_close_matches(name, words, 1)
@@ -129,7 +129,7 @@ def sanitise(key: str) -> str:
 def checked_name(name: object, argument: str = "name") -> str:
     """Return ``name`` as a plain string if it is a non-empty string.
 
-    Raises :class:`InvalidType` otherwise: a wrong name is a mistake of set-up, to be heard early.
+    Raises :class:`InvalidType` otherwise, because a wrong name is a programming error, which should show early.
     """
     if type(name) is str and name:
         return name
@@ -155,7 +155,7 @@ def _tag_value(value: object) -> str:
 
 
 def canonical_tags(tags: Mapping[str, object] | Iterable[tuple[str, object]]) -> Tags:
-    """Return ``tags`` in canonical form; keys and values may be anything that :func:`text_of` takes.
+    """Return ``tags`` in canonical form. Keys and values may be of any type that :func:`text_of` accepts.
 
     >>> canonical_tags({"status": 200, "route": "/u v"})
     (('route', '-u_v'), ('status', '200'))
@@ -170,9 +170,9 @@ def _in_order(tags: Mapping[str, str]) -> Tags:
 
 
 def canonical_path(path: str) -> str | None:
-    """Return a path of Graphite, which is not ours to sanitise, as carbon stores it; None if carbon finds it malformed.
+    """Return a path of Graphite in the form in which carbon stores it, or None if carbon would refuse it.
 
-    carbon leaves out a tag called ``name`` and any ``~`` before the name.
+    The path is not sanitised. carbon removes a tag called ``name``, and any ``~`` before the name.
 
     >>> canonical_path("a.b;z=1;c=2;z=3"), canonical_path("~a;name=b"), canonical_path("no;tags")
     ('a.b;c=2;z=3', 'a', None)
@@ -194,15 +194,16 @@ def canonical_path(path: str) -> str | None:
 def join(name: str, tags: Tags = ()) -> str:
     """Return the series' canonical text: ``name;key=value``.
 
-    ``name`` must hold no ``;`` and ``tags`` must be canonical.
+    ``name`` must not contain ``;``, and ``tags`` must be canonical.
     """
     return name if not tags else name + "".join([f";{key}={value}" for key, value in tags])
 
 
 def split(series: str) -> tuple[str, Tags]:
-    """Return the name and canonical tags of ``series``, a name that may carry tags in Graphite's form, in any order.
+    """Return the name and canonical tags of ``series``, a name that may be followed by tags in Graphite's form.
 
-    A tag without ``=`` means ``true``, for Graphite refuses a series that has one.
+    The tags may be in any order. A tag without ``=`` gets the value ``true``, because Graphite refuses tags without
+    values.
 
     >>> split("web.hits;route=u;beta")
     ('web.hits', (('beta', 'true'), ('route', 'u')))
@@ -259,11 +260,11 @@ class Series(NamedTuple):
 
 
 def series_of(kind: Kind, name: str, tags: Mapping[str, object] | Iterable[tuple[str, object]] = ()) -> Series:
-    """Return a program's series with ``name``, which may itself carry tags (``web.hits;route=u``); those in ``tags``
-    win.
+    """Return the series ``name`` of a program. ``name`` may contain tags (``web.hits;route=u``); ``tags`` replace those
+    with the same key.
 
-    Empty parts of the name vanish: destinations differ in what they make of ``a..b`` and ``.a``. What a forwarder reads
-    in statsd's lines keeps its dots, as in statsd, and does not come this way.
+    Empty parts of the name are removed, because destinations differ in how they treat ``a..b`` and ``.a``. Names that a
+    forwarder reads from statsd lines keep their dots, as in statsd; it does not call this function for them.
     """
     if type(name) is not str:
         name = checked_name(name)

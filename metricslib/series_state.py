@@ -1,4 +1,4 @@
-"""The state of each series beyond the open interval: lifetime totals, the value of a gauge, and how long it is idle.
+"""The state of each series beyond the open interval: lifetime totals, the value of a gauge, and the idle time.
 
 In: the aggregates of an interval. Out: the window of the interval, which includes idle series until they expire, and
 the totals for the page. Each kind has its own class of totals, because unused fields would cost memory in every series.
@@ -36,7 +36,7 @@ class Total:
         self.idle = 0
         """Number of windows since its last value. Not counted for kinds that are always included."""
         self.place: int | None = None
-        """Its place among the series of the checkpoint; None: not assigned yet."""
+        """Its position in the order of the checkpoint; None: not assigned yet."""
 
     @property
     def powers(self) -> Mapping[int, float]:
@@ -48,7 +48,7 @@ class Total:
         self.active = end
 
     def leave(self) -> None:
-        """Called when the series is left out of windows: a gauge loses its value."""
+        """Called when windows no longer include the series. A gauge loses its value."""
 
     def add(self, later: "Total") -> None:
         """Add the totals of a later time."""
@@ -91,7 +91,7 @@ class SummedTotal(Total):
     __slots__ = ("sum",)
 
     def __init__(self, active: float) -> None:
-        self.active, self.idle, self.place = active, 0, None  # no super(): at each new series it takes as long again
+        self.active, self.idle, self.place = active, 0, None  # super() would double the time for each new series
         self.sum: float = 0
 
     def take(self, happened: Any, end: float) -> None:
@@ -116,7 +116,7 @@ class DistributionTotal(SummedTotal):
     def __init__(self, active: float) -> None:
         super().__init__(active)
         self.count: float = 0
-        self._powers = b""  # packed, nine bytes each; a dictionary takes more than all the rest
+        self._powers = b""  # packed, nine bytes each: a dictionary would use more memory than the rest of the object
 
     @property
     def powers(self) -> Mapping[int, float]:
@@ -127,7 +127,7 @@ class DistributionTotal(SummedTotal):
         self._powers = _packed(powers)
 
     def take(self, happened: Any, end: float) -> None:
-        # All of it or nothing: there may be no memory for one of these.
+        # Everything that allocates memory comes first, so that a MemoryError changes nothing.
         added, count, powers = self.sum + happened.sum, self.count + happened.count, self._with(happened.powers())
         self.active, self.sum, self.count = end, added, count
         self._powers = powers
@@ -164,15 +164,15 @@ TOTALS: Mapping[Kind, type[Total]] = {
 
 
 class Idle(NamedTuple):
-    """Which series are left out of windows while they are idle. By default none are.
+    """The idle series that windows do not include. By default, windows include all series.
 
-    A series that is left out keeps its lifetime totals; a gauge loses its value. When the series has values again, it
+    An excluded series keeps its lifetime totals, but a gauge loses its value. When the series has values again, it
     returns at the end of the order.
     """
 
     stay: Mapping[Kind, int] = {}
     """By kind, the number of windows that include a series after its last value, counting the window of that value.
-    Other kinds are always included.
+    Series of other kinds are always included.
     """
     kept: frozenset[str] = frozenset()
     """Keys of series that are always included."""
@@ -184,7 +184,7 @@ class SeriesStates:
     def __init__(self, idle: Idle | None = None) -> None:
         self.idle = idle or Idle()
         self._totals: dict[Kind, dict[str, Total]] = {kind: {} for kind in KINDS}
-        # The interval that is being added to the totals, and how many of its series have been.
+        # The interval that is being added to the totals, and the number of its series that have been added.
         self._closing: tuple[Aggregates, float] | None = None
         self._added = 0
 
@@ -208,7 +208,7 @@ class SeriesStates:
                 new = [key for key in active if key not in totals]
                 totals.update(zip(new, map(made, repeat(end)), strict=False))
                 continue
-            for key in active:  # in this order: what comes back stands behind what came before
+            for key in active:  # in this order, because returning series go to the end
                 self._bring_back(kind, key)
                 if key not in totals:
                     totals[key] = made(end)
@@ -296,7 +296,7 @@ class SeriesStates:
                 totals = self._totals[kind]
                 for key, happened in open_[kind].items():
                     number += 1
-                    if number > before and key in totals:  # it may have been deleted since
+                    if number > before and key in totals:  # the series may have been deleted since
                         totals[key].take(happened, end)
                     done = number
         except BaseException:
@@ -350,7 +350,7 @@ class SeriesStates:
         ]
 
     def restore(self, earlier: Mapping[Kind, Mapping[str, Total]]) -> None:
-        """Add what is known from an earlier process to what is known already, and put the rest of it behind that."""
+        """Add the totals of an earlier process. Series that are not in use yet go to the end of the order."""
         for kind, totals in earlier.items():
             known = self._totals[kind]
             for key, total in totals.items():
@@ -379,4 +379,4 @@ class Snapshot(NamedTuple):
     totals: Mapping[Kind, Mapping[str, Total]]
     """Lifetime totals over all complete intervals, by kind and key."""
     dropped: Mapping[str, int]
-    """Number of things refused or dropped since the start, by cause."""
+    """Number of refused or dropped values and series since the start, by cause."""

@@ -1,24 +1,26 @@
-"""The distribution of a timer or histogram: every sample while there are few, a log-linear sketch when there are many.
+"""The distribution of a timer or histogram: it keeps few samples exactly, and many as a log-linear sketch.
 
 In: samples with weights, one at a time or in batches, or another distribution. Out: percentiles, sums over the smallest
 or largest share of the samples, counts per bucket. Count, sum, sum of squares, minimum and maximum are always exact.
 
 **Buckets.** Every power of two is divided into 64 equal buckets, so a bucket is at most 1/64 as wide as its lower
-bound, and its middle lies within 1/128 (0.8 %) of every sample in it. No logarithm is taken: exponent and top bits of
-the double are the index. Buckets are ``(lower, upper]``, so counts up to a power of two are exact too, as Prometheus
-histograms require. Magnitudes are clamped to 2⁻⁴⁰ … 2⁴⁰; zero has a bucket of its own, and negative numbers mirror the
-positive ones. Adding two sketches bucket by bucket loses nothing, in any order.
+bound, and its middle lies within 1/128 (0.8 %) of every sample in it. The index needs no logarithm, because it consists
+of the exponent and the top bits of the double. Buckets are ``(lower, upper]``, so counts up to a power of two are exact
+too, as Prometheus histograms require. Magnitudes are clamped to 2⁻⁴⁰ … 2⁴⁰. Zero has a bucket of its own, and the
+buckets of negative numbers mirror those of positive ones. Adding two sketches bucket by bucket loses nothing, in any
+order.
 
-**Sums** run in the order in which samples came or, while samples are stored, over the sorted samples, smallest first.
-Where all of these have one weight, the weight is multiplied into the sums last, and mean and deviation are those of the
-samples without it, as in statsd: a weight such as 1/0.3 would round each product, and a mean might exceed the largest
-sample. The C implementation in ``native/samples.c`` does the same operations in the same order.
+**Sums.** While all samples are kept, they are sorted and added smallest first. In a sketch, they are added in order of
+arrival. If all samples have the same weight, the sums are multiplied by it at the end, and mean and deviation are those
+of the samples without weights, as in statsd. Otherwise, a weight such as 1/0.3 would round each product, and the mean
+could exceed the largest sample. The C implementation in ``native/samples.c`` does the same operations in the same
+order.
 
-A distribution is written by one owner, then frozen; from then on any thread may read it. One that was read from a
+One owner adds samples and then freezes the distribution; from then on any thread may read it. A distribution from a
 checkpoint (:class:`Restored`) is read like any other.
 
-The file in order: addition, buckets, how samples are stored (:class:`Samples`, also in C), what is read from them
-(:class:`Readable`), and the two together (:class:`Distribution`).
+The file contains, in this order: addition, buckets, the storage of samples (:class:`Samples`, also in C), the
+statistics (:class:`Readable`), and both together (:class:`Distribution`).
 """
 
 import math
@@ -53,9 +55,9 @@ __all__ = [
 ]
 
 added: Callable[[Iterable[float], float], float]
-"""Return the second argument plus all numbers of the first, added one after the other, in C and every Python version.
+"""Return the second argument plus all numbers of the first, added one by one, in C and in every version of Python.
 
-It is a function in C, so that it may be given to :func:`~.attempt.attempt`.
+It is a function in C, as :func:`~.attempt.attempt` requires.
 """
 
 if sys.version_info >= (3, 12):  # sum() compensates for rounding errors from here on
@@ -70,10 +72,10 @@ _MAX_POWER = 40
 _MAX_KEY = (_MAX_POWER - _MIN_POWER) * _SUB_BUCKETS + 1
 _MIN_POSITIVE = 2.0**_MIN_POWER
 _MAX_POSITIVE = 2.0**_MAX_POWER
-_BITS_SHIFT = 52 - 6  # what remains of a double's 64 bits: sign, exponent and the top six bits of the mantissa
-_BITS_OFFSET = (1023 + _MIN_POWER) * _SUB_BUCKETS - 2  # makes the key of 2**-40, counted from the bits, 1
-# What is taken off the bits first. One of it makes the bounds inclusive at the top: an exact bound falls to the bucket
-# below. Zero, whose bits are 0, falls below all positive numbers.
+_BITS_SHIFT = 52 - 6  # leaves sign, exponent and the top six bits of the mantissa of a double
+_BITS_OFFSET = (1023 + _MIN_POWER) * _SUB_BUCKETS - 2  # so that the key of 2**-40, computed from the bits, is 1
+# Subtracted from the bits before the shift. The final 1 makes the upper bounds inclusive: an exact bound belongs to the
+# bucket below it. Zero, whose bits are 0, gets a key below those of all positive numbers.
 _BITS_BASE = (_BITS_OFFSET << _BITS_SHIFT) + 1
 _ZERO = -_BITS_BASE >> _BITS_SHIFT
 _SIGN = 1 << 63 - _BITS_SHIFT
@@ -104,19 +106,19 @@ def bucket_upper(key: int) -> float:
 
 
 def bucket_middle(key: int) -> float:
-    """Return the value that stands for every sample in bucket ``key``."""
+    """Return the value that represents every sample in bucket ``key``."""
     if -2 < key < 2:
         return bucket_upper(key)
     return (bucket_upper(key) + bucket_upper(key - 1 if key > 0 else key + 1)) / 2
 
 
 def bucket_power(key: int) -> int:
-    """Return the least ``p`` from -40 to 40 with no sample in bucket ``key`` above 2ᵖ (but for clamped ones)."""
+    """Return the smallest ``p`` from -40 to 40 with no sample in bucket ``key`` above 2ᵖ, except clamped ones."""
     return _MIN_POWER + max(0, -(-(key - 1) // _SUB_BUCKETS))
 
 
 def bucket_counts(values: Sequence[float]) -> Iterable[tuple[int, int]]:
-    """Return bucket keys with the number of ``values`` in each; the keys come straight from the bits of the doubles."""
+    """Return bucket keys with the number of ``values`` in each. The keys are computed from the bits of the doubles."""
     all_bits = memoryview(array("d", values)).cast("B").cast("q").tolist()
     counts = Counter([(bits - _BITS_BASE) >> _BITS_SHIFT for bits in all_bits])
     if min(counts) > 0 and max(counts) <= _MAX_KEY:
@@ -125,7 +127,7 @@ def bucket_counts(values: Sequence[float]) -> Iterable[tuple[int, int]]:
 
 
 def _clamped(key: int) -> int:
-    """Return the key of the bucket that is meant by one counted from the bits of any number."""
+    """Return the bucket key for a key that was computed from the bits of any number."""
     if key < _ZERO:
         return -_clamped(key + _SIGN)
     return min(max(key, 1), _MAX_KEY) if key > _ZERO else 0
@@ -135,18 +137,18 @@ Row = tuple[float, float, float, float, float]
 """Weight, boundary, sum, sum of squares and mean of a share of the samples."""
 
 EXACT = 256
-"""How many samples a distribution keeps as they are before it becomes a sketch."""
+"""Number of samples that a distribution keeps before it becomes a sketch."""
 _MOST = 2**31 - 1
-"""What a larger limit is taken for."""
+"""The maximum limit. Larger ones are reduced to it."""
 
 
 def _numbers(values: Iterable[float]) -> list[float]:
-    """Return ``values`` as floats. Raises TypeError for what is no number: text, even if it would read as one."""
+    """Return ``values`` as floats. Raises TypeError for any other type, such as text, even if it contains a number."""
     return array("d", list(values)).tolist()
 
 
 def _checked(values: Iterable[float]) -> list[float]:
-    """As :func:`_numbers`. Raises ValueError for what is not finite."""
+    """Like :func:`_numbers`, but raise ValueError for a number that is not finite."""
     numbers = _numbers(values)
     if not math.isfinite(sum(numbers)) and not all(map(math.isfinite, numbers)):
         raise ValueError("a sample must be a finite number")
@@ -160,10 +162,10 @@ def _checked_limit(limit: int) -> int:
 
 
 class Samples:
-    """Weighted samples as they are stored.
+    """The storage of weighted samples.
 
-    One owner writes. After :meth:`freeze`, any thread reads. A value that is not finite raises ValueError, as
-    does a weight that is not finite and greater than 0; then nothing was added.
+    One owner writes. After :meth:`freeze`, any thread may read. A value that is not finite raises ValueError, and so
+    does a weight that is not finite and greater than 0. Then nothing has been added.
     """
 
     __slots__ = ("_buckets", "_samples", "_unit", "_weights", "count", "limit", "max", "min", "sum", "sum_squares")
@@ -179,7 +181,7 @@ class Samples:
         self._samples: list[float] = []
         self._weights: list[float] | None = None  # None: all 1
         self._buckets: dict[int, float] | None = None  # None: exact
-        # The weight that all samples of a sketch share; 0: they differ; None: no sample yet.
+        # The common weight of all samples of a sketch; 0: weights differ; None: no sample yet.
         self._unit: float | None = None
         self._extend(samples)
 
@@ -188,13 +190,13 @@ class Samples:
 
     @property
     def exact(self) -> bool:
-        """Whether every sample is still kept as it was."""
+        """True if all samples are kept; False for a sketch."""
         return self._buckets is None
 
     # -- writing
 
     def add(self, value: float, weight: float = 1) -> None:
-        """Add one sample that stands for ``weight`` equal ones."""
+        """Add one sample, which counts ``weight`` times."""
         (value,) = _checked((value,))
         (weight,) = _numbers((weight,))
         if not 0 < weight < math.inf:
@@ -229,7 +231,7 @@ class Samples:
 
     @classmethod
     def extended(cls, distribution: Self | None, values: Sequence[float], limit: int) -> Self | None:
-        """Return ``distribution``, which stays as it is, with samples of weight 1 added; None if there is no sample."""
+        """Return a copy of ``distribution`` with samples of weight 1 added, or None if there is no sample."""
         if distribution is not None and not isinstance(distribution, SamplesInPython):
             raise TypeError(f"not a distribution: {distribution!r}")
         samples = _checked(values)
@@ -244,7 +246,7 @@ class Samples:
         return new
 
     def merge(self, other: "Samples") -> None:
-        """Add all of ``other``, which stays as it is. The result is exact only if both are and the samples fit."""
+        """Add all samples of ``other``, which is not changed. The result is exact if both are and the samples fit."""
         if not isinstance(other, SamplesInPython | Samples):
             raise TypeError(f"not a distribution: {other!r}")
         if other._buckets is None:
@@ -267,14 +269,14 @@ class Samples:
             self._unit = other._unit if self._unit in (None, other._unit) else 0
 
     def adjust(self, sum: float, sum_squares: float) -> None:
-        """Add to the sums what samples lack that stand for a bucket. There is a sketch from then on."""
+        """Correct the sums of samples that represent buckets. This converts the samples to a sketch."""
         sum, sum_squares = _checked((sum, sum_squares))
         self._become_sketch()
         self.sum += sum
         self.sum_squares += sum_squares
 
     def freeze(self) -> Self:
-        """Make the numbers readable and return the distribution; nothing may be added from now on."""
+        """Compute the statistics, and return the distribution. Nothing may be added afterwards."""
         if self._buckets is None and self._samples:
             if self._weights is None:
                 self._samples.sort()
@@ -332,7 +334,7 @@ class Samples:
     # -- reading, once frozen
 
     def powers(self) -> dict[int, float]:
-        """Return the weight of the samples in (2ᵖ⁻¹, 2ᵖ] by p; -40 takes all that is less, 40 all that is more."""
+        """Return the weight of the samples in (2ᵖ⁻¹, 2ᵖ] by p; -40 includes all smaller ones, 40 all larger ones."""
         powers: dict[int, float] = {}
         if self._buckets is not None:
             keyed: Iterable[tuple[int, float]] = sorted(self._buckets.items())
@@ -344,7 +346,7 @@ class Samples:
         return powers
 
     def _sorted(self) -> tuple[Sequence[float], Sequence[float]]:
-        """Values, smallest first, and their weights; when sketched, middles of buckets."""
+        """The values, smallest first, and their weights. In a sketch, the values are the middles of buckets."""
         if self._buckets is None:
             return self._samples, self._weights or [1] * len(self._samples)
         keys = sorted(self._buckets)
@@ -352,7 +354,7 @@ class Samples:
         return values, [self._buckets[key] for key in keys]
 
     def _common_weight(self) -> float:
-        """The weight that all samples share, or 0."""
+        """The common weight of all samples, or 0 if weights differ."""
         if not self.exact:
             return self._unit or 0
         weights = self._weights
@@ -361,9 +363,10 @@ class Samples:
         return weights[0] if len(set(weights)) == 1 else 0
 
     def _ranked(self) -> tuple[Sequence[float], Sequence[float], float]:
-        """Values, smallest first, how many samples each stands for, and what one sample weighs.
+        """The values, smallest first, the number of samples that each represents, and the weight of one sample.
 
-        Whole numbers where all weigh the same, for sums of weights like 1/0.3 miss the ranks by a rounding error.
+        If all samples have the same weight, the numbers are integers, because sums of weights such as 1/0.3 would miss
+        the ranks by a rounding error.
         """
         values, weights = self._sorted()
         unit = self._common_weight() or 1
@@ -380,12 +383,12 @@ class Samples:
 
     @staticmethod
     def _between(mean: float, least: float, most: float) -> float:
-        """A mean of weighted samples, or of middles of buckets, is rounded often; it may not leave their range."""
+        """Keep a mean, which has accumulated rounding errors, within the range of the samples."""
         return min(max(mean, least), most)
 
     @property
     def std(self) -> float:
-        """The population's standard deviation; from the differences while exact, from the sums when sketched."""
+        """The standard deviation of the population. A sketch computes it from the sums, not from the differences."""
         if not self.count:
             return math.nan
         mean = self.mean
@@ -410,7 +413,7 @@ class Samples:
         return values[middle]
 
     def _shares(self, percents: Sequence[float]) -> list[Row | None]:
-        """Return what :meth:`~.sketch.Readable.shares` does, as plain tuples."""
+        """Return the same as :meth:`~.sketch.Readable.shares`, as plain tuples."""
         percents = _numbers(percents)
         if not self.count or not percents:
             return [None] * len(percents)
@@ -422,7 +425,7 @@ class Samples:
         whole = reached[-1]
 
         def smallest(lines: float) -> tuple[float, float]:
-            """Sum and sum of squares over the smallest ``lines`` samples; the last value may count in part."""
+            """Sum and sum of squares of the smallest ``lines`` samples. Only a part of the last value may count."""
             last = bisect_left(reached, lines)
             over = reached[last] - lines
             return sums[last] - over * values[last], squares[last] - over * values[last] * values[last]
@@ -449,7 +452,7 @@ class Samples:
 
 
 SamplesInPython = Samples
-"""The Python implementation, also where ``Samples`` is the one in C."""
+"""The Python implementation, even if ``Samples`` is the C implementation."""
 
 if not TYPE_CHECKING and (_speedups := load("metricslib._speedups")) is not None:
     Samples = _speedups.Samples
@@ -459,7 +462,7 @@ class Share(NamedTuple):
     """The given percentage of the samples: the smallest ones, or the largest ones if it is negative."""
 
     weight: float
-    """How many samples the share has."""
+    """The number of samples in the share."""
     boundary: float
     """The largest sample of the share; the smallest for negative percents."""
     sum: float
@@ -474,7 +477,7 @@ else:
 
 
 class Readable(_Stored):
-    """What can be read from frozen samples, whichever implementation stores them."""
+    """The statistics of frozen samples, for both implementations of the storage."""
 
     __slots__ = ()
 
@@ -483,26 +486,26 @@ class Readable(_Stored):
         return f"<Distribution {kept}, count {self.count:g}>"
 
     def percentile(self, percent: float) -> float:
-        """Return the boundary of the smallest ``percent`` percent of the samples; NaN when there is none."""
+        """Return the boundary of the smallest ``percent`` percent of the samples, or NaN if that share is empty."""
         (share,) = self.shares((percent,))
         return math.nan if share is None else share.boundary
 
     def shares(self, percents: Sequence[float]) -> list[Share | None]:
-        """Return, for each percent, the smallest so many percent of the samples, or the largest for a negative percent.
+        """Return, for each percentage, the share of the smallest samples, or of the largest ones if it is negative.
 
-        The share of n samples has ``floor(|percent| / 100 · n + 0.5)`` of them, as in statsd; it is None when that is
-        none. A single sample is in every share. Where all samples weigh the same, n is their number, otherwise the sum
-        of the weights.
+        As in statsd, a share of n samples has ``floor(|percent| / 100 · n + 0.5)`` samples. It is None if this is 0. A
+        single sample is in every share. If all samples have the same weight, n is their number, otherwise the sum of
+        the weights.
         """
         return [row and Share(*row) for row in self._shares(percents)]
 
     def below(self, bound: float) -> float:
-        """Return the weight of all samples less than ``bound`` (within a bucket's width of it when sketched)."""
+        """Return the weight of all samples below ``bound``. In a sketch, this is exact to the width of a bucket."""
         values, weights = self._sorted()
         return sum(weights[: bisect_left(values, bound)])
 
     def entries(self) -> Iterator[tuple[float, float]]:
-        """Yield values and weights, in order, that give the same buckets, minimum and maximum when added elsewhere."""
+        """Yield values and weights, in order. Adding them elsewhere gives the same buckets, minimum and maximum."""
         values, weights = self._sorted()
         if self.exact:
             yield from zip(values, weights, strict=True)
@@ -511,7 +514,7 @@ class Readable(_Stored):
         for place, (value, weight) in enumerate(zip(values, weights, strict=True)):
             least = [self.min] * (place == 0)
             most = [self.max] * (place == last and not (least and self.min == self.max))
-            if unit == 1:  # each extreme stands for itself, so that the others keep to the middle
+            if unit == 1:  # each extreme represents only itself, and the other samples the middle of the bucket
                 yield from ((extreme, 1) for extreme in least)
                 if weight > len(least) + len(most):
                     yield value, weight - len(least) - len(most)
@@ -524,8 +527,8 @@ class Readable(_Stored):
                 yield (*least, *most, value)[0], weight
 
     def parts(self) -> dict[str, Any]:
-        """Return all that is stored, by name: ``limit``, and either ``samples`` and ``weights`` (None: all 1), or what
-        :class:`Restored` takes.
+        """Return the stored data by name: ``limit``, and either ``samples`` and ``weights`` (None: all 1), or the
+        arguments of :class:`Restored`.
         """
         if self.exact:
             return {"limit": self.limit, "samples": self._samples, "weights": self._weights}
@@ -534,11 +537,11 @@ class Readable(_Stored):
 
 
 class Distribution(Readable, Samples):
-    """Weighted samples, kept exactly up to ``limit`` of them and as a sketch beyond.
+    """Weighted samples: up to ``limit`` are kept exactly, more as a sketch.
 
-    ``count`` is the sum of the weights; it and ``sum``, ``sum_squares``, ``min`` and ``max`` may be read once the
-    distribution is frozen. Sums run over the sorted samples, smallest first, while they are kept. A value that
-    is not finite raises ValueError, as does a weight that is not finite and greater than 0.
+    ``count`` is the sum of the weights. ``count``, ``sum``, ``sum_squares``, ``min`` and ``max`` may be read after the
+    distribution is frozen. While all samples are kept, sums are computed over the sorted samples, smallest first. A
+    value that is not finite raises ValueError, and so does a weight that is not finite and greater than 0.
     """
 
     __slots__ = ()
@@ -553,10 +556,10 @@ else:
 
 
 class Restored(_InPython):
-    """A sketch as it once was, put together from its parts instead of from samples.
+    """A sketch that is restored from its stored data.
 
-    It is stored in Python, whichever implementation is in use, and takes in distributions of both. :func:`merged` does
-    the reverse.
+    It is stored in Python even if the C implementation is in use, and can merge distributions of both implementations.
+    :func:`merged` does the reverse.
     """
 
     __slots__ = ()
@@ -573,7 +576,7 @@ class Restored(_InPython):
         max: float = -math.inf,
         unit: float | None = None,
     ) -> None:
-        """``unit`` is what every sample weighs, 0 where they differ; without ``buckets`` there is no sample yet."""
+        """``unit`` is the common weight of all samples, or 0 if weights differ. ``buckets``: None without a sample."""
         super().__init__(limit=limit)
         if buckets is not None:
             self._buckets, self._unit = dict(buckets), unit
@@ -581,7 +584,7 @@ class Restored(_InPython):
 
 
 def merged(one: Distribution, other: Distribution) -> Distribution:
-    """Return both in a new, frozen distribution; they stay as they are."""
+    """Return both in a new, frozen distribution. Neither is changed."""
     restored = isinstance(one, Restored) or isinstance(other, Restored)
     both = (Restored if restored else Distribution)(limit=max(one.limit, other.limit))
     both.merge(one)
@@ -590,4 +593,4 @@ def merged(one: Distribution, other: Distribution) -> Distribution:
 
 
 NO_SAMPLES = Distribution().freeze()
-"""What an idle timer had in an interval."""
+"""The distribution of an idle timer."""

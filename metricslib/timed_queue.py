@@ -1,9 +1,9 @@
-"""A queue whose ``get`` ends in time. The standard ``queue.SimpleQueue`` may wait for ever.
+"""A queue whose ``get`` respects its timeout. The standard ``queue.SimpleQueue`` may wait for ever.
 
-``SimpleQueue.get(timeout=…)`` computes the remaining time again before its second wait, and passes a negative one on as
-"no limit". It waits for ever if the time is over by then: because the timeout is a microsecond, because the thread got
-no CPU for that long, or because a signal arrived (CPython 3.11 to 3.14, ``Modules/_queuemodule.c``). A flusher that
-waits for ever ships nothing any more, so everything here that waits with a limit uses this queue.
+``SimpleQueue.get(timeout=…)`` computes the remaining time again before its second wait. If it is negative, the wait has
+no limit. This happens if the timeout is a microsecond, if the thread got no CPU for that long, or if a signal arrived
+(CPython 3.11 to 3.14, ``Modules/_queuemodule.c``). A flusher that waits for ever would never send again, so every wait
+with a timeout in this library uses this queue.
 """
 
 import threading
@@ -24,7 +24,7 @@ class TimedQueue(Generic[Item]):
 
     def __init__(self) -> None:
         self._items: deque[Item] = deque()
-        self._wakeup = threading.Lock()  # a binary semaphore: free when there is something new to look at
+        self._wakeup = threading.Lock()  # a binary semaphore: free if there may be new items
         self._wakeup.acquire()
 
     def put(self, item: Item) -> None:
@@ -43,7 +43,7 @@ class TimedQueue(Generic[Item]):
                 if not self._wakeup.acquire(timeout=left):
                     raise Empty from None
             else:
-                if self._items:  # another thread may wait for the next one
+                if self._items:  # another thread may wait for the next item
                     self._wake()
                 return item
 

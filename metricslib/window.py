@@ -1,4 +1,4 @@
-"""The aggregates of one interval: a :class:`Window`, which goes from the registry to history, page and destinations.
+"""The aggregates of one interval: a :class:`Window`, which the registry passes to history, page and destinations.
 
 :class:`Aggregates` is its mutable form, with the values of one source since its last collection. Aggregates of one
 interval are added up in any order, whether they come from threads, sockets or other processes.
@@ -161,7 +161,7 @@ class Window:
 
     def __setattr__(self, name: str, value: object) -> None:
         if hasattr(self, name):
-            raise AttributeError(f"a window is frozen: its {name} stays as it is")
+            raise AttributeError(f"a window is frozen: its {name} cannot be changed")
         super().__setattr__(name, value)
 
     def __eq__(self, other: object) -> bool:
@@ -178,7 +178,7 @@ class Window:
         return sum(len(self[kind]) for kind in KINDS)
 
     def __bool__(self) -> bool:
-        """An interval without series is still a window."""
+        """True, even if the window has no series."""
         return True
 
 
@@ -194,7 +194,7 @@ class Flush(NamedTuple):
     active: Aggregates = Aggregates()
     """The aggregates of the interval; in mid-interval, valid until the next flush."""
     new: Aggregates = Aggregates()
-    """What is new since the last collection; see :meth:`.Registry.collect_new`."""
+    """The values since the last collection; see :meth:`.Registry.collect_new`."""
 
     @property
     def whole(self) -> Window:

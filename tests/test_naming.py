@@ -24,7 +24,7 @@ TIMER = Distribution([300, 100, 200, 400]).freeze()
 @pytest.mark.parametrize("text", ["a b", "a\n", "a\u2003b", "a;b", "a\0", "\ud800"])
 def test_a_part_that_no_line_can_hold_is_refused(part: str, text: str):
     """Graphite would skip every line, or take it for another path, and nobody would count them."""
-    with pytest.raises(InvalidOption, match=f"{part} = .* may hold no white space"):
+    with pytest.raises(InvalidOption, match=f"{part} = .* must not contain white space"):
         replace(Naming(), **{part: text})  # type: ignore[arg-type]
 
 

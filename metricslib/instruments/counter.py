@@ -1,4 +1,4 @@
-"""A counter: how many, and so how many a second."""
+"""A counter: the number of events in an interval, and their rate per second."""
 
 import sys
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ __all__ = ["Counter"]
 
 
 def _added(total: float, numbers: Sequence[float]) -> float | None:
-    """Return ``total`` and all of ``numbers``, added one after the other; None where that is not finite."""
+    """Return ``total`` plus all of ``numbers``, added one by one, or None if the sum is not finite."""
     sum_ = attempt(added, numbers, total)  # None: an int too large for a float
     return sum_ if sum_ is not None and abs(sum_) <= sys.float_info.max else None
 

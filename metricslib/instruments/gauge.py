@@ -1,4 +1,4 @@
-"""A gauge: how much there is now."""
+"""A gauge: a current value, which goes up and down."""
 
 import operator
 from collections.abc import Callable
@@ -20,7 +20,7 @@ _NO_CALLS: set[object] = set()
 
 
 class _Delta(tuple[float]):
-    """A change among the values of a gauge's buffer."""
+    """A change, as opposed to a new value, among the pending values of a gauge."""
 
     __slots__ = ()
 
@@ -38,9 +38,9 @@ class Gauge(Instrument):
     def __init__(self, owner: Owner, asked: str, key: str | None) -> None:
         self._read: Read | None = None
         self._passing = False
-        """Whether its value is one of this process alone, so that after a restart it must not come back."""
+        """True if the value belongs to this process only, so that a restart must not restore it."""
         self._running = _NO_CALLS
-        self._shown = False  # whether the last value collected may be of calls under way
+        self._shown = False  # True if the last collected value counted calls in progress
         super().__init__(owner, asked, key)
 
     @replaced_by("set_value")
@@ -89,25 +89,25 @@ class Gauge(Instrument):
             self.inc(negative)
 
     def _read_by(self, read: Read) -> None:
-        """Ask ``read`` for the value at each tick from now on."""
+        """From now on, call ``read`` for the value at each tick."""
         self._read = read
         self._passing = True
         if self.sleeping:
             self._wake()
 
-    # -- calls under way
+    # -- calls in progress
 
     def _count_calls(self) -> None:
-        """Show from now on how many calls are under way."""
+        """From now on, show the number of calls in progress."""
         if self._running is _NO_CALLS:
             self._running = set()
         self._passing = True  # no call outlives its process
 
     def _enter(self, call: object) -> None:
-        if self._running is _NO_CALLS:  # the function that it decorates was unpickled
+        if self._running is _NO_CALLS:  # the decorated function was unpickled
             self._count_calls()
         self._running.add(call)
-        self.inc(0)  # which wakes the gauge, and is a use of it, should the call be over before the next tick
+        self.inc(0)  # wakes the gauge, and counts as use even if the call ends before the next tick
 
     def _take_state(self) -> Any:
         state = super()._take_state()
@@ -119,7 +119,7 @@ class Gauge(Instrument):
 
     def _forget(self) -> None:
         super()._forget()
-        self._running.clear()  # in a child: these are calls of the parent
+        self._running.clear()  # these are calls of the parent
         self._shown = False
 
     def _absorbed(self, state: GaugeChange | None, batch: list[Any]) -> tuple[GaugeChange | None, int]:
@@ -140,7 +140,7 @@ class Gauge(Instrument):
 
 
 def change_by_callback(read: Read) -> GaugeChange:
-    """Return the value that ``read`` returns; :data:`~.window.ABSENT` if it raises, or returns no finite number."""
+    """Return the value of ``read``, or :data:`~.window.ABSENT` if it raises or does not return a finite number."""
     try:
         value = finite(read())
     except BaseException as error:  # the callback belongs to the application: its errors must not end a thread

@@ -1,4 +1,4 @@
-"""A histogram: how large things were, in any unit."""
+"""A histogram: the distribution of values in any unit, such as sizes."""
 
 import math
 

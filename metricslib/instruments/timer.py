@@ -1,4 +1,4 @@
-"""A timer: how long things took. Seconds in, milliseconds kept, as Graphite's users know them."""
+"""A timer: the distribution of durations. It accepts seconds and stores milliseconds, the usual unit in Graphite."""
 
 import math
 import sys
@@ -15,7 +15,7 @@ from .base import FULL, Instrument, Owner, all_finite, plain
 
 __all__ = ["Span", "Timer"]
 
-_ENDLESS = sys.float_info.max / 1000  # seconds; in milliseconds, this and more is infinite
+_ENDLESS = sys.float_info.max / 1000  # seconds; converted to milliseconds, longer durations are infinite
 
 
 class Span:
@@ -59,7 +59,7 @@ class Span:
     __enter__ = start
 
     def __call__(self, *_: object) -> Never:
-        """Raise a TypeError: a span is no decorator, as the timers of some other libraries are."""
+        """Raise a TypeError. Unlike timers of some other libraries, a span is not a decorator."""
         raise TypeError("a Span cannot be called; to time a function, use @metrics.timed(name)")
 
     def __exit__(
@@ -131,7 +131,7 @@ class Timer(Instrument):
 
     @replaced_by("call")
     def _call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Call ``function``, and observe how long that took, whether it raised or not."""
+        """Call ``function``, and add the duration of the call, even if it raises an exception."""
         start = self._now()
         try:
             return function(*args, **kwargs)

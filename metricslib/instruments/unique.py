@@ -1,4 +1,4 @@
-"""A unique: how many different things there were. statsd calls it a set."""
+"""A unique: the number of distinct members in an interval. statsd calls it a set."""
 
 import sys
 
@@ -6,18 +6,18 @@ from ..budget import member_cost
 from ..series import text_or_none
 from .base import Instrument
 
-try:  # as the standard library's random does, for hashlib loads all of OpenSSL
+try:  # like the module random, because hashlib loads all of OpenSSL
     if sys.version_info >= (3, 12):
         from _sha2 import sha256
     else:
         from _sha256 import sha256
-except ImportError:  # a Python that was built to have OpenSSL's alone
+except ImportError:  # Python was built with only OpenSSL's implementation
     from hashlib import sha256
 
 __all__ = ["Unique", "bounded_member"]
 
 MEMBERS = 100_000
-"""How many different members are kept an interval; more are dropped and counted, cause ``unique_full``. So are those
+"""Maximum number of distinct members per interval. More are dropped and counted, cause ``unique_full``. So are members
 for which the registry's budget has no room."""
 _LONGEST = 256
 _UNCHANGING = (str, int)
@@ -29,7 +29,7 @@ def bounded_member(text: str) -> str:
 
 
 class _Members(set[str]):
-    """The members of an open interval, and how many bytes are counted for them."""
+    """The members of an open interval, and the number of bytes that are counted for them."""
 
     __slots__ = ("size",)
 
@@ -59,13 +59,13 @@ class Unique(Instrument):
                 more than 256 characters are stored as their SHA-256.
         """
         if type(member) not in _UNCHANGING:
-            # Not in the fold: by then the member may have changed, and the thread is perhaps another.
+            # Not in the fold, which may be later, when the member has changed, and in another thread.
             text = text_or_none(member)
             if text is None:
                 self._owner.drops.add("bad_value")
                 return
             member = text
-        elif type(member) is str and len(member) > _LONGEST:  # not in the fold: as it is, it would wait for that
+        elif type(member) is str and len(member) > _LONGEST:  # not in the fold, so that no long string is pending
             member = bounded_member(member)
         self._put(member)
 
@@ -73,7 +73,7 @@ class Unique(Instrument):
         members, room, size, bad = _Members() if state is None else state, self._owner.budget.members, 0, 0
         for member in batch:
             text = text_or_none(member)
-            if text is None:  # an int of more digits than Python writes
+            if text is None:  # an int with more digits than Python converts to text
                 bad += 1
                 continue
             text = bounded_member(text)
@@ -85,12 +85,12 @@ class Unique(Instrument):
                 size += cost
             else:
                 self._owner.drops.add("unique_full")
-        room.add(size)  # at the end: an exception of a signal handler before it has counted nothing
+        room.add(size)  # last, so that after an exception from a signal handler nothing has been counted
         members.size += size
         return members, bad
 
     def _aggregate(self, state: _Members) -> frozenset[str] | None:
-        size, state.size = state.size, 0  # once: a tick that ran out of memory calls this again with the same state
+        size, state.size = state.size, 0  # because a tick that ran out of memory calls this again with the same state
         self._owner.budget.members.add(-size)
         self._owner.hold_members(size)
         return frozenset(state) or None

@@ -1,7 +1,6 @@
 """Graphite's plaintext lines: ``path value timestamp\\n``, in both directions.
 
-Numbers are written as JavaScript writes them, which is how statsd writes them: the shortest text that reads back the
-same.
+Numbers are written as in JavaScript, and so as in statsd: the shortest text that converts back to the same number.
 """
 
 import math
@@ -20,9 +19,9 @@ _BLOCK = 4096
 
 @dataclass(slots=True)
 class Pairs:
-    """Paths and their values, in two lists of the same order: a tick has up to a million, too many for an object each.
+    """Paths and their values, in two lists in the same order, because a tick may have a million of them.
 
-    Iteration gives pairs.
+    Iteration yields pairs.
     """
 
     paths: list[str] = field(default_factory=list)

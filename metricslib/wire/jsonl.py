@@ -1,21 +1,21 @@
 """A window as one line of JSON, for files that other programs read.
 
-The schema is stable: within ``"schema": 1`` members are added, never changed or taken away.
+The schema is stable: with ``"schema": 1``, members may be added, but are never changed or removed.
 
 ``schema``       1
-``start``        when the interval began, in seconds since the epoch
-``end``          its stamp: when it ends; a later line with the same ``end`` replaces an earlier one
-``interval``     its nominal length in seconds
-``counters``     by series: how much was counted
+``start``        the start of the interval, in seconds since the epoch
+``end``          the end of the interval, its timestamp; a later line with the same ``end`` replaces an earlier one
+``interval``     the nominal length in seconds
+``counters``     by series: the sum
 ``timers``       by series, in milliseconds: ``{"count", "sum", "min", "max", "mean", "std", "median"}`` and a member
-                 for each percentile, ``p90``, ``p99.9``, or ``top10`` for the least of the largest ten percent;
-                 ``{"count": 0}`` for one that is idle
+                 for each percentile: ``p90``, ``p99.9``, or ``top10`` for the smallest of the largest ten percent;
+                 ``{"count": 0}`` if idle
 ``histograms``   the same, in the histogram's unit
 ``gauges``       by series: the value
-``uniques``      by series: how many distinct members there were
+``uniques``      by series: the number of distinct members
 
-A series is written ``prefix.name;tag=value``. A number that is not finite (a sum beyond doubles) is ``null``: there is
-no NaN and no Infinity. A line ends in a newline and has no other.
+A series is written ``prefix.name;tag=value``. A number that is not finite, such as a sum beyond the range of doubles,
+is ``null``; NaN and Infinity do not occur. A line ends with a line feed and contains no other.
 """
 
 import json

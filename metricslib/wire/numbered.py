@@ -1,7 +1,7 @@
 """Numbered batches: statsd lines from a program to a forwarder, each counted exactly once. No I/O.
 
-The sender writes batches, each behind a header, and may ask to be answered soon. The forwarder greets first, and tells
-a sender up to which number everything is safe::
+The forwarder begins with a greeting. The sender writes batches, each after a header, and may request an early answer.
+The forwarder answers with the number up to which all batches of the sender are safe::
 
     forwarder                          sender
     forwarder 1 10                                              protocol 1, an answer comes every 10 seconds
@@ -11,8 +11,8 @@ a sender up to which number everything is safe::
                                        sync
     ack 8f1c0a92b7d3e645 1
 
-A sender's numbers rise, with gaps where it had to drop something. A batch is whole or it is not there. One that is
-longer than the reader keeps comes out empty, with the number of its lines, so that it cannot stop those behind it.
+The numbers of a sender increase, with gaps after drops. An incomplete batch is ignored. A batch that exceeds the
+reader's limit is returned without its lines, but with their number, so that later batches can still be read.
 """
 
 import re
@@ -79,7 +79,7 @@ class Reader:
         self._lines = bytearray()  # and its lines so far
         self._missing = 0
         self.broken = False
-        """True if the stream is not one of batches. Nothing more is read then."""
+        """True if the stream does not contain batches. Nothing more is read then."""
         self.syncs = 0
         """Number of requests for an answer."""
 
@@ -146,7 +146,7 @@ class Acks:
         """True if the peer is not a forwarder of this protocol."""
 
     def feed(self, chunk: bytes) -> None:
-        """Take what came."""
+        """Process received data."""
         *lines, self._tail = (self._tail + chunk).split(b"\n")
         for line in lines:
             self._take(line)

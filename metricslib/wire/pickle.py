@@ -1,8 +1,8 @@
 """Graphite's pickle protocol: points in, frames out. A frame is a length in four bytes and a pickled list of points.
 
-carbon closes the connection at a frame of more than a mebibyte, and everything behind it is gone; so frames end early,
-by number of points and by size. Protocol 2 is what every carbon reads, and plain lists, tuples, texts and numbers are
-all that its unpickler allows.
+carbon closes the connection when a frame exceeds 1 MiB, and all data after it is lost. So the number of points and the
+size of a frame are bounded. Every version of carbon reads pickle protocol 2, and its unpickler only allows lists,
+tuples, strings and numbers.
 """
 
 import pickle

@@ -1,12 +1,12 @@
 """statsd lines from a program to a statsd server: the new values of a window, without idle series.
 
-Counters go as deltas and gauges as absolute values. Timers and histograms go as their samples while these are few, then
-each bucket as one line whose sample rate is the inverse of its weight: ``db.query:12.5|ms|@0.01`` is a hundred samples
-of 12.5 ms.
+Counters are sent as deltas, gauges as absolute values. Timers and histograms are sent as samples while these are few.
+In a sketch, each bucket is one line, whose sample rate is the inverse of its weight: ``db.query:12.5|ms|@0.01`` means a
+hundred samples of 12.5 ms.
 
-Such a sample is the middle of its bucket, so a sum of them may be 0.8 % off. For our forwarder the last line of a
-sketch says how much the samples add up to beyond that, of their sum and of their squares:
-``db.query:99.5|ms|@1|~-3.25,40.5``. A server that does not know the field skips it, as forwarders did before.
+Such a sample is the middle of its bucket, so the sum may be off by 0.8 %. For a forwarder, the last line of a sketch
+contains corrections: the true sum of the samples minus the sum of the lines, and the same for the squares:
+``db.query:99.5|ms|@1|~-3.25,40.5``. A server that does not know the field ignores it.
 """
 
 import math
@@ -23,17 +23,17 @@ from .graphite import number
 __all__ = ["DATAGRAM", "SEPARATOR", "encode"]
 
 DATAGRAM = 1432
-"""Bytes that fit into an Ethernet frame with the headers of IPv6, UDP and a tunnel."""
+"""Number of bytes that fit into an Ethernet frame with the headers of IPv6, UDP and a tunnel."""
 SEPARATOR = b"\n\n"
 """Separates the datagrams of a payload. A statsd server skips empty lines."""
 _SYNTAX = frozenset(":|\n\r")
 
 
 def encode(window: Window, prefix: str = "", limit: int = DATAGRAM, *, exact_sums: bool = False) -> tuple[bytes, int]:
-    """Return datagrams of at most ``limit`` bytes, joined by :data:`SEPARATOR`, and how many lines are in them.
+    """Return datagrams of at most ``limit`` bytes, joined by :data:`SEPARATOR`, and the number of their lines.
 
-    A single line longer than ``limit`` gets a datagram of its own. ``exact_sums`` adds to each sketch what its buckets
-    lack; it is for a server that reads the field, or skips it.
+    A single line longer than ``limit`` gets a datagram of its own. ``exact_sums`` adds the corrections to each sketch.
+    Use it only for a server that reads or ignores the field.
     """
     lines = [line.encode() for line in _lines(window, prefix, exact_sums)]
     values = sum(line.count(b"\n") + 1 for line in lines)
@@ -66,7 +66,7 @@ def _lines(window: Window, prefix: str, exact_sums: bool) -> Iterator[str]:
                 yield f"{head}:{value}|{kind}{rate}{tail}"
     for key, level in window.gauges.items():
         head, tail = _around(key, prefix)
-        # A sign would mean a change, so a negative value is reached through zero, in one line, which is never split.
+        # A sign means a change, so a negative value is sent as 0 and a change. Both are one item, which is never split.
         yield f"{head}:{number(level)}|g{tail}" if level >= 0 else f"{head}:0|g{tail}\n{head}:{number(level)}|g{tail}"
     for key, members in window.uniques.items():
         head, tail = _around(key, prefix)
@@ -75,10 +75,10 @@ def _lines(window: Window, prefix: str, exact_sums: bool) -> Iterator[str]:
 
 
 def _around(key: str, prefix: str) -> tuple[str, str]:
-    """Return what stands before the value and after the type: the name, and the tags as DogStatsD writes them.
+    """Return the text before the value and the text after the type: the name, and the tags in DogStatsD's form.
 
-    Of a tag ``q=a=b`` only the first ``=`` becomes ``:``: statsd and forwarders turn the first ``:`` into ``=``, and
-    delete the others.
+    In a tag ``q=a=b``, only the first ``=`` becomes ``:``, because statsd and forwarders convert the first ``:`` to
+    ``=`` and delete the others.
     """
     name, _, tags = key.partition(";")
     name = prefixed(prefix, name)
@@ -93,10 +93,10 @@ def _samples(distribution: Distribution) -> Iterator[tuple[str, str]]:
 
 
 def _adjusted(samples: list[tuple[str, str]], distribution: Distribution) -> list[tuple[str, str]]:
-    """Return the samples of a sketch, the last with what they lack to its sums.
+    """Return the samples of a sketch, the last of them with the corrections of the sums.
 
-    They are added up as a forwarder does, in this order. So where the difference has no rounding error, which is so if
-    all values have one sign, it ends with the very sums of the sketch.
+    The samples are added up in the same order as in a forwarder. If the difference has no rounding error, which is true
+    if all values have the same sign, the forwarder gets exactly the sums of the sketch.
     """
     total = squares = 0.0
     for text, rate in samples:
@@ -119,8 +119,8 @@ def _weight(rate: str) -> float:
 def rates(weight: float) -> tuple[str, ...]:
     """Return sample rates, as they follow the type, whose inverses add up to ``weight``.
 
-    A rate is in fixed point, for statsd reads no exponents, and its inverse must be the same whole number again. One
-    number in eight is no inverse of any double's text: it is split.
+    A rate is in fixed point, because statsd does not read exponents, and its inverse must be exactly an integer. One
+    integer in eight is not the inverse of any rate, so such a weight is split.
     """
     if weight == 1:
         return ("",)
@@ -134,10 +134,10 @@ def rates(weight: float) -> tuple[str, ...]:
 
 
 def _member(text: str) -> str:
-    """Return a set's member in characters that mean nothing in a line; distinct members stay distinct.
+    """Return a member of a set without characters that have a meaning in a line. Distinct members stay distinct.
 
-    A digest stands for one that has a character of the syntax, that is empty, or that has no UTF-8: lone surrogates, as
-    :func:`os.fsdecode` makes them of a file's name in another encoding.
+    A member is replaced by its digest if it contains such a character, is empty, or cannot be encoded in UTF-8. The
+    latter is true for lone surrogates, which :func:`os.fsdecode` returns for file names in other encodings.
     """
     try:
         if text and not _SYNTAX.intersection(text) and text.encode():
