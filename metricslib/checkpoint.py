@@ -117,6 +117,8 @@ def _whole(value: Any, least: int, most: int) -> int:
 def write_total(total: Total) -> bytes:
     """Return ``total`` as a note, without the number of idle windows, which changes with every window."""
     note: dict[str, Any] = {"place": total.place, "active": total.active}
+    if total.created is not None:
+        note["created"] = total.created
     if total.gauge is not None:
         note["gauge"] = total.gauge
     if total.sum or total.count:
@@ -136,6 +138,7 @@ def read_total(kind: Kind, note: bytes) -> Total:
             total.gauge = _finite(document["gauge"])
         if isinstance(total, SummedTotal):
             total.sum = _number(document.get("sum", 0))
+            total.created = _finite(document["created"]) if "created" in document else None
         if isinstance(total, DistributionTotal):
             total.count = _not_negative(document.get("count", 0))
             weights = document.get("powers", {}).items()

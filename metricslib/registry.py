@@ -297,7 +297,7 @@ class Registry(Instruments):
             key: Its key, from :meth:`admit`.
         """
         with self._locked():
-            self._states.know(kind, key, self.clock.time())
+            self._states.know(kind, key, self.clock.time(), self._start)
 
     # -- intervals
 
@@ -564,7 +564,7 @@ class Registry(Instruments):
                 instrument._wake()
         for instrument in self._active_instruments():
             if instrument.live:
-                self._states.know(instrument.kind, instrument.key, now)
+                self._states.know(instrument.kind, instrument.key, now, self._start)
                 state = instrument._take_state()
                 if state is not None:
                     self._taken_from, self._taken_state = instrument, state  # allocates no memory

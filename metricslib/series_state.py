@@ -29,8 +29,10 @@ class Total:
     """The sum of a counter, or of all samples."""
     count: float = 0
     """The weight of all samples."""
+    created: float | None = None
+    """A time before its first value, since which it counts; None if unknown, and for kinds without totals."""
 
-    def __init__(self, active: float) -> None:
+    def __init__(self, active: float, created: float | None = None) -> None:
         self.active = active
         """End of the last interval with values."""
         self.idle = 0
@@ -64,7 +66,7 @@ class GaugeTotal(Total):
 
     __slots__ = ("gauge",)
 
-    def __init__(self, active: float) -> None:
+    def __init__(self, active: float, created: float | None = None) -> None:
         self.active, self.idle, self.place = active, 0, None
         self.gauge: float | None = None
 
@@ -88,10 +90,11 @@ class GaugeTotal(Total):
 class SummedTotal(Total):
     """The totals of a counter."""
 
-    __slots__ = ("sum",)
+    __slots__ = ("created", "sum")
 
-    def __init__(self, active: float) -> None:
+    def __init__(self, active: float, created: float | None = None) -> None:
         self.active, self.idle, self.place = active, 0, None  # super() would double the time for each new series
+        self.created = created
         self.sum: float = 0
 
     def take(self, happened: Any, end: float) -> None:
@@ -104,7 +107,7 @@ class SummedTotal(Total):
 
     def copy(self) -> Self:
         copied = super().copy()
-        copied.sum = self.sum
+        copied.created, copied.sum = self.created, self.sum
         return copied
 
 
@@ -113,8 +116,8 @@ class DistributionTotal(SummedTotal):
 
     __slots__ = ("_powers", "count")
 
-    def __init__(self, active: float) -> None:
-        super().__init__(active)
+    def __init__(self, active: float, created: float | None = None) -> None:
+        super().__init__(active, created)
         self.count: float = 0
         self._powers = b""  # packed, nine bytes each: a dictionary would use more memory than the rest of the object
 
@@ -194,11 +197,11 @@ class SeriesStates:
     def __len__(self) -> int:
         return sum(map(len, self._totals.values()))
 
-    def know(self, kind: Kind, key: str, now: float) -> None:
+    def know(self, kind: Kind, key: str, now: float, created: float | None = None) -> None:
         """Add the series to the order if it is new. It is idle until it has values."""
         totals = self._totals[kind]
         if key not in totals:
-            totals[key] = TOTALS[kind](now)
+            totals[key] = TOTALS[kind](now, created)
 
     def window(self, open_: Aggregates, start: float, end: int, interval: float) -> Window:
         """Return the window of the interval with the values so far."""
@@ -206,12 +209,12 @@ class SeriesStates:
             totals, active, made = self._totals[kind], open_[kind], TOTALS[kind]
             if kind not in self.idle.stay:
                 new = [key for key in active if key not in totals]
-                totals.update(zip(new, map(made, repeat(end)), strict=False))
+                totals.update(zip(new, map(made, repeat(end), repeat(start)), strict=False))
                 continue
             for key in active:  # in this order, because returning series go to the end
                 self._bring_back(kind, key)
                 if key not in totals:
-                    totals[key] = made(end)
+                    totals[key] = made(end, start)
         changes = open_.gauges
         gauges = {
             key: changes[key].applied_to(total.gauge) if key in changes else total.gauge
@@ -243,7 +246,7 @@ class SeriesStates:
                 if known := self._totals[kind].get(key):
                     totals[kind][key] = known.copy()
                 elif key in open_[kind]:
-                    totals[kind][key] = TOTALS[kind](end)
+                    totals[kind][key] = TOTALS[kind](end, start)
 
         def filled(kind: Kind, idle: Any) -> dict[str, Any]:
             active = open_[kind]

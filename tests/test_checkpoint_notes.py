@@ -108,11 +108,13 @@ def total(kind, place=0, **numbers):
 
 
 def parts(of):
-    return type(of), *(getattr(of, name) for name in ("active", "idle", "place", "gauge", "count", "sum", "powers"))
+    return type(of), *(
+        getattr(of, name) for name in ("active", "created", "idle", "place", "gauge", "count", "sum", "powers")
+    )
 
 
 PLACE = {"place": st.integers(0, 10**12), "active": st.floats(0, 1e12)}
-SUM = {**PLACE, "sum": FINITE | st.just(math.inf)}
+SUM = {**PLACE, "sum": FINITE | st.just(math.inf), "created": st.none() | st.floats(0, 1e12)}
 SAMPLED = {
     **SUM,
     "count": st.integers(0, 10**20) | st.floats(0, 1e300),

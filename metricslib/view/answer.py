@@ -255,13 +255,15 @@ def _name_in(here: str) -> str:
 def accepted(accept: str) -> str:
     """Return the format that a request's ``Accept`` asks for: the best of those it names that there is.
 
-    HTML for all that names none, such as ``*/*``. Prometheus names OpenMetrics first, then its own text.
+    HTML if there is none. A client that takes anything, such as curl, gets Prometheus's text, because that can be read
+    in a terminal. Prometheus names OpenMetrics first, then its own text; versions that we do not write are left out.
     """
     best, quality = "html", 0.0
     for each in accept.lower().split(","):
         name, *parameters = (part.strip() for part in each.split(";"))
         format = _ACCEPTED.get(name)
-        if name == "text/plain" and "version=0.0.4" not in parameters:
+        version = next((part[8:].strip('"') for part in parameters if part.startswith("version=")), "")
+        if version and version != _VERSIONS.get(name):
             continue
         weight = next((part[2:] for part in parameters if part.startswith("q=")), "1")
         if format and _WEIGHT.fullmatch(weight) and float(weight) > quality:
@@ -275,7 +277,9 @@ _ACCEPTED = {
     "application/json": "json",
     "application/openmetrics-text": "openmetrics",
     "text/plain": "prometheus",
+    "*/*": "prometheus",
 }
+_VERSIONS = {"application/openmetrics-text": "1.0.0", "text/plain": "0.0.4"}
 
 
 def wanted(query: str, accept: str) -> str:

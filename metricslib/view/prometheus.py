@@ -13,6 +13,8 @@ histogram  histogram                  ``NAME_bucket``, ``_sum``, ``_count``; bou
 unique     gauge                      ``NAME``: the members in the last whole interval
 =========  =========================  ================================================================================
 
+OpenMetrics has ``NAME_created``, too, for what counts: a time before its first value.
+
 Counts of buckets are exact. The buckets are those from the lowest to the highest that has a sample. In names and tag
 keys every character that Prometheus does not allow becomes ``_``. Where two metrics would get the same name, the later
 one in order of names gets its kind at the end, and a number if that is taken too; a tag whose label is taken gets
@@ -26,7 +28,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
 from ..series import KINDS, Kind, Tags, split
-from ..series_state import Snapshot
+from ..series_state import Snapshot, Total
 
 __all__ = ["OPENMETRICS", "TEXT", "number", "parts"]
 
@@ -42,10 +44,12 @@ _TYPES: Mapping[Kind, str] = {
     "unique": "gauge",
 }
 _SUFFIXES: Mapping[str, Sequence[str]] = {
-    "counter": ("", "_total"),
+    "counter": ("", "_total", "_created"),
     "gauge": ("",),
-    "histogram": ("", "_bucket", "_sum", "_count"),
+    "histogram": ("", "_bucket", "_sum", "_count", "_created"),
 }
+_UNITS = ("seconds", "bytes")
+"""Units that a name in OpenMetrics declares if it ends with them."""
 _MOST = 40
 """The power that takes all that is more."""
 _LE = 'le="%s"'
@@ -68,7 +72,8 @@ def parts(snapshot: Snapshot, chosen: Sequence[tuple[str, Kind]], *, openmetrics
             of = "unknown" if openmetrics else "untyped"
         if kind == "counter" and (falls or not openmetrics):
             typed = f"{family}_total"
-        unit = f"# UNIT {family} seconds\n" if openmetrics and family.endswith("_seconds") else ""
+        unit = family.rpartition("_")[2]
+        unit = f"# UNIT {family} {unit}\n" if openmetrics and unit in _UNITS and unit != family else ""
         yield f"# HELP {typed} {kind} {_escaped(name)}\n# TYPE {typed} {of}\n{unit}{''.join(lines)}"
     if openmetrics:
         yield "# EOF\n"
@@ -102,26 +107,35 @@ def _samples(snapshot: Snapshot, kind: Kind, family: str, keys: Sequence[str], o
     for key in keys:
         labels = _labels(split(key)[1])
         if kind == "counter":
-            yield f"{family}_total{_braced(labels)} {number(_total(snapshot, key))}\n"
+            total = _total(snapshot, key)
+            yield f"{family}_total{_braced(labels)} {number(total)}\n"
+            if openmetrics and total >= 0:
+                yield from _created(family, labels, totals[key])
         elif kind == "gauge":
             if key in open_:
                 yield f"{family}{_braced(labels)} {number(open_[key])}\n"
         elif kind == "unique":
             yield f"{family}{_braced(labels)} {len(last.get(key, ()))}\n"
         else:
-            total, now = totals[key], open_.get(key)
-            powers = dict(total.powers)
-            count, whole = total.count, total.sum
+            sampled, now = totals[key], open_.get(key)
+            powers = dict(sampled.powers)
+            count, whole = sampled.count, sampled.sum
             if now is not None and now.count:
                 for power, weight in now.powers().items():
                     powers[power] = powers.get(power, 0) + weight
                 count, whole = count + now.count, whole + now.sum
             thousand = 1000 if kind == "timer" else 1
             yield from _buckets(family, labels, powers, count, thousand)
-            if openmetrics and whole < 0:  # OpenMetrics knows no sum that may fall
-                continue
-            yield f"{family}_sum{_braced(labels)} {number(whole / thousand)}\n"
-            yield f"{family}_count{_braced(labels)} {number(count)}\n"
+            if not openmetrics or whole >= 0:  # OpenMetrics knows no sum that may fall
+                yield f"{family}_sum{_braced(labels)} {number(whole / thousand)}\n"
+                yield f"{family}_count{_braced(labels)} {number(count)}\n"
+            if openmetrics:
+                yield from _created(family, labels, sampled)
+
+
+def _created(family: str, labels: Sequence[str], total: Total) -> Iterator[str]:
+    if total.created is not None:
+        yield f"{family}_created{_braced(labels)} {number(total.created)}\n"
 
 
 def _buckets(

@@ -161,7 +161,7 @@ def test_both_pages_answer_while_it_runs(shop: Shop):
     ):
         eventually(partial(shows, url, series))
         assert page(url)["title"] == title
-        html = requests.get(url, timeout=60)
+        html = requests.get(url, headers={"Accept": "text/html"}, timeout=60)
         assert html.status_code == 200
         assert html.headers["Content-Type"] == "text/html; charset=utf-8"
         assert f"<title>{title}</title>" in html.text

@@ -27,7 +27,7 @@ def scrape(request, flusher):
         samples = [sample for family in families for sample in family.samples]
         found = {(sample.name, *sorted(sample.labels.items())): sample.value for sample in samples}
         assert len(found) == len(samples)
-        return found
+        return {key: value for key, value in found.items() if not key[0].endswith("_created")}
 
     return scrape
 
@@ -97,6 +97,45 @@ def test_names_and_labels_become_legal_and_stay_different(registry, scrape):
     assert found["tags_total", ("_1", "4"), ("a_b", "1"), ("a_b2", "2"), ("le2", "3")] == 5
 
 
+def test_openmetrics_says_since_when_a_series_counts(flusher, registry, clock, end_interval):
+    """That is the start of the interval in which it was first seen, and stays so."""
+
+    def created():
+        text = View.of(flusher).answer("GET", "format=openmetrics").body.decode()
+        samples = [sample for family in parse_openmetrics(text) for sample in family.samples]
+        return {sample.name: sample.value for sample in samples if sample.name.endswith("_created")}
+
+    start = clock.time()
+    registry.counter("hits").inc()
+    clock.advance(3)
+    assert created() == {"hits_created": start}
+    end_interval()
+    registry.timer("query").observe(1)
+    registry.gauge("depth").set(1)
+    registry.counter("falls").inc(-1)
+    end_interval()
+    assert created() == {"hits_created": start, "query_seconds_created": start + 10}
+
+
+def test_units_are_declared_where_names_have_them(flusher, registry):
+    registry.counter("sent.bytes").inc()
+    registry.timer("query").observe(1)
+    registry.gauge("bytes").set(1)
+    text = View.of(flusher).answer("GET", "format=openmetrics").body.decode()
+    units = {family.name: family.unit for family in parse_openmetrics(text)}
+    assert units == {"sent_bytes": "bytes", "query_seconds": "seconds", "bytes": ""}
+
+
+def test_no_gauge_gets_the_name_of_a_sample_of_another_metric(registry, scrape):
+    registry.counter("hits").inc(1)
+    registry.gauge("hits_created").set(2)
+    registry.histogram("size").observe(3)
+    registry.gauge("size_bucket").set(4)
+    found = scrape()
+    assert (found["hits_total",], found["hits_created_gauge",]) == (1, 2)
+    assert (found["size_count",], found["size_bucket_gauge",]) == (1, 4)
+
+
 def test_what_is_scraped_may_be_chosen(registry, scrape):
     registry.counter("web.hits").inc()
     registry.counter("db.hits").inc()
@@ -133,20 +172,28 @@ PROMETHEUS = (
     "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,application/openmetrics-text;version=0.0.1;"
     "q=0.4,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,text/plain;version=0.0.4;q=0.2,/;q=0.1"
 )
+OLD_PROMETHEUS = (
+    "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
+    "text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+)
 
 
 @pytest.mark.parametrize(
     ("accept", "form"),
     [
         ("", "html"),
-        ("*/*", "html"),
+        ("*/*", "prometheus"),
         (BROWSER, "html"),
         ("application/json", "json"),
         ("application/json, */*;q=0.1", "json"),
         ("text/html;q=0.5, application/json;q=0.9", "json"),
         (PROMETHEUS, "openmetrics"),
         ("text/plain;version=0.0.4;q=1,*/*;q=0.1", "prometheus"),
-        ("text/plain", "html"),
+        ("text/plain", "prometheus"),
+        ("text/plain;version=1.0.0", "html"),
+        ("text/html, text/plain;q=0.5", "html"),
+        (OLD_PROMETHEUS, "openmetrics"),
+        ("application/openmetrics-text;version=0.0.1,text/plain;version=0.0.4;q=0.5,*/*;q=0.1", "prometheus"),
         ("application/json;q=0", "html"),
         ("application/json;q=x,;;,=", "html"),
     ],

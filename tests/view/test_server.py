@@ -44,7 +44,7 @@ def test_it_serves_page_and_json(served, registry):
     """On loopback, at the address it tells."""
     registry.counter("web.hits").inc(3)
     assert served.url == f"http://127.0.0.1:{served.port}/"
-    page = requests.get(served.url, timeout=60)
+    page = requests.get(served.url, headers={"Accept": "text/html"}, timeout=60)
     assert (page.status_code, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
     assert "web.hits" in page.text
     found = requests.get(served.url, params={"format": "json", "match": "web.*"}, timeout=60).json()
@@ -69,7 +69,7 @@ def test_want_of_descriptors_does_not_turn_in_circles(served, monkeypatch):
 
 def test_head_other_methods_and_other_paths(served):
     """As every entry point of the page answers; a body that nobody asked for does not hide the answer."""
-    head = requests.head(served.url, timeout=60)
+    head = requests.head(served.url, headers={"Accept": "text/html"}, timeout=60)
     assert (head.status_code, head.text) == (200, "")
     assert int(head.headers["Content-Length"]) > 500
     for method in ("POST", "PUT", "DELETE"):
