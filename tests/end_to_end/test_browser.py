@@ -62,6 +62,11 @@ def cards(browser: Browser) -> dict[str, str]:
     return dict(browser.run(f"return {script}"))
 
 
+def shown(browser: Browser) -> int:
+    """How many cards there are, also out of view."""
+    return int(browser.run("return document.querySelectorAll('.card').length"))
+
+
 def loaded(browser: Browser, url: str, *names: str) -> bool:
     browser.open(url)
     return cards(browser).keys() >= set(names)
@@ -190,12 +195,10 @@ def hour() -> Iterator[str]:
         registry.counter("hits").inc(10 * number)
         registry.gauge("depth").set(number)
         registry.timer("query").observe(number / 1000)
+        for place in range(100 if number == 360 else 0):
+            registry.counter(f"zeros.c{place:03}").inc()
         clock.advance(10)
         flusher.tick()
-    for number in range(100):
-        registry.counter(f"zeros.c{number:03}").inc()
-    clock.advance(10)
-    flusher.tick()
     server = Server(wsgi(flusher, open=True), 0)
     yield server.url
     server.close()
@@ -244,6 +247,49 @@ def test_dragging_zooms_and_the_address_has_the_range(browser: Browser, hour: st
     eventually(lambda: browser.run("return location.search") == "")
 
 
+def test_the_search_finds_as_one_types(browser: Browser, hour: str):
+    """In place, with the address; half a comparison is no search yet, and changes nothing."""
+    browser.open(hour)
+    browser.run("window.same = true")
+    browser.type("input[type=search]", "p90 >")
+    eventually(lambda: browser.run("return document.querySelector('input[aria-invalid]') !== null"))
+    assert shown(browser) == 60
+    browser.type("input[type=search]", " 100")
+    eventually(lambda: list(cards(browser)) == ["query"])
+    assert browser.run("return window.same && document.activeElement.name") == "query"
+    assert browser.run("return new URLSearchParams(location.search).get('query')") == "p90 > 100"
+    assert browser.run("return document.querySelector('.when').innerText.includes('1 of 103')")
+    browser.console()  # it tells of the answer 400
+
+
+def test_more_cards_come_with_scrolling(browser: Browser, hour: str):
+    """Page by page; those that are in view are read and kept up to date."""
+    browser.open(hour)
+    assert shown(browser) == 60
+    browser.run("scrollTo(0, 1e6)")
+    eventually(lambda: shown(browser) == 103)
+    assert browser.run("return document.querySelector('.pages').innerText") == "page 2 of 2"
+    browser.move(".card[data-live='counter:zeros.c099'] .plot", 0.99)
+    eventually(lambda: "counter:zeros.c099" in readings(browser))
+    assert "counter:zeros.c005" not in readings(browser)
+
+
+def test_what_was_looked_at_recently_is_in_the_list(browser: Browser, hour: str):
+    """The latest first, but for the one that is shown."""
+    for name in ("hits", "depth", "hits", "query"):
+        browser.open(f"{hour}series/{name}")
+    browser.open(hour)
+    assert browser.run("return document.querySelector('#recent').innerText").split() == [
+        "Recent",
+        "query",
+        "hits",
+        "depth",
+    ]
+    browser.click("#recent a")
+    eventually(lambda: browser.run("return location.pathname").endswith("/series/query"))
+    assert browser.run("return document.querySelector('#recent').innerText").split() == ["Recent", "hits", "depth"]
+
+
 def test_keys_do_what_the_list_of_keys_says(browser: Browser, hour: str):
     """? lists them; the arrows move the cursor, by one or by ten; + zooms; Escape leads back, step by step."""
     browser.open(f"{hour}series/depth")
@@ -253,13 +299,13 @@ def test_keys_do_what_the_list_of_keys_says(browser: Browser, hour: str):
     assert browser.run("return document.querySelector('dialog[open]')") is None
     instant = "return document.querySelector('.instant').innerText"
     browser.type("body", "\ue012")
-    eventually(lambda: browser.run(instant) == "23:00:00 UTC · 360 now")
-    browser.type("body", "\ue012")
     eventually(lambda: browser.run(instant) == "22:59:50 UTC · 359 now")
+    browser.type("body", "\ue012")
+    eventually(lambda: browser.run(instant) == "22:59:40 UTC · 358 now")
     browser.type("body", "\ue008\ue012\ue008")
-    eventually(lambda: browser.run(instant) == "22:58:10 UTC · 349 now")
+    eventually(lambda: browser.run(instant) == "22:58:00 UTC · 348 now")
     browser.type("body", "\ue014")
-    eventually(lambda: browser.run(instant) == "22:58:20 UTC · 350 now")
+    eventually(lambda: browser.run(instant) == "22:58:10 UTC · 349 now")
     browser.type("body", "\ue00c")
     eventually(lambda: browser.run(instant) == "")
     browser.type("body", "+")
