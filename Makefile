@@ -27,7 +27,7 @@ WITH_SANITIZERS = METRICSLIB_PURE=0 PYTHONMALLOC=malloc PYTHONHASHSEED=0 ASAN_OP
 C_SOURCES := $(wildcard metricslib/native/*.[ch] forwarder/native/*.[ch])
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-pure coverage faults sanitized sanitize fuzz fuzz-types hostile soak lint format docs bench clean npm-packages
+.PHONY: help setup run test test-pure coverage faults matrix sanitized sanitize fuzz fuzz-types hostile soak lint format docs bench clean npm-packages
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -51,6 +51,9 @@ test-pure: $(INSTALLED) npm-packages  ## run the tests of what is implemented in
 
 faults: $(INSTALLED)  ## run the fault suite, with the runs that take minutes
 	$(BIN)/python -m pytest -m "faults or not faults" tests/faults tests/delivery/test_faults.py $(ARGS)
+
+matrix: $(INSTALLED)  ## send requests to every server in every way to run it, and read them back from a real carbon
+	$(PYTEST) -m "matrix or not matrix" tests/matrix $(ARGS)
 
 # A copy of the packages, built for the sanitizers, is what the tests find first. Python itself leaks at its end, and
 # greenlets copy stacks, which the sanitizer cannot know to be right.

@@ -13,6 +13,7 @@ from typing import Any, Literal, Never
 
 from . import _signals
 from ._default import default_registry
+from ._process import notice_fork, register_fork_handler
 from .delivery import Deadline, several
 from .delivery.urls import without_secrets
 from .errors import AlreadyStarted, InvalidOption
@@ -29,13 +30,14 @@ _INTERVAL = 10.0
 _lock = threading.RLock()  # re-entrant: a signal handler may call stop() during start()
 
 
-def _forget_parent() -> None:
-    global _lock
-    _lock = threading.RLock()
+class _ForkHandler:
+    @staticmethod
+    def reset_after_fork() -> None:
+        global _lock
+        _lock = threading.RLock()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_parent)
+register_fork_handler(_ForkHandler)
 
 
 def _without_secrets(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -93,7 +95,6 @@ def start(
         InvalidOption: If an argument or an environment variable has an invalid value.
         RuntimeError: If no thread can be started. Nothing has been started then.
     """
-    global _flusher, _arguments
     if unknown:
         raise unknown_option(start, unknown)
     if to is None:
@@ -112,36 +113,45 @@ def start(
         "spool": spool,
         "group": group,
     }
+    notice_fork()
     with _lock:
+        flusher = _started(arguments)
         if signals:
             _signals.install(stop, partial(flush, EXIT_DEADLINE))
-        if _flusher is not None and arguments == _arguments:
-            _flusher.start()
-            return _flusher
-        if _flusher is not None and _arguments is not None and not _flusher.copied_by_fork:
-            Flusher(Registry(), **_enabled(arguments))  # report invalid arguments first
-            raise AlreadyStarted(_without_secrets(_arguments), _without_secrets(arguments))
-        history = _flusher.history if _flusher else None
-        new = Flusher(default_registry, **_enabled(arguments), history=history)
-        if _flusher is not None:  # it only ended intervals for the page, or it is the parent's
-            before = _flusher.running, _flusher.copied_by_fork
-            _flusher.stop()
-        try:
-            new.start()
-        except BaseException:
-            if _flusher is not None:
-                _flusher.copied_by_fork = before[1]
-                if before[0]:
-                    with suppress(RuntimeError):  # the page starts it again when it is looked at
-                        _flusher.start()
-            raise
-        _flusher, _arguments = new, arguments
-        return new
+        return flusher
+
+
+def _started(arguments: Mapping[str, Any]) -> Flusher:
+    """Return the flusher of the default registry, running with ``arguments``. The caller has the lock."""
+    global _flusher, _arguments
+    if _flusher is not None and arguments == _arguments:
+        _flusher.start()
+        return _flusher
+    if _flusher is not None and _arguments is not None and not _flusher.copied_by_fork:
+        Flusher(Registry(), **_enabled(arguments))  # report invalid arguments first
+        raise AlreadyStarted(_without_secrets(_arguments), _without_secrets(arguments))
+    history = _flusher.history if _flusher else None
+    new = Flusher(default_registry, **_enabled(arguments), history=history)
+    if _flusher is not None:  # it only ended intervals for the page, or it is the parent's
+        before = _flusher.running, _flusher.copied_by_fork
+        _flusher.stop()
+    try:
+        new.start()
+    except BaseException:
+        if _flusher is not None:
+            _flusher.copied_by_fork = before[1]
+            if before[0]:
+                with suppress(RuntimeError):  # the page starts it again when it is looked at
+                    _flusher.start()
+        raise
+    _flusher, _arguments = new, arguments
+    return new
 
 
 def ensure_flusher() -> Flusher:
     """Return the default registry's flusher; without ``start()``, one that ends intervals and ships nothing."""
     global _flusher
+    notice_fork()
     with _lock:
         if _flusher is None:
             _flusher = Flusher(default_registry, interval=_seconds("METRICSLIB_INTERVAL"))
@@ -175,6 +185,7 @@ def stop(timeout: float = EXIT_DEADLINE) -> bool:
         True if nothing was lost.
     """
     global _flusher, _arguments
+    notice_fork()
     deadline = Deadline(timeout)
     with _signals.deferred():
         if not _lock.acquire(timeout=deadline.left()):  # another thread is in start(), and that does not end
@@ -184,7 +195,7 @@ def stop(timeout: float = EXIT_DEADLINE) -> bool:
         finally:
             _lock.release()
         stopped = flusher is None or flusher.stop(deadline.left())
-        _signals.uninstall()
+    _signals.uninstall()  # after a signal that was deferred, which needs to know what it replaced
     return stopped
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Never
 
 from ._process import at_exit, exiting, expect_forks, not_at_exit, notice_fork, register_fork_handler
-from ._signals import deferred
+from ._signals import deferred, renew
 from .attempt import OUT_OF_MEMORY
 from .budget import LEAST
 from .callbacks import CallbackReader
@@ -305,6 +305,8 @@ class Flusher:
                 self.copied_by_fork = True
                 self.registry.on_first_use(self._first_use_in_child)
             raise
+        if forked:
+            renew()
         if exiting():
             log.warning("started while the program ends: call stop() as well, or the measurements are not sent")
         if forked and self._membership is None and self._dispatcher.shared and "{pid}" not in self._naming.prefix:

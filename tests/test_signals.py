@@ -46,8 +46,8 @@ def start(peer: GraphitePeer) -> Iterator[Callable[..., Process]]:
     """Call to start a program, and wait until it is ready."""
     started: list[Process] = []
 
-    def start(program: str, url: str = peer.url, before: Sequence[str] = ()) -> Process:
-        command = [*before, sys.executable, "-W", "error", "-c", SETUP + program, url]
+    def start(program: str, url: str = peer.url, before: Sequence[str] = (), setup: str = SETUP) -> Process:
+        command = [*before, sys.executable, "-W", "error", "-c", setup + program, url]
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         started.append(process)
         assert process.stdout
@@ -134,6 +134,97 @@ ready()
     assert arrived(peer) == [42]
 
 
+def test_a_handler_that_calls_the_one_before_it_may_be_wrapped(start, peer):
+    """The inner one is ours; what it does is done once, and no handler calls itself."""
+    process = start(
+        """
+begin()
+ours = signal.getsignal(signal.SIGTERM)
+
+def chained(number, frame):
+    print("theirs", flush=True)
+    ours(number, frame)
+
+signal.signal(signal.SIGTERM, chained)
+metrics.stop(); begin(); measure(); ready()
+""",
+    )
+    assert end(process) == (-signal.SIGTERM, "theirs\n", "")
+    assert arrived(peer) == [42]
+
+
+def test_the_program_s_handler_is_called_for_each_signal(start, peer):
+    """Also for one that arrives while the handler of another runs."""
+    process = start(
+        """
+calls = []
+
+def graceful(number, frame):
+    calls.append(number)
+    if len(calls) == 1:
+        os.kill(os.getpid(), number)
+    else:
+        sys.exit(7)
+
+signal.signal(signal.SIGTERM, graceful)
+begin(); measure(); ready()
+""",
+    )
+    assert end(process) == (7, "", "")
+    assert arrived(peer) == [42]
+
+
+def test_a_forked_worker_that_sets_up_signals_anew_sends_what_it_measured(start, peer):
+    """As gunicorn's workers do, after the program was loaded before the fork."""
+    process = start(
+        """
+begin()
+if child := os.fork():
+    os.waitpid(child, 0)
+    sys.exit()
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+measure()
+print("ready", os.getpid(), sep="\\n", flush=True)
+time.sleep(60)
+""",
+    )
+    assert process.stdout
+    os.kill(int(process.stdout.readline()), signal.SIGTERM)
+    process.communicate(timeout=PATIENCE)
+    assert arrived(peer) == [42]
+
+
+def test_a_start_that_fails_leaves_signals_alone(start, peer):
+    program = """
+try: begin(grace=-1)
+except ValueError: pass
+else: raise AssertionError
+assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL; ready()
+"""
+    assert end(start(program)) == (-signal.SIGTERM, "", "")
+
+
+GEVENT = """
+from gevent import monkey; monkey.patch_all()
+import gevent
+"""
+
+
+def test_in_gevent_the_default_action_follows_what_is_sent(start, peer):
+    """Its event loop runs the handlers, and must not block."""
+    process = start("begin(); measure(); ready()", setup=GEVENT + SETUP)
+    assert end(process) == (-signal.SIGTERM, "", "")
+    assert arrived(peer) == [42]
+
+
+def test_in_gevent_a_handler_of_the_program_does_not_wait(start, peer):
+    program = (
+        "signal.signal(signal.SIGTERM, lambda *_: gevent.spawn_later(0.5, sys.exit, 7)); begin(); measure(); ready()"
+    )
+    assert end(start(program, setup=GEVENT + SETUP)) == (7, "", "")
+    assert arrived(peer) == [42]
+
+
 def test_in_another_thread_start_leaves_signals_alone(start, peer):
     process = start("t = threading.Thread(target=begin); t.start(); t.join(); measure(); ready()")
     assert end(process) == (-signal.SIGTERM, "", "")
@@ -158,6 +249,26 @@ print("not reached")
     )
     out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out, err) == (-signal.SIGTERM, "", "")
+    assert arrived(peer) == [42]
+
+
+def test_a_signal_during_a_stop_reaches_the_program_s_handler(start, peer):
+    process = start(
+        """
+def read():
+    os.kill(os.getpid(), signal.SIGTERM)
+    return 1.0
+
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+begin(); measure()
+print("ready", flush=True)
+metrics.gauge("g", read=read)
+metrics.stop()
+print("not reached")
+""",
+    )
+    out, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, out, err) == (7, "", "")
     assert arrived(peer) == [42]
 
 

@@ -7,7 +7,6 @@ about a program.
 
 import io
 import logging
-import os
 import socket
 import threading
 import time
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Never
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from .._default import default_registry
+from .._process import register_fork_handler
 from .._shipping import ensure_flusher
 from ..errors import CannotListen, InvalidOption
 from ..flusher import Flusher
@@ -313,11 +313,12 @@ class _Handler(WSGIRequestHandler):
 _servers: weakref.WeakSet[Server] = weakref.WeakSet()
 
 
-def _forget_parent() -> None:
-    for server in list(_servers):
-        server._left_in_parent()
-    _servers.clear()
+class _ForkHandler:
+    @staticmethod
+    def reset_after_fork() -> None:
+        for server in list(_servers):
+            server._left_in_parent()
+        _servers.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_parent)
+register_fork_handler(_ForkHandler)

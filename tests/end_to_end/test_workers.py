@@ -1,4 +1,4 @@
-"""Workers are one: N requests to a server with several processes are N in a real carbon, however it is run."""
+"""What a killed worker of a server had measured arrives."""
 
 import http.client
 import json
@@ -62,23 +62,6 @@ def ask(port: int) -> str | None:
 def gunicorn(port: int, *options: str) -> list[str]:
     command = [sys.executable, "-m", "gunicorn", "-b", f"127.0.0.1:{port}", "-w", "4", "--log-level", "warning"]
     return [*command, *options, "tests.end_to_end.preforking"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("options", [[], ["--preload"], ["--max-requests", "20"]], ids=" ".join)
-def test_each_request_to_gunicorn_arrives(carbon2, need, options):
-    need("gunicorn")
-    port, first = free_port(), int(time.time())
-    with serving(carbon2, gunicorn(port, *options), port):
-        answered, workers = 1, set()
-        while answered < REQUESTS:
-            if worker := ask(port):
-                answered += 1
-                workers.add(worker)
-                if answered % 20 == 0:
-                    time.sleep(0.1)
-    assert len(workers) > 1
-    carbon2.adds_up({PATH: answered, "stats.timers.shop.took.count": answered}, first, int(time.time()) + 2)
 
 
 @pytest.mark.slow

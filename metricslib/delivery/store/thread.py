@@ -19,6 +19,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from ..._process import register_fork_handler
 from ...clock import SYSTEM_CLOCK, Clock
 from ...timed_queue import Empty, TimedQueue
 from ..batch import Deadline
@@ -51,6 +52,7 @@ class StoreThread:
         """Whether this is a child of a fork that could not wait: SQLite may hang here."""
         self._renew()
         _threads.add(self)
+        register_fork_handler(self)
 
     def _renew(self) -> None:
         self._inbox: TimedQueue[tuple[Work, TimedQueue[tuple[object, BaseException | None]]] | None] = TimedQueue()
@@ -160,8 +162,4 @@ def _all(call: Callable[[StoreThread], None]) -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=lambda: _all(StoreThread.pause),
-        after_in_parent=lambda: _all(StoreThread.resume),
-        after_in_child=lambda: _all(StoreThread.reset_after_fork),
-    )
+    os.register_at_fork(before=lambda: _all(StoreThread.pause), after_in_parent=lambda: _all(StoreThread.resume))
