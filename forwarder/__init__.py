@@ -1,1 +1,1 @@
-"""A daemon that hears statsd and Graphite lines, and ships what they say through metricslib."""
+"""A daemon that receives statsd and Graphite lines, aggregates them, and delivers the results through metricslib."""

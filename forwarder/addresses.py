@@ -37,7 +37,7 @@ def parse(url: str) -> Address:
     """Return the address in ``url``. Raises ValueError with the reason if it is invalid."""
     scheme, separator, rest = url.partition("://")
     if not separator:
-        raise ValueError("is no URL: udp://HOST:PORT, for example")
+        raise ValueError("is not a URL: udp://HOST:PORT, for example")
     if scheme in PATHS:
         if not rest.startswith("/"):
             raise ValueError(f"needs an absolute path: {scheme}:///run/statsd.sock, for example")

@@ -1,9 +1,9 @@
 """Aggregates the lines of one listener, in Python. This is the specification.
 
 In: batches of datagrams, or blocks of complete lines from a stream. Out: :class:`~metricslib.window.Aggregates`, and
-counts of the input. Lines are parsed and aggregated one by one, in order. The C implementation (:mod:`~.aggregator_c`)
-yields the same aggregates and counts for the same bytes, to the last bit, and replaces the class here if it was built,
-because it is faster.
+counts of the input. Lines are parsed and aggregated one by one, in order. For the same bytes, the C implementation
+(:mod:`~.aggregator_c`) returns the same aggregates and counts, to the last bit. If it was built, it replaces the class
+here, because it is faster.
 
 Each ``value|type`` of a line is one sample, which is either aggregated, bad, or dropped with a cause. So
 ``received = aggregated + bad + dropped`` holds whenever the lock is free.
@@ -29,7 +29,7 @@ from .stats import BadLine, BadLines, Counts
 __all__ = ["Aggregator", "PythonAggregator"]
 
 _WHOLE = 2.0**53
-"""Below it, every integer has an exact float."""
+"""Every integer up to this number can be represented exactly as a float."""
 
 
 def _amount(number: float) -> float:
@@ -103,9 +103,10 @@ class _Interval:
 class PythonAggregator:
     """A source of ``registry``, fed by one listener. Feeding, collecting and reading the counts exclude each other.
 
-    At most ``members`` are kept for a set and interval, and for all sets as many as the registry's budget has room for;
-    more are dropped and counted, cause ``unique_full``. At most ``keys`` raw keys of each kind are cached, in at most
-    ``key_bytes`` bytes (by default from the budget); there should be room for more keys than live series.
+    In an interval, a set keeps at most ``members`` members, and all sets together keep as many as the registry's budget
+    allows. Further members are dropped and counted, cause ``unique_full``. At most ``keys`` raw keys of each kind are
+    cached, in at most ``key_bytes`` bytes (by default from the budget). The cache should have room for more keys than
+    there are live series.
     """
 
     def __init__(

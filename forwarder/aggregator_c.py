@@ -1,7 +1,7 @@
 """Aggregates the lines of one listener, in C: the same aggregates and counts for the same bytes, many times faster.
 
-C calls Python at most twice per batch: for all new keys that are plain names, and for the rest: other new keys, and
-lines that C does not parse. It also reads sockets. One thread feeds it at a time.
+C calls Python at most twice per batch: first for all new keys that are plain names, then for all other new keys and the
+lines that C does not parse. C also reads sockets. Only one thread at a time may feed an aggregator.
 """
 
 import os
@@ -24,7 +24,7 @@ from .stats import BadLine, BadLines, Counts
 __all__ = ["CAggregator"]
 
 _KINDS: tuple[Kind, ...] = ("counter", "timer", "histogram", "gauge", "unique")
-"""In the order of their numbers in C."""
+"""The kinds, in the order of their numbers in C."""
 _REFUSED = -2
 """The number of a refused series, minus the index of the cause."""
 _UNKNOWN = -1
@@ -35,11 +35,12 @@ _OTHERS = 512 * len(_KINDS)
 """Maximum number of series of the other lines of a batch: 512 lines, each with samples of every kind."""
 
 RawKey = tuple[int, bytes, bytes]
-"""A key as written in a line: kind, key, tags."""
+"""A key as written in a line: the number of its kind, key, tags."""
 Effect = tuple[int, int, int, float, float, bytes]
 """The effect of a sample: series, kind, whether it changes a gauge, value, weight, member of a set.
 
-For a distribution, such a change corrects the sums: the value that of the samples, the weight that of their squares.
+For a distribution, a true third field means that the effect corrects the sums: the value corrects the sum of the
+samples, the weight that of their squares.
 """
 Answer = tuple[list[Effect], int]
 """The effect of a line: the effects of its valid samples, and the number of bad ones."""
@@ -84,7 +85,7 @@ class CAggregator:
         """Aggregate datagrams or blocks of complete lines. Never raises for them; invalid UTF-8 is replaced."""
         with self._feeding:
             self._seen = self._clock.time()
-            self._fed = True  # C processes several batches, but a bad line is reported once
+            self._fed = True  # C may process these chunks in several batches, but a bad line is reported once
             try:
                 self._c.feed(chunks)
             finally:
@@ -94,8 +95,9 @@ class CAggregator:
     def receive(self, socket: int, wake: int, gather: float = 0.0) -> int:
         """Read datagrams of at most 64 KiB from the file descriptor ``socket`` until ``wake`` is readable.
 
-        When all were read and another one arrives, wait ``gather`` seconds, less than one, for more. If ``wake`` is -1,
-        read up to a batch without waiting, and return the number of datagrams. Raises OSError.
+        After the socket was empty and a datagram has arrived, wait ``gather`` seconds (less than one) for more, so that
+        one system call reads many. If ``wake`` is -1, read at most one batch without waiting, and return the number of
+        datagrams. Raises OSError.
         """
         with self._feeding:
             return self._c.receive(socket, wake, gather)
@@ -169,7 +171,7 @@ class CAggregator:
     def _answer(self, questions: Sequence[RawKey | bytes]) -> list[int | Answer]:
         """Answer the questions of a batch, in the order of its lines.
 
-        The answer for a raw key is the number of its series, or of a refusal. For a line, it is the line's effect.
+        The answer for a raw key is the number of its series, or of a refusal. The answer for a line is its effect.
         """
         self._keys.start_batch()
         answers = [self._read(asked) if isinstance(asked, bytes) else self._find(*asked) for asked in questions]

@@ -279,7 +279,7 @@ def of_file(text: str, file: str) -> Settings:
     except config_file.TooMuch as error:
         raise ConfigError(file, "", str(error)) from error
     except ValueError as error:
-        raise ConfigError(file, "", f"is no TOML: {_short(str(error))}") from error
+        raise ConfigError(file, "", f"is not valid TOML: {_short(str(error))}") from error
     given = {}
     for name in _TABLES:
         table = document.pop(name, {})

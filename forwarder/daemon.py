@@ -1,8 +1,9 @@
 """The daemon: creates listeners, registry, flusher and page from a configuration, and starts and stops them.
 
-Every address is bound before anything is read, and ``ready`` is printed only then. At the end, the daemon accepts no
-new data, reads what the kernel has received, flushes and delivers the open interval, and closes the page last. A reload
-changes the flusher in the middle of an interval; registry and sockets stay, so no value is lost or counted twice.
+Every address is bound before anything is read, and ``ready`` is printed only then. When the daemon stops, it accepts no
+new data, reads the data that the kernel has received, flushes and delivers the open interval, and closes the page last.
+A reload changes the flusher in the middle of an interval. Registry and sockets stay, so no value is lost or counted
+twice.
 """
 
 import logging

@@ -43,7 +43,7 @@ class Deduplicator:
         self._aggregators: list[Aggregator] = []
         self._listening: list[Callable[[Mapping[str, int]], object]] = []
         self._received: dict[str, int] = {}  # the last number of each sender, in the order of their last batches
-        self._new: dict[str, int] = {}  # the part that has not been collected yet
+        self._new: dict[str, int] = {}  # the received numbers that have not been collected yet
         self._safe: dict[str, int] = {}
         self._forgotten: set[str] = set()  # senders whose notes must be deleted
         self._noted: dict[str, int] = {}  # numbers in flushes that are not committed; used by the flusher's thread only
@@ -59,7 +59,7 @@ class Deduplicator:
         self._aggregators.append(aggregator)
 
     def listen(self, told: Callable[[Mapping[str, int]], object]) -> None:
-        """Call ``told`` whenever batches have become safe, with the last safe number by sender. It must not wait."""
+        """Call ``told`` with the last safe number of each sender whenever batches become safe. It must not block."""
         self._listening.append(told)
 
     def take(self, batch: Numbered, sink: _Sink) -> bool:
@@ -80,7 +80,7 @@ class Deduplicator:
             return True
 
     def safe(self, sender: str) -> int:
-        """Return the number up to which the sender's batches are safe; 0 if none is."""
+        """Return the number up to which the sender's batches are safe, or 0 if none are."""
         return self._safe.get(sender, 0)
 
     def _hear(self, sender: str, number: int) -> None:

@@ -1,7 +1,7 @@
 """Detects streams in other protocols: HTTP requests, and binary protocols such as TLS. No I/O.
 
-A web page can make a browser send a POST to any port of its machine, with any lines in the body. But it cannot choose
-the beginning of the stream, which is a request line, or contains bytes that no text has.
+A web page can make a browser send a POST request to any port of the browser's machine, with any lines in the body. But
+the page cannot choose the beginning of the stream, which is a request line, or, with TLS, binary data.
 """
 
 import re

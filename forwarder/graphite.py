@@ -1,4 +1,4 @@
-"""Relays Graphite lines with their own timestamps, not as part of the registry or of windows.
+"""Relays Graphite lines with their own timestamps, without the registry and its windows.
 
 In: blocks of complete lines ``path value timestamp`` from a stream. Out: lists of points for a function, which is
 called when there are enough points, or when the listener requests it.

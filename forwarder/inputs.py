@@ -115,7 +115,7 @@ class Inputs:
         self.listeners.append(listener)
         try:
             listener.bind(given)
-        except (OSError, UnicodeError) as error:  # the latter for a name that can be none
+        except (OSError, UnicodeError) as error:  # UnicodeError: an invalid host name
             raise CannotListen(url, error) from error
         if isinstance(listener, UdpListener):
             self._check_buffer(listener, given is not None)

@@ -1,15 +1,15 @@
-"""JavaScript's literals and conversions, as far as a configuration of statsd needs them. Nothing is ever run.
+"""JavaScript's literals and conversions, as far as a configuration of statsd needs them. No code is executed.
 
-:func:`read` takes the text of one literal, bare or in parentheses, with comments around and in it, and returns its
-value in Python's types: dict, list, str, int, float, bool, None for ``null`` and :data:`UNDEFINED`. It reads what
-node evaluates to the same value: comments, trailing commas, keys without quotes, every escape of a string, numbers in
-every base (``0660`` is octal). Expressions are refused with the place where they stand.
+:func:`read` takes the text of one literal, which may be in parentheses and contain comments. It returns the value as a
+Python object: dict, list, str, int, float, bool, None for ``null``, or :data:`UNDEFINED`. The value is the one that
+Node returns for the same text, including comments, trailing commas, keys without quotes, all escapes in strings, and
+numbers in every base (``0660`` is octal). An expression is an error, which contains its line and column.
 
-:func:`truthy`, :func:`to_number` and :func:`to_text` convert as ``if (value)``, ``Number(value)`` and
-``String(value)`` do.
+:func:`truthy`, :func:`to_number` and :func:`to_text` convert like ``if (value)``, ``Number(value)`` and
+``String(value)``.
 
-Reading takes time that is proportional to the length of the text; what is nested deeper than :data:`DEEPEST`, or has
-more than :data:`MOST_VALUES` values, is refused.
+Reading takes time proportional to the length of the text. A text that is nested deeper than :data:`DEEPEST`, or has
+more than :data:`MOST_VALUES` values, is an error.
 """
 
 import json
@@ -24,9 +24,9 @@ from .parser import number as number_of_text
 __all__ = ["DEEPEST", "MOST_VALUES", "UNDEFINED", "read", "shown", "to_number", "to_text", "truthy"]
 
 DEEPEST = 50
-"""How deep objects and lists may be nested."""
+"""Maximum depth of nested objects and lists."""
 MOST_VALUES = 10_000
-"""How many values a text may have, those in lists and objects included."""
+"""Maximum number of values in a text, including those in lists and objects."""
 
 
 class _Undefined:
@@ -61,13 +61,13 @@ _ESCAPE = re.compile(
     re.DOTALL,
 )
 _ESCAPED = {"n": "\n", "t": "\t", "b": "\b", "v": "\v", "f": "\f", "r": "\r"}
-_ESCAPED |= dict.fromkeys(("\n", "\r", "\r\n", "\u2028", "\u2029"), "")  # the string goes on in the next line
+_ESCAPED |= dict.fromkeys(("\n", "\r", "\r\n", "\u2028", "\u2029"), "")  # the string continues in the next line
 _NAME = re.compile(r"(?:[^\W\d]|\$)[\w$]*")
 _LARGEST_EXACT = 2**53
 
 
 def read(text: str) -> Any:
-    """Return the value. Raises ValueError that says where there is none."""
+    """Return the value of the literal. Raises ValueError, with line and column, if the text is not a literal."""
     reader = _Reader(text)
     opened = 0
     while reader.take("("):
@@ -90,11 +90,11 @@ class _Reader:
 
     def _skip(self) -> None:
         match = _SPACE.match(self._text, self.at)
-        assert match is not None  # it matches nothing, too
+        assert match is not None  # the pattern also matches the empty string
         self.at = match.end()
 
     def take(self, character: str) -> bool:
-        """Go past the character and the space behind it, if it stands here."""
+        """If ``character`` is next, skip it and the white space after it, and return True."""
         if not self._text.startswith(character, self.at):
             return False
         self.at += 1
@@ -222,19 +222,19 @@ def _unescape(match: re.Match[str]) -> str:
 
 
 def _double(value: float) -> float:
-    """Return a number of JavaScript, all of which are doubles, as an int if it is a whole one."""
+    """Return a number of JavaScript, which is a double, as an int if it is integral and exact."""
     return int(value) if value.is_integer() and abs(value) < _LARGEST_EXACT else value
 
 
 def truthy(value: Any) -> bool:
-    """Return whether ``if (value)`` would go on. An empty list and an empty object are true."""
+    """Return True if ``if (value)`` would run its block. An empty list and an empty object are true."""
     if isinstance(value, list | dict):
         return True
     return value is not UNDEFINED and bool(value) and not (isinstance(value, float) and math.isnan(value))
 
 
 def to_number(value: Any) -> float:
-    """Return ``Number(value)``: NaN if it is none."""
+    """Return ``Number(value)``, which is NaN if the value is not a number."""
     match value:
         case None:
             return 0
@@ -276,7 +276,7 @@ _LONGEST_SHOWN = 80
 
 
 def shown(value: Any) -> str:
-    """Return a value as it would be written, cut short if it is long."""
+    """Return a value as a literal for messages, shortened if it is long."""
     match value:
         case str():
             text = json.dumps(value[:_LONGEST_SHOWN], ensure_ascii=False)

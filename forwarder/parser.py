@@ -1,10 +1,9 @@
 """Parses lines: statsd's protocol with DogStatsD's additions, and Graphite's plain text. No I/O, no state.
 
-In: one line as text, without its line feed. Out: a :class:`Sample` for each ``value|type``, or the reason why that is
-bad. Any text is accepted, and no function raises an exception for it. A bad sample does not affect the others of its
-line.
+In: one line as text, without its line feed. Out: a :class:`Sample` for each ``value|type``, or the reason why it is
+bad. No text makes a function raise an exception. A bad sample does not affect the others in its line.
 
-A statsd line is ``key[:value|type[|@rate]]…[|#tag,tag]``. Where its dialects differ, the rules are:
+A statsd line is ``key[:value|type[|@rate]]…[|#tag,tag]``. The dialects of the protocol differ; these are the rules:
 
 * Carriage returns at the end belong to the line ending. White space around a type is ignored.
 * The first ``|#`` begins the tags, and the next ``|`` ends them. Further fields after the tags belong to the last
@@ -14,10 +13,10 @@ A statsd line is ``key[:value|type[|@rate]]…[|#tag,tag]``. Where its dialects 
 * The field after the type is a rate, ``@`` and a number in (0, 1] without sign or leading white space; or DogStatsD's
   timestamp (``T`` and digits) or origin (``c:…``, ``e:…``, ``card:…``), which are ignored. Any other field in this
   place, also an empty one, makes the sample bad. Further unknown fields, and a second rate, are ignored.
-* ``~`` and two numbers separated by a comma, after the rate of a timer or histogram, correct sums: they are the
-  difference between the true sum of the samples (and of their squares) and the sum that follows from value and weight.
-  metricslib writes this field for a bucket, so that sums stay exact. A second one, and one without finite numbers, is
-  ignored.
+* After the rate of a timer or histogram, ``~`` and two numbers separated by a comma correct the sums. The first number
+  is the true sum of the samples minus the product of value and weight. The second is the same for the squares.
+  metricslib writes this field for a bucket, so that sums stay exact. A second such field, or one with numbers that are
+  not finite, is ignored.
 * Numbers have the syntax of JavaScript's ``Number()`` and must be finite. A set accepts any text; an empty text is
   ``0``.
 * A gauge whose value begins with a sign is changed by the value.
@@ -50,7 +49,7 @@ _WHITE = (
     "\u2028\u2029\u202f\u205f\u3000\ufeff"
 )
 """The white space that JavaScript removes around a number."""
-# No digit can match in two ways, so the time for a long line is linear.
+# No digit can match in two ways, so matching takes linear time.
 _UNSIGNED = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 _DECIMAL = re.compile(rf"[+-]?{_UNSIGNED}")
 _RATE = re.compile(rf"@{_UNSIGNED}")
@@ -66,7 +65,7 @@ class Sample(NamedTuple):
     kind: Kind
     value: float = 0.0
     weight: float = 1.0
-    """The number of equal samples that this one represents: 1 / rate. Not used for gauges and sets."""
+    """The number of samples that this one represents: 1 / rate. Not used for gauges and sets."""
     relative: bool = False
     """True if ``value`` changes a gauge, False if it sets it."""
     member: str = ""
@@ -102,7 +101,7 @@ def number(text: str) -> float | None:
     """
     trimmed = text.strip(_WHITE)
     if _DECIMAL.fullmatch(trimmed):
-        return float(trimmed) + 0.0  # not -0, which JavaScript never writes
+        return float(trimmed) + 0.0  # turns -0 into 0, which JavaScript writes for both
     if _OTHER_BASE.fullmatch(trimmed):
         try:
             return float(int(trimmed, 0))
@@ -215,7 +214,7 @@ def _sample(kind: Kind, text: str, weight: float) -> Sample | str:
     value = number(text)
     if value is None:
         return "bad value"
-    # The numbers that are added up later: for distributions, also the squares.
+    # The largest number that is added up later: for distributions, the squares.
     reach = value if kind == "gauge" else value * weight if kind == "counter" else value * value * weight
     if not math.isfinite(reach):
         return "value out of range"
@@ -229,7 +228,7 @@ def _sample(kind: Kind, text: str, weight: float) -> Sample | str:
 Point = tuple[str, float, int]
 """Path, value, and timestamp in whole seconds since the epoch."""
 
-_LAST_STAMP = 2**32 - 1  # whisper has four bytes for it
+_LAST_STAMP = 2**32 - 1  # whisper stores a timestamp in four bytes
 _NOT_IN_PATH = re.compile(r"[\x00-\x20\x7f-\x9f\ufffd]")
 _NOT_FINITE = re.compile(r"[+-]?(?:nan|inf|infinity)", re.IGNORECASE)
 
@@ -237,8 +236,8 @@ _NOT_FINITE = re.compile(r"[+-]?(?:nan|inf|infinity)", re.IGNORECASE)
 def parse_point(line: str, now: float) -> Point | str:
     """Return the point of a line ``path value timestamp``, or the cause of a drop: ``bad`` or ``not_finite``.
 
-    The timestamps ``-1`` and ``N`` mean ``now``. Tags are returned in canonical order. A path may contain all
-    characters except white space, control characters and those that replace invalid UTF-8.
+    The timestamps ``-1`` and ``N`` mean ``now``. Tags are returned in canonical order. A path may contain any
+    characters except white space, control characters and U+FFFD, which replaces invalid UTF-8.
     """
     fields = line.split()
     if len(fields) != 3:

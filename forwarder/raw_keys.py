@@ -1,4 +1,4 @@
-"""Maps raw keys, as they are written in lines, to series: a bounded cache of answers of the registry."""
+"""Maps raw keys, as written in lines, to series: a bounded cache of the registry's answers."""
 
 import sys
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ class Keys:
         self.used = 0
         """Bytes of all cached keys."""
         self.known: dict[Kind, dict[str, str]] = {kind: {} for kind in KINDS}
-        """The key of the series by raw key, for each kind; without excluded series."""
+        """For each kind, the key of the series by raw key. Excluded series are not included."""
         self._filtered: set[tuple[Kind, str]] = set()
         self._without_room: dict[tuple[Kind, str], tuple[str | None, str]] = {}
         self._forgotten: set[tuple[Kind, str]] = set()

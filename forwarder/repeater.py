@@ -1,13 +1,13 @@
 """Sends a copy of all packets to other statsd servers. Each target has a bounded queue and a thread.
 
-In: the data of listeners, in their threads, so it is only put into the queues. Out: datagrams over UDP, or lines over
-TCP. Queue and sender are those of any destination: a full queue drops its oldest data, and the sender waits longer
-after each failure. A statsd server adds values up, so nothing is sent twice: data that may or may not have arrived is
-counted as lost.
+In: the data of listeners. Their threads only put it into the queues, so that they never wait. Out: datagrams over UDP,
+or lines over TCP. Queue and sender are the same as for other destinations: a full queue drops its oldest data, and the
+sender waits longer after each failure. A statsd server adds values up, so nothing is sent twice: if the outcome of a
+transmission is unknown, the data is counted as lost.
 
 A datagram is sent as one datagram, without empty lines. Data of a stream is sent in datagrams that fit into a frame.
-Over TCP, the data of a tenth of a second has its own connection, because a server that has read everything confirms it
-by closing the connection.
+Over TCP, the data of a tenth of a second is sent over a connection of its own, because the server closes the connection
+to confirm that it has read everything.
 """
 
 import re
@@ -67,7 +67,7 @@ class Target(Destination):
         try:
             self._stream.send(payload.replace(SEPARATOR, b"\n") + b"\n", deadline, again=False)
         except Undelivered as failure:
-            # The rest, if there is any, is the whole payload.
+            # If anything remains to be sent, it is the whole payload, with its separators.
             remaining = payload if failure.remaining else b""
             raise Undelivered(failure.reason, remaining, failure.lost) from failure.__cause__
         return {}

@@ -1,15 +1,17 @@
 """The forwarder's own metrics: the counts of all input, as series and as sections of the page.
 
-In every window the account balances exactly, because it counts exactly the samples whose values are in that window. The
-names follow ``statsd.``, or the configured prefix::
+The counts balance exactly in every window, because they cover exactly the samples whose values are in that window. The
+names begin with ``statsd.``, or the configured prefix::
 
     pieces_received = pieces_aggregated + bad_lines_seen + pieces_dropped.CAUSE…
     points_received = points_relayed + points_bad + points_dropped.CAUSE…
 
-A piece is a sample, one ``value|type`` of a statsd line; a point is one Graphite line. Further metrics are
-``packets_received`` and ``metrics_received`` as in statsd; ``kernel_drops.LISTENER``, datagrams dropped by the kernel;
-``batches_repeated.LISTENER``, repeated numbered batches; and the gauge ``timestamp_lag``, the delay of the last tick in
-seconds.
+A piece is a sample, one ``value|type`` of a statsd line; a point is one Graphite line. There are further metrics:
+
+* ``packets_received`` and ``metrics_received``, as in statsd;
+* ``kernel_drops.LISTENER``, datagrams dropped by the kernel;
+* ``batches_repeated.LISTENER``, repeated numbered batches;
+* ``timestamp_lag``, a gauge: the delay of the last tick in seconds.
 """
 
 import logging
@@ -53,9 +55,9 @@ _ADVICE = {
     "no_batch": "these connections sent no numbered batches: send statsd lines to another listener",
     "answers_unread": "these connections were closed because the peer did not read the answers",
 }
-"""What to change, by cause. The registry warns of ``overflow_dropped``, and ``filtered`` is intended."""
+"""Advice by cause. The registry itself warns of ``overflow_dropped``, and ``filtered`` needs no warning."""
 _EVENTS = {"kernel_dropped": "kernel_drops", "batches_repeated": "batches_repeated"}
-"""The counts of each socket that are sent, and their names."""
+"""The events of each socket that are sent as metrics, with the names of the metrics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,20 +87,20 @@ class Input:
 
 
 def own_counters(prefix: str) -> tuple[str, ...]:
-    """Return the keys of statsd's counters of itself, which come before all others and are never idle."""
+    """Return the keys of the counters that statsd also sends about itself. They come first and are never idle."""
     return tuple(f"{prefix}.{name}" for name in ("bad_lines_seen", "packets_received", "metrics_received"))
 
 
 def own_gauge(prefix: str) -> str:
-    """Return the key of statsd's gauge of itself."""
+    """Return the key of the gauge that statsd also sends about itself."""
     return f"{prefix}.timestamp_lag"
 
 
 class SelfMetrics:
     """A source of the registry. It must be the last one, so that it counts the data just collected from the others.
 
-    Without ``account``, it only has statsd's metrics of itself. At each collection it warns of drops at the inputs, and
-    of those that ``others`` count, by their names.
+    Without ``account``, it has only the metrics that statsd also sends about itself. At each collection, it logs a
+    warning for drops at the inputs and for drops that the functions in ``others`` count, under their names.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """systemd's protocols for services: socket activation, notifications, and the watchdog.
 
 **Socket activation** (:class:`Inherited`). In: the environment (``LISTEN_FDS``, ``LISTEN_PID``, ``LISTEN_FDNAMES``) and
-the descriptors from 3 on. Out: sockets, each for the listener with the same type and address. The manager keeps them
-open, too, so that data that is sent during a restart waits in the kernel.
+the descriptors from 3 on. Out: sockets, each for the listener with the same type and address. The manager also keeps
+them open, so that data that arrives during a restart waits in the kernel.
 
 **Notification** (:class:`Notifier`), sd_notify(3). In: ready, reloading, stopping, alive. Out: datagrams to the Unix
 socket in ``NOTIFY_SOCKET``. Without this variable nothing is sent. Errors are logged once and never raised.
@@ -40,7 +40,7 @@ class InvalidSocket(MetricsError, ValueError):
 
 
 class Inherited:
-    """The inherited sockets that no listener has taken yet. May be empty."""
+    """The inherited sockets that have not been assigned to a listener. May be empty."""
 
     def __init__(self, sockets: Iterable[socket.socket] = ()) -> None:
         self._sockets = list(sockets)
@@ -57,7 +57,7 @@ class Inherited:
         if not count or owner != str(pid):
             return cls()
         if not (count.isascii() and count.isdecimal()):
-            raise InvalidSocket(f"LISTEN_FDS={count}", "is no number")
+            raise InvalidSocket(f"LISTEN_FDS={count}", "is not a number")
         sockets = []
         for number in range(int(count)):
             name = names[number] if number < len(names) else ""
@@ -86,7 +86,7 @@ def _socket(descriptor: int, what: str) -> socket.socket:
     try:
         sock = socket.socket(fileno=descriptor)
     except OSError:
-        raise InvalidSocket(what, "is no socket") from None
+        raise InvalidSocket(what, "is not a socket") from None
     sock.set_inheritable(False)
     if sock.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
         reason = "is of a family that no listener has"
@@ -153,7 +153,7 @@ class Notifier:
         self._tell("READY=1", f"STATUS={status}")
 
     def reloading(self) -> None:
-        """Report a reload. :meth:`ready` must follow, also if the configuration is refused."""
+        """Report a reload. :meth:`ready` must follow, even if the configuration is refused."""
         self._tell("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def stopping(self) -> None:

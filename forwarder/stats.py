@@ -22,7 +22,7 @@ log = logging.getLogger("forwarder")
 KEPT = 20
 """Number of bad lines that are kept."""
 SHOWN = 200
-"""Number of characters that are kept of each."""
+"""Maximum number of characters of a kept bad line."""
 LOG_EVERY = 10.0
 """Minimum number of seconds between two log messages about bad lines."""
 
@@ -69,11 +69,11 @@ class BadLine(NamedTuple):
 
 
 class BadLines:
-    """Keeps the last bad lines, and sometimes logs one. Only :meth:`recent` is thread-safe."""
+    """Keeps the last bad lines, and logs one from time to time. Only :meth:`recent` is thread-safe."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._found: dict[str, tuple[str, int]] = {}  # since the last report: reason and number, by line
+        self._found: dict[str, tuple[str, int]] = {}  # since the last report: reason and number of samples, by line
         self._recent: deque[tuple[float, str, str]] = deque(maxlen=KEPT)
         self._unlogged = 0
         self._next_log = clock.monotonic()
@@ -121,10 +121,10 @@ class DaemonStats:
 def daemon_stats(
     started: float, now: float, counts: Sequence[Counts], destinations: Sequence[SenderStatus]
 ) -> DaemonStats:
-    """Return the figures of a daemon whose inputs have these ``counts``.
+    """Return the figures of a daemon from the ``counts`` of its inputs and the state of its destinations.
 
-    Of several destinations, each figure is the worst one: the oldest flush, the latest exception, the longest time and
-    length. If there are Graphite destinations, only those count.
+    With several destinations, each figure is the worst one: the oldest flush, the latest exception, the longest time
+    and length. If there are Graphite destinations, others are ignored.
     """
     chosen = [status for status in destinations if status.label.startswith("graphite")] or destinations
     flushes = [started if status.age is None else now - status.age for status in chosen]

@@ -1,15 +1,16 @@
-"""statsd's configuration as ours: every option that statsd has, and what becomes of it.
+"""Converts a configuration of statsd to one of the forwarder.
 
-In: the text of statsd's configuration. Out: a configuration with which the forwarder does the same, as TOML, and what
-could not be taken over, with the reasons. :data:`STATSD` is the one place that says what becomes of an option;
-``docs/reference/statsd-options.md`` shows it. What statsd does where its configuration says nothing is written out
-wherever it differs from our own default.
+In: the text of statsd's configuration. Out: an equivalent configuration of the forwarder as TOML, and a list of the
+settings that could not be converted, with the reasons. :data:`STATSD` defines the equivalent of each option, and
+``docs/reference/statsd-options.md`` shows this table. A default of statsd that differs from the forwarder's default is
+written out.
 
-The file in order: values, then addresses, then the table of options and the conversion. Each function of the first two
-parts takes the configuration as :class:`Statsd` and returns the value that TOML would hold for one of our options, or
-None where statsd's says nothing. What cannot be taken over is noted in the :class:`Statsd`, with the reason; of a list
-only the entries that cannot be. Values are converted as JavaScript does where statsd lets it: ``null``, ``0`` and
-``""`` mostly count as not given, an empty list does not, and numbers may stand in quotes.
+The file contains, in this order: values, addresses, the table of options, and the conversion. Each function of the
+first two parts takes the configuration as :class:`Statsd`. It returns the TOML value of one option of the forwarder, or
+None if statsd's configuration does not set it. A setting that cannot be converted is recorded in the :class:`Statsd`,
+with the reason; the valid entries of a list are converted nevertheless. Where statsd relies on JavaScript's
+conversions, the same conversions apply: ``null``, ``0`` and ``""`` usually count as not given, an empty list does not,
+and numbers may be in quotes.
 """
 
 import math
@@ -57,12 +58,15 @@ __all__ += ["text"]
 
 
 class Statsd:
-    """statsd's options by name, those of a table as ``graphite.globalPrefix``, and what could not be taken over."""
+    """statsd's options by name, and the settings that could not be converted.
+
+    Options in a table have names such as ``graphite.globalPrefix``.
+    """
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         self._given = {name: value for name, value in _flat(given) if value is not UNDEFINED}
         self.used: dict[str, None] = {}
-        """The options that were asked for and given, since this was last emptied, in order."""
+        """The given options that were read since this was last cleared, in order."""
         self.left_out: dict[tuple[str, str], None] = {}
         """Options and reasons, in order."""
 
@@ -70,22 +74,22 @@ class Statsd:
         return iter(self._given.items())
 
     def get(self, name: str) -> Any:
-        """Return an option's value, :data:`~.javascript.UNDEFINED` if it is not given."""
+        """Return an option's value, or :data:`~.javascript.UNDEFINED` if it is not given."""
         if name in self._given:
             self.used[name] = None
         return self.peek(name)
 
     def peek(self, name: str) -> Any:
-        """Return an option's value like :meth:`get`, without noting that it was asked for."""
+        """Return an option's value like :meth:`get`, without adding it to :attr:`used`."""
         return self._given.get(name, UNDEFINED)
 
     def either(self, name: str, default: Any) -> Any:
-        """Return an option's value, or the default where statsd takes ``config.name || default``."""
+        """Return an option's value, or the default if the value is false, like ``config.name || default`` in statsd."""
         value = self.get(name)
         return value if truthy(value) else default
 
     def leave(self, name: str, why: str) -> None:
-        """Leave an option out."""
+        """Record that an option cannot be converted."""
         self.left_out[name, why] = None
 
 
@@ -96,7 +100,7 @@ def _flat(given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for name, value in given.items():
         if name in TABLES and isinstance(value, dict):
             yield from ((f"{name}.{key}", item) for key, item in value.items())
-        elif name not in TABLES or truthy(value):  # to statsd, a table that is false is none
+        elif name not in TABLES or truthy(value):  # statsd ignores a table whose value is false
             yield name, value
 
 
@@ -104,7 +108,7 @@ def _flat(given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def given(name: str, statsd: Statsd) -> Any:
-    """Return the option ``name`` if statsd would not take its default instead."""
+    """Return the option ``name``, or None if statsd would use its default instead."""
     return statsd.either(name, None)
 
 
@@ -126,7 +130,7 @@ def log_level(statsd: Statsd) -> str:
 
 
 _LONGEST_TIMER = 2**31 - 1
-"""Milliseconds. Node's timers that are longer end at once."""
+"""The longest timer of Node in milliseconds. Longer ones expire at once."""
 
 
 def _milliseconds(value: float) -> float:
@@ -149,7 +153,7 @@ def interval(statsd: Statsd) -> int:
 def key_flush_interval(statsd: Statsd) -> float | None:
     """Return ``keyFlush.interval`` in seconds."""
     value = to_number(statsd.either("keyFlush.interval", 0))
-    return _plain(_milliseconds(value) / 1000) if value > 0 else None  # what is no number, or below 0, is none
+    return _plain(_milliseconds(value) / 1000) if value > 0 else None  # a value that is not a number is NaN
 
 
 def key_flush_percent(statsd: Statsd) -> float | None:
@@ -159,7 +163,7 @@ def key_flush_percent(statsd: Statsd) -> float | None:
 
 
 def gauges_ttl(statsd: Statsd) -> int | None:
-    """Return ``gaugesMaxTTL``, which is 1 unless it is a whole number above, and not in quotes."""
+    """Return ``gaugesMaxTTL`` if it is an integer above 1 without quotes. Any other value counts as 1."""
     value = statsd.get("gaugesMaxTTL")
     if value is UNDEFINED:
         return None
@@ -187,7 +191,7 @@ def deleted(statsd: Statsd) -> list[str]:
 
 
 def legacy(statsd: Statsd) -> bool:
-    """Return ``graphite.legacyNamespace``. What is neither true nor false is no legacy namespace: see `namespace`."""
+    """Return ``graphite.legacyNamespace``. A value that is not a boolean turns it off: see :func:`namespace`."""
     return statsd.get("graphite.legacyNamespace") in (UNDEFINED, True) and not _is_mixed(statsd)
 
 
@@ -203,8 +207,8 @@ _MIXED["prefixSet"] = "sets"
 def namespace(option: str, statsd: Statsd) -> str | None:
     """Return a part of the namespace.
 
-    Where ``legacyNamespace`` is neither true nor false, such as 0, statsd takes the parts of the legacy namespace, and
-    the order of the newer one: ``stats.NAME.rate`` and ``stats.timers.NAME.mean``.
+    If ``legacyNamespace`` is not a boolean, for example 0, statsd uses the parts of the legacy namespace in the order
+    of the newer one: ``stats.NAME.rate`` and ``stats.timers.NAME.mean``.
     """
     if _is_mixed(statsd):
         statsd.get("graphite.legacyNamespace")
@@ -229,7 +233,7 @@ def suffix(statsd: Statsd) -> str | None:
 
 
 def own_prefix(statsd: Statsd) -> str | None:
-    """Return ``prefixStats``. What is neither text nor a number makes statsd die, or names that do not agree."""
+    """Return ``prefixStats``. With other values than text and numbers, statsd crashes, or builds inconsistent names."""
     value = statsd.get("prefixStats")
     if value is None or isinstance(value, list | dict):
         raise ValueError(value)
@@ -240,7 +244,7 @@ def own_prefix(statsd: Statsd) -> str | None:
 
 
 def percentiles(statsd: Statsd) -> list[float]:
-    """Return ``percentThreshold`` as a list. A number in quotes keeps its spelling, which is used in names."""
+    """Return ``percentThreshold`` as a list. A number in quotes keeps its spelling, because names contain it."""
     value = statsd.either("percentThreshold", 90)
     found: list[float] = []
     for percent in value if isinstance(value, list) else [value]:
@@ -255,23 +259,24 @@ def percentiles(statsd: Statsd) -> list[float]:
 
 
 def bins(statsd: Statsd) -> list[dict[str, Any]]:
-    """Return ``histogram`` with the names of ours.
+    """Return ``histogram`` with the forwarder's names.
 
-    A bound that does not rise, or is no number, has no sample in statsd, and leaves the others as they are.
+    In statsd, a bin gets no samples if its bound is not a number, or not above the bound before it. Such a bound is
+    omitted, which does not affect the other bins.
     """
     value = statsd.either("histogram", [])
     found: list[dict[str, Any]] = []
     if not isinstance(value, list):
-        statsd.leave("histogram", f"{shown(value)} is no list")
+        statsd.leave("histogram", f"{shown(value)} is not a list")
         return found
     for place, entry in enumerate(value):
         if not isinstance(entry, dict):
-            statsd.leave("histogram", f"entry {place} is no metric with bins: {shown(entry)}")
+            statsd.leave("histogram", f"entry {place} is not a metric with bins: {shown(entry)}")
             continue
         bounds = entry.get("bins", UNDEFINED)
         if not isinstance(bounds, list):
-            statsd.leave("histogram", f"entry {place}: {shown(bounds)} is no list of bins")
-            bounds = []  # the metric has none, whatever later entries say
+            statsd.leave("histogram", f"entry {place}: {shown(bounds)} is not a list of bins")
+            bounds = []  # the metric has no bins, even if a later entry matches it
         rising = list(_rising(bounds, place, statsd))
         found.append({"match": to_text(entry.get("metric", UNDEFINED)), "bounds": rising})
     return found
@@ -282,29 +287,30 @@ def _rising(bounds: Iterable[Any], place: int, statsd: Statsd) -> Iterator[float
     for bound in bounds:
         number = math.inf if to_text(bound) == "inf" else _number(bound)
         if number is None or not number > last:
-            statsd.leave("histogram", f"entry {place}: {shown(bound)} is no number above the bound before it")
+            statsd.leave("histogram", f"entry {place}: {shown(bound)} is not a number above the bound before it")
         else:
             yield number
             last = number
 
 
 def calculated(statsd: Statsd) -> list[str] | None:
-    """Return ``calculatedTimerMetrics``, which statsd ignores if it is no list, or an empty one."""
+    """Return ``calculatedTimerMetrics``. statsd ignores it if it is not a list, or empty."""
     value = statsd.get("calculatedTimerMetrics")
     if value is UNDEFINED:
         return None
     if not isinstance(value, list):
         if truthy(value):
-            statsd.leave("calculatedTimerMetrics", f"{shown(value)} is no list, so statsd ignores it, and sends all")
+            statsd.leave("calculatedTimerMetrics", f"{shown(value)} is not a list, so statsd ignores it, and sends all")
         return []
     names = [name for name in value if isinstance(name, str) and name]
-    # In statsd, a list of names that no statistic has lets none pass.
+    # In statsd, a list without any name of a statistic excludes all statistics.
     return names if names or not value else ["none"]
 
 
 def _number(value: Any) -> float | None:
-    """Return a number; with its spelling if it is in quotes and JavaScript would write it differently; None if it is
-    none.
+    """Return a number, or None if ``value`` is not one.
+
+    A number in quotes keeps its spelling if JavaScript would write it differently.
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str | list):
         return None
@@ -320,7 +326,7 @@ def _number(value: Any) -> float | None:
 
 
 def _plain(value: float) -> float:
-    """Write what is whole without a point."""
+    """Return an integral value as an int, which is written without a decimal point."""
     return int(value) if float(value).is_integer() else value
 
 
@@ -341,12 +347,12 @@ def console(statsd: Statsd) -> str:
 
 
 def listeners(statsd: Statsd) -> list[str]:
-    """Return where ``servers`` listen, or without these the options ``server``, ``address`` and so on."""
+    """Return the addresses of ``servers``, or if there are none, of the options ``server``, ``address`` and so on."""
     return [url for where, server in _servers(statsd) if (url := _listener(where, server, statsd)) is not None]
 
 
 def socket_mode(statsd: Statsd) -> str | None:
-    """Return ``socket_mod`` of the servers on Unix sockets; ours have one mode."""
+    """Return ``socket_mod`` of the servers on Unix sockets. The forwarder has one mode for all."""
     found: str | None = None
     for where, server in _servers(statsd):
         given = server("socket_mod")
@@ -354,7 +360,7 @@ def socket_mode(statsd: Statsd) -> str | None:
             continue
         mode = _mode(given)
         if mode is None:
-            statsd.leave(f"{where}socket_mod", f"{shown(given)} is no mode of a file")
+            statsd.leave(f"{where}socket_mod", f"{shown(given)} is not a file mode")
         elif found is None:
             found = mode
         elif mode != found:
@@ -363,7 +369,7 @@ def socket_mode(statsd: Statsd) -> str | None:
 
 
 def destinations(statsd: Statsd) -> list[str]:
-    """Return where ``backends`` send, or without these where Graphite is."""
+    """Return the destinations of ``backends``, or if there are none, the address of Graphite."""
     urls: dict[str, None] = {}
     for backend in _backends(statsd):
         match _module(backend):
@@ -388,7 +394,7 @@ def repeaters(statsd: Statsd) -> list[str] | None:
         statsd.leave("repeater", "its backend is not among backends, so statsd repeats nothing, either")
         return None
     if not isinstance(targets, list):
-        statsd.leave("repeater", f"{shown(targets)} is no list, so statsd repeats nothing, either")
+        statsd.leave("repeater", f"{shown(targets)} is not a list, so statsd repeats nothing, either")
         return None
     protocol = to_text(statsd.get("repeaterProtocol"))
     scheme, localhost = (
@@ -411,11 +417,11 @@ def repeaters(statsd: Statsd) -> list[str] | None:
 
 
 def _backends(statsd: Statsd) -> list[Any]:
-    """Return what ``backends`` names. Nothing is loaded for what has no length, such as a number."""
+    """Return the list ``backends``. As in statsd, no backend is loaded if it is not a list."""
     value = statsd.either("backends", [DEFAULT_BACKEND])
     if isinstance(value, list):
         return value
-    statsd.leave("backends", f"{shown(value)} is no list, so statsd loads none")
+    statsd.leave("backends", f"{shown(value)} is not a list, so statsd loads none")
     return []
 
 
@@ -424,18 +430,18 @@ def _module(name: Any) -> str:
 
 
 def _servers(statsd: Statsd) -> Iterator[tuple[str, Callable[[str], Any]]]:
-    """Yield what stands before the names of each server's options, and a function that returns their values."""
+    """Yield for each server the prefix of its options' names in messages, and a function that returns their values."""
     servers = statsd.either("servers", None)
     if servers is None:
         yield "", statsd.get
     elif not isinstance(servers, list):
-        statsd.leave("servers", f"{shown(servers)} is no list, so statsd starts none")
+        statsd.leave("servers", f"{shown(servers)} is not a list, so statsd starts none")
     else:
         for number, server in enumerate(servers):
             if isinstance(server, dict):
                 yield f"servers[{number}].", partial(_option, server)
             else:
-                statsd.leave(f"servers[{number}]", f"{shown(server)} is no server")
+                statsd.leave(f"servers[{number}]", f"{shown(server)} is not a server")
 
 
 def _option(server: dict[str, Any], name: str) -> Any:
@@ -450,7 +456,7 @@ def _listener(where: str, server: Callable[[str], Any], statsd: Statsd) -> str |
     place = f"{where}port"
     try:
         if kind == "tcp":
-            # Told nothing, node listens on all addresses of both families. A socket that is a number is a port.
+            # Without an address, Node listens on all addresses of both families. A socket that is a number is a port.
             if truthy(socket) and not to_number(socket) >= 0:
                 place = f"{where}address"
                 url = f"unix://{to_text(socket)}"
@@ -473,7 +479,7 @@ def _listener(where: str, server: Callable[[str], Any], statsd: Statsd) -> str |
 def _graphite(statsd: Statsd) -> list[str]:
     host = statsd.either("graphiteHost", None)
     if host is None:
-        return []  # statsd computes everything then, and sends it nowhere
+        return []  # as in statsd, which then aggregates without sending anything
     if to_text(statsd.get("graphiteProtocol")) == "pickle":
         url = f"graphite+pickle://{_place(host, statsd.either('graphitePicklePort', 2004))}"
     else:
@@ -494,12 +500,12 @@ def _works(check: Callable[[], object], name: str, statsd: Statsd) -> bool:
 
 
 def _place(host: Any, port: Any) -> str:
-    """Return host and port as they stand in a URL. Raises ValueError for what node takes for neither."""
+    """Return host and port as in a URL. Raises ValueError if Node would not accept them."""
     number = to_number(port) if isinstance(port, int | float | str) and not isinstance(port, bool) else math.nan
     if not isinstance(host, str):
-        raise ValueError(f"{shown(host)} is no name of a host")
+        raise ValueError(f"{shown(host)} is not a host name")
     if not (0 <= number < 65536 and number == int(number) and port != ""):
-        raise ValueError(f"{shown(port)} is no port")
+        raise ValueError(f"{shown(port)} is not a port")
     return f"[{host}]:{int(number)}" if ":" in host else f"{host}:{int(number)}"
 
 
@@ -601,10 +607,10 @@ OURS: Mapping[str, Callable[[Statsd], Any]] = {
     "health": partial(given, "healthStatus"),
     "repeat": repeaters,
     "own_prefix": own_prefix,
-    "own_account": lambda _: False,  # no more paths than statsd has
+    "own_account": lambda _: False,  # send no paths that statsd does not have
     "delete_idle": deleted,
     "gauges_ttl": gauges_ttl,
-    "expire": lambda _: 0,  # what is not deleted is sent for ever
+    "expire": lambda _: 0,  # statsd sends a series until it is deleted
     "socket_mode": socket_mode,
     "log_level": log_level,
     "naming.legacy": legacy,
@@ -621,34 +627,34 @@ OURS: Mapping[str, Callable[[Statsd], Any]] = {
     "key_flush.percent": key_flush_percent,
     "key_flush.log": partial(given, "keyFlush.log"),
 }
-"""How each option of ours that has to do with statsd's is made from them."""
+"""The function that computes each option of the forwarder from those of statsd."""
 
 
 _PROXY = (
-    "has nodes, so it is a configuration of statsd's proxy.js, not of stats.js. The forwarder does not share lines out"
-    " among other daemons; one of it takes what several nodes of statsd take"
+    "has nodes, so it is a configuration of statsd's proxy.js, not of stats.js. The forwarder does not distribute lines"
+    " over other daemons; one forwarder replaces several nodes of statsd"
 )
 
 
 class Conversion(NamedTuple):
-    """A configuration of ours, and what of statsd's is not in it."""
+    """A configuration of the forwarder, and the settings of statsd that are not in it."""
 
     toml: str
     left_out: tuple[str, ...]
-    """A line for each thing: the option, a colon, the reason."""
+    """One line for each setting: the option, a colon, the reason."""
 
 
 def convert(text: str, file: str) -> Conversion:
-    """Return what statsd's configuration ``text`` is here. ``file`` names it.
+    """Return the equivalent of statsd's configuration ``text``. ``file`` is its name in messages.
 
-    Raises :class:`~.config.ConfigError` where it is no JavaScript literal, or one of statsd's proxy.
+    Raises :class:`~.config.ConfigError` if the text is not a JavaScript literal, or configures statsd's proxy.
     """
     try:
         found = javascript.read(text)
     except ValueError as error:
         raise ConfigError(file, "", str(error)) from None
     if not isinstance(found, dict):
-        raise ConfigError(file, "", "is no object: { graphiteHost: 'graphite.example', … }")
+        raise ConfigError(file, "", "is not an object: { graphiteHost: 'graphite.example', … }")
     if isinstance(found.get("nodes"), list):
         raise ConfigError(file, "nodes", _PROXY)
     statsd = Statsd(found)
@@ -660,7 +666,7 @@ def convert(text: str, file: str) -> Conversion:
 
 
 def _one_line(text: str) -> str:
-    """Return ``text`` as it may stand in a comment."""
+    """Return ``text`` for use in a comment: unprintable characters are escaped."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
@@ -674,7 +680,7 @@ class _Setting(NamedTuple):
 def _settings(statsd: Statsd) -> list[_Setting]:
     default = Config().values()
     settings: list[_Setting] = []
-    sure: dict[str, Any] = {}  # as the configuration has them
+    sure: dict[str, Any] = {}  # the valid settings so far
     for name, make in OURS.items():
         kind = OPTIONS[name].kind
         statsd.used.clear()
@@ -710,7 +716,7 @@ def _leave_the_rest(statsd: Statsd) -> None:
 
 
 def _matters(option: StatsdOption, value: Any) -> bool:
-    """Return whether a value makes statsd do anything else than its default does."""
+    """Return True if a value makes statsd behave differently from its default."""
     if option.name == "automaticConfigReload":  # != false
         return value is not None and javascript.to_number(value) == 0
     if option.default is True:

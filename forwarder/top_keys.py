@@ -59,7 +59,7 @@ class SpaceSaving:
         self._errors: dict[str, int] = {}  # only those above 0
         self._heap: list[tuple[int, str]] = []
         self.total = 0
-        """Return the number of counted keys."""
+        """The number of counted lines."""
 
     def __len__(self) -> int:
         return len(self._counts)
@@ -97,14 +97,14 @@ class SpaceSaving:
 
 
 CAPACITY = 1000
-"""Every key with more than a thousandth of all lines is found, and no count is too high by more than that."""
+"""Number of counters: every key with more than a thousandth of all lines is found, and no count is too high by more."""
 SHOWN = 20
 """Number of keys on the page."""
 _REMEMBERED = 256  # bytes of the longest raw key that is cached
 
 
 class TopKeys:
-    """Any thread may feed it and read it."""
+    """Counts the keys of each interval. Thread-safe."""
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._capacity = capacity

@@ -273,7 +273,11 @@ class _Guess:
         raise missing(f"a {owner.__name__}", self._name, self._hint)
 
 
-_USES = {"__call__": "cannot be called", "__enter__": "is no context manager", "__exit__": "is no context manager"}
+_USES = {
+    "__call__": "cannot be called",
+    "__enter__": "is not a context manager",
+    "__exit__": "is not a context manager",
+}
 
 
 class Hinted(type):

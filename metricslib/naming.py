@@ -39,7 +39,7 @@ class Spelled(float):
 
     def __new__(cls, text: str) -> "Spelled":
         if not _SPELLED.fullmatch(text):
-            raise ValueError(f"{text!r} is no number")
+            raise ValueError(f"{text!r} is not a number")
         return super().__new__(cls, text)
 
     def __init__(self, text: str) -> None:

@@ -111,8 +111,8 @@ def test_what_waits_for_a_destination_that_goes_waits_until_it_comes_back(
         clock.advance(10)
         flusher.tick()
     where = f"in {tmp_path} until it is one again" if spool else "in memory until it is one again, or the program ends"
-    assert [record.message for record in caplog.records if "no destination" in record.message] == [
-        f"{gone} is no destination any more; waiting {where}: 2 points"
+    assert [record.message for record in caplog.records if "no longer a destination" in record.message] == [
+        f"{gone} is no longer a destination; waiting {where}: 2 points"
     ]
     (kept,) = [status for status in flusher.status().destinations if status.label == gone]
     assert (kept.waiting_points, kept.dropped, kept.on_disk) == (2, {}, spool)

@@ -70,7 +70,7 @@ def test_an_instrument_as_decorator_or_block(metrics, kind):
     assert str(caught.value) == f"a {kind} cannot be called; use {rows['__call__']}"
     with pytest.raises(TypeError) as caught, it:
         pass
-    assert str(caught.value) == f"a {kind} is no context manager; use {rows['__enter__']}"
+    assert str(caught.value) == f"a {kind} is not a context manager; use {rows['__enter__']}"
 
 
 @pytest.mark.parametrize("name", hints.MADE)

@@ -146,7 +146,7 @@ def test_a_destination_that_leaves_in_an_outage_says_what_is_kept_and_then_dropp
     eventually(lambda: flusher.status().destinations[0].waiting_points == 2)
     flusher.change(peer.url, interval=FOREVER, naming=Naming(), timeout=0.1)
     kept = "waiting in memory until it is one again, or the program ends: 2 points"
-    assert last_words(caplog) == [f"{away} is no destination any more; {kept}"]
+    assert last_words(caplog) == [f"{away} is no longer a destination; {kept}"]
     caplog.clear()
     assert not flusher.stop(PATIENCE)
     lost = f"2 points for {away} were in memory and are lost, cause shutdown"

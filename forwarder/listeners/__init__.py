@@ -1,4 +1,4 @@
-"""Where lines come in: each listener owns its socket and one thread, and feeds one sink."""
+"""Listeners: each one owns a socket and a thread, and feeds one sink."""
 
 from .base import Listener, Sink
 from .console import CommandListener

@@ -1,9 +1,9 @@
-"""Commands over TCP, a line each, and the answers to them: one thread for all connections.
+"""Listener for commands over TCP, one per line. One thread serves all connections.
 
-A connection is read only when its last command is answered to the end, and an answer is made only as fast as it is
-read, so that neither commands nor answers pile up. Whoever neither reads nor writes is cut off. statsd takes whatever
-arrives together for a command, with a line feed or without; so here a line that is not ended within a moment counts as
-ended.
+Neither commands nor answers accumulate in memory: a connection is read only after its last command has been answered,
+and an answer is generated only as fast as the client reads it. A connection on which nothing happens is closed. statsd
+treats all data that arrives together as a command, even without a line feed. Therefore, a line without a line feed
+counts as complete after :data:`MOMENT` seconds.
 """
 
 import selectors
@@ -23,22 +23,23 @@ __all__ = ["CommandListener"]
 
 CONNECTIONS = 16
 LONGEST = 4096
-"""How many bytes a command may have."""
+"""Maximum number of bytes of a command."""
 IDLE = 300.0
-"""Seconds without a command after which a connection is closed, cause ``idle``,"""
+"""Seconds without a command after which a connection is closed, cause ``idle``."""
 STALL = 30.0
-"""or in which nothing of an answer was read, cause ``stalled``."""
+"""Seconds in which the client reads nothing of an answer, after which the connection is closed, cause ``stalled``."""
 MOMENT = 0.2
-"""Seconds after which what came counts as a line although it has no end."""
+"""Seconds after which received data counts as a line although the line feed is missing."""
 _CHUNK = 8192
-_ANSWER = 1 << 16  # bytes of an answer that are made at once
+_ANSWER = 1 << 16  # bytes of an answer that are generated at once
 
 Answer = Callable[[str], Iterable[str] | None]
-"""Returns the parts of the answer to a command, perhaps generated one by one, or None to hang up. Must not raise."""
+"""Returns the answer to a command in parts, which may be generated lazily, or None to close the connection. Must not
+raise."""
 
 
 class _Talk(Connection):
-    """A connection with what is still to be said and done on it."""
+    """A connection with its pending commands and the unsent part of its answer."""
 
     __slots__ = ("answer", "commands", "due", "ended", "line_due", "unsent")
 
@@ -84,7 +85,7 @@ class CommandListener(TcpListener):
 
     @property
     def on_loopback(self) -> bool:
-        """Whether only this machine can reach it."""
+        """True if the address can only be reached from this machine."""
         if self._socket is None:
             return False
         return is_loopback(self._socket.getsockname()[0])
@@ -143,7 +144,7 @@ class CommandListener(TcpListener):
         except OSError:
             self._account.add("connection_errors")
             self._end(talk, selector)
-        except Exception:  # in the middle of an answer, which the client could not tell from a complete one
+        except Exception:  # closing tells the client that the answer is incomplete
             self._failed("answer_errors", "a command could not be answered to the end")
             self._end(talk, selector)
 
@@ -164,12 +165,14 @@ class CommandListener(TcpListener):
         talk.line_due = self._clock.monotonic() + MOMENT if talk.lines.waiting else None
 
     def _hear(self, talk: _Talk, block: bytes) -> None:
-        """Take whole lines that came together. As in statsd, empty lines around them are none."""
+        """Queue the commands in ``block``, a block of complete lines. As in statsd, empty lines around them are
+        ignored.
+        """
         if block:
             talk.commands.extend(block.decode("utf-8", "replace").strip().split("\n"))
 
     def _go_on(self, talk: _Talk, selector: selectors.BaseSelector) -> None:
-        """Say what there is to say, as far as the peer takes it at once; then wait for the peer."""
+        """Answer pending commands until the socket would block, and then wait until it is ready."""
         talk.heard = self._clock.monotonic()
         self._connections.move_to_end(talk.socket.fileno())
         while talk.busy and not talk.unsent:
@@ -189,7 +192,7 @@ class CommandListener(TcpListener):
         selector.modify(talk.socket, selectors.EVENT_WRITE if talk.busy else selectors.EVENT_READ, talk)
 
     def _some(self, talk: _Talk) -> bytes:
-        """Make so much of an answer."""
+        """Generate the next part of the answer, of about ``_ANSWER`` bytes."""
         assert talk.answer is not None
         parts: list[bytes] = []
         size = 0

@@ -41,8 +41,9 @@ PATIENCE = 10.0
 
 
 class FlushRequests:
-    """Coalesces flush requests into calls of ``sync``: one at a time, and between two of them a pause as long as the
-    last one took, but at least :data:`REST` seconds.
+    """Coalesces flush requests into calls of ``sync``.
+
+    Only one call runs at a time. The pause after a call is as long as the call took, but at least :data:`REST` seconds.
     """
 
     def __init__(self, sync: Callable[[], object]) -> None:
@@ -65,7 +66,7 @@ class FlushRequests:
             self._sync()
 
     def done(self, now: float, *, again: bool) -> None:
-        """A flush is done; ``again``: a client still waits for its answer."""
+        """Report that a flush is done. ``again``: a client still waits for its answer."""
         if self._called is not None:
             self._rested = now + max(REST, now - self._called)
         self._called = None

@@ -26,19 +26,19 @@ CONNECTIONS = 1024
 """Maximum number of open connections. Beyond it, an idle connection is reset in favour of the new one, cause
 ``connections_evicted``; if none is idle, the new one is reset, cause ``connections_refused``."""
 ACCEPTS = 64
-"""How many connections are accepted in a row while the open ones have no data."""
+"""Maximum number of connections that are accepted in a row while the open ones have no data."""
 ACCEPTS_BESIDE = 8
-"""How many connections are accepted in a row otherwise, or the number of connections that had data, if that is larger.
-Accepting takes longer than reading, and a flood of new connections must not delay the others."""
+"""Maximum number of connections that are accepted in a row while open ones have data, or the number of those, if that
+is larger. Accepting takes longer than reading, and a flood of new connections must not delay the others."""
 _BACKLOG = 1024  # connections that the kernel accepts in advance
 _SILENT = 1.0  # seconds after which an idle connection may be reset in favour of a new one
 CHUNK = 1 << 16
-"""How many bytes are read from a connection in one call."""
+"""Maximum number of bytes that are read from a connection in one call."""
 _BATCH = 1 << 20  # bytes that are collected in memory before they are fed
 _HELD = 1.0  # seconds for which the sink may hold data back
-_REST = 0.5  # seconds without accepting, after that failed for lack of descriptors or memory
-_GRACE = 0.5  # seconds for senders to finish at shutdown,
-_SILENCE = 0.05  # or less if none of them sends for this many seconds
+_REST = 0.5  # seconds without accepting, after accepting failed for lack of descriptors or memory
+_GRACE = 0.5  # maximum number of seconds for senders to finish at shutdown
+_SILENCE = 0.05  # seconds without any data after which that time is over
 
 
 class Connection:

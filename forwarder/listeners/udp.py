@@ -58,7 +58,7 @@ _Receive = Callable[[int, int, float], int]
 
 
 def grow_buffer(sock: socket.socket, wanted: int = RECEIVE_BUFFER) -> int:
-    """Set the receive buffer to ``wanted`` bytes, or as the kernel allows. Return the granted number of bytes."""
+    """Set the receive buffer to ``wanted`` bytes, or to the kernel's limit. Return the granted number of bytes."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, wanted)
     except OSError:  # only root may exceed the kernel's limit, net.core.rmem_max
@@ -68,7 +68,7 @@ def grow_buffer(sock: socket.socket, wanted: int = RECEIVE_BUFFER) -> int:
 
 
 class DatagramListener(Listener):
-    """Reads datagrams of up to ``longest`` bytes. Of a longer one, complete lines are kept, and one drop is counted.
+    """Reads datagrams of up to ``longest`` bytes. A longer one is truncated to complete lines, and counts as one drop.
 
     A sink that has a method ``receive`` reads the socket itself.
     """

@@ -265,7 +265,7 @@ class Dispatcher:
                 yield self._ended(sender)
             else:
                 status = sender.status()
-                message = "%s is no destination any more; waiting %s: %s"
+                message = "%s is no longer a destination; waiting %s: %s"
                 log.warning(message, status.label, where, quantity(status.waiting_points, "point"))
             if len(self._parked) > PARKED:
                 first, *self._parked = self._parked

@@ -385,7 +385,7 @@ def _parsed(body: bytes) -> Series:
             for one in json.loads(body)
         }
     except (TypeError, KeyError, RecursionError, OverflowError) as error:
-        raise ValueError("the answer is no list of series") from error
+        raise ValueError("the answer is not a list of series") from error
 
 
 def _number(value: object) -> float | None:

@@ -227,7 +227,7 @@ def test_what_has_no_destination_now_waits_for_one(opened: Open, caplog: pytest.
     store.close()
     store, queue = opened("new")
     assert drain(queue) == []
-    assert "1 batch for old, which is no destination now" in caplog.text
+    assert "1 batch for old, which is no longer a destination" in caplog.text
     assert drain(Queue(label="old", store=store)) == [1]
 
 

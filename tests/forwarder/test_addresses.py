@@ -31,8 +31,8 @@ def test_an_address_is_read(url, address):
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("", "is no URL: udp://HOST:PORT, for example"),
-        ("127.0.0.1:8125", "is no URL: udp://HOST:PORT, for example"),
+        ("", "is not a URL: udp://HOST:PORT, for example"),
+        ("127.0.0.1:8125", "is not a URL: udp://HOST:PORT, for example"),
         ("ucp://h:1", "has an unknown scheme; did you mean udp?"),
         ("unixdgram:///x", "has an unknown scheme; did you mean unixgram?"),
         ("zzz://h:1", "has an unknown scheme"),
@@ -71,7 +71,7 @@ def test_a_port_may_be_required():
         ("graphite://h:2003", "is neither udp:// nor tcp://"),
         ("unix:///run/x", "is neither udp:// nor tcp://"),
         ("udp://h:0", "has port 0; use a port from 1 to 65535"),
-        ("h:8125", "is no URL: udp://HOST:PORT, for example"),
+        ("h:8125", "is not a URL: udp://HOST:PORT, for example"),
     ],
 )
 def test_what_is_no_target_is_refused(url, reason):

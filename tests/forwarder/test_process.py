@@ -90,7 +90,7 @@ def test_a_reload_of_a_wrong_file_changes_nothing(forwarder, peer, tmp_path):
     ready = process.ready()
     wrongs = (
         ('prefix = "new"\nintervall = 5\n', "unknown key intervall; did you mean interval?"),
-        ("prefix = ", "is no TOML"),
+        ("prefix = ", "is not valid TOML"),
         ("x = " + "[" * 3000, "has more than 16 levels of nesting"),
         ("interval = " + "9" * 5000, "has a number of thousands of digits"),
         ("a" + ".a" * 50_000 + " = 1", "f.toml: has more than 16 levels of nesting\n"),

@@ -117,7 +117,7 @@ def test_without_any_for_us_there_are_none(environ):
 
 def test_what_is_no_number_is_refused():
     """It is named."""
-    with pytest.raises(InvalidSocket, match="LISTEN_FDS=many is no number") as caught:
+    with pytest.raises(InvalidSocket, match="LISTEN_FDS=many is not a number") as caught:
         Inherited.of_environment(environment("many"), 7)
     assert caught.value.what == "LISTEN_FDS=many"
 
@@ -126,7 +126,7 @@ def test_what_is_no_listening_socket_is_refused(bound, first, tmp_path):
     """A file, a connection, raw packets: no listener could read them; the descriptor and its name are named."""
     with (tmp_path / "file").open("w") as file:
         start = first(file)
-        with pytest.raises(InvalidSocket, match=rf"descriptor {start} \(log\) is no socket"):
+        with pytest.raises(InvalidSocket, match=rf"descriptor {start} \(log\) is not a socket"):
             Inherited.of_environment(environment(1, LISTEN_FDNAMES="log"), 7)
     one, other = socket.socketpair()
     with one, other:

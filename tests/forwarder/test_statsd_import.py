@@ -309,23 +309,23 @@ def test_what_an_option_becomes(options: dict[str, Any], expected: dict[str, Any
             {"percentThreshold": [90, "x"]},
             'percentThreshold: "x" cannot be made a percentage from -100 to 100, and not 0',
         ),
-        ({"histogram": [{"bins": [1, 1]}]}, "histogram: entry 0: 1 is no number above the bound before it"),
-        ({"histogram": [7]}, "histogram: entry 0 is no metric with bins: 7"),
-        ({"histogram": {}}, "histogram: {} is no list"),
-        ({"calculatedTimerMetrics": "count"}, 'calculatedTimerMetrics: "count" is no list, so statsd ignores it'),
+        ({"histogram": [{"bins": [1, 1]}]}, "histogram: entry 0: 1 is not a number above the bound before it"),
+        ({"histogram": [7]}, "histogram: entry 0 is not a metric with bins: 7"),
+        ({"histogram": {}}, "histogram: {} is not a list"),
+        ({"calculatedTimerMetrics": "count"}, 'calculatedTimerMetrics: "count" is not a list, so statsd ignores it'),
         ({"flushInterval": 2**31}, "flushInterval: 2147483648 cannot be made a whole number from 1 to 2^30"),
         ({"keyFlush": {"interval": 2**31}}, "keyFlush.interval: 2147483648 cannot be made a number of seconds"),
         ({"keyFlush": {"percent": 101}}, "keyFlush.percent: 101 cannot be made a percentage above 0"),
-        ({"port": "udp"}, 'port: "udp" is no port'),
-        ({"port": [8125]}, "port: [8125] is no port"),
-        ({"address": True}, "port: true is no name of a host"),
-        ({"servers": [{}, None]}, "servers[1]: null is no server"),
-        ({"servers": {"0": {}}}, "servers: { 0: {} } is no list, so statsd starts none"),
-        ({"servers": [{"port": 65536}, {}]}, "servers[0].port: 65536 is no port"),
-        ({"server": "./servers/tcp", "socket": "/s", "socket_mod": "rw"}, 'socket_mod: "rw" is no mode of a file'),
+        ({"port": "udp"}, 'port: "udp" is not a port'),
+        ({"port": [8125]}, "port: [8125] is not a port"),
+        ({"address": True}, "port: true is not a host name"),
+        ({"servers": [{}, None]}, "servers[1]: null is not a server"),
+        ({"servers": {"0": {}}}, "servers: { 0: {} } is not a list, so statsd starts none"),
+        ({"servers": [{"port": 65536}, {}]}, "servers[0].port: 65536 is not a port"),
+        ({"server": "./servers/tcp", "socket": "/s", "socket_mod": "rw"}, 'socket_mod: "rw" is not a file mode'),
         ({"mgmt_port": "admin", "mgmt_address": "::1"}, 'mgmt_address, mgmt_port: "::1", "admin" cannot be made HOST'),
         ({"graphiteHost": 7}, "graphiteHost: 7 cannot be made a list of URLs"),
-        ({"backends": "./backends/graphite"}, 'backends: "./backends/graphite" is no list, so statsd loads none'),
+        ({"backends": "./backends/graphite"}, 'backends: "./backends/graphite" is not a list, so statsd loads none'),
         (
             {"repeater": [{"host": "b"}, {"host": "b", "port": 1}], "backends": ["./backends/repeater"]},
             'repeater: { host: "b" } has no host and port',
@@ -415,7 +415,7 @@ def test_whatever_stands_there_the_result_is_valid(options: dict[str, Any], tabl
 @pytest.mark.parametrize("text", ["[]", "1", "'x'"])
 def test_what_is_no_object_is_refused(text: str):
     """The file is named."""
-    with pytest.raises(ConfigError, match=r"config\.js: is no object"):
+    with pytest.raises(ConfigError, match=r"config\.js: is not an object"):
         convert(text, "config.js")
 
 

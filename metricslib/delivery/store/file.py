@@ -112,7 +112,7 @@ class SpoolFile:
                 execute(f"PRAGMA user_version={_VERSION}")
         found = (execute("PRAGMA application_id").fetchone()[0], execute("PRAGMA user_version").fetchone()[0])
         if found != (_OURS, _VERSION):
-            raise sqlite3.DatabaseError(f"is no spool of version {_VERSION}")
+            raise sqlite3.DatabaseError(f"is not a spool of version {_VERSION}")
 
     def write(self, changes: Changes) -> None:
         """Do all of it or nothing."""

@@ -166,7 +166,7 @@ def _not_ours(path: Path) -> str | None:
     if status.st_uid != os.geteuid():
         return "it belongs to another user"
     if not stat.S_ISREG(status.st_mode):
-        return "it is no regular file"
+        return "it is not a regular file"
     return "it has a second name" if status.st_nlink > 1 else None
 
 

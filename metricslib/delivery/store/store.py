@@ -408,7 +408,7 @@ class _Disk:
                 self._places[place](records, {})
         for place in found.keys() - self._places.keys():
             waiting = quantity(len(found[place]), "batch")
-            log.warning("spool %s: %s for %s, which is no destination now", self._directory, waiting, place)
+            log.warning("spool %s: %s for %s, which is no longer a destination", self._directory, waiting, place)
 
     def adopt(self) -> None:
         """Move what waits in the files of dead processes into ours, as far as there are queues for it. Raises nothing.
