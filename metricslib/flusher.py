@@ -371,12 +371,15 @@ class Flusher:
         self._membership = self._history_files = None
         try:
             if folder := self._group_folder():
+                from .group.listing import describe
                 from .group.membership import Membership
 
                 self._history_files = HistoryFiles(self.history, folder / "history")
                 member = Membership(folder, self.registry, self.interval, self._own, self._send_for_group)
                 member.begin(self._now())
                 self._membership = member
+                destinations = [destination.label for destination in self._dispatcher.shared]
+                describe(folder, self.naming.prefix, destinations, self.interval)
         except OSError as error:
             self._history_files = None
             log.warning("this process ships alone, and others that ship the same overwrite its values: %s", error)

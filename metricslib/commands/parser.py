@@ -1,0 +1,33 @@
+"""The parser of ``metricslib``, and how its sub-commands end.
+
+Exit codes: 0; 1 if it could not be done, with a line on stderr that says why; 2 for an invalid command line.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+
+from . import group
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a sub-command, and return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="metricslib", description="Looks after the metrics of the programs of this user on this host."
+    )
+    parser.add_argument("--version", action="version", version=f"metricslib {metadata.version('metricslib')}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in (group,):
+        command.add_to(commands)
+    arguments = parser.parse_args(argv)
+    try:
+        status: int = arguments.run(arguments)
+    except (BrokenPipeError, KeyboardInterrupt):
+        return 1
+    except OSError as error:
+        print(f"metricslib: {error}", file=sys.stderr)
+        return 1
+    return status

@@ -1,0 +1,150 @@
+"""The groups of this user on this host: what they are, who is in them, and what waits there. Nothing here joins one."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .directory import PLACES
+from .member import LOCKS
+
+__all__ = ["GroupStatus", "InUse", "ListedMember", "clear", "describe", "groups"]
+
+_DESCRIPTION = "group.json"
+
+
+class InUse(OSError):
+    """A living process uses the folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListedMember:
+    """A living member. Times are in seconds since the epoch; None and an empty text: it did not say."""
+
+    number: int
+    pid: int | None
+    program: str
+    since: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class GroupStatus:
+    """A folder of a group, which may have no members any more."""
+
+    folder: str
+    prefix: str | None
+    """None: it does not say."""
+    destinations: Sequence[str]
+    """URLs without what may be secret; none: the group is there for the page alone."""
+    interval: int | None
+    members: Sequence[ListedMember]
+    written: float | None
+    """When a member last wrote into an open slot."""
+    slots: int
+    """How many slots are not closed."""
+    backlog: Mapping[str, int]
+    """Bytes in files of what was not delivered when its slot closed, by the name of the file."""
+
+
+def describe(folder: Path, prefix: str, destinations: Sequence[str], interval: int) -> None:
+    """Say in a group's folder what the group is, for people. What cannot be written is left out."""
+    about = {"prefix": prefix, "destinations": list(destinations), "interval": interval}
+    path = folder / _DESCRIPTION
+    if _read(path) == about:
+        return
+    with suppress(OSError):
+        aside = path.with_name(f"{_DESCRIPTION}.{os.getpid()}")
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with open(descriptor, "w", encoding="ascii") as file:
+            json.dump(about, file)
+        os.replace(aside, path)
+
+
+def groups(configured: str | None = None, *, places: Sequence[Path] = PLACES) -> list[GroupStatus]:
+    """Return the groups of this user, those of earlier boots included.
+
+    Args:
+        configured: The value of ``METRICSLIB_GROUP_DIR``, under which alone they then are.
+        places: Where they are otherwise.
+    """
+    places = (Path(os.path.abspath(configured)),) if configured else places
+    return [_status(folder) for place in places for folder in _folders(place / f"metricslib-{os.geteuid()}")]
+
+
+def clear(folder: Path) -> None:
+    """Remove a group's folder with all that is in it. Raises :class:`InUse` if a living process uses it, and OSError.
+
+    The folder has another name while it is removed, so a process that joins at this moment makes one of its own.
+    """
+    if _is_used(folder):
+        raise InUse(f"{folder} is in use")
+    aside = folder.with_name(f"{folder.name}.removed-{os.getpid()}")
+    os.rename(folder, aside)
+    if _is_used(aside):  # since just now
+        os.rename(aside, folder)
+        raise InUse(f"{folder} is in use")
+    shutil.rmtree(aside)
+
+
+def _folders(ours: Path) -> Iterator[Path]:
+    for boot in _directories(ours):
+        for folder in _directories(boot):
+            if (folder / "members").is_dir():
+                yield folder
+
+
+def _directories(path: Path) -> list[Path]:
+    try:
+        return sorted(Path(entry.path) for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False))
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return []
+
+
+def _is_used(folder: Path) -> bool:
+    return LOCKS.is_locked(folder / "ship") or bool(list(_living(folder)))
+
+
+def _living(folder: Path) -> Iterator[int]:
+    names = os.listdir(folder / "members")
+    for number in sorted(int(name) for name in names if name.isdecimal()):
+        if LOCKS.is_locked(folder / "members" / str(number)):
+            yield number
+
+
+def _status(folder: Path) -> GroupStatus:
+    about = _read(folder / _DESCRIPTION)
+    slots = [path for path in _directories(folder) if path.name.partition(".")[0].isdecimal()]
+    times = [time for slot in slots for time in _times(slot)]
+    return GroupStatus(
+        folder=str(folder),
+        prefix=about.get("prefix"),
+        destinations=about.get("destinations", []),
+        interval=about.get("interval"),
+        members=[_member(folder, number) for number in _living(folder)],
+        written=max(times, default=None),
+        slots=len(slots),
+        backlog={path.name: path.stat().st_size for path in sorted(folder.glob("backlog-*"))},
+    )
+
+
+def _member(folder: Path, number: int) -> ListedMember:
+    about = _read(folder / "members" / f"{number}.json")
+    return ListedMember(number, about.get("pid"), about.get("program") or "", about.get("since"))
+
+
+def _times(slot: Path) -> Iterator[float]:
+    with suppress(FileNotFoundError):  # closed just now
+        for entry in os.scandir(slot):
+            yield entry.stat(follow_symlinks=False).st_mtime
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        about = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return about if isinstance(about, dict) else {}
