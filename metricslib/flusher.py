@@ -375,7 +375,14 @@ class Flusher:
                 from .group.membership import Membership
 
                 self._history_files = HistoryFiles(self.history, folder / "history")
-                member = Membership(folder, self.registry, self.interval, self._own, self._send_for_group)
+                member = Membership(
+                    folder,
+                    self.registry,
+                    self.interval,
+                    self._own,
+                    self._send_for_group,
+                    self._dispatcher.shared_queues,
+                )
                 member.begin(self._now())
                 self._membership = member
                 destinations = [destination.label for destination in self._dispatcher.shared]
@@ -651,7 +658,7 @@ class Flusher:
             nonlocal delay
             if self._membership is not None:
                 slot = self._schedule.open_stamp(now)
-                delay = self._membership.step(slot, now, idle=self._dispatcher.shared_idle())
+                delay = self._membership.step(slot, now)
 
         with self._flushing:
             if not self._is_abandoned():

@@ -34,7 +34,7 @@ from typing import Any, Literal, Never
 from ._process import log, notice_fork, register_fork_handler
 from ._scope import Instruments
 from .attempt import OUT_OF_MEMORY, attempt, from_signal_handler
-from .budget import Budget, members_cost
+from .budget import Budget, Share, members_cost
 from .clock import SYSTEM_CLOCK, Clock
 from .drops import DropCounter, DropLog
 from .errors import AlreadyStarted, InvalidOption
@@ -71,7 +71,9 @@ _ADVICE = {
     "fold_error": "nothing is lost, but memory or stack ran out in a call of an instrument",
     "bad_note": "the checkpoint of an earlier process, or an entry of it, could not be read; its values begin anew",
     "not_restored": "raise max_series, max_tag_sets or max_bytes: they were higher in the process before",
-    "slots_full": "a destination was away too long; its undelivered intervals in the group's folder were too many",
+    "late": "a process wrote into an interval that was closed; its values are in a later one",
+    "clock_set_back": "the clock was set back; intervals of the time that is repeated are sent again",
+    "slots_full": "the group's folder could not be written for long; see the errors before",
     "first_use_error": "the flusher could not be started in a forked process",
 }
 """Advice by cause. ``filtered`` and ``deleted`` are intended; other causes have more precise log messages."""
@@ -130,6 +132,7 @@ class Registry(Instruments):
         self.drops = DropCounter()
         self.budget = Budget(max_bytes)
         self._limits = Limits(filters, max_series, max_tag_sets, self.drops, self.budget.series)
+        self._caps = max_series, max_tag_sets
         # Both are indexed by the key that the program requested.
         self._instruments: dict[Kind, dict[str, Instrument]] = {kind: {} for kind in KINDS}
         self._asleep: weakref.WeakValueDictionary[tuple[Kind, str], Instrument] = weakref.WeakValueDictionary()
@@ -257,6 +260,10 @@ class Registry(Instruments):
             The key, or None if the series must be left out.
         """
         return self._limits.admit(Series(kind, name, tags))
+
+    def limits_of_group(self) -> Limits:
+        """Return limits with the same caps, for the series of all processes that ship as one; filters ran in each."""
+        return Limits((), *self._caps, self.drops, Share(self.budget.series.allowed))
 
     def admit_names(self, names: Sequence[tuple[Kind, str]], others: int = 0) -> list[str] | None:
         """Return the same as :meth:`admit` for many names without tags, which must be canonical.

@@ -106,9 +106,9 @@ class Dispatcher:
         """Those to which the processes of a group ship as one."""
         return [sender.destination for sender in self._senders if sender.destination.shared]
 
-    def shared_idle(self) -> bool:
-        """Whether nothing waits for any of these."""
-        return not any(len(sender.queue) for sender in self._senders if sender.destination.shared)
+    def shared_queues(self) -> dict[str, Queue]:
+        """Return what waits for each of these, by label."""
+        return {sender.destination.label: sender.queue for sender in self._senders if sender.destination.shared}
 
     def wait_idle(self, deadline: Deadline, *, here: bool = False) -> bool:
         """Wait until nothing waits any more, until ``deadline``; return whether that is so.

@@ -412,6 +412,20 @@ class Queue:
                 else:
                     self._add(entry, first=True)
 
+    def put_backlog(self, batches: Sequence[Batch]) -> None:
+        """Let batches that an earlier process left wait, behind all that waits for their slots, as a backlog."""
+        entries = self.entries(batches)
+        with self._lock:
+            for entry in reversed(entries):
+                self._first -= 1
+                entry.sequence = self._first
+                self._put += entry.points
+                self._add(entry, first=True)
+            self._drop_over()
+        self._after()
+        if entries:
+            self.wake()
+
     # -- out
 
     def take(self, *, hurry: bool = False) -> Batch | None:
@@ -636,6 +650,19 @@ class Queue:
         with self._lock:
             self._take_in()
             return len(self._waiting) - max(0, len(self._taken) - 1)
+
+    def stamps(self) -> set[int]:
+        """Return the slots of which something waits, or is being sent."""
+        with self._lock:
+            self._take_in()
+            return {entry.stamp for entry in self._waiting.values()}
+
+    def batches(self, stamps: Collection[int]) -> list[Batch]:
+        """Return what waits of these slots in memory, or is being sent, in the order of stamps and then of puts."""
+        with self._lock:
+            found = [entry for entry in self._waiting.values() if entry.stamp in stamps and entry.batch]
+            found.sort(key=lambda entry: (entry.stamp, entry.sequence))
+            return [entry.batch for entry in found if entry.batch]
 
     def stats(self) -> QueueStats:
         """Return the account and what waits."""

@@ -45,11 +45,10 @@ from .._process import register_fork_handler
 from ..series import Kind
 from ..window import Aggregates
 from .directory import Unusable, make_private
-from .record import FileReplaced, FileWriter, GaugeValue
+from .record import LATE, FileReplaced, FileWriter, GaugeValue
 
 __all__ = ["LOCKS", "Lock", "Locks", "Member", "program_name"]
 
-_MOST_MEMBERS = 10_000
 _PATIENCE = 10  # intervals
 _FILE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 # struct flock, of which the type comes first on Linux and near the end on BSD and macOS.
@@ -126,16 +125,20 @@ class Locks:
 
     def is_locked(self, path: Path) -> bool:
         """Whether anybody has the lock on the file, this process included. Takes nothing."""
+        return self.holder(path) is not None
+
+    def holder(self, path: Path) -> int | None:
+        """Return the process that has the lock on the file, None where none has. Takes nothing."""
         self._notice_fork()
         with self._guard:
             if self._is_held(path):
-                return True
+                return os.getpid()
             try:
                 descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
             except FileNotFoundError:
-                return False
+                return None
             try:
-                return _is_locked(descriptor)
+                return _holder(descriptor)
             finally:
                 os.close(descriptor)
 
@@ -161,11 +164,12 @@ def _close(lock: Lock) -> None:
         os.close(lock.descriptor)
 
 
-def _is_locked(descriptor: int) -> bool:
+def _holder(descriptor: int) -> int | None:
     write, unlocked = fcntl.F_WRLCK, fcntl.F_UNLCK
     asked = _FLOCK.pack(write, 0, 0, 0, 0) if _LINUX else _FLOCK.pack(0, 0, 0, write, 0)
     answer = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
-    return bool((answer[0] if _LINUX else answer[3]) != unlocked)
+    kind, pid = (answer[0], answer[4]) if _LINUX else (answer[3], answer[2])
+    return None if kind == unlocked else pid
 
 
 LOCKS = Locks()
@@ -245,13 +249,13 @@ class Member:
             members = self.folder / "members"
             make_private(self.folder)
             make_private(members)
-            for number in range(_MOST_MEMBERS):
+            for number in range(LATE):
                 self._lock = self._locks.acquire(members / str(number))
                 if self._lock is not None:
                     self.writer = self._random(8)
                     _introduce(members / f"{number}.json")
                     return number
-            raise Unusable(f"{members}: there are {_MOST_MEMBERS} members already")
+            raise Unusable(f"{members}: there are {LATE} members already")
         return int(self._lock.path.name)
 
     def append(

@@ -15,7 +15,7 @@ Invariants:
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,10 +23,10 @@ from ..series import KINDS, Kind
 from ..window import Aggregates, Flush, Window
 from .directory import folder_name, group_directory
 from .member import Member
-from .merge import RESTATED, KnownSeries
+from .merge import RESTATED
 from .reading import GroupReader, Reading
-from .record import FORMAT, GaugeValue, Slot
-from .shipper import Shipper, covers
+from .record import FORMAT, GaugeValue
+from .shipper import Shipper, Waiting, covers
 
 if TYPE_CHECKING:
     from ..naming import Naming
@@ -51,11 +51,18 @@ def folder_of(destinations: Sequence[str], naming: "Naming", interval: int) -> P
 class Membership:
     """The part of a flusher, which ends the intervals of ``registry``, in the group of ``folder``. One owner at a time.
 
-    ``send(window)`` passes a window of the group to the senders, and ``own`` is the name of the library's own metrics.
+    ``send(window)`` passes a window of the group to the senders, ``queues()`` returns what waits for each of them, and
+    ``own`` is the name of the library's own metrics.
     """
 
     def __init__(
-        self, folder: Path, registry: "Registry", interval: int, own: str, send: Callable[[Window], object]
+        self,
+        folder: Path,
+        registry: "Registry",
+        interval: int,
+        own: str,
+        send: Callable[[Window], object],
+        queues: Callable[[], Mapping[str, Waiting]],
     ) -> None:
         self.folder = folder
         self.user = os.geteuid()
@@ -63,10 +70,10 @@ class Membership:
         self._registry = registry
         self._interval = interval
         self._own = f"{own}." if own else ""
-        self._send = send
-        self._known = KnownSeries()
         self._member = Member(folder, interval)
-        self._shipper = Shipper(self._member, interval, self._ship, drops=registry.drops)
+        self._shipper = Shipper(
+            self._member, interval, send, queues, limits=registry.limits_of_group, drops=registry.drops
+        )
         self._reader = GroupReader(self._member, interval)
         self._alone = False
         """Whether the folder had nothing when this member began, and no other one has been seen there since."""
@@ -97,7 +104,7 @@ class Membership:
         """Take a number, and ship if no other member does. Raises OSError if the folder cannot be used."""
         self._member.join()
         self._alone = {"members", "ship"}.issuperset(os.listdir(self.folder))
-        self._shipper.step(now, idle=True)
+        self._shipper.step(now)
         self._take(now)  # of the open interval what this group has not got yet
 
     def read(self, now: float) -> Reading | None:
@@ -109,10 +116,10 @@ class Membership:
             self._alone = False
         return None if self._alone else self._reader.read(now)
 
-    def step(self, slot: int, now: float, *, idle: bool) -> float:
+    def step(self, slot: int, now: float) -> float:
         """Do what is due at ``now``, where ``slot`` is the open one, and return the seconds until something is.
 
-        ``idle`` says that the senders of the group's destinations have nothing to do. Raises OSError for the disk.
+        Raises OSError for the disk.
         """
         try:
             if not 0 < self._next_record - now <= _SECOND:  # it is due, or the clock was set back
@@ -121,7 +128,7 @@ class Membership:
         finally:
             if not 0 < self._next_step - now <= _SECOND:
                 self._next_step = now + _SECOND  # if this fails
-                self._next_step = now + self._shipper.step(now, idle=idle)
+                self._next_step = now + self._shipper.step(now)
         return min(self._next_record, self._next_step) - now
 
     # -- records
@@ -206,9 +213,6 @@ class Membership:
         self._slot, self._pending = slot, Aggregates()
 
     # -- shipping
-
-    def _ship(self, stamp: int, slot: Slot) -> None:
-        self._send(self._known.window(slot, stamp, self._interval))
 
     def ship_now(self, now: float) -> None:
         """Send all that is there if this process ships; the open slot, too."""

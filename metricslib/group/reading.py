@@ -4,15 +4,16 @@ Members append what they measure once a second (:mod:`~.record`), so the files h
 group, and every member that reads them gets the same. Reading takes no lock and changes nothing.
 
 - *Totals* are the sums over all slots, of members that live and of those that ended. They do not depend on who holds
-  which number, and so they do not fall when a worker ends and another one takes its number.
+  which number, and so they do not fall when a worker ends and another one takes its number. Those of closed slots are
+  in the state (:mod:`~.state`).
 - The *open* interval is the slot of now. The *last* interval is the newest one that is complete: all living members
   have closed it, or :data:`~.shipper.GRACE` seconds have passed since its end.
 - A *gauge* has the value that its rule makes of what living members stated last. A member states all its gauges in its
   first record of a slot; until then those of its last slot stand.
 
-A slot may be deleted while it is read. Then the directory is read again, so that nothing is missed or counted twice. A
-reader keeps what it has decoded: the next reading decodes only what was appended since. One reader may be used by any
-number of threads.
+A slot may be folded into the state while it is read. Then all is read again, so that nothing is missed or counted
+twice. A reader keeps what it has decoded: the next reading decodes only what was appended since. One reader may be used
+by any number of threads.
 """
 
 import json
@@ -24,13 +25,15 @@ from pathlib import Path
 from typing import Any
 
 from .._process import register_fork_handler
+from ..checkpoint import BadNote
 from ..series import KINDS, Kind
 from ..series_state import TOTALS, Snapshot, Total
 from ..window import Aggregates, Window
 from .member import Member
 from .merge import KnownSeries
 from .record import GaugeValue, Slot
-from .shipper import GRACE, SlotFiles
+from .shipper import GRACE
+from .state import SlotFiles, State, read_state, slots_in, unfolded
 
 __all__ = ["GroupReader", "MemberStatus", "Reading"]
 
@@ -63,6 +66,7 @@ class Reading:
         time: float,
         open_: Window,
         last: Window | None,
+        closed: Mapping[Kind, Mapping[str, Total]],
         slots: Mapping[int, Aggregates],
         members: Sequence[MemberStatus],
     ) -> None:
@@ -70,13 +74,15 @@ class Reading:
         self.open = open_
         self.last = last
         self.members = members
-        self._slots = slots  # all but the open one, by stamp
+        self._closed = closed  # totals of closed slots
+        self._slots = slots  # all others but the open one, by stamp
 
     def series(self, *kinds: Kind) -> dict[Kind, list[str]]:
         """Return the keys of all series, or of those of these kinds, by kind and in order of first appearance."""
         found: dict[Kind, list[str]] = {}
         for kind in kinds or KINDS:
-            parts: list[Mapping[str, Any]] = [aggregates[kind] for aggregates in self._slots.values()]
+            parts: list[Mapping[str, Any]] = [self._closed[kind]]
+            parts += [aggregates[kind] for aggregates in self._slots.values()]
             parts += [window[kind] for window in (self.last, self.open) if window is not None]
             found[kind] = list(dict.fromkeys(key for part in parts for key in part))
         return found
@@ -91,7 +97,8 @@ class Reading:
         only = self.series() if only is None else only
         totals: dict[Kind, dict[str, Total]] = {}
         for kind, keys in only.items():
-            totals[kind] = {key: TOTALS[kind](self.open.start) for key in keys}
+            closed = self._closed[kind]
+            totals[kind] = {key: closed[key].copy() if key in closed else TOTALS[kind](self.open.start) for key in keys}
             if kind == "gauge":
                 continue
             for stamp, aggregates in self._slots.items():
@@ -109,7 +116,10 @@ class GroupReader:
         self._member = member
         self._folder = member.folder
         self._interval = interval
-        self._known = KnownSeries()
+        self._state_file: tuple[int, ...] = ()
+        self._state = State()
+        self._closed = KnownSeries()  # what the state has
+        self._known = KnownSeries()  # and what was read since
         self._slots: dict[int, _ReadSlot] = {}
         self._guard = threading.Lock()
         register_fork_handler(self)
@@ -135,24 +145,40 @@ class GroupReader:
                 now,
                 self._known.window(open_, end, self._interval, remember=False),
                 last,
+                self._closed.totals,
                 {stamp: self._slots[stamp].all.aggregates for stamp in ended},
                 [self._status(number) for number in living],
             )
 
     def _read_slots(self) -> None:
-        """Read what is new in all slots, in order of stamp. A slot that is deleted meanwhile has all read again."""
+        """Read the state and what is new in all other slots, in order of stamp, as of one moment.
+
+        If the shipper folds meanwhile, all is read again.
+        """
         for _ in range(_ATTEMPTS):
-            stamps = sorted(int(name) for name in os.listdir(self._folder) if name.isdecimal())
-            for stamp in stamps:
-                slot = self._slots.get(stamp)
-                if slot is None:
-                    slot = self._slots[stamp] = _ReadSlot(self._folder / str(stamp))
+            self._read_state()
+            there = slots_in(self._folder)
+            slots: dict[int, _ReadSlot] = {}
+            for stamp, name in unfolded(self._state, *there):
+                slot = slots[stamp] = self._slots.get(stamp) or _ReadSlot(self._folder / name)
+                slot.move_to(self._folder / name)
                 slot.read()
-            there = {int(name) for name in os.listdir(self._folder) if name.isdecimal()}
-            self._slots = {stamp: self._slots[stamp] for stamp in stamps if stamp in there}
-            if there.issuperset(stamps):
+            if slots_in(self._folder) == there and _identity(self._folder / "state") == self._state_file:
+                self._slots = slots
                 return
-        raise OSError(f"{self._folder}: its slots are deleted faster than they can be read")
+        raise OSError(f"{self._folder} changes faster than it can be read")
+
+    def _read_state(self) -> None:
+        file = _identity(self._folder / "state")
+        if file != self._state_file:
+            try:
+                state = read_state(self._folder)
+                self._closed, self._known = state.known(), state.known()
+            except BadNote:  # the shipper counts it, and begins anew
+                state, self._closed, self._known = State(), KnownSeries(), KnownSeries()
+            self._state_file, self._state = file, state
+            for slot in self._slots.values():
+                slot.window = None
 
     def _is_complete(self, stamp: int, now: float, living: Sequence[int]) -> bool:
         files = self._slots[stamp].files
@@ -214,6 +240,15 @@ def _counted(aggregates: Aggregates) -> Iterator[float]:
     yield from aggregates.counters.values()
     for distributions in (aggregates.timers, aggregates.histograms):
         yield from (distribution.count for distribution in distributions.values())
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    """Return what changes with a file; empty if there is none."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return ()
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _about(path: Path) -> Mapping[str, Any]:

@@ -54,12 +54,16 @@ __all__ = [
     "FileReplaced",
     "FileWriter",
     "GaugeValue",
+    "LATE",
     "Slot",
     "combine",
+    "read_gauge",
 ]
 
 FORMAT = 1
 """The version of this format: groups of different formats have different folders."""
+LATE = 10_000
+"""Numbers of members are below this; files from here on came late, from a slot that was closed by then."""
 _MAGIC = b"mlg1"
 _HEAD = struct.Struct("<4sII")
 _REST = struct.Struct("<8sBd")
@@ -255,7 +259,7 @@ class _Written:
                 raise BadRecord("a count is no finite number")
             aggregates.counters = dict(zip(keys, values, strict=True))
         elif kind == "gauge":
-            gauges.update(zip(keys, map(_gauge, values), strict=True))
+            gauges.update(zip(keys, map(read_gauge, values), strict=True))
         else:
             aggregates[kind].update(zip(keys, (read_value(kind, value) for value in values), strict=True))
 
@@ -274,7 +278,8 @@ def _number(number: Any) -> int:
     return number
 
 
-def _gauge(stated: Any) -> GaugeValue:
+def read_gauge(stated: Any) -> GaugeValue:
+    """Return what a record states of a gauge; raises ValueError or TypeError for anything else."""
     value, time, across = stated
     for number in (time,) if value is None else (time, value):
         if type(number) not in _PLAIN or not math.isfinite(number):
@@ -291,7 +296,7 @@ class FileReader:
     """Reads one file of a slot, each time only what is new in it. One owner at a time."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._written: dict[bytes, _Written] = {}
         self._begin((0, 0))
 
@@ -329,7 +334,7 @@ class FileReader:
         what the earlier one had, but where the same writer states anew the whole of what it has. Raises OSError where
         it cannot be read.
         """
-        descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
             status = os.fstat(descriptor)
             if (status.st_dev, status.st_ino) != self._file or status.st_size < self.end:
@@ -454,7 +459,7 @@ def combine(files: Mapping[int, FileReader]) -> Slot:
     """Return the slot of which these are the files, by the number of their member, as far as they were read.
 
     Sums are made in the order of numbers, and in a file in that of its writers. Of a file's gauges only those count
-    that its last writer stated: earlier ones are of processes that ended.
+    that its last writer stated: earlier ones are of processes that ended. Gauges of files that came late do not count.
     """
     aggregates = Aggregates()
     gauges: dict[str, dict[int, GaugeValue]] = {}
@@ -465,7 +470,7 @@ def combine(files: Mapping[int, FileReader]) -> Slot:
             aggregates.merge(written.aggregates)
             for kind, keys in written.known.items():
                 known[kind].update(dict.fromkeys(keys))
-        if last in writers:
+        if last in writers and number < LATE:
             for key, stated in writers[last].gauges.items():
                 gauges.setdefault(key, {})[number] = stated
     return Slot(aggregates, gauges, known)

@@ -71,6 +71,19 @@ def test_batches_leave_in_the_order_in_which_they_came(make: Make):
     assert queue.take() is None
 
 
+def test_what_an_earlier_process_left_is_sent_before_newer_batches_of_its_slots_and_within_the_bound():
+    """So that an older value of a slot never arrives last."""
+    queue = Queue(max_bytes=3 * (10 + OVERHEAD), replay=1000.0)
+    queue.put([Batch(20, 1, b"2" * 10)])
+    queue.put_backlog([Batch(10, 2, b"1" * 10), Batch(20, 4, b"1" * 10), Batch(20, 8, b"1" * 10)])
+    assert queue.stamps() == {10, 20}
+    assert [one.points for one in queue.batches({20})] == [4, 8, 1]
+    assert queue.stats().backlog_points == 14
+    queue.put_backlog([Batch(30, 16, b"0" * 10)])
+    assert queue.stats().dropped == {"spool_full": 16}
+    assert waiting(queue) == [4, 8, 1, 2]
+
+
 def test_the_oldest_is_dropped_when_it_is_full(make: Make):
     """The newest are what is asked for first after an outage. The newest window is beside the bound."""
     queue = make(max_bytes=2 * (100 + OVERHEAD))
