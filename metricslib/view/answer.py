@@ -14,6 +14,7 @@ import logging
 import re
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import parse_qsl
@@ -152,9 +153,12 @@ class View:
         if not making.acquire(timeout=PATIENCE):
             return busy("Others ask for this page; it is made for one at a time.")
         try:
-            if here or query.format == "html":
+            if here == HEALTH and query.format == "json":
+                found = replace(self.report(Query(limit=1)), rows=(), next="")
+                content_type, texts = "application/json", as_json.parts(found)
+            elif here or query.format == "html":
                 return self._page(here, query, root, encodings, log_out)
-            if query.format == "json":
+            elif query.format == "json":
                 content_type, texts = "application/json", as_json.parts(self.report(query))
             else:
                 openmetrics = query.format == "openmetrics"
@@ -171,7 +175,7 @@ class View:
         finally:
             making.release()
         try:
-            return _streamed(content_type, texts)
+            return _streamed(content_type, texts, _takes_gzip(encodings))
         except Exception:
             return _failed()
 
@@ -346,13 +350,19 @@ def _failed() -> Answer:
     return simple(500, "The page could not be made; the program's log says why.")
 
 
-def _streamed(content_type: str, texts: Iterator[str]) -> Answer:
+def _streamed(content_type: str, texts: Iterator[str], gzipped: bool) -> Answer:
     """Return an answer that is generated while it is read or, if it is short, as a whole with its length."""
     chunks = _chunks(texts)
     first = next(chunks)
+    headers = [("Vary", "Accept-Encoding")]
     if len(first) < _CHUNK:
-        return _answer(200, content_type, [first], ("Content-Length", str(len(first))))
-    return _answer(200, content_type, _begun(first, chunks))
+        whole = gzip.compress(first, 1, mtime=0) if gzipped and len(first) > _SMALL else first
+        if whole is not first:
+            headers.append(("Content-Encoding", "gzip"))
+        return _answer(200, content_type, [whole], ("Content-Length", str(len(whole))), *headers)
+    if not gzipped:
+        return _answer(200, content_type, _begun(first, chunks), *headers)
+    return _answer(200, content_type, _compressed(_begun(first, chunks)), ("Content-Encoding", "gzip"), *headers)
 
 
 def _begun(first: bytes, chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -362,6 +372,14 @@ def _begun(first: bytes, chunks: Iterator[bytes]) -> Iterator[bytes]:
     except Exception:
         log.exception("the metrics page was cut off by an error")
         raise
+
+
+def _compressed(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    stream = zlib.compressobj(1, zlib.DEFLATED, 16 + zlib.MAX_WBITS)  # 16: with the header of gzip
+    for chunk in chunks:
+        if compressed := stream.compress(chunk):
+            yield compressed
+    yield stream.flush()
 
 
 def _chunks(texts: Iterable[str]) -> Iterator[bytes]:

@@ -5,6 +5,7 @@ import itertools
 import json
 import logging
 import re
+import subprocess
 import sys
 from urllib.parse import urlencode
 
@@ -47,6 +48,80 @@ def test_a_page_is_compressed_for_who_reads_that(view, encodings, gzipped):
     assert headers["Vary"] == "Accept-Encoding"
     assert int(headers["Content-Length"]) == len(answer.body)
     assert (gzip.decompress(answer.body) if gzipped else answer.body) == plain.body
+
+
+@pytest.mark.parametrize("format", ["json", "prometheus", "openmetrics"])
+@pytest.mark.parametrize("series", [0, 50, 3000])
+def test_what_programs_read_is_compressed_for_those_that_read_that(view, registry, format, series):
+    """Whether it has its length, or is generated while it is read."""
+    for number in range(series):
+        registry.counter(f"c.{number}").inc()
+    plain = view.answer("GET", f"format={format}")
+    answer = view.answer("GET", f"format={format}", encodings="gzip")
+    headers = dict(answer.headers)
+    compressed = answer.body
+    text = plain.body
+    assert headers.get("Content-Encoding") == ("gzip" if len(text) > 1000 else None)
+    assert {headers["Vary"], dict(plain.headers)["Vary"]} == {"Accept-Encoding"}
+    assert ("Content-Length" in headers) == (len(text) < 64 << 10)
+    assert int(headers.get("Content-Length", len(compressed))) == len(compressed)
+    assert (gzip.decompress(compressed) if len(text) > 1000 else compressed) == text
+
+
+def test_health_for_programs(view, registry):
+    """What the page of health has, as JSON without series."""
+    registry.counter("hits").inc()
+    found = json.loads(view.answer("GET", "format=json", "/health").body)
+    whole = json.loads(view.answer("GET", "format=json").body)
+    assert whole["series"] != []
+    assert found == {**whole, "series": [], "count": {**whole["count"], "shown": 0}}
+    asked = view.answer("GET", "", "/health", accept="application/json")
+    assert json.loads(asked.body).keys() == found.keys()
+
+
+WITHOUT = """
+import asyncio, io, json, sys
+for name in ("flask", "jinja2", "markupsafe", "werkzeug", "waitress"):
+    sys.modules[name] = None
+import metricslib as metrics
+
+metrics.counter("hits").inc(3)
+application, other = metrics.view.wsgi(open=True), metrics.view.asgi(open=True)
+
+def over_wsgi(path, query):
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": path, "QUERY_STRING": query, "wsgi.url_scheme": "http"}
+    return b"".join(application(environ, lambda status, headers: print(status[:3], end=" ")))
+
+async def over_asgi(path, query):
+    found = []
+    async def send(message):
+        found.append(message)
+    scope = {"type": "http", "method": "GET", "path": path, "query_string": query.encode(), "headers": []}
+    await other(scope, None, send)
+    print(found[0]["status"], end=" ")
+    return b"".join(message["body"] for message in found[1:])
+
+for ask in (over_wsgi, lambda *asked: asyncio.run(over_asgi(*asked))):
+    assert json.loads(ask("/", "format=json&match=hits"))["series"][0]["open"]["count"] == 3
+    assert json.loads(ask("/health", "format=json"))["flusher"]["running"]
+    assert b"hits_total 3" in ask("/", "format=prometheus")
+    assert b"hits_total 3" in ask("/", "format=openmetrics")
+    assert b"metricslib[view]" in ask("/", "")
+import urllib.request
+with metrics.serve(port=0) as server:
+    with urllib.request.urlopen(f"{server.url}?format=prometheus") as answer:
+        assert b"hits_total 3" in answer.read()
+loaded = {name.partition(".")[0] for name, module in sys.modules.items() if module is not None}
+print(*sorted(loaded - sys.stdlib_module_names - {"metricslib", "__main__"} - before))
+"""
+
+
+def test_what_programs_read_needs_nothing_but_the_standard_library():
+    """Over WSGI, ASGI and a port of its own; the page in HTML says what it needs."""
+    program = f"import sys; before = {{name.partition('.')[0] for name in sys.modules}}\n{WITHOUT}"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["200", "200", "200", "200", "501"] * 2
 
 
 def test_a_page_is_made_again_when_an_interval_has_ended(view, registry, end_interval):
