@@ -1,14 +1,13 @@
-"""What delivery is about: a batch of bytes, the error that says it did not arrive, and the deadline of an attempt.
+"""The basic types of delivery: a batch of bytes, the error of a failed delivery, and the deadline of an attempt.
 
-Everything else in this folder is built on these three. A batch is immutable, and its payload consists of lines, which
-can be counted, and split where a line ends. Lines of Graphite all end in a newline. Lines of statsd are grouped into
-datagrams, with an empty line between two datagrams.
+A batch is immutable. Its payload consists of lines, so it can be counted, and split at line ends. Graphite lines all
+end with a line feed. statsd lines are grouped into datagrams, with an empty line between two datagrams.
 
-An attempt to deliver a batch ends in one of three ways, and each point of the batch has exactly one fate:
+An attempt to deliver a batch ends in one of three ways, which determine what happens to each point:
 
-- the destination returns: all of it is delivered, save what the returned mapping says was lost, by cause;
-- it raises :class:`Undelivered`: ``remaining`` is to be tried again, ``lost`` is lost, the rest was delivered;
-- it raises anything else, which is a defect: the whole batch is tried again.
+- The destination returns a mapping: points in the mapping are lost, by cause, and all others are delivered.
+- It raises :class:`Undelivered`: ``remaining`` is tried again, ``lost`` is lost, and all other points are delivered.
+- It raises another exception, which is a defect: the whole batch is tried again.
 """
 
 import math
@@ -21,7 +20,7 @@ from ..errors import MetricsError
 __all__ = ["LONGEST", "Batch", "Deadline", "Undelivered", "batches_of", "count_lines", "quantity", "split_lines"]
 
 _BATCH = 1 << 20
-"""Bytes in a batch, about: what a server takes within seconds, and must be sent again if it does not."""
+"""Approximate number of bytes in a batch. A server reads it within seconds, and a failed batch is sent again whole."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,20 +28,20 @@ class Batch:
     """Bytes to deliver. Two batches are equal only if they are the same object."""
 
     stamp: int
-    """The end of the interval that the points belong to, in seconds since the epoch; 0 for relayed points."""
+    """The end of the points' interval, in seconds since the epoch; 0 for relayed points."""
     points: int
-    """How many values or lines are in it: the unit of all accounts."""
+    """Number of values or lines: the unit of all counts."""
     payload: bytes
     windows: int = 1
-    """How many windows are complete once it is delivered: 0 for all but the last batch of a window."""
+    """Number of windows that are complete when it is delivered: 0 except for the last batch of a window."""
 
 
 class Undelivered(MetricsError):
-    """A delivery failed, wholly or in part.
+    """A delivery failed, completely or in part.
 
-    ``reason`` is a text for logs, without secrets. ``remaining`` must be tried again. ``lost`` counts, by cause, lines
-    that were not delivered and must not be sent again. All other lines were delivered. ``points`` is the number of
-    remaining points where not every line is one.
+    ``reason`` is a text for logs, without secrets. ``remaining`` must be tried again. ``lost`` is the number of lines,
+    by cause, that were not delivered and must not be sent again. All other lines were delivered. ``points`` is the
+    number of remaining points if not every line is a point.
     """
 
     def __init__(
@@ -56,20 +55,20 @@ class Undelivered(MetricsError):
 
 
 def count_lines(payload: bytes, *, datagrams: bool = True) -> int:
-    """Return how many lines are in ``payload``, empty ones between ``datagrams`` left out.
+    """Return the number of lines in ``payload``, without the empty ones between ``datagrams``.
 
     >>> count_lines(b"a 1 0\\nb 2 0\\n"), count_lines(b"a:1|c\\nb:1|c\\n\\nc:1|c"), count_lines(b"")
     (2, 3, 0)
     """
     unterminated = bool(payload) and not payload.endswith(b"\n")
-    empty = payload.count(b"\n\n") if datagrams else 0  # to look for them takes longer than all the rest
+    empty = payload.count(b"\n\n") if datagrams else 0  # only if necessary, because this takes most of the time
     return payload.count(b"\n") - empty + unterminated
 
 
 def split_lines(payload: bytes, separator: bytes, limit: int) -> Iterator[bytes]:
-    """Cut ``payload`` after a separator into pieces of at most ``limit`` bytes; joined, they are ``payload``.
+    """Split ``payload`` after separators into pieces of at most ``limit`` bytes. Joined, they are ``payload``.
 
-    Only what has no separator for longer than that makes a longer piece.
+    A piece is longer only if it contains no separator except at its end.
     """
     start, end = 0, len(payload)
     while end - start > limit:
@@ -85,7 +84,7 @@ def split_lines(payload: bytes, separator: bytes, limit: int) -> Iterator[bytes]
 def batches_of(
     stamp: int, payload: bytes, separator: bytes = b"\n", *, windows: int = 1, size: int = _BATCH
 ) -> list[Batch]:
-    """Return ``payload`` in batches of about ``size`` bytes; the last one stands for the window."""
+    """Return ``payload`` in batches of about ``size`` bytes. The last one completes the window."""
     parts = [part.removesuffix(b"\n\n") for part in split_lines(payload, separator, size)]
     datagrams, last = separator != b"\n", len(parts) - 1
     return [
@@ -104,19 +103,19 @@ def quantity(count: int, noun: str) -> str:
 
 
 LONGEST = 1e9
-"""Seconds, 31 years. A caller's infinity is this: no wait of the operating system takes more than 292 years."""
+"""Maximum number of seconds, 31 years. It replaces infinity, because waits of the operating system are limited."""
 
 
 def bounded(seconds: float) -> float:
-    """Return a number of seconds that can be waited: 0 for a negative one and for NaN, :data:`LONGEST` at most."""
+    """Return ``seconds`` as a valid duration of a wait: 0 if negative or NaN, and at most :data:`LONGEST`."""
     return max(0.0, min(seconds, LONGEST))
 
 
 class Deadline:
-    """A moment by which an operation must end. It may be moved while the operation waits.
+    """The time at which an operation must end. It may be changed while the operation waits.
 
-    It is ``seconds`` from now, :data:`LONGEST` at most. Any thread may read it, or :meth:`cut` it short. It uses the
-    machine's own monotonic clock, taken once at import, because sockets do not follow a test's clock.
+    It is ``seconds`` from now, at most :data:`LONGEST`. Any thread may read it, or :meth:`cut` it short. It uses the
+    system's monotonic clock, saved at import, because sockets do not follow the clock of a test.
     """
 
     __slots__ = ("_bound", "_end", "_now", "urgent")
@@ -129,19 +128,19 @@ class Deadline:
         """True if a caller is blocked on this operation, or more waits behind it."""
 
     def left(self) -> float:
-        """Seconds left; 0 when it has passed."""
+        """Return the remaining seconds, or 0."""
         return max(0.0, min(self._end, self._bound) - self._now())
 
     def cut(self, seconds: float) -> None:
-        """End at most ``seconds`` from now; :meth:`extend` cannot undo that."""
+        """End at most ``seconds`` from now. :meth:`extend` cannot undo this."""
         self._bound = min(self._bound, self._now() + seconds)
 
     def extend(self, seconds: float) -> None:
-        """End ``seconds`` from now, unless it was cut to be earlier."""
+        """End ``seconds`` from now, unless it was cut to an earlier time."""
         self._end = self._now() + bounded(seconds)
 
     def part(self, share: float) -> "Deadline":
-        """Return a deadline that ends when ``share`` of the time left has passed, and never after this one."""
+        """Return a deadline that ends after ``share`` of the remaining time, and never after this one."""
         return _Part(self, share)
 
 

@@ -1,28 +1,29 @@
-"""Graphite on several servers: the URL of a cluster in, its destinations out.
+"""Graphite on several servers. In: the URL of a cluster. Out: its destinations.
 
-*Sharded*: ``graphite://h1:2003:a,h2:2003:b?hash=carbon_ch&replicas=2``. Each node keeps a part of the paths; a hash
-ring says which. Every node is a destination with a queue and a sender of its own: one that is down delays only its own
-points, and those wait for it, since the ring does not ask which nodes are up. The paths and values of a window are
-computed once, and each node takes its share of them. Relayed points are split the same way.
+*Sharded*: ``graphite://h1:2003:a,h2:2003:b?hash=carbon_ch&replicas=2``. Each node keeps a part of the paths, which a
+hash ring determines. Every node is a destination with its own queue and sender, so a node that is down delays only its
+own points. They wait for it, because the ring does not depend on which nodes are up. The paths and values of a window
+are computed once and split over the nodes, and so are relayed points.
 
-*Alternatives*: ``graphite://h1:2003,h2:2003?pick=failover``. Any one node will do. All are one destination with one
-queue, and each batch goes to the first node that is up. So nothing waits for a node that stays down, and batches keep
-their order across nodes: an older value of a slot never arrives last. When a node fails that was up, the attempt fails,
-as that of a single destination does. The sender tries again, now with the next node, and also sends it what was
-delivered in the last minute, which the failed node may have had only in memory. From then on that node is passed over,
-longer after each failure, and tried again in attempts that fall back on the next node.
+*Alternatives*: ``graphite://h1:2003,h2:2003?pick=failover``. Every node accepts all paths. The nodes are one
+destination with one queue, and each batch goes to the first node that is up. So no data waits for a node that stays
+down, and batches keep their order across nodes: an older value of a slot never arrives last. When a node that was up
+fails, the attempt fails, as with a single destination. The sender tries again with the next node. It also sends that
+node the batches of the last minute, because the failed node may have had them only in memory. The failed node is
+skipped for a time that grows with each failure. Then it is tried again, and if it fails, the same attempt continues
+with the next node.
 
 ============  ==========================  ==============================================================
-``hash``      ``carbon_ch``               each path to the nodes that the hash says, as Graphite's relays do;
+``hash``      ``carbon_ch``               sharded: each path goes to nodes chosen by this hash, as in Graphite's relays;
               ``fnv1a_ch``                a node may have an instance, ``host:port:instance``
-``replicas``  a number, 1                 how many nodes keep each path
-``diverse``   ``on`` or ``off``           whether they must be on different hosts; ``on`` if not given
-``tags``      ``on`` or ``off``           whether a path is hashed with its tags; ``on`` if not given
-``pick``      ``failover``                everything to one node: the first that is up,
-              ``any_of``                  or the first in an order of this process' own
+``replicas``  a number, 1                 the number of nodes that keep each path
+``diverse``   ``on`` or ``off``           whether these must be on different hosts; default ``on``
+``tags``      ``on`` or ``off``           whether the hash includes the tags of a path; default ``on``
+``pick``      ``failover``                alternatives: everything goes to the first node that is up,
+              ``any_of``                  or to the first in a random order of this process
 ============  ==========================  ==============================================================
 
-All other options are those of each node.
+All other options apply to each node.
 """
 
 import random
@@ -113,9 +114,9 @@ class _Node:
     def __init__(self, destination: GraphiteDestination, clock: Clock, backoff: Backoff) -> None:
         self.destination = destination
         self.backoff = backoff
-        """Failures in a row, and the moment before which the node is passed over."""
+        """Consecutive failures, and the time until which the node is skipped."""
         self.attempt: float | None = None
-        """When the attempt under way began, by the monotonic clock; None: there is none."""
+        """Start of the attempt in progress, on the monotonic clock, or None."""
         self._clock = clock
         self._since = clock.time()
         self._errors = 0
@@ -142,11 +143,11 @@ class _Node:
 
 
 _RELAYED = 200_000
-"""How many paths are remembered with their nodes, beside twice those of the largest window."""
+"""Number of paths whose nodes are cached, in addition to twice the paths of the largest window."""
 
 
 class Shares:
-    """What the nodes of a cluster have in common: which of them gets what. Any thread may ask."""
+    """Splits data over the nodes of a cluster. Thread-safe."""
 
     def __init__(self, ring: Ring, nodes: int, encoder: Encoder) -> None:
         self._owners = _Owners(ring)
@@ -165,7 +166,7 @@ class Shares:
         return share
 
     def _share(self, whole: object, place: int, split: Callable[[], Sequence[Any]]) -> Any:
-        """Split ``whole`` once, because a thread asks for one node after the other, and forget it with the last."""
+        """Split ``whole`` when a thread requests the first node's share, and cache the result until the last one."""
         before, shares = getattr(self._last, "split", (None, ()))
         if before is not whole:
             shares = split()
@@ -173,9 +174,9 @@ class Shares:
         return shares[place]
 
     def _split_pairs(self, pairs: Pairs) -> list[Pairs]:
-        """Return what each node gets."""
+        """Return the share of each node."""
         self._owners.make_room(len(pairs))
-        # Written for speed, as naming and encoding are.
+        # Optimised, like naming and encoding.
         shares = [Pairs() for _ in range(self._nodes)]
         appends = [(share.paths.append, share.values.append) for share in shares]
         owners = self._owners
@@ -195,7 +196,7 @@ class Shares:
 
 
 class _Owners(dict[str, tuple[int, ...]]):
-    """The places of the nodes that keep a path. Paths are remembered, within a bound: most occur again."""
+    """The indexes of the nodes that keep a path. A limited number of paths is cached, because most occur again."""
 
     def __init__(self, ring: Ring) -> None:
         super().__init__()
@@ -203,7 +204,7 @@ class _Owners(dict[str, tuple[int, ...]]):
         self._room = _RELAYED
 
     def make_room(self, paths: int) -> None:
-        """Expect windows with this number of paths."""
+        """Make the cache large enough for windows with this number of paths."""
         self._room = max(self._room, 2 * paths + _RELAYED)
 
     def __missing__(self, path: str) -> tuple[int, ...]:
@@ -214,7 +215,7 @@ class _Owners(dict[str, tuple[int, ...]]):
 
 
 class HashedNode(Destination):
-    """The node at ``place`` of a cluster: a Graphite destination that gets its share."""
+    """The node with the index ``place`` in a cluster: a Graphite destination that gets its share of the data."""
 
     def __init__(self, label: str, node: GraphiteDestination, shares: Shares, place: int) -> None:
         super().__init__(label, node.options)
@@ -226,7 +227,7 @@ class HashedNode(Destination):
         return batches_of(flush.cumulative.end, self._shares.lines(flush, self._place))
 
     def share(self, points: Sequence[Point]) -> Sequence[Point]:
-        """Return those points that this node keeps."""
+        """Return the points that this node keeps."""
         return self._shares.points(points, self._place)
 
     def deliver(self, payload: bytes, deadline: Deadline) -> Mapping[str, int]:
@@ -245,14 +246,14 @@ _OPTIONS: Mapping[str, tuple[str, ...]] = {
     "tags": ("on", "off"),
     "pick": ("failover", "any_of"),
 }
-"""The options of a cluster, and the values that each can have; replicas is a number."""
+"""The options of a cluster with their possible values; replicas is a number."""
 
 _MEMBER = re.compile(r"(\[[^]]*\]|[^:[\]]*)(?::([^:]*))?(?::(.*))?", re.DOTALL)
 _INSTANCE = re.compile(r"[\w.:-]+", re.ASCII)
 
 
 class _Cluster(NamedTuple):
-    """A cluster's URL, taken apart. Members are texts ``host:port:instance``; ``rest`` is each node's query."""
+    """The parts of a cluster's URL. Members are texts ``host:port:instance``; ``rest`` is the query of each node."""
 
     scheme: str
     members: Sequence[str]
@@ -268,10 +269,10 @@ def open_destinations(
     shuffle: Callable[[list[Any]], object] = random.shuffle,
     **how: Any,
 ) -> Sequence[Destination]:
-    """Return the destinations that ``url`` names: one for each node of a cluster with a hash, one for any other URL.
+    """Return the destinations of ``url``: one for each node of a cluster with a hash, one for any other URL.
 
-    ``shuffle`` brings the nodes of ``any_of`` into an order. Takes and raises what
-    :func:`~.destinations.open_destination` does.
+    ``shuffle`` determines the order of the nodes of ``any_of``. Other arguments and exceptions are those of
+    :func:`~.destinations.open_destination`.
     """
     try:
         cluster = _parse(url) if isinstance(url, str) else None
@@ -319,11 +320,11 @@ def _picked(
     return Failover(f"{cluster.scheme}://{','.join(hosts)}", nodes, clock=clock)
 
 
-# Errors quote no part of the URL: it may hold a password.
+# Errors contain no part of the URL, because it may contain a password.
 
 
 def _parse(url: str) -> _Cluster | None:
-    """Return the URL's parts, None when it names no cluster."""
+    """Return the parts of the URL, or None if it is not a cluster's."""
     place, _, query = url.partition("?")
     scheme, _, hosts = place.partition("://")
     pieces = query.split("&")

@@ -1,26 +1,26 @@
-"""URL in, destination out: the schemes, their options, and the errors for invalid URLs.
+"""Creates destinations from URLs: the schemes, their options, and the errors for invalid URLs.
 
 ===============================  =============================================================
-``graphite://host:2003``         Graphite's lines over TCP; ``graphite+udp://`` over UDP
+``graphite://host:2003``         Graphite lines over TCP; ``graphite+udp://`` over UDP
 ``graphite+tls://host:port``     the same under TLS, ``?ca=FILE``, ``?cert=FILE&key=FILE``, ``?name=NAME``
 ``graphite+pickle://host:2004``  the same points in frames of pickle, over TCP
 ``statsd://host:8125``           deltas over UDP; ``statsd+tcp://`` over TCP
 ``statsd+unix:///path``          deltas over a Unix stream socket; ``statsd+unixgram:///path`` datagrams
 ``forwarder+tcp://host:8129``    deltas in numbered batches, each counted once; ``forwarder+unix:///path``
 ``whisper:///dir``               Graphite's files, ``?retentions=10s:1d,1m:30d,10m:1y``
-``file:///path.jsonl``           a line of JSON a window, ``?rotate=100MB&keep=5``
-``console:``                     Graphite's lines to standard output
+``file:///path.jsonl``           one line of JSON per window, ``?rotate=100MB&keep=5``
+``console:``                     Graphite lines to standard output
 ===============================  =============================================================
 
-Destinations that send lines take ``?max_line=16384``: the longest line that the server reads, in bytes. Longer lines
-are never sent. ``graphite+pickle`` takes ``?max_frame=262144``.
+Destinations that send lines have the option ``?max_line=16384``: the longest line that the server reads, in bytes.
+Longer lines are never sent. ``graphite+pickle`` has ``?max_frame=262144``.
 
-All take ``?timeout=5s`` (of one attempt), ``?spool_bytes=67108864`` and ``?max_age=1d``. Those that receive complete
-slots take ``?revise=off``: each slot is sent once, when it is complete. Where sending again is harmless, at most
-``?replay=20000`` points per second of a backlog are sent beside new data. A time is in seconds, or has a unit: s, m, h,
-d, w.
+All have ``?timeout=5s`` (for one attempt), ``?spool_bytes=67108864`` and ``?max_age=1d``. Destinations that receive
+complete slots have ``?revise=off``: each slot is sent once, when it is complete. If repetitions are harmless, at most
+``?replay=20000`` points per second of a backlog are sent in addition to new data. A time is in seconds, or has a unit:
+s, m, h, d, w.
 
-``graphite``, ``graphite+tls`` and ``graphite+pickle`` take ``?verify=http://graphite/render``: see :mod:`.verify`.
+``graphite``, ``graphite+tls`` and ``graphite+pickle`` have ``?verify=http://graphite/render``: see :mod:`.verify`.
 """
 
 import re
@@ -72,7 +72,7 @@ _PORTS = {
     "statsd+tcp": 8125,
     "forwarder+tcp": 8129,
 }
-"""Schemes that take a host, with their default port; None: the URL must have one."""
+"""Schemes with a host, with their default port; None: the URL must have a port."""
 
 
 def open_destination(
@@ -83,11 +83,11 @@ def open_destination(
     console: TextIO | None = None,
     resolve: Resolve | None = None,
 ) -> Destination:
-    """Return the destination that ``url`` names. Nothing is connected or written yet.
+    """Return the destination of ``url``. Nothing is connected or written yet.
 
-    ``resolve`` takes the place of :func:`socket.getaddrinfo` for Graphite's hosts.
+    ``resolve`` replaces :func:`socket.getaddrinfo` for Graphite's hosts.
 
-    Raises :class:`~..errors.InvalidDestination`, whose text and ``url`` hold no user info and no option's value.
+    Raises :class:`~..errors.InvalidDestination`, whose text and ``url`` contain neither user info nor option values.
     """
     if not isinstance(url, str):
         raise InvalidType("destination", url, "a URL")
@@ -139,7 +139,7 @@ def _open(url: str, naming: Naming, clock: Clock, console: TextIO | None, resolv
     limit = _limit(label, own, STATSD_LINE)
     if scheme.startswith("forwarder"):
         return ForwarderDestination(label, endpoint, naming, options, limit)
-    assert scheme.startswith("statsd"), scheme  # a scheme that _OPTIONS has and nothing here opens
+    assert scheme.startswith("statsd"), scheme  # otherwise _OPTIONS has a scheme that is missing here
     kind = socket.SOCK_STREAM if scheme in ("statsd+tcp", "statsd+unix") else socket.SOCK_DGRAM
     return StatsdDestination(label, endpoint, naming, options, limit, kind=kind)
 
@@ -155,7 +155,7 @@ def _line_transport(
     if scheme == "graphite+udp":
         return LineDatagrams(Datagrams(endpoint, resolve=resolve), _limit(label, own, DATAGRAM_LINE))
     if scheme == "graphite+tls":
-        from .tls import Tls  # OpenSSL is loaded where it is asked for
+        from .tls import Tls  # here, because it loads OpenSSL
 
         limit = _limit(label, own, LINE)
         secure = Tls(**{"name": endpoint.host, **own})

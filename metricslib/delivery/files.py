@@ -1,16 +1,17 @@
 """Destinations on this machine: a file of JSON lines, and the console.
 
-A file is opened for each line, so any tool may move it away at any moment. With ``?rotate=SIZE`` it is moved aside
-here: ``m.jsonl`` becomes ``m.jsonl.1``, that one ``m.jsonl.2``. Several processes may append to one file. Each locks it
-before it looks at its size and moves it; a process that waited for the lock of a file that was moved meanwhile opens
-the new one.
+A file is opened for each line, so other tools may move it at any time. With ``?rotate=SIZE``, it is rotated here:
+``m.jsonl`` becomes ``m.jsonl.1``, and that becomes ``m.jsonl.2``. Several processes may append to the same file. Each
+locks it before it checks the size and rotates. If the file was moved while a process waited for the lock, the process
+opens the new file.
 
-*After a crash at any line* no line is lost or there twice. Every step of a rotation is one renaming: a crash between
-two of them leaves a number without a file, which the next rotation fills. A line is written by one call or not at all:
-what a full disk left of one is taken back, and what a crash left of one is ended before the next begins. A line that is
-the last one already is not written again.
+*After a crash at any line*, no line is lost or duplicated. Every step of a rotation is one rename. A crash between two
+of them leaves a number without a file, which the next rotation fills. A line is written by one system call, or not at
+all: if the disk is full, the incomplete line is removed, and if a crash left an incomplete line, it is completed by a
+line feed before the next line. A line that is already the last one is not written again.
 
-Links are not followed: other users who can write to the directory could lead us to any file of ours.
+Links are not followed, because other users who can write to the directory could make this process write to any of its
+user's files.
 """
 
 import errno
@@ -35,26 +36,25 @@ from .destination import Destination, Options
 __all__ = ["ConsoleDestination", "FileDestination", "KEEP", "Rotation", "append", "open_to_append"]
 
 KEEP = 5
-"""How many files that were moved aside are kept, unless said otherwise."""
+"""Default number of rotated files that are kept."""
 _MODE = 0o640
 _WAIT = 0.005
 _STREAM = re.compile(r"/dev/(?:stdout|stderr|fd/\d+)|/proc/self/fd/\d+")
-"""Links that the system made, to what this process has open already: followed, and never moved."""
+"""Links of the system to open files of this process. These are followed, and never rotated."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """When a file is moved aside, and how many such files are kept."""
+    """When a file is rotated, and how many rotated files are kept."""
 
     size: int
-    """Bytes that a file holds at most; a single line that is longer has a file of its own."""
+    """Maximum number of bytes of a file. A single line that is longer gets a file of its own."""
     keep: int = KEEP
 
     @classmethod
     def parse(cls, size: str, keep: str) -> "Rotation":
-        """Return what a URL says: a size such as ``100MB`` or ``1GiB``, a number from 1 to 1000.
-
-        Raises ValueError for anything else.
+        """Return the rotation with these options of a URL: a size such as ``100MB`` or ``1GiB``, and a number from 1 to
+        1000. Raises ValueError for any other text.
         """
         given = urls.size("rotate", size)
         if not re.fullmatch(r"\d{1,4}", keep) or not 1 <= int(keep) <= 1000:
@@ -63,9 +63,10 @@ class Rotation:
 
 
 def append(path: str, line: bytes, rotation: Rotation | None, deadline: Deadline) -> None:
-    """Append a whole line, or raise OSError and append nothing. A line that is the last one already stays alone.
+    """Append a complete line, or raise OSError without any change. Do nothing if it is already the last line.
 
-    A process may die after it has written a line but before that is recorded; the next process writes it again.
+    This is because a process may die after it has written a line and before it has recorded this. Then the next process
+    writes the line again.
     """
     stream = bool(_STREAM.fullmatch(path))
     while True:
@@ -85,14 +86,15 @@ def append(path: str, line: bytes, rotation: Rotation | None, deadline: Deadline
 
 
 def open_to_append(path: str, *, follow: bool = False) -> int:
-    """Return a descriptor to append to ``path``; OSError for a link, unless they are followed, and for a pipe that has
-    no reader: what is written there would be lost.
+    """Return a descriptor for appending to ``path``.
+
+    Raises OSError for a link, unless ``follow`` is True, and for a pipe without a reader, where the data would be lost.
     """
     flags = os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
     while True:
         pipe = _is_pipe(path)
         try:
-            # A process that opens a pipe for reading as well is its own reader.
+            # A pipe is opened for writing only, because otherwise this process would be its own reader.
             opened = os.open(path, flags | (os.O_WRONLY if pipe else os.O_RDWR), _MODE)
         except OSError as error:
             if error.errno == errno.ELOOP:
@@ -102,7 +104,7 @@ def open_to_append(path: str, *, follow: bool = False) -> int:
             raise
         if pipe or not stat.S_ISFIFO(os.fstat(opened).st_mode):
             return opened
-        os.close(opened)  # it was put there just now
+        os.close(opened)  # the file has just been replaced
 
 
 def _is_pipe(path: str) -> bool:
@@ -125,7 +127,7 @@ def _locked(opened: int, deadline: Deadline) -> Iterator[None]:
     try:
         yield
     finally:
-        fcntl.flock(opened, fcntl.LOCK_UN)  # a child forked meanwhile has the file open, too, and would hold the lock
+        fcntl.flock(opened, fcntl.LOCK_UN)  # a child forked meanwhile also has the file open, and would keep the lock
 
 
 def _is_at(opened: int, path: str) -> bool:
@@ -156,7 +158,7 @@ def _ends_with(opened: int, line: bytes) -> bool:
 
 
 def _append(opened: int, line: bytes) -> None:
-    """Append, after the end of what a crash may have left of a line. Pipes and devices have no size, and no end."""
+    """Append a line, after completing a line that a crash has left incomplete. Pipes and devices have no size."""
     if _ends_with(opened, line):
         return
     size = os.fstat(opened).st_size
@@ -164,7 +166,7 @@ def _append(opened: int, line: bytes) -> None:
 
 
 def _write(opened: int, line: bytes) -> None:
-    """Write all by one call, or take back what a full disk left of it and raise OSError."""
+    """Write all with one call. If the disk is full, remove the written part and raise OSError."""
     written = os.write(opened, line)
     if written < len(line):
         status = os.fstat(opened)
@@ -176,7 +178,7 @@ def _write(opened: int, line: bytes) -> None:
 class FileDestination(Destination):
     """Appends a line of JSON for each window; see :mod:`..wire.jsonl`.
 
-    With ``rotation`` the file is moved aside when it is large.
+    With ``rotation``, the file is rotated when it is large.
     """
 
     relays = False
@@ -206,7 +208,7 @@ class FileDestination(Destination):
 
 
 class ConsoleDestination(Destination):
-    """Writes Graphite's lines to a text stream, by default whatever is standard output at that moment."""
+    """Writes Graphite lines to a text stream. By default, it is the standard output at the time of writing."""
 
     shared = False
     resend = False

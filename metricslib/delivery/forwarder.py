@@ -1,8 +1,8 @@
-"""A forwarder as a destination, counting everything exactly once: deltas in numbered batches, over a stream socket.
+"""A forwarder as a destination that counts everything exactly once: deltas in numbered batches, over a stream socket.
 
-A batch gets its sender's id and its number when it is encoded. So it may be sent again as often as necessary, also to a
-forwarder that was restarted, and by a process that found it in the spool of a dead one: the forwarder ignores batches
-that it has already received. A batch is delivered when the forwarder has acknowledged it as safe.
+A batch gets the id of its sender and a number when it is encoded. It may be sent again as often as necessary, even to a
+restarted forwarder, or by another process that found it in the spool of a dead one, because the forwarder ignores
+batches that it has already received. A batch is delivered when the forwarder has acknowledged it as safe.
 """
 
 import os
@@ -25,12 +25,12 @@ from .transport import SLICE, Endpoint, LineLimit, Transport, wait
 __all__ = ["ForwarderDestination"]
 
 _BATCH = 1 << 16
-"""Bytes in a batch, about: a quarter of what a forwarder takes."""
+"""Approximate number of bytes in a batch: a quarter of a forwarder's limit."""
 
 
 class ForwarderDestination(Destination):
-    """Sends what is new since the last flush, and nothing idle. An attempt lasts until the data is safe: until the end
-    of the forwarder's interval, or less when the deadline becomes urgent.
+    """Sends the new values since the last flush, without idle series. An attempt lasts until the data is safe, which
+    usually is the end of the forwarder's interval, or earlier if the deadline becomes urgent.
     """
 
     deltas = True
@@ -47,7 +47,7 @@ class ForwarderDestination(Destination):
         self._number = 0
 
     def encode(self, flush: Flush) -> list[Batch]:
-        if self._process != os.getpid():  # a forked child is another sender
+        if self._process != os.getpid():  # a forked child needs its own sender id
             self._process, self._sender, self._number = os.getpid(), secrets.token_hex(8), 0
         payload, _ = statsd.encode(flush.delta, self._prefix, _BATCH // 8, exact_sums=True)
         return [self._numbered(batch) for batch in batches_of(flush.delta.end, payload, statsd.SEPARATOR, size=_BATCH)]
@@ -99,7 +99,7 @@ class _Talk(Transport):
         self._patience = patience
 
     def send(self, payload: bytes, last: Mapping[str, int], acks: Acks, deadline: Deadline) -> None:
-        """Return when all that is in ``payload`` is safe: of each sender, everything up to its ``last`` number.
+        """Send ``payload``, and return when all batches of each sender up to its ``last`` number are safe.
 
         Raises :class:`Undelivered`; ``acks`` then knows which batches are safe. The deadline applies to the connection
         and the greeting. After that it is extended by the time that the forwarder may need.
@@ -133,7 +133,7 @@ def _write(opened: socket.socket, data: bytes, acks: Acks, deadline: Deadline) -
 
 
 def _listen(opened: socket.socket, acks: Acks, deadline: Deadline) -> None:
-    """Wait a moment for an answer; raises TimeoutError when the deadline has passed."""
+    """Wait for an answer for a short time. Raises TimeoutError after the deadline."""
     if not deadline.left():
         raise TimeoutError
     poll = select.poll()

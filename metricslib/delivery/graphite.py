@@ -1,30 +1,31 @@
-"""Graphite as a destination: whole slots, as lines, in frames of pickle or in datagrams.
+"""Graphite as a destination: complete slots, as lines, in pickle frames or in datagrams.
 
-A slot keeps the last value sent, so sending again is harmless: a payload of lines arrives, less the lines that no such
-receiver can read, or all of it remains to be tried again. By default that is what carbon 1.1.10 can read:
+A slot keeps the last value, so sending again is harmless. A failed payload is tried again as a whole. Lines that the
+receiver cannot read are not sent. The default limits are those of carbon 1.1.10:
 
 ============  ==========================================  =======================================================
-TCP           a line of 16,384 bytes (Twisted's           beyond, it closes the connection
+TCP           a line of 16,384 bytes (Twisted's           above it, carbon closes the connection
               ``LineOnlyReceiver.MAX_LENGTH``)
-UDP           a datagram of 8,192 bytes (Twisted's        beyond, it reads the first 8,192
+UDP           a datagram of 8,192 bytes (Twisted's        above it, carbon reads the first 8,192 bytes
               ``maxPacketSize``)
-pickle        a frame of 1,048,576 bytes                  beyond, it closes the connection
+pickle        a frame of 1,048,576 bytes                  above it, carbon closes the connection
               (``PICKLE_RECEIVER_MAX_LENGTH``)
 ============  ==========================================  =======================================================
 
-carbon-c-relay 3.7.3 reads lines of 32,766 bytes and resets the connection at a longer one.
+carbon-c-relay 3.7.3 reads lines of up to 32,766 bytes, and resets the connection at a longer one.
 
-A daemon's window ends with figures of its own, those of statsd, in statsd's order. All are of this one destination.
-All but ``numStats`` describe the time before this flush, because a flush cannot say how its own delivery went:
+The window of a daemon ends with the metrics that statsd sends about itself, in statsd's order. They describe this
+destination only. All except ``numStats``, ``graphiteStats.calculationtime`` and ``processing_time`` describe earlier
+flushes, because the result of this delivery is not known yet:
 
 =================================  ==========================================================================
-``numStats``                       how many series the window has
-``graphiteStats.calculationtime``  milliseconds that it took to write the window's lines
-``processing_time``                milliseconds that it took to compute the window's values
-``graphiteStats.last_exception``   when a delivery last failed, in seconds since the epoch; 0: never
-``graphiteStats.last_flush``       when one last succeeded; before the first, when this began
-``graphiteStats.flush_time``       milliseconds that the last window's deliveries took
-``graphiteStats.flush_length``     their bytes
+``numStats``                       number of series in the window
+``graphiteStats.calculationtime``  milliseconds to encode the lines of the window
+``processing_time``                milliseconds to compute the values of the window
+``graphiteStats.last_exception``   time of the last failed delivery, in seconds since the epoch; 0: none
+``graphiteStats.last_flush``       time of the last successful delivery; before the first, the time of the start
+``graphiteStats.flush_time``       duration of the last window's deliveries, in milliseconds
+``graphiteStats.flush_length``     number of bytes in them
 =================================  ==========================================================================
 """
 
@@ -56,9 +57,9 @@ __all__ = [
 ]
 
 LINE = 16_384
-"""Bytes of the longest line that carbon reads from a stream, without its line feed,"""
+"""Maximum number of bytes of a line that carbon reads from a stream, without its line feed."""
 DATAGRAM_LINE = 8_191
-"""and of one that it reads from a datagram, which has a line feed, too."""
+"""Maximum number of bytes of a line that carbon reads from a datagram, without its line feed."""
 _DATAGRAM = 1432
 
 
@@ -66,7 +67,7 @@ class LineTransport(Protocol):
     """Sends lines to one Graphite."""
 
     def send(self, payload: bytes, deadline: Deadline) -> Mapping[str, int]:
-        """Send all lines, and return how many were lost, by cause. Raises :class:`Undelivered`: then all remain."""
+        """Send all lines, and return the number of lost ones, by cause. After :class:`Undelivered`, all remain."""
         ...
 
     def close(self) -> None:
@@ -92,7 +93,7 @@ class LineStream:
 class PickleStream:
     """Points in frames of pickle. Delivered means that the peer read every byte.
 
-    Lost are lines that are no points (``bad_line``) or whose path no frame of ``max_frame`` bytes could hold
+    A line is lost if it is not a point (``bad_line``), or if its path does not fit into a frame of ``max_frame`` bytes
     (``too_long``).
     """
 
@@ -117,9 +118,9 @@ class PickleStream:
 
 
 class LineDatagrams:
-    """Lines in datagrams that fit a frame of Ethernet, or hold one line. Delivered means that the kernel took them.
+    """Lines in datagrams that fit into an Ethernet frame, or contain a single line.
 
-    Lost are lines over ``limit``.
+    Delivered means that the kernel has accepted them. Lines over ``limit`` are lost.
     """
 
     def __init__(self, datagrams: Datagrams, limit: LineLimit) -> None:
@@ -171,7 +172,7 @@ class GraphiteStats:
 
 
 class Encoder:
-    """Writes windows as lines for one Graphite, with what a daemon says of itself where ``naming`` wants that."""
+    """Encodes windows as lines for one Graphite. For a daemon (see ``naming``), it adds the metrics about itself."""
 
     def __init__(self, naming: Naming, clock: Clock) -> None:
         self.stats = GraphiteStats(clock)
@@ -179,7 +180,7 @@ class Encoder:
         self._clock = clock
 
     def encode(self, flush: Flush, split: Callable[[Pairs], Sequence[Pairs]]) -> list[bytes]:
-        """Return the lines of each share into which ``split`` takes the whole cut's paths and values."""
+        """Return the lines of each share. ``split`` divides the paths and values of the cumulative window."""
         window, stamp, clock = flush.cumulative, flush.cumulative.end, self._clock.monotonic
         began = clock()
         pairs = self._naming.pairs(window)
@@ -206,7 +207,7 @@ class GraphiteDestination(Destination):
     ) -> None:
         super().__init__(label, options)
         self.encoder = Encoder(naming, clock)
-        """The nodes of a cluster have one in common."""
+        """The nodes of a cluster share one encoder."""
         self._clock = clock
         self._transport = transport
         self._marker = _marker(naming) if options.verify else None
@@ -220,7 +221,7 @@ class GraphiteDestination(Destination):
         began = self._clock.monotonic()
         try:
             lost = self._transport.send(payload, deadline)
-        except Undelivered as failure:  # all of it remains, in lines, whatever was sent: a repetition is harmless
+        except Undelivered as failure:  # the whole payload is tried again, because a repetition is harmless
             self.encoder.stats.failed()
             raise Undelivered(failure.reason, payload) from failure.__cause__
         self.encoder.stats.delivered(self._clock.monotonic() - began, len(payload))
@@ -231,7 +232,7 @@ class GraphiteDestination(Destination):
 
 
 def _marker(naming: Naming) -> "Marker":
-    from .verify import Marker  # with an HTTP client, which not every program needs
+    from .verify import Marker  # here, because it imports an HTTP client
 
     return Marker(naming)
 

@@ -1,23 +1,24 @@
-"""Consistent hashing as Graphite's relays do it: which nodes of a cluster keep a path.
+"""Consistent hashing as in Graphite's relays: determines the nodes of a cluster that keep a path.
 
-In: nodes in the order of the relay's configuration, and paths. Out: for each path the places of its nodes in that
-order, the first one first. A node has 100 positions on a ring of 16 bits. A path belongs to the node at the first
-position that is not below its own, and its replicas to the next nodes from there on, around the end of the ring.
+In: nodes in the order of the relay's configuration, and paths. Out: for each path the indexes of its nodes in that
+order, the primary node first. A node has 100 positions on a ring of 16 bits. A path belongs to the node at the first
+position that is not below its own, and its replicas to the next nodes on the ring.
 
 ==============  ======================================  =====================================================
 ``hash``        position of a key                       key of a node's position i, 0 to 99
 ==============  ======================================  =====================================================
-``carbon_ch``   the first two bytes of its MD5          ``('host', 'instance'):i``, which is how Python writes
-                                                        the pair; ``('host', None):i`` without an instance
+``carbon_ch``   the first two bytes of its MD5          ``('host', 'instance'):i``, the pair in Python's syntax;
+                                                        ``('host', None):i`` without an instance
 ``fnv1a_ch``    its 32-bit FNV-1a, the upper half XOR   ``i-instance``; ``i-host:port`` without an instance
                 the lower
 ==============  ======================================  =====================================================
 
-Both are those of carbon 1.1.10 (``carbon/hashing.py``), with two exceptions. If a position is taken, the node gets the
-next free one. carbon before the end of 2013 left both nodes there, and carbon-c-relay 3.7.3 drops the later one; so for
-each such collision, these disagree on one path in 65,536. And fnv1a_ch without an instance is that of carbon-c-relay
-(``consistent-hash.c``), because carbon itself writes ``i-None`` for each such node, which sends nearly every path to
-the first of them.
+Both are those of carbon 1.1.10 (``carbon/hashing.py``). If a position is taken, the node gets the next free one. carbon
+before the end of 2013 kept both nodes at the same position, and carbon-c-relay 3.7.3 drops the later one. Therefore
+these disagree on one path in 65,536 for each such collision.
+
+There is one exception: without an instance, fnv1a_ch is that of carbon-c-relay (``consistent-hash.c``). carbon itself
+uses the key ``i-None`` for all such nodes, so that nearly every path belongs to the first of them.
 """
 
 from bisect import bisect_left
@@ -33,7 +34,7 @@ _POSITIONS = 100
 
 
 class Node(NamedTuple):
-    """A member of a cluster, as a relay's configuration has it. Names are hashed as written, and not resolved."""
+    """A member of a cluster, as in a relay's configuration. Names are hashed as written, and not resolved."""
 
     host: str
     port: int = 2003
@@ -68,15 +69,15 @@ HASHES: dict[str, tuple[Callable[[str], int], Callable[[Node, int], str]]] = {
     "carbon_ch": (_md5, _carbon_key),
     "fnv1a_ch": (_fnv1a, _fnv1a_key),
 }
-"""By name: a key's position, and the key of a node's n-th position."""
+"""By name: a function for the position of a key, and one for the key of a node's i-th position."""
 
 
 class Ring:
     """Maps paths to the ``replicas`` nodes that keep them.
 
-    With ``diverse``, which is carbon's default, no two of them are on one host. Without ``tags`` these do not count, so
-    that all series of a name are on one node, as carbon-c-relay has it. Raises ValueError when there are fewer nodes
-    than replicas, and when two nodes are the same for the hash. May be used from several threads.
+    With ``diverse``, which is carbon's default, all of them are on different hosts. Without ``tags``, the hash ignores
+    tags, so that all series of a name are on the same node, as in carbon-c-relay. Raises ValueError if there are fewer
+    nodes than replicas, or if two nodes are equal for the hash. Thread-safe.
     """
 
     def __init__(
@@ -104,7 +105,7 @@ class Ring:
         self._nodes = [_first(places[at:] + places[:at], groups, replicas) for at in range(len(places))]
 
     def __call__(self, path: str) -> tuple[int, ...]:
-        """Return the places of the nodes that keep ``path``, the first one first."""
+        """Return the indexes of the nodes that keep ``path``, the primary node first."""
         at = bisect_left(self._positions, self._position(self._key(path)))
         return self._nodes[at % len(self._nodes)]
 
@@ -120,7 +121,7 @@ def _name(path: str) -> str:
 def _entries(
     nodes: Sequence[Node], position: Callable[[str], int], key: Callable[[Node, int], str]
 ) -> Iterator[tuple[int, int]]:
-    """Yield each position with its node's place. The order of the nodes matters where they meet."""
+    """Yield each position with the index of its node. For colliding positions, the order of the nodes matters."""
     taken = set[int]()
     for place, node in enumerate(nodes):
         for number in range(_POSITIONS):
@@ -132,7 +133,7 @@ def _entries(
 
 
 def _first(places: Sequence[int], groups: Sequence[str | int], count: int) -> tuple[int, ...]:
-    """Return the first ``count`` places of distinct groups."""
+    """Return the first ``count`` indexes with distinct groups."""
     found: dict[str | int, int] = {}
     for place in places:
         found.setdefault(groups[place], place)

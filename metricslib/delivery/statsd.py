@@ -18,12 +18,12 @@ from .transport import Datagrams, Endpoint, LineLimit, Stream
 __all__ = ["STATSD_LINE", "StatsdDestination"]
 
 STATSD_LINE = 8192
-"""Bytes of the longest line that our forwarder reads from a stream, and of the datagrams that other servers read."""
+"""Maximum number of bytes of a line that a forwarder reads from a stream, and of a datagram that other servers read."""
 _UNIX_DATAGRAM = 8192
 
 
 class StatsdDestination(Destination):
-    """Sends what is new since the last flush, and nothing idle. Lines over ``limit`` are lost."""
+    """Sends the new values since the last flush, without idle series. Lines over ``limit`` are lost."""
 
     deltas = True
     shared = False
@@ -62,7 +62,7 @@ class StatsdDestination(Destination):
                 if kept:
                     datagrams.append(kept.removesuffix(b"\n"))
             return too_long + Counter(self._transport.send(datagrams, deadline) if datagrams else {})
-        except Undelivered as failure:  # what remains is without the long lines: they are counted now
+        except Undelivered as failure:  # count the long lines now, because the remaining payload does not include them
             lost = too_long + Counter(failure.lost)
             raise Undelivered(failure.reason, failure.remaining, lost) from failure.__cause__
 
@@ -71,5 +71,5 @@ class StatsdDestination(Destination):
 
 
 def _stream(payload: bytes) -> bytes:
-    """Return datagrams as lines of a stream, each with its end."""
+    """Return the lines of datagrams for a stream, each with a line feed."""
     return payload.replace(statsd.SEPARATOR, b"\n") + b"\n"

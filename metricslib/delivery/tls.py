@@ -1,13 +1,14 @@
 """TLS over a connected socket: the peer proves its name, and confirms that it has read everything.
 
-Nothing is sent before the peer has proved its name with a certificate from one of the trusted roots. No option turns
-this off. Files are read again when they have changed, because certificates are renewed while a daemon runs.
+Data is sent only after the peer has proved its name with a certificate from one of the trusted roots. No option turns
+this off. Changed files are read again, because certificates are renewed while a daemon runs.
 
-Under TLS, too, the peer confirms by closing. We end our side with close_notify, which an attacker in between cannot
-forge, and leave the socket open for the peer's end. The peer's close_notify, followed by the end of the connection
-without a reset, confirms. An end without close_notify also confirms, because many servers close that way: it means, as
-over plain TCP, that nothing was left unread, but an attacker could forge it. An alert confirms nothing, and its text is
-the reason; under TLS 1.3 an alert about our certificate arrives only after we have begun to write.
+As without TLS, the peer confirms by closing. This side sends close_notify, which an attacker cannot forge, and leaves
+the socket open. The peer's close_notify, followed by the end of the connection without a reset, is the confirmation. An
+end without close_notify also counts as confirmation, because many servers close that way. As with plain TCP, it means
+that the peer has read everything, but an attacker could forge it. An alert does not confirm anything, and its text is
+the reason of the failure. With TLS 1.3, an alert about this side's certificate arrives only after this side has begun
+to write.
 """
 
 import os
@@ -23,14 +24,14 @@ from .transport import EARLY, acknowledged, end_is_there, ended, wait
 __all__ = ["Tls"]
 
 _RECORD = 1 << 14
-"""Bytes of ours in a record of TLS, at most."""
+"""Maximum number of bytes of data in a TLS record."""
 
 
 class Tls:
-    """What a URL says of TLS: the ``name`` that the peer must prove, and files in the form of PEM.
+    """The TLS options of a URL: the ``name`` that the peer must prove, and files in PEM format.
 
-    ``ca`` holds the roots to trust in place of the system's; ``cert`` and ``key`` are our own proof, which may stand in
-    one file. Raises ValueError, which names no path, for files that are of no use.
+    ``ca`` contains the trusted roots, which replace the system's. ``cert`` and ``key`` are the certificate and key of
+    this side; both may be in one file. Raises ValueError, without the path, for an unusable file.
     """
 
     def __init__(self, name: str, *, ca: str | None = None, cert: str | None = None, key: str | None = None) -> None:
@@ -46,7 +47,7 @@ class Tls:
             raise ValueError("name must be a host name, such as graphite.example") from None
 
     def __call__(self, opened: socket.socket, deadline: Deadline) -> "_Session":
-        """Return a channel to a peer that has proved its name. Raises OSError, also when files have become useless."""
+        """Return a channel to a peer that has proved its name. Raises OSError, also if a file has become unusable."""
         if self._files() != self._read:
             try:
                 self._context = self._load()
@@ -94,7 +95,7 @@ def _no_passphrase() -> str:
 
 
 class _Session:
-    """A channel under TLS. The socket stays plain; bytes are moved between it and OpenSSL, so that nothing blocks."""
+    """A TLS channel. Data is copied between the plain socket and OpenSSL's buffers, so that no call blocks."""
 
     def __init__(self, opened: socket.socket, context: ssl.SSLContext, name: str) -> None:
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # close_notify is small, and must not wait
@@ -112,20 +113,21 @@ class _Session:
                 self._flush(deadline)
             except ssl.SSLError as error:
                 with suppress(OSError):
-                    self._flush(deadline)  # an alert, so that the peer's log says why, too
+                    self._flush(deadline)  # send the alert, so that the peer can log the reason
                 raise _told(error) from None
             wait(self._opened, select.POLLIN, deadline)
             if not self._receive():
                 raise ConnectionAbortedError("closed in the handshake")
 
     def send(self, data: memoryview, deadline: Deadline) -> int:
-        # A record is read whole or not at all, and many a TLS library takes a reset for an end: no line may be cut.
+        # A record is read completely or not at all, and some TLS libraries treat a reset as a normal end. So a record
+        # must end with a complete line.
         whole = bytes(data[:_RECORD]).rfind(b"\n") + 1
         written = self._tls.write(data[: whole or _RECORD])
         try:
             self._flush(deadline)
         except ConnectionError:
-            self._ended()  # raises what the peer's last alert says, if there is one
+            self._ended()  # raises the error in the peer's last alert, if there is one
             raise
         return written
 
@@ -134,7 +136,7 @@ class _Session:
             raise ConnectionAbortedError(EARLY)
         try:
             self._tls.unwrap()
-        except ssl.SSLWantReadError:  # ours is written, the peer's is not there yet
+        except ssl.SSLWantReadError:  # close_notify is written, and the peer's has not arrived yet
             pass
         self._flush(deadline)
         while not self._ended():
@@ -152,7 +154,7 @@ class _Session:
             unwritten = unwritten[self._opened.send(unwritten) :]
 
     def _receive(self) -> bool:
-        """Take in what has arrived; return False at the end of the connection."""
+        """Read the received data; return False at the end of the connection."""
         try:
             chunk = self._opened.recv(65536)
         except BlockingIOError:
@@ -161,7 +163,7 @@ class _Session:
         return bool(chunk)
 
     def _ended(self) -> bool:
-        """Return whether the peer has ended its side, with close_notify or without; anything it sent is discarded."""
+        """Return True if the peer has ended its side, with or without close_notify. Received data is discarded."""
         more = self._receive()
         try:
             while self._tls.read(65536):

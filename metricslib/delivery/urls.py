@@ -1,6 +1,6 @@
-"""A URL taken apart: hosts, ports, paths, and the options that any destination's URL may have.
+"""Parses URLs of destinations: hosts, ports, paths, and the options that all destinations have.
 
-The texts of ValueErrors contain no value of an option, which may be a secret.
+The messages of ValueErrors do not contain values of options, which may be secrets.
 """
 
 import re
@@ -31,7 +31,7 @@ _SIZE = re.compile(r"([0-9]{1,15})(?:([kmg])(i?)b|b)?", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3}
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _SEPARATOR = re.compile(r",(?=[\s,]*(?:$|[a-z][a-z+]*:(?!\d+\s*(?:[:,/?]|$))))", re.IGNORECASE)
-"""A comma before a scheme, or before nothing but commas and white space. A host with its port is no scheme."""
+"""A comma before a scheme, or before only commas and white space. A host with a port does not count as a scheme."""
 _LONGEST = 1_000_000_000  # seconds, 31 years
 _LONGEST_ATTEMPT = 86_400  # seconds; a socket's own limit is 24 days
 _VERIFY = re.compile(r"[?&]verify=https?:", re.IGNORECASE)
@@ -42,8 +42,8 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhdw]?)")
 def split_urls(text: str) -> list[str]:
     """Return the URLs in a list separated by commas.
 
-    A comma inside a URL does not separate: a scheme follows one that does, or nothing at all. Empty parts are left out.
-    Where a file's name has such a comma, it is written ``%2C``.
+    A comma separates URLs only before a scheme or at the end; other commas are part of a URL. Empty parts are ignored.
+    In a file name, a comma before a scheme must be written ``%2C``.
 
     >>> split_urls("whisper:///data?retentions=10s:1d,1m:30d, console:")
     ['whisper:///data?retentions=10s:1d,1m:30d', 'console:']
@@ -58,8 +58,8 @@ def split_urls(text: str) -> list[str]:
 def several(to: str | Iterable[str], argument: str = "to") -> tuple[str, ...]:
     """Return the URLs in ``to``: a list separated by commas, or several such lists.
 
-    Raises :class:`~..errors.InvalidType` for anything else, and :class:`~..errors.InvalidOption` for a text that names
-    no destination.
+    Raises :class:`~..errors.InvalidType` for other types, and :class:`~..errors.InvalidOption` for a text without a
+    destination.
     """
     if not isinstance(to, Iterable):
         raise InvalidType(argument, to, "a URL, or several")
@@ -74,7 +74,7 @@ def several(to: str | Iterable[str], argument: str = "to") -> tuple[str, ...]:
 
 
 def before_verify(url: str) -> str:
-    """Return ``url`` up to its option ``verify``: the value is a URL itself, and errors in it are about the option.
+    """Return ``url`` up to its option ``verify``, because errors in the value, also a URL, concern only the option.
 
     >>> before_verify("graphite://host?timeout=5s&verify=http://me:secret@graphite/render"), before_verify("console:")
     ('graphite://host?timeout=5s&', 'console:')
@@ -84,7 +84,7 @@ def before_verify(url: str) -> str:
 
 
 def without_secrets(url: str) -> str:
-    """Return ``url`` without what may be a password or a key.
+    """Return ``url`` without parts that may be a password or a key.
 
     >>> without_secrets("graphite://me:secret@host:2003?key=secret"), without_secrets("graphite://host:secret")
     ('graphite://host:2003?…', 'graphite://host:…')
@@ -101,12 +101,12 @@ def without_secrets(url: str) -> str:
 
 
 def without_bad_port(hosts: str, mark: str) -> str:
-    """Return ``HOST:PORT,…`` with ``mark`` for all from the first port on that is no number: it may be a password."""
+    """Return ``HOST:PORT,…``, truncated with ``mark`` at the first port that is not a number: it may be a password."""
     return _BAD_PORT.sub(lambda found: f"{found[1]}:{mark}", hosts, count=1)
 
 
 def host(parts: SplitResult, scheme: str, port: int | None) -> Endpoint:
-    """Return the host and the port, ``port`` where none is given; None: it must be. Raises ValueError."""
+    """Return host and port. ``port`` is the default; None: the URL must have a port. Raises ValueError."""
     example = f"write {scheme}://host:{port or 'port'}"
     if not parts.hostname:
         raise ValueError(f"has no host; {example}")
@@ -114,7 +114,7 @@ def host(parts: SplitResult, scheme: str, port: int | None) -> Endpoint:
         raise ValueError("takes no path")
     try:
         given = parts.port
-    except ValueError:  # its text quotes what may be half a password
+    except ValueError:  # its message may contain a part of a password
         given = 0
     if given == 0:
         raise ValueError(f"the port must be a number from 1 to 65535; {example}")
@@ -134,7 +134,7 @@ def path(parts: SplitResult, scheme: str) -> str:
 
 
 def query(parts: SplitResult, known: Sequence[str]) -> dict[str, str]:
-    """Return the options as they are written. Raises ValueError for one that is not ``known``, or given twice."""
+    """Return the options as text. Raises ValueError for an option that is not ``known``, or given twice."""
     found: dict[str, str] = {}
     for name, text in parse_qsl(parts.query, keep_blank_values=True):
         if name not in known:
@@ -150,7 +150,7 @@ def query(parts: SplitResult, known: Sequence[str]) -> dict[str, str]:
 
 
 def options(texts: Mapping[str, str], host: str) -> Options:
-    """Return the options that any destination may have, and ignore others. Raises ValueError.
+    """Return the options that all destinations have, and ignore others. Raises ValueError.
 
     An error about ``verify`` suggests a render API on ``host``.
     """
@@ -174,14 +174,14 @@ def _attempt(name: str, text: str) -> float:
 
 
 def whole(name: str, text: str) -> int:
-    """Return the whole number above 0 that ``text`` is. Raises ValueError."""
+    """Return ``text`` as a whole number above 0. Raises ValueError."""
     if not re.fullmatch(r"[0-9]{1,15}", text) or not int(text):
         raise ValueError(f"{name} must be a whole number above 0")
     return int(text)
 
 
 def size(name: str, text: str) -> int:
-    """Return the number of bytes above 0 that ``text`` is, with or without a unit. Raises ValueError."""
+    """Return ``text``, with or without a unit, as a number of bytes above 0. Raises ValueError."""
     match = _SIZE.fullmatch(text)
     found = int(match[1]) * (1024 if match[3] else 1000) ** _POWERS[(match[2] or "").lower()] if match else 0
     if not found:
@@ -196,11 +196,11 @@ def _switch(name: str, text: str) -> bool:
 
 
 def _render(text: str, host: str) -> str:
-    """Return the value of ``verify``, if it is a render API's URL."""
+    """Return the value of ``verify`` if it is a valid URL of a render API."""
     write = f"write verify=http://{f'[{host}]' if ':' in host else host}/render, with the host of graphite-web"
     try:
         parts = urlsplit(text)
-    except ValueError:  # brackets that hold no address of IPv6
+    except ValueError:  # the brackets do not contain an IPv6 address
         parts = urlsplit("")
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.path in ("", "/"):
         raise ValueError(f"verify must be the URL of Graphite's render API; {write}")
