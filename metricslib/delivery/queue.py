@@ -1,4 +1,4 @@
-"""The batches that wait for one destination: their order, their bound, and the account of all points.
+"""The queue of one destination: the order of batches, their bound, and the counts of all points.
 
 ::
 
@@ -9,22 +9,23 @@
                    ▼   │ adopted from a           ▼
                 dropped  dead process' file    lost (dropped, by cause)
 
-*Order.* Where sending again is harmless (Graphite keeps the last value of a slot), batches are sent in the order of
-``(-stamp, sequence)``: the newest stamp first, and first in, first out within one stamp. Everything else follows from
-that. After an outage the newest window is sent first, then the backlog. A slot's older value never arrives last: it has
-the same stamp and a smaller sequence than the newer one. Failed batches, and those that are sent once more, keep their
-sequence, so they are sent before all batches of their stamp that were put later. Destinations that add values up get
-everything first in, first out: their key is the sequence alone.
+*Order.* If sending again is harmless (Graphite keeps the last value of a slot), batches are sent in the order of
+``(-stamp, sequence)``: the newest timestamp first, and first in, first out within one timestamp. This has the following
+consequences. After an outage, the newest window is sent first, then the backlog. The older value of a slot never
+arrives last, because it has the same timestamp and a smaller sequence than the newer one. Failed and repeated batches
+keep their sequence, so they are sent before all later batches with the same timestamp. Destinations that add values up
+get everything first in, first out: their key is only the sequence.
 
 *Backlog.* Batches that were put before the last failed attempt, or found on disk, are backlog. A :class:`RateLimiter`
-limits how fast they are sent, so that a server that has just come back is not flooded. Newer batches never wait for it.
+bounds the rate at which they are sent, so that a server is not flooded after an outage. Newer batches never wait for
+it.
 
 *Bound.* At most ``max_bytes`` wait in addition to the windows in flight: the newest one and, while an older one is
 being sent, that one. A put above the bound drops the oldest batches. A window of more than ``window_bytes`` loses its
 tail. Batches being sent are never dropped, so no point is counted both as dropped and as delivered.
 
-*Account*, in points. At any moment ``put == delivered + dropped, by cause + waiting``. A batch that is sent once more
-counts as delivered once, whatever happens to the repetition.
+*Counts*, in points. At any moment ``put == delivered + dropped, by cause + waiting``. A batch that is sent once more
+counts as delivered once, whatever the result of the repetition.
 
 *Payloads* are in memory or, with a :class:`~.store.Store`, in the store. The queue never holds its own lock while it
 calls the store. Batches that the store finds in the files of dead processes arrive through :meth:`Queue.hand_over`. A
@@ -55,13 +56,13 @@ __all__ = ["OVERHEAD", "REPEAT", "WINDOW_BYTES", "Entry", "Queue", "QueueStats",
 log = logging.getLogger("metricslib")
 
 OVERHEAD = 250
-"""Bytes that a batch takes beside its payload; counts towards the bound, so that many small batches are bounded too."""
+"""Bytes of a batch without its payload. They count towards the bound, so that many small batches are bounded, too."""
 REPEAT = 60.0
-"""How many seconds of delivered batches are sent again after an outage."""
+"""Seconds before an outage whose delivered batches are sent again after it."""
 WINDOW_BYTES = 1 << 30
-"""Bytes that a single window may have."""
-_JOINED = 1 << 20  # bytes of batches that are sent together
-_BURST = 1.0  # seconds of backlog that may go out at once
+"""Maximum number of bytes of a window."""
+_JOINED = 1 << 20  # maximum number of bytes of batches that are sent together
+_BURST = 1.0  # the limit for this many seconds of a backlog may be sent at once
 _QUIET = 60.0  # seconds between two warnings of one cause
 
 _ADVICE = {
@@ -77,7 +78,7 @@ _ADVICE = {
     "bad_stamp": "correct the clock of its sender: a whisper file holds timestamps from 1970 to 2106",
     "bad_file": "repair or delete the file that the log names",
 }
-"""What to change, by cause, with twice the present bound. :attr:`.destination.Destination.advice` takes precedence."""
+"""Advice by cause, with twice the current bound. :attr:`.destination.Destination.advice` takes precedence."""
 _WINDOW_ADVICE = "one window is too large; measure less, or set the registry's max_bytes={window_bytes} or more"
 
 
@@ -86,20 +87,20 @@ class Entry:
     """A batch that waits or is being sent."""
 
     sequence: int
-    """Grows with each put; negative for batches found on disk."""
+    """Increases with each put; negative for batches found on disk."""
     stamp: int
     points: int
     windows: int
     length: int
-    """Of the payload."""
+    """Bytes of the payload."""
     time: float
-    """When it began to wait, by the monotonic clock."""
+    """Time at which it was queued, on the monotonic clock."""
     batch: Batch | None
-    """None where the payload is in the store."""
+    """None if the payload is in the store."""
     id: int = 0
-    """Its key in the store; 0: it is not there."""
+    """The key in the store; 0: not stored."""
     group: int = 0
-    """The window it belongs to; 0: none."""
+    """The number of its window; 0: none."""
     repeat: bool = False
     """True if it was delivered before."""
     taken: bool = False
@@ -111,13 +112,13 @@ class Entry:
 
     @property
     def last_line(self) -> bytes:
-        """Empty where the payload is in the store."""
+        """The last line; empty if the payload is in the store."""
         payload = self.batch.payload if self.batch else b""
         return payload[payload.rfind(b"\n", 0, -1) + 1 :]
 
     @property
     def counted(self) -> int:
-        """Its points, as far as the account goes."""
+        """Number of points that count: 0 for a repetition."""
         return 0 if self.repeat else self.points
 
 
@@ -128,44 +129,44 @@ class QueueStats:
     put: int
     delivered: int
     windows: int
-    """How many windows are among the delivered."""
+    """Number of delivered windows."""
     dropped: Mapping[str, int]
     waiting_points: int
     waiting_batches: int
-    """Repeats among them. What is being sent together is one."""
+    """Waiting batches, including repetitions. Batches that are being sent together are one."""
     waiting_bytes: int
-    """Those of repeats among them."""
+    """Bytes of waiting batches, including repetitions."""
     backlog_batches: int = 0
-    """How many of the waiting are replayed after an outage."""
+    """Waiting batches that belong to a backlog."""
     backlog_points: int = 0
-    """Repeats among them."""
+    """Points in these batches, including repetitions."""
     lag: float = 0.0
-    """Seconds for which the oldest of what waits has waited."""
+    """Seconds for which the oldest batch has waited."""
     replay_rate: float = 0.0
-    """How many points a second of the backlog go out, at most."""
+    """Maximum number of points per second of a backlog."""
     on_disk: bool = False
     """True if new data survives the process."""
     disk_bytes: int = 0
     """The part of ``waiting_bytes`` that is on disk and survives the process."""
     trouble: str | None = None
-    """Why data is not on disk, or what was wrong there, as a sentence, or None."""
+    """Why data is not on disk, or what was wrong with the files, as a sentence, or None."""
 
 
 class RateLimiter:
-    """At most ``limit`` points a second, but for those of the first second."""
+    """Limits a rate to ``limit`` points per second, after an initial burst of the points of one second."""
 
     def __init__(self, limit: float) -> None:
         self._limit = limit
-        self._paid = 0.0  # until when what went out takes at the limit
+        self._paid = 0.0  # time at which the points sent so far are used up at the limit
         self.rate = limit
-        """Points a second that went out last: fewer than ``limit`` where the destination is slower."""
+        """The current rate in points per second, which is below ``limit`` if the destination is slower."""
 
     def wait(self, now: float) -> float:
-        """Return the seconds until more may go out."""
+        """Return the seconds until more points may be sent."""
         return max(0.0, self._paid - now - _BURST)
 
     def spend(self, points: int, began: float, now: float) -> None:
-        """Count ``points`` that went out between ``began`` and ``now``."""
+        """Count ``points`` that were sent between ``began`` and ``now``."""
         if points:
             seconds = points / self._limit
             self._paid = max(self._paid, began) + seconds
@@ -173,7 +174,7 @@ class RateLimiter:
 
 
 class ResendBuffer:
-    """Batches delivered in the last ``seconds``, within ``max_bytes``: a server may have died with them in memory."""
+    """The batches delivered in the last ``seconds``, at most ``max_bytes``: a server may have lost them from memory."""
 
     def __init__(self, seconds: float, max_bytes: int) -> None:
         self.seconds = seconds
@@ -185,7 +186,7 @@ class ResendBuffer:
         return iter(self._entries)
 
     def add(self, entry: Entry) -> None:
-        """Keep ``entry``, delivered at its ``time``."""
+        """Add ``entry``, which was delivered at its ``time``."""
         if not self.seconds:
             return
         self._entries.append(entry)
@@ -194,9 +195,9 @@ class ResendBuffer:
             self._size -= self._entries.popleft().size
 
     def take(self, room: int) -> list[Entry]:
-        """Return what was delivered in the ``seconds`` before the last delivery, oldest first, and keep nothing.
+        """Empty the buffer, and return the batches of the ``seconds`` before the last delivery, oldest first.
 
-        Of more than ``room`` bytes, the newest.
+        If they have more than ``room`` bytes, return only the newest.
         """
         entries, size = self._entries, self._size
         self._entries, self._size = deque(), 0
@@ -205,11 +206,12 @@ class ResendBuffer:
         return list(entries)
 
     def take_ending(self, lines: Collection[bytes], room: int) -> list[Entry]:
-        """Return what ends with one of ``lines``, and what was put after it for the same slot; keep the rest.
+        """Remove and return the batches that end with one of ``lines``, and later ones for the same slots.
 
-        Of more than ``room`` bytes, the newest.
+        If they have more than ``room`` bytes, return only the newest.
         """
-        first: dict[int, int] = {}  # by stamp; the buffer is in order of delivery, a slot's part of it in that of puts
+        # By timestamp. The buffer is in order of delivery, and the batches of one slot are delivered in order of puts.
+        first: dict[int, int] = {}
         for entry in self._entries:
             if entry.last_line in lines:
                 first.setdefault(entry.stamp, entry.sequence)
@@ -224,16 +226,18 @@ class ResendBuffer:
 
 
 class Queue:
-    """The batches that wait for one destination. Every method may be called from any thread.
+    """The batches that wait for one destination. Thread-safe.
 
-    ``max_bytes``, ``max_age``: bounds in bytes and, by the time it waited, in seconds (None: none).
-    ``window_bytes``: how large a single window may be.
-    ``keep``: seconds for which what was delivered is kept to be sent again, in a quarter of ``max_bytes`` on top.
-    ``join``: batches that wait together are sent together, up to about a mebibyte, with this between their payloads.
-    ``replay``: points a second of a backlog, with the newest stamp first; None: first in, first out.
-    ``advice``: what to change when something is dropped, by cause, where that is not :data:`_ADVICE`.
-    ``label``: the destination's, for the log and the store. ``store``: where payloads are kept; None: in memory.
-    ``once``: what was being sent when the process died must not be sent again; it is dropped, cause ``unconfirmed``.
+    ``max_bytes``, ``max_age``: bounds in bytes, and in seconds of waiting (None: no bound).
+    ``window_bytes``: the maximum number of bytes of a window.
+    ``keep``: seconds for which delivered batches are kept for repetition, in a quarter of ``max_bytes`` in addition.
+    ``join``: waiting batches are sent together, up to about 1 MiB, with this separator between their payloads.
+    ``replay``: maximum number of points per second of a backlog, newest timestamp first; None: first in, first out.
+    ``advice``: advice for the log by cause of drops, if it differs from :data:`_ADVICE`.
+    ``label``: the label of the destination, for the log and the store.
+    ``store``: the store of payloads; None: in memory.
+    ``once``: batches that were being sent when the process died must not be sent again; they are dropped, cause
+    ``unconfirmed``.
     """
 
     def __init__(
@@ -267,10 +271,10 @@ class Queue:
         self._clock = clock
         self.label = label
         self.wake: Callable[[], object] = lambda: None
-        """Called, from the store's thread, when something was found on disk."""
+        """Called by the store's thread after batches were found on disk."""
         self.reset_after_fork()
         self.place = store.register(label, self.hand_over) if store else label
-        """Its name in the store."""
+        """The name of the queue in the store."""
 
     @classmethod
     def to(
@@ -284,7 +288,7 @@ class Queue:
         """Return the queue of a destination, with the bounds of its URL's options."""
         options, again = destination.options, destination.resend
         harmless = again and not destination.deltas
-        # Deltas that may be sent again are numbered: one batch says where it ends, and what was delivered is safe.
+        # Deltas that may be sent again are numbered batches: they need no separator, and no repetition after an outage.
         return cls(
             options.spool_bytes,
             options.max_age,
@@ -300,21 +304,21 @@ class Queue:
         )
 
     def reset_after_fork(self) -> None:
-        """Start empty, with a new account: in a forked child what waits is the parent's. Takes no lock."""
-        # Re-entrant, because a signal handler may stop the program while the same thread is reading the stats.
+        """In a forked child, start empty, because the data belongs to the parent. Takes no lock."""
+        # Re-entrant, because a signal handler may stop the program while the same thread reads the statistics.
         self._lock = threading.RLock()
         # The store's thread never waits for the lock, because its holder may wait for the store's thread.
         self._found: SimpleQueue[tuple[list[Record], Mapping[str, int]]] = SimpleQueue()
-        self._waiting: OrderedDict[int, Entry] = OrderedDict()  # by sequence; the first to drop is first
-        self._order: list[tuple[int, int]] = []  # a heap of keys; entries that are gone, or being sent, are skipped
+        self._waiting: OrderedDict[int, Entry] = OrderedDict()  # by sequence, in the order in which to drop them
+        self._order: list[tuple[int, int]] = []  # a heap of keys; removed entries, and those being sent, are skipped
         self._taken: list[Entry] = []
-        self._batch: Batch | None = None  # the batch being sent, once it is read
+        self._batch: Batch | None = None  # the batch being sent, after it was read
         self._began = 0.0
-        self._next, self._first = 0, 0  # sequences of what comes next, and of the first that was found on disk
+        self._next, self._first = 0, 0  # sequences of the next batch, and of the first one that was found on disk
         self._backlog_end = 0  # sequences below this are backlog
-        self._groups = itertools.count(1)  # windows
-        self._group = self._sending = 0  # the newest window, and the one of which something was sent last
-        self._group_sizes: Counter[int] = Counter()  # what waits of each window
+        self._groups = itertools.count(1)  # numbers of windows
+        self._group = self._sending = 0  # the newest window, and the one from which a batch was sent last
+        self._group_sizes: Counter[int] = Counter()  # waiting bytes of each window
         self._freed: list[int] = []  # ids to remove from the store
         self._recent = ResendBuffer(self._keep, self._max_bytes // 4)
         self._limiter = RateLimiter(self._replay) if self._replay else None
@@ -324,7 +328,7 @@ class Queue:
         self._logged: dict[tuple[str, str], float] = {}
 
     def change(self, options: Options) -> None:
-        """Take over the bounds of other options; those for bytes hold from the next put."""
+        """Apply the bounds of other options. The one for bytes applies from the next put."""
         with self._lock:
             self._max_bytes, self._max_age = options.spool_bytes, options.max_age
             self._recent.max_bytes = self._max_bytes // 4
@@ -335,14 +339,14 @@ class Queue:
     # -- in
 
     def put(self, batches: Sequence[Batch]) -> None:
-        """Let the batches of one window wait, or other batches that belong together. Raises nothing."""
+        """Queue the batches of one window, or other batches that belong together. Never raises."""
         entries = self.entries(batches)
         if self._store:
             self._store.put(self.records(entries))
         self.admit(entries)
 
     def entries(self, batches: Sequence[Batch]) -> list[Entry]:
-        """Return ``batches`` as entries; the tail of a window larger than ``window_bytes`` is dropped."""
+        """Return ``batches`` as entries. If the window is larger than ``window_bytes``, its tail is dropped."""
         now, size, entries = self._clock.monotonic(), 0, list[Entry]()
         group = next(self._groups) if any(batch.windows for batch in batches) else 0
         for batch in batches:
@@ -356,14 +360,14 @@ class Queue:
         return entries
 
     def records(self, entries: Iterable[Entry]) -> "list[Record]":
-        """Return ``entries`` as they are stored."""
+        """Return ``entries`` as records of the store."""
         from .store import Record
 
         age = self._clock.time() - self._clock.monotonic()
         return [Record(e.id, self.place, e.time + age, e.batch, e.length) for e in entries if e.id and e.batch]
 
     def admit(self, entries: Sequence[Entry]) -> None:
-        """Let ``entries`` wait, which are in the store; over the bound the oldest are dropped, cause ``spool_full``."""
+        """Queue ``entries``, which are in the store. Above the bound, the oldest are dropped, cause ``spool_full``."""
         with self._lock:
             self._take_in()
             self._drop_old()
@@ -377,14 +381,14 @@ class Queue:
         self._after()
 
     def refuse(self, points: int, cause: str, advice: str = "") -> None:
-        """Count points that were to be put but cannot be delivered here."""
+        """Count points that cannot be delivered to this destination as dropped."""
         with self._lock:
             self._put += points
             self._drop(points, cause, advice)
         self._after()
 
     def hand_over(self, records: "list[Record]", lost: Mapping[str, int]) -> None:
-        """Take batches that the store found on disk, and count ``lost`` points. Called from the store's thread."""
+        """Queue batches that the store found on disk, and count ``lost`` points. Called by the store's thread."""
         self._found.put((records, lost))
         self.wake()
 
@@ -429,10 +433,10 @@ class Queue:
     # -- out
 
     def take(self, *, hurry: bool = False) -> Batch | None:
-        """Return the batch to send; None if none waits, or only a backlog that is not due yet.
+        """Return the batch to send, or None if none waits, or only a backlog that is not due yet.
 
-        It is :meth:`ack`\\ ed or :meth:`retry`\\ ed before another one is taken. With ``hurry`` the backlog is due.
-        Raises what the store raises when it cannot read.
+        Call :meth:`ack` or :meth:`retry` before another batch is taken. With ``hurry``, the backlog is due at once.
+        Raises the store's error if it cannot be read.
         """
         while True:
             with self._lock:
@@ -459,7 +463,7 @@ class Queue:
                         self._drop_entry(entry, "corrupt")
 
     def wait(self) -> float | None:
-        """Return the seconds until there is a batch to send; None when nothing waits."""
+        """Return the seconds until there is a batch to send, or None if nothing waits."""
         with self._lock:
             self._take_in()
             head = self._head()
@@ -501,17 +505,18 @@ class Queue:
     # -- outcomes
 
     def ack(self, batch: Batch, lost: Mapping[str, int] | None = None, *, resend: bool = False) -> None:
-        """Count ``batch`` as delivered, but for ``lost`` points, by cause. After :meth:`abandon` it changes nothing.
+        """Count ``batch`` as delivered, except for ``lost`` points, by cause. After :meth:`abandon`, do nothing.
 
-        ``resend``: the destination is back after an outage, and may have died with points in memory: what was delivered
-        in the :data:`REPEAT` seconds before is sent once more. Raises ValueError if more was lost than there was.
+        ``resend``: the destination is back after an outage, and may have died with points in memory. So the batches
+        that were delivered in the :data:`REPEAT` seconds before are sent once more. Raises ValueError if ``lost``
+        exceeds the points of the batch.
         """
         self._settle(batch, None, lost or {}, resend)
 
     def retry(self, batch: Batch, remaining: Batch | None = None, lost: Mapping[str, int] | None = None) -> None:
-        """Let ``batch``, or what remains of it, wait again: the rest was delivered, or is ``lost``, by cause.
+        """Queue ``batch``, or what remains of it, again. All other points were delivered, or are ``lost``, by cause.
 
-        All that waits is a backlog now. Raises ValueError if that is more than there was.
+        All waiting batches become a backlog. Raises ValueError if ``remaining`` and ``lost`` exceed the batch.
         """
         self._settle(batch, remaining or batch, lost or {}, False)
 
@@ -551,7 +556,7 @@ class Queue:
         self._after()
 
     def _finish(self, taken: Sequence[Entry], remaining: Batch | None) -> None:
-        """Remove what was sent; what remains takes the place of the first of it."""
+        """Remove the batches that were sent. What remains of them takes the position of the first one."""
         for entry in taken[1:] if remaining else taken:
             self._remove(entry)
             if entry.id:
@@ -565,9 +570,10 @@ class Queue:
             self._push(first)
 
     def _resend(self, first: Entry, batch: Batch | None, resend: bool) -> None:
-        """Keep ``batch``, just delivered; after an outage, let what was kept wait again, with its own sequences.
+        """Add the delivered ``batch`` to the resend buffer. After an outage, queue the buffered batches again.
 
-        Where that holds older values of the same slots, ``batch`` goes once more as well, after them.
+        They keep their sequences. If they have older values of the same slots, ``batch`` is also sent again, after
+        them.
         """
         if not self._keep:
             return
@@ -592,10 +598,11 @@ class Queue:
             self._keep = self._recent.seconds = max(seconds, self._keep)
 
     def resend(self, lines: Collection[bytes]) -> list[bytes] | None:
-        """Let delivered batches wait once more that end with one of ``lines``; return the lines of those still kept.
+        """Queue delivered batches again that end with one of ``lines``. Return the lines of those still in the buffer.
 
-        What was delivered later for the same slots goes again as well, after them. None while something of these slots
-        is being sent: it could be newer, and the older value would arrive last. Ask again later.
+        Batches that were delivered later for the same slots are also sent again, after them. Return None while a batch
+        for these slots is being sent, because it could be newer, and the older value would arrive last. Then the caller
+        must try again later.
         """
         with self._lock:
             busy = {entry.stamp for entry in self._taken}
@@ -612,18 +619,18 @@ class Queue:
     # -- the end
 
     def abandon(self, cause: str) -> int:
-        """Drop all waiting batches, including the one being sent; return their points."""
+        """Drop all waiting batches, including the one being sent. Return the number of their points."""
         return self._drop_all(cause, lambda entry: False)
 
     def end(self, cause: str) -> int:
-        """The process may end now: drop the batches that do not survive it; return their points. The rest waits."""
+        """Drop the batches that would not survive the end of the process. Return the number of their points."""
         if not self._store:
             return self.abandon(cause)
         lacking = self._store.save()
         return self._drop_all(cause, lambda entry: _on_disk(entry, lacking))
 
     def let_go(self) -> None:
-        """Forget batches on disk, which another process takes over, or this one finds again; they were never put."""
+        """Forget batches on disk, as if they had never been put. Another process, or this one, will find them again."""
         lacking = self._store.unsaved() if self._store else None
         with self._lock:
             self._take_in()
@@ -643,7 +650,7 @@ class Queue:
         self._after(last=True)
         return points
 
-    # -- what waits
+    # -- state
 
     def __len__(self) -> int:
         """Return the number of waiting batches. Those being sent together are one."""
@@ -665,7 +672,7 @@ class Queue:
             return [entry.batch for entry in found if entry.batch]
 
     def stats(self) -> QueueStats:
-        """Return the account and what waits."""
+        """Return the counts, and the state of the queue."""
         store = self._store
         unsaved = store.unsaved() if store else None
         with self._lock:
@@ -707,7 +714,7 @@ class Queue:
         self._count(entry, -1)
 
     def _count(self, entry: Entry, sign: int) -> None:
-        """Count ``entry`` in (1) or out (-1)."""
+        """Add ``entry`` to the counts of waiting batches (sign 1), or remove it (-1)."""
         self._size += sign * entry.size
         self._points += sign * entry.counted
         if entry.group:
@@ -726,7 +733,7 @@ class Queue:
         return (0 if self._replay is None else -entry.stamp, entry.sequence)
 
     def _put_back(self) -> None:
-        """Let the batches being sent wait again, in their place."""
+        """Queue the batches being sent again, at their positions."""
         taken, self._taken, self._batch = self._taken, [], None
         for entry in taken:
             self._push(entry)
@@ -757,15 +764,15 @@ class Queue:
     def _drop(self, points: int, cause: str, advice: str = "") -> None:
         if points:
             self._dropped[cause] += points
-            if cause != "shutdown":  # the dispatcher logs that in one line for all destinations
+            if cause != "shutdown":  # the dispatcher logs this cause in one line for all destinations
                 self._unlogged[cause, advice or self._advice.get(cause, "")] += points
 
     # -- without the lock
 
     def _after(self, *, last: bool = False) -> None:
-        """Do what must not be done while holding the lock: remove finished batches from the store, log drops.
+        """Do the work for which the lock must not be held: remove finished batches from the store, and log drops.
 
-        ``last``: the process may end now, so a warning that was held back is logged too.
+        ``last``: the process may end now, so delayed warnings are logged, too.
         """
         if self._freed and self._store:
             freed, self._freed = self._freed, []
@@ -784,7 +791,7 @@ class Queue:
 
 
 def _on_disk(entry: Entry, unsaved: set[int] | None) -> bool:
-    """Whether a batch outlives the process, given the ids of those that do not (None: none does)."""
+    """Return True if a batch survives the process. ``unsaved``: ids of those that do not (None: all)."""
     return unsaved is not None and entry.id != 0 and entry.id not in unsaved
 
 

@@ -1,23 +1,23 @@
-"""The sender: delivers what waits in one destination's queue, one batch at a time, from a thread of its own.
+"""The sender: delivers the queue of one destination, one batch at a time, in a thread of its own.
 
 ::
 
-             ┌────────── something waits, and it is due ───────────┐
+             ┌─────────────── a batch waits and is due ────────────┐
              │                                                     ▼
     idle / waiting ◀── delivered: the queue acks it ───────── delivering
              ▲                                                     │
-             └── failed: the queue keeps it, Backoff says when ◀───┘
+             └── failed: the queue keeps it, Backoff delays it ◀───┘
 
-:meth:`Sender.step` decides what to do from the time alone; it tries nothing before ``Backoff.due``. It has no socket:
-the destination has. The thread calls it, and sleeps until that time or until it is woken.
+:meth:`Sender.step` makes an attempt if one is due; before ``Backoff.due``, none is. Sockets belong to the destination.
+The thread calls :meth:`Sender.step`, and then sleeps until the next attempt is due or until it is woken.
 
-After a failure the next attempt waits for a random part of a bound that doubles with each failure, so that not all
-clients reconnect to a recovered server at once. After an outage, the batches delivered in the minute before it are sent
-once more where that is harmless. The thread survives any exception. Errors are counted by type, and logged once until
-the next success.
+After a failure, the next attempt waits for a random part of a bound that doubles with each failure, so that clients do
+not all reconnect to a recovered server at once. After an outage, the batches delivered in the minute before it are sent
+once more if that is harmless. The thread survives any exception. Errors are counted by type, and logged once until the
+next success.
 
-A destination is *up* while it confirms deliveries: no attempt has failed since the last success, and none has been
-under way, or due, for longer than :data:`CONFIRMS` seconds.
+A destination is *up* while it confirms deliveries: no attempt has failed since the last success, and none has been in
+progress, or due, for longer than :data:`CONFIRMS` seconds.
 """
 
 import logging
@@ -45,7 +45,7 @@ __all__ = ["CONFIRMS", "Backoff", "Sender", "SenderStatus"]
 log = logging.getLogger("metricslib")
 
 CONFIRMS = 5.0
-"""Seconds within which a destination that is up confirms what it is sent."""
+"""Seconds within which a destination must confirm a delivery to count as up."""
 _MARGIN = 0.1
 """Seconds before the end of a stop at which an attempt is cut, so that its outcome is still counted."""
 
@@ -121,7 +121,7 @@ class SenderStatus:
 
 
 class Backoff:
-    """When to try again: after a random share of a bound that doubles with each failure in a row.
+    """The time of the next attempt: after a random share of a bound that doubles with each consecutive failure.
 
     ``rng`` returns random numbers from 0 to 1.
     """
@@ -134,9 +134,9 @@ class Backoff:
     def __init__(self, rng: Callable[[], float] = random.random) -> None:
         self._rng = rng
         self.failures = 0
-        """In a row."""
+        """Number of consecutive failures."""
         self.due = 0.0
-        """The moment, by a monotonic clock, before which nothing is to be tried."""
+        """The time of the next attempt, on a monotonic clock."""
 
     def failed(self, now: float) -> None:
         """Count a failure."""
@@ -144,19 +144,19 @@ class Backoff:
         self.failures += 1
 
     def succeeded(self) -> None:
-        """Start anew."""
+        """Reset after a success."""
         self.failures, self.due = 0, 0.0
 
     def hurry(self) -> None:
-        """Let the next attempt be due at once, and the waits after it be short."""
+        """Make the next attempt due at once, and the waits after it short."""
         self.failures, self.due = min(self.failures, 1), 0.0
 
 
 class Sender:
-    """Delivers to ``destination`` what waits in ``queue``: by default one in memory, with the bounds of its URL.
+    """Delivers the batches in ``queue`` to ``destination``. The default queue is in memory, with the bounds of the URL.
 
-    ``clock`` times the waits between attempts, and ages; ``rng`` returns random numbers from 0 to 1. Without
-    :meth:`start`, each :meth:`step` does what is due.
+    ``clock`` measures the waits between attempts, and ages; ``rng`` returns random numbers from 0 to 1. Without
+    :meth:`start`, each call of :meth:`step` makes an attempt if one is due.
     """
 
     def __init__(
@@ -178,10 +178,10 @@ class Sender:
         self._thread: threading.Thread | None = None
         self._stop: Deadline | None = None
         self._attempt: Deadline | None = None
-        # A signal handler may stop the program at any moment: it may put into this queue, but not set an Event.
+        # A signal handler, which may stop the program at any time, can put into this queue, but must not set an Event.
         self._wakeups: TimedQueue[None] = TimedQueue()
         self._backoff = Backoff(self._rng)
-        self._due_since: float | None = None  # since when something waits that should be confirmed
+        self._due_since: float | None = None  # time since which a batch has been due without confirmation
         self._since = self._clock.time()
         self._last_success: float | None = None
         self._bytes = 0
@@ -191,7 +191,7 @@ class Sender:
         self._last_delivery = (0.0, 0)
         self._logged: set[str] = set()
         self.verifier: Verifier | None = None
-        """Verifies deliveries; None if the destination's URL does not ask for that."""
+        """Verifies deliveries; None unless the destination's URL has the option ``verify``."""
         self._verify()
 
     def _verify(self) -> None:
@@ -202,7 +202,7 @@ class Sender:
             self.verifier.stop()
             self.verifier = None
         if url:
-            from .verify import KEEP, Verifier  # with an HTTP client, which not every program needs
+            from .verify import KEEP, Verifier  # here, because it imports an HTTP client
 
             label, timeout = self.destination.label, self.destination.options.timeout
             self.queue.keep(KEEP)
@@ -213,42 +213,42 @@ class Sender:
     # -- in
 
     def relay(self, points: Sequence[graphite.Point]) -> None:
-        """Let points that came from elsewhere wait, or count them as dropped, cause ``unsupported``."""
+        """Queue relayed points, or count them as dropped, cause ``unsupported``."""
         if not self.destination.relays:
             self.queue.refuse(len(points), "unsupported")
             return
         self.put(*batches_of(0, graphite.encode_points(self.destination.share(points)), windows=0))
 
     def put(self, *batches: Batch) -> None:
-        """Let batches that belong together wait."""
+        """Queue batches that belong together."""
         self.queue.put(batches)
         self.wake()
 
     def wake(self) -> None:
-        """Something waits: deliver it when it is due."""
+        """Wake the thread, because there are new batches."""
         if self._due_since is None:
             self._due_since = self._clock.monotonic()
         if not self._wakeups:
             self._wakeups.put(None)
         if self._thread is not None and not self._stop:
             try:
-                self.start()  # nothing should have ended the thread; if something has, it begins again
+                self.start()  # start the thread again if it died, which should not happen
             except RuntimeError as error:
                 self._report("RuntimeError", str(error))
 
     def redirect(self, destination: Destination) -> None:
-        """Deliver to ``destination`` from now on: the same receiver, with other options or names.
+        """Deliver to ``destination`` from now on, which is the same receiver with other options or names.
 
         Waiting batches stay as they were encoded; the bounds of the new options apply to them.
         """
-        self.destination = destination  # no need to close the old one: none keeps a connection between deliveries
+        self.destination = destination  # the old one need not be closed: it has no open connection between deliveries
         self.queue.change(destination.options)
         self._verify()
 
     # -- one step
 
     def step(self, now: float | None = None) -> float | None:
-        """Make one attempt if one is due at ``now``; return the seconds until the next is, None when nothing waits."""
+        """Make an attempt if one is due at ``now``. Return the seconds until the next, or None if nothing waits."""
         now = self._clock.monotonic() if now is None else now
         if now >= self._backoff.due and (batch := self.queue.take(hurry=self._stop is not None)):
             self._deliver(batch, now)
@@ -275,7 +275,7 @@ class Sender:
             else:
                 self.queue.ack(batch, lost, resend=self._backoff.failures > 0 and self.destination.resend)
                 self._succeeded(batch, began)
-        except Exception as error:  # a defect of the destination: it must not end the thread
+        except Exception as error:  # a defect of the destination must not end the thread
             self.queue.retry(batch)
             self._failed(type(error).__name__, f"unexpected {type(error).__name__}", error)
         finally:
@@ -308,7 +308,7 @@ class Sender:
     def _failed(self, kind: str, reason: str, error: Exception | None = None) -> None:
         self._last_failure = self._clock.time()
         if not self._backoff.failures:
-            # An outage may be older than this process: then nothing was confirmed since the oldest batch was put.
+            # The outage may be older than this process. Then it began at the latest when the oldest batch was queued.
             lag = self.queue.stats().lag if self._last_success is None else 0.0
             self._since = self._last_failure - lag
         self._backoff.failed(self._clock.monotonic())
@@ -319,17 +319,14 @@ class Sender:
         self._last_error = reason
         if kind not in self._logged:
             self._logged.add(kind)
-            # Where it happened, but not the exception's own text: it may hold anything.
+            # The traceback, without the exception's message, which may contain secrets.
             where = "\n" + "".join(traceback.format_tb(error.__traceback__)) if error else ""
             log.warning("%s: %s; trying again; logged once%s", self.destination.label, reason, where)
 
     # -- the thread
 
     def start(self) -> None:
-        """Deliver in the background from now on; does nothing when begun.
-
-        Raises RuntimeError when no thread can be begun.
-        """
+        """Start the thread, unless it is running. Raises RuntimeError if no thread can be started."""
         if not self._alive:
             self._stop = None
             wakeups = self._wakeups = TimedQueue()  # a thread that hung keeps its own
@@ -353,7 +350,7 @@ class Sender:
         while self._thread is me:
             try:
                 wait = self.step()
-            except Exception as error:  # a defect of the queue, say: whatever is wrong, go on, and do not spin
+            except Exception as error:  # a defect, for example of the queue: continue, but not in a busy loop
                 self._report(type(error).__name__, f"unexpected {type(error).__name__}", error)
                 wait = 1.0
             stop = self._stop
@@ -366,9 +363,9 @@ class Sender:
                 pass
 
     def wait_idle(self, seconds: float, *, here: bool = False) -> bool:
-        """Wait until nothing waits any more, ``seconds`` at most; return whether that is so.
+        """Wait at most ``seconds`` until the queue is empty. Return True if it is.
 
-        ``here``: where there is no thread, deliver in this one.
+        ``here``: if there is no thread, deliver in the calling one.
         """
         deadline = Deadline(seconds)
         if here and not self._alive:
@@ -382,17 +379,17 @@ class Sender:
         return True
 
     def hurry(self) -> None:
-        """Try at once what waits, whatever failed before."""
+        """Make an attempt now, even after failures."""
         self._backoff.hurry()
         if attempt := self._attempt:
             attempt.urgent = True
         self._wakeups.put(None)
 
     def stop(self, seconds: float) -> bool:
-        """Try for at most ``seconds`` to deliver what waits, then end; return whether nothing was dropped.
+        """Deliver waiting data for at most ``seconds``, and stop the thread. Return True if nothing was dropped.
 
-        Starts the thread if data waits and none runs. What was not delivered is dropped, cause ``shutdown``, unless it
-        is on disk. A sender that was stopped may be started again.
+        If data waits and no thread is running, one is started. Data that was not delivered is dropped, cause
+        ``shutdown``, unless it is on disk. The sender may be started again.
         """
         stop = Deadline(seconds)
         dropped = self._dropped()
@@ -400,7 +397,7 @@ class Sender:
         if not self._alive and len(self.queue):
             try:
                 self.start()
-            except RuntimeError:  # the interpreter is ending, and begins no more threads
+            except RuntimeError:  # the interpreter is shutting down, and starts no more threads
                 self._deliver_here(stop)
         if self._end_thread(stop):
             self.destination.close()
@@ -408,21 +405,21 @@ class Sender:
         return self._dropped() == dropped
 
     def park(self, seconds: float) -> bool:
-        """Go on trying for at most ``seconds``, then end, and keep what waits; return whether nothing does."""
+        """Deliver for at most ``seconds``, stop the thread, and keep waiting data. Return True if there is none."""
         self.hurry()
         if self._end_thread(Deadline(seconds)):
             self.destination.close()
         return not len(self.queue)
 
     def halt(self) -> None:
-        """End the thread, and keep everything else as it is."""
+        """Stop the thread, without any other change."""
         self._end_thread(Deadline(_MARGIN))
 
     def _dropped(self) -> int:
         return sum(self.queue.stats().dropped.values())
 
     def _end_thread(self, stop: Deadline) -> bool:
-        """Return whether it has ended in time."""
+        """Stop the thread. Return True if it has ended in time."""
         self._stop = stop
         if attempt := self._attempt:
             attempt.urgent = True
@@ -438,7 +435,7 @@ class Sender:
         return ended
 
     def _deliver_here(self, deadline: Deadline) -> None:
-        """Deliver what waits in the calling thread."""
+        """Deliver waiting data in the calling thread."""
         self._thread, self._stop = threading.current_thread(), deadline
         try:
             self._run(self._wakeups)
@@ -446,15 +443,15 @@ class Sender:
             self._thread, self._stop = None, None
 
     def reset_after_fork(self) -> None:
-        """In a forked child: thread, sockets, locks and what waits are the parent's."""
-        self.queue.reset_after_fork()  # first: until then its lock may be held for ever
+        """In a forked child, discard thread, sockets, locks and waiting data, which belong to the parent."""
+        self.queue.reset_after_fork()  # first, because its lock may be held for ever
         self._reset()
         self.destination.close()
 
     # -- for the page
 
     def status(self) -> SenderStatus:
-        """Return how delivery goes; changes nothing."""
+        """Return the state of the delivery. Changes nothing."""
         held = self.queue.stats()
         last, now = self._last_success, self._clock.monotonic()
         errors = self._errors.totals()
@@ -492,7 +489,7 @@ class Sender:
         )
 
     def _late(self, now: float) -> float:
-        """Return for how many seconds a batch has been due without confirmation; 0 within :data:`CONFIRMS`."""
+        """Return the seconds for which a batch has been due without confirmation, or 0 within :data:`CONFIRMS`."""
         since, attempt = self._due_since, self._attempt
         if since is None or now - since <= CONFIRMS:
             return 0.0

@@ -1,30 +1,31 @@
-"""Bytes to a place: over TCP and Unix stream sockets with confirmation, over UDP and Unix datagrams without.
+"""Sends bytes over TCP and Unix stream sockets, with confirmation, and over UDP and Unix datagrams, without.
 
-*Addresses.* Names are resolved at each connection and all addresses are tried, with an equal share of the time that is
-left. Only the resolver cannot be interrupted; if the deadline has passed when it returns, nothing is sent.
+*Addresses.* Names are resolved for each connection, and all addresses are tried, with equal shares of the remaining
+time. The resolver cannot be interrupted; if the deadline has passed when it returns, nothing is sent.
 
-*Confirmation.* A peer confirms by closing. We write everything, close our side for writing, and read to the end of
-file: the peer had read to the end before it closed. A peer that closes before we have, or before its kernel has
-acknowledged all our bytes, did not read all; if it closes with bytes unread, its kernel sends a reset. A timeout
-confirms nothing.
+*Confirmation.* A peer confirms by closing. The sender writes everything, closes its side for writing (half-close), and
+reads to the end of file. The end of file confirms, because the peer reads to the end before it closes. If the peer
+closes before the half-close, or before its kernel has acknowledged all bytes, it did not read everything. If it closes
+with bytes unread, its kernel sends a reset. A timeout does not confirm anything.
 
 ::
 
-    we      write … write  half-close  ─────────────▶  read: end of file    confirmed
+    sender  write … write  half-close  ─────────────▶  read: end of file    confirmed
     peer        read … read … read     read: end, close
 
-    we      write … write              half-close      read: end of file    not confirmed: the peer's end came first
+    sender  write … write              half-close      read: end of file    not confirmed: the peer's end came first
     peer        read   half-close, and reads no more
 
-The kernel knows whether the peer's end came first, even when unread bytes stand before it (an answer such as "400 Bad
-Request"). It is asked right before our half-close. An end that arrives in the microsecond between the two shows in the
-state of the connection afterwards: only the side that ends second reaches ``LAST_ACK``. That state lasts until the peer
-acknowledges; over loopback it has passed by then, and the microsecond remains.
+The kernel knows whether the peer's end came first, even if there are unread bytes before it (an answer such as "400 Bad
+Request"). The sender checks this directly before its half-close. If the peer's end arrives in the microsecond between
+the check and the half-close, the state of the connection shows it afterwards: only the side that ends second reaches
+``LAST_ACK``. This state lasts until the peer acknowledges. Over loopback it has already passed, so there the
+microsecond remains.
 
-*Waiting.* Sockets do not block. Each wait is short and then looks at the deadline again, which another thread may have
-brought forward.
+*Waiting.* Sockets do not block. Each wait is short, and then the deadline is checked again, because another thread may
+have changed it.
 
-*Long lines.* A line that is longer than its receiver can read is never sent: :class:`LineLimit` takes it out.
+*Long lines.* A line that is longer than its receiver can read is never sent: :class:`LineLimit` removes it.
 """
 
 import errno
@@ -63,19 +64,19 @@ __all__ = [
 log = logging.getLogger("metricslib")
 
 Resolve = Callable[..., Sequence[tuple[Any, ...]]]
-"""What :func:`socket.getaddrinfo` does."""
+"""A function with the signature of :func:`socket.getaddrinfo`."""
 Address = tuple[int, Any]
-"""A family and what the kernel takes as an address of it."""
+"""An address family, and an address of it in the form that sockets use."""
 
 SLICE = 0.05
-"""Seconds that a single wait takes at most."""
+"""Maximum duration of a single wait in seconds."""
 EARLY = "closed before it had read all"
-_RDHUP = getattr(select, "POLLRDHUP", 0)  # Linux alone
+_RDHUP = getattr(select, "POLLRDHUP", 0)  # only on Linux
 _LAST_ACK = 9
 _NO_ADDRESS = "the name has no address"
 _BURST = 32
 _PAUSE = 0.001
-"""Seconds between bursts of UDP: a receiver's buffer holds about ninety datagrams."""
+"""Seconds between bursts of UDP datagrams. A receiver's buffer has room for about ninety datagrams."""
 
 
 class Endpoint(NamedTuple):
@@ -91,7 +92,7 @@ class Endpoint(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def addresses(self, kind: int, resolve: Resolve | None = None) -> list[Address]:
-        """Return families and addresses, asking the resolver. Raises OSError or UnicodeError."""
+        """Resolve the host. Return families and addresses. Raises OSError or UnicodeError."""
         if self.path:
             return [(socket.AF_UNIX, self.path)]
         found = (resolve or socket.getaddrinfo)(self.host, self.port, type=kind)
@@ -106,12 +107,12 @@ class Channel(Protocol):
         ...
 
     def confirm(self, deadline: Deadline) -> None:
-        """Return when the peer has closed after reading everything; raise OSError when it has closed otherwise."""
+        """Return when the peer has closed after reading everything. Raises OSError if it has closed earlier."""
         ...
 
 
 class Plain:
-    """Without TLS."""
+    """A channel without TLS."""
 
     def __init__(self, opened: socket.socket, deadline: Deadline) -> None:
         self._opened = opened
@@ -134,7 +135,7 @@ class Plain:
 
 
 def wait(opened: socket.socket, event: int, *deadlines: Deadline) -> None:
-    """Return when ``event`` is there; raises TimeoutError at the first deadline."""
+    """Wait for ``event``. Raises TimeoutError at the first deadline."""
     poll = select.poll()
     poll.register(opened, event)
     while left := min(deadline.left() for deadline in deadlines):
@@ -144,7 +145,7 @@ def wait(opened: socket.socket, event: int, *deadlines: Deadline) -> None:
 
 
 def ended(opened: socket.socket) -> bool:
-    """Return whether the peer has closed its side; anything it sent is discarded."""
+    """Return True if the peer has closed its side. Received data is discarded."""
     try:
         return not opened.recv(65536)
     except BlockingIOError:
@@ -152,14 +153,14 @@ def ended(opened: socket.socket) -> bool:
 
 
 def end_is_there(opened: socket.socket) -> bool:
-    """Return whether the peer's end has arrived, even behind unread bytes; False where no system call tells."""
+    """Return True if the peer's end has arrived, even after unread bytes; False if the system cannot tell."""
     poll = select.poll()
     poll.register(opened, _RDHUP)
     return any(event & _RDHUP for _, event in poll.poll(0))
 
 
 def _ended_second(opened: socket.socket) -> bool:
-    """Return whether our end, just sent, came after the peer's, as far as this system tells."""
+    """Return True if this side's end, just sent, came after the peer's; False if the system cannot tell."""
     if opened.family == socket.AF_UNIX or not sys.platform.startswith("linux"):
         return False
     try:
@@ -169,7 +170,7 @@ def _ended_second(opened: socket.socket) -> bool:
 
 
 def acknowledged(opened: socket.socket) -> bool:
-    """Return whether the peer's kernel has acknowledged every byte, as far as this system tells."""
+    """Return True if the peer's kernel has acknowledged every byte, as far as the system can tell."""
     if opened.family == socket.AF_UNIX:
         return True
     try:
@@ -190,7 +191,7 @@ class Transport:
         self._socket: socket.socket | None = None
 
     def close(self, opened: socket.socket | None = None) -> None:
-        """Close ``opened``, or whatever is open."""
+        """Close ``opened``, or by default the open socket."""
         opened = opened or self._socket
         if opened is self._socket:
             self._socket = None
@@ -228,7 +229,7 @@ class Transport:
 class Stream(Transport):
     """TCP or a Unix stream socket. Each payload has a connection of its own.
 
-    ``secure`` makes a :class:`Channel` of a connected socket before a deadline, or raises OSError.
+    ``secure`` converts a connected socket to a :class:`Channel` before a deadline, or raises OSError.
     """
 
     kind = socket.SOCK_STREAM
@@ -244,10 +245,10 @@ class Stream(Transport):
         self._secure = secure
 
     def send(self, payload: bytes, deadline: Deadline, *, again: bool) -> None:
-        """Return when the peer has read every byte of ``payload``.
+        """Send ``payload``, and return when the peer has read every byte.
 
-        Raises :class:`Undelivered`. When it is unknown what the peer has read, all remains if it may be sent ``again``,
-        otherwise all is lost, cause ``unconfirmed``.
+        Raises :class:`Undelivered`. If it is unknown how much the peer has read, everything remains if it may be sent
+        ``again``; otherwise everything is lost, cause ``unconfirmed``.
         """
         started = False
         opened = None
@@ -272,7 +273,7 @@ class Stream(Transport):
 
 
 class Datagrams(Transport):
-    """UDP or Unix datagrams. A datagram counts as delivered when the kernel accepts it; more cannot be known."""
+    """UDP or Unix datagrams. A datagram counts as delivered when the kernel has accepted it."""
 
     kind = socket.SOCK_DGRAM
 
@@ -286,15 +287,15 @@ class Datagrams(Transport):
         super().__init__(endpoint, resolve)
         self._pause = pause or time.sleep
         self._heard: Address | None = None
-        """The address that last refused nothing."""
+        """The last address that did not refuse datagrams."""
 
     def send(self, datagrams: Sequence[bytes], deadline: Deadline) -> dict[str, int]:
-        """Send all, and return how many lines were in datagrams too long for the network, cause ``too_long``.
+        """Send all, and return the number of lines in datagrams that are too long for the network, cause ``too_long``.
 
-        The first address that does not refuse gets them, and is tried first from then on. If nothing listens at a UDP
-        address, the host reports that after a datagram. If it was the first one there, it is sent to the next address.
-        After a later one, the last datagram sent there is lost, cause ``refused``: those before it may have arrived.
-        Raises :class:`Undelivered` with the datagrams not sent, an empty line between them.
+        They are sent to the first address that does not refuse them, which is tried first from then on. If no process
+        listens at a UDP address, the host reports this after a datagram. If it was the first one for this address, it
+        is sent to the next address. Otherwise, the last datagram that was sent there is lost, cause ``refused``; those
+        before it may have arrived. Raises :class:`Undelivered` with the remaining datagrams, separated by empty lines.
         """
         unsent, lost = deque(datagrams), Counter[str]()
         error: OSError | UnicodeError = OSError(_NO_ADDRESS)
@@ -311,7 +312,7 @@ class Datagrams(Transport):
                 else:
                     self._heard = address
                     return dict(lost)
-        except (OSError, UnicodeError) as failure:  # of the resolver
+        except (OSError, UnicodeError) as failure:  # from the resolver
             error = failure
         raise Undelivered(self._reason(error), b"\n\n".join(unsent), dict(lost)) from error
 
@@ -319,7 +320,7 @@ class Datagrams(Transport):
         return sorted(addresses, key=lambda address: address != self._heard)
 
     def _send(self, opened: socket.socket, unsent: deque[bytes], lost: Counter[str], deadline: Deadline) -> None:
-        """Send to one address; datagrams that were not sent stay in ``unsent``. Raises OSError."""
+        """Send to one address. Datagrams that were not sent stay in ``unsent``. Raises OSError."""
         sent, last = 0, b""
         while unsent:
             if sent and sent % _BURST == 0 and not self.endpoint.path:
@@ -357,7 +358,7 @@ def _establish(opened: socket.socket, address: Any, share: Deadline, deadline: D
 
 
 def _send_one(opened: socket.socket, datagram: bytes, deadline: Deadline) -> bool:
-    """Hand a datagram to the kernel; return False when it is too long ever to be sent."""
+    """Send a datagram. Return False if it is longer than the network allows."""
     while True:
         try:
             opened.send(datagram)
@@ -372,20 +373,20 @@ def _send_one(opened: socket.socket, datagram: bytes, deadline: Deadline) -> boo
 
 
 def _abort(opened: socket.socket) -> None:
-    """Make close() reset the connection. Otherwise the kernel continues to send and ends in the middle of a line, which
-    the peer may take for a whole one.
+    """Make close() reset the connection. Otherwise the kernel would continue to send, and end in the middle of a line,
+    which the peer may treat as a complete one.
     """
     try:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    except OSError:  # it is gone already
+    except OSError:  # the connection no longer exists
         pass
 
 
 class LineLimit:
-    """Takes out of payloads the lines that are longer than their receiver can read.
+    """Removes lines from payloads that are longer than their receiver can read.
 
-    A receiver does worse than skip such a line. carbon and carbon-c-relay close the connection, and everything after
-    the line is lost. A receiver of datagrams truncates it, and may take what is left for a point. So such a line is
+    Receivers do not simply skip such a line. carbon and carbon-c-relay close the connection, and everything after the
+    line is lost. A receiver of datagrams truncates it, and the rest may look like a valid point. So such a line is
     never sent. The destination counts it as lost, cause ``too_long``; the first one is logged.
     """
 
@@ -400,9 +401,9 @@ class LineLimit:
         self._logged = False
 
     def take_out(self, payload: bytes) -> tuple[bytes, dict[str, int]]:
-        """Return ``payload`` without the lines that are too long, and how many lines that costs, by cause."""
+        """Return ``payload`` without the lines that are too long, and the number of these lines, by cause."""
         kept, long = bytearray(), 0
-        start = at = 0  # what is before start is done; what is before at is short enough
+        start = at = 0  # data before start is done; lines before at are short enough
         while len(payload) - at > self._limit:
             feed = payload.rfind(b"\n", at, at + self._limit + 1)
             if feed >= 0:

@@ -1,12 +1,12 @@
-"""Proof that Graphite has the delivered data: ``graphite://host?verify=http://graphite/render``.
+"""Verifies that Graphite has the delivered data: ``graphite://host?verify=http://graphite/render``.
 
-A peer that reads to the end and closes has read every byte; it may still lose them, as a proxy does whose server is
-away. So each batch of a window ends with a point of ours, and the render API is asked for that point. Lines of one
-connection are processed in their order, so a batch whose last point is there arrived whole.
+A peer that reads to the end and closes has read every byte, but it may still lose them, for example if it is a proxy
+whose server is down. So each batch of a window ends with a marker, and the render API is queried for it. Lines of a
+connection are processed in order, so if Graphite has the marker, it has the whole batch.
 
 ::
 
-    metricslib.verify.HOST.N  SEQUENCE  STAMP      N is the batch's place in the window, STAMP the window's
+    metricslib.verify.HOST.N  SEQUENCE  STAMP      N: index of the batch in the window; STAMP: the window's timestamp
 
                delivered                       the API shows SEQUENCE
     (encoded) ───────────▶ sent ─────────────────────────────────────────▶ verified
@@ -15,22 +15,24 @@ connection are processed in their order, so a batch whose last point is there ar
                             ▼ │
                            again ── not within a minute, or not kept ────▶ unverified: counted and logged
 
-*Sequence numbers* tell our points from those of another process that writes the same path: their upper bits are
-random in each process. A larger one of the same process is newer. What Graphite shows in the slot of STAMP decides:
+*Sequence numbers* distinguish the markers of this process from those of another process that writes the same path:
+their upper bits are random in each process. In one process, later markers have larger numbers. The value that Graphite
+returns for the slot of STAMP decides:
 
 =======================  ============================================================================================
 the same number          verified
-nothing, or a smaller    after a minute the batch is sent once more, from the queue's resend buffer
-number of ours
-a larger number of ours  a later interval went into the same slot: the resolution is too coarse for a proof
-another number           another process writes the same path: there is no proof, and to send it again would not help
+nothing, or a smaller    after a minute, the batch is sent once more, from the queue's resend buffer
+number of this process
+a larger number of this  a later interval is in the same slot: the resolution is too coarse for verification
+process
+another number           another process writes the same path: verification is impossible, and sending again useless
 =======================  ============================================================================================
 
-What must be looked for is read from the batch itself, so batches of a dead process that were found on disk are verified
-too. Only batches that are being looked for are in memory here, at most :data:`PENDING` of them, without their payload.
+The marker is read from the batch itself, so batches of a dead process that were found on disk are also verified. Only
+unverified batches are in memory here, at most :data:`PENDING` of them, without their payload.
 
-Nothing here holds up delivery: :meth:`Verifier.delivered` puts into a queue that never blocks, and a thread of its own
-asks. :meth:`Verifier.step` is that thread's work, with time and transport passed in.
+Verification never delays delivery: :meth:`Verifier.delivered` puts into a queue and never blocks, and a thread of its
+own queries the API. :meth:`Verifier.step` is one step of this thread, with time and transport passed as arguments.
 """
 
 import itertools
@@ -60,19 +62,19 @@ __all__ = ["KEEP", "PENDING", "WITHIN", "Marker", "Verifier"]
 log = logging.getLogger("metricslib")
 
 WITHIN = 60.0
-"""Seconds after its delivery, and after its stamp, within which a batch must be shown."""
+"""Seconds after its delivery, and after its timestamp, within which Graphite must show a batch."""
 KEEP = 2 * WITHIN
-"""Seconds for which the resend buffer must keep what was delivered."""
+"""Seconds for which the resend buffer must keep delivered batches."""
 PENDING = 10_000
-"""Batches that are looked for at a time; beyond, the oldest count as unverified."""
-_GIVE_UP = 600.0  # seconds after which a batch is no longer looked for, if the API does not answer
-_DELAY = 1.0  # seconds before the first look
-_PERIOD = 5.0  # seconds between two looks
+"""Maximum number of unverified batches. Above it, the oldest ones count as not shown."""
+_GIVE_UP = 600.0  # seconds after which a batch counts as not shown if the API does not answer
+_DELAY = 1.0  # seconds before the first query
+_PERIOD = 5.0  # seconds between two queries
 _QUIET = 60.0  # seconds between two warnings of one kind
-_TARGETS = 50  # paths in one request, for the length of its URL
+_TARGETS = 50  # maximum number of paths in one request, which bounds the length of its URL
 _LONGEST_ANSWER = 16 << 20
-_REACH = 120, 86_400  # seconds before the oldest stamp from which values are asked for, at first and at most
-_COUNTED = 22  # bits of a sequence number that count batches; 30 above them are the process' own
+_REACH = 120, 86_400  # seconds before the oldest timestamp at which the queried range begins: at first, and at most
+_COUNTED = 22  # bits of a sequence number that count batches; the 30 bits above them identify the process
 _POINT = re.compile(rb"([^ \n]*\bmetricslib\.verify\.[^ .\n]+\.\d+) (\d{1,16}) (\d+)\n\Z")
 
 Series = Mapping[str, Sequence[tuple[float | None, int]]]
@@ -80,7 +82,7 @@ Series = Mapping[str, Sequence[tuple[float | None, int]]]
 
 
 class Marker:
-    """Ends each batch of a window with a point of ours. One for each destination; ``seed`` is drawn by lot."""
+    """Appends a marker to each batch of a window. Each destination has its own, with a random ``seed``."""
 
     def __init__(self, naming: Naming, seed: int | None = None) -> None:
         self._path = prefixed(naming.prefix, f"metricslib.verify.{expanded('{host}')}")
@@ -88,7 +90,7 @@ class Marker:
         self._count = itertools.count(1)
 
     def add(self, batches: Sequence[Batch]) -> list[Batch]:
-        """Return ``batches``, those of one window in their order, with a point each."""
+        """Return ``batches``, the batches of one window in order, with a marker each."""
         process = (self._seed + os.getpid()) % (1 << 30) << _COUNTED
         marked = []
         for place, batch in enumerate(batches):
@@ -108,12 +110,12 @@ class _Sent:
     line: bytes
     points: int
     time: float
-    """When it was delivered, last and first,"""
+    """Time of the last and of the first delivery."""
     first: float
     again: bool = False
-    """True once it was to be sent again,"""
+    """True after a repetition was requested."""
     waiting: bool = False
-    """and until it is."""
+    """True from this request until the repetition is delivered."""
 
     @property
     def key(self) -> tuple[str, int]:
@@ -124,15 +126,16 @@ class _Sent:
 
 
 class _Hidden(Exception):
-    """The stamp lies before everything that the API shows."""
+    """The timestamp is before all values in the API's answer."""
 
 
 class Verifier:
-    """Looks for the delivered batches of the destination ``label`` in the render API at ``url``.
+    """Queries the render API at ``url`` for the markers of delivered batches of the destination ``label``.
 
-    ``resend`` is called with the last lines of batches, lets these batches wait again, and returns the lines of those
-    that it still had; None: ask again later (:meth:`~.queue.Queue.resend`). ``ask`` returns the body at a URL, and
-    raises OSError, HTTPException or ValueError. Without :meth:`start`, each :meth:`step` does what is due.
+    ``resend`` is called with the last lines of batches. It queues these batches again, and returns the lines of those
+    that are still in the buffer, or None to be called again later (:meth:`~.queue.Queue.resend`). ``ask`` returns the
+    body at a URL, or raises OSError, HTTPException or ValueError. Without :meth:`start`, each call of :meth:`step`
+    queries the API if that is due.
     """
 
     def __init__(
@@ -154,26 +157,26 @@ class Verifier:
         self._inbox: TimedQueue[_Sent | None] = TimedQueue()
         self._sent: dict[tuple[str, int], _Sent] = {}
         self._due = 0.0
-        self._reach = self._asked = _REACH[0]  # how far back the next look goes, and the current one
-        self._shown: list[int] = []  # stamps that were verified while older ones were not
-        self._slots: dict[str, tuple[int, int]] = {}  # the slot and the stamp that were verified last, by path
+        self._reach = self._asked = _REACH[0]  # seconds to look back in the next query, and in the current one
+        self._shown: list[int] = []  # verified timestamps that are newer than an unverified one
+        self._slots: dict[str, tuple[int, int]] = {}  # the slot and the timestamp that were verified last, by path
         self._warned: dict[str, float] = {}
         self._away: str | None = None
         self._coarse: str | None = None
         self._thread: threading.Thread | None = None
-        self._stepping = threading.Lock()  # a thread that was stopped may still wait for an answer
+        self._stepping = threading.Lock()  # because a stopped thread may still wait for an answer
         self.verified: int | None = None
-        """The newest stamp that was shown, with nothing older still looked for; None: nothing yet."""
+        """The timestamp up to which everything has been verified; None: nothing yet."""
         self.unverified = 0
-        """Points of the batches that were not shown in time."""
+        """Number of points in batches that Graphite did not show in time."""
 
     @property
     def trouble(self) -> str | None:
-        """For people: why nothing can be verified at present."""
+        """Why verification is not possible at the moment, as a sentence, or None."""
         return self._away or self._coarse
 
     def delivered(self, batch: Batch) -> None:
-        """Look for ``batch`` from now on, if it ends with a point of ours. Called by the sender; never waits."""
+        """Verify ``batch`` if it ends with a marker of this library. Called by the sender; never blocks."""
         found = _POINT.search(batch.payload, max(0, batch.payload.rfind(b"\n", 0, -1)))
         if found and len(self._inbox) < PENDING:
             now = self._clock.monotonic()
@@ -183,7 +186,7 @@ class Verifier:
     # -- one step
 
     def step(self) -> float | None:
-        """Ask if it is time; return the seconds until it is again, None when nothing is looked for."""
+        """Query the API if that is due. Return the seconds until the next query, or None if no batch is unverified."""
         with self._stepping:
             self._take_in()
             now = self._clock.monotonic()
@@ -207,7 +210,7 @@ class Verifier:
             return
         if not self._sent:
             self._due = max(self._due, self._clock.monotonic() + _DELAY)
-        self._sent[one.key] = one  # in place of an older value of the slot, which need not be shown any more
+        self._sent[one.key] = one  # replaces an older value of the slot, which need not be verified any more
         if len(self._sent) > PENDING:
             self._fail(next(iter(self._sent.values())))
 
@@ -220,7 +223,7 @@ class Verifier:
                 missing += [one for one in group if not self._is_settled(one, series.get(one.path, ()))]
         except (OSError, HTTPException, ValueError) as error:
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
-            # The text may quote the answer, which may hold anything; its type says enough.
+            # The type of the error is sufficient; its message may quote the answer, which may contain anything.
             why = f"HTTP {error.code}" if isinstance(error, urllib.error.HTTPError) else type(reason).__name__
             self._away = f"{without_secrets(self.url)} gives no answer to verify= ({why})"
             self._warn("away", "%s", self._away)
@@ -229,7 +232,7 @@ class Verifier:
         self._send_again(missing)
 
     def _groups(self, some: Sequence[_Sent]) -> Iterator[list[_Sent]]:
-        """Yield batches that one request can ask for: being of about the same age, they are in the same archive."""
+        """Yield groups of batches for one request each. Their ages are similar, so they are in the same archive."""
         now = self._clock.time()
         groups: dict[int, dict[str, list[_Sent]]] = {}
         for one in some:
@@ -241,7 +244,7 @@ class Verifier:
                 yield [one for same in alike[start : start + _TARGETS] for one in same]
 
     def _series(self, group: Sequence[_Sent]) -> Series:
-        """Return what the API shows around the stamps of ``group``."""
+        """Return the API's values around the timestamps of ``group``."""
         stamps = [one.stamp for one in group]
         query = [("target", path) for path in dict.fromkeys(one.path for one in group)]
         query += [("from", str(min(stamps) - self._reach)), ("until", str(max(stamps) + 1))]
@@ -250,10 +253,10 @@ class Verifier:
         return _parsed(self._ask(url, self._timeout))
 
     def _is_settled(self, one: _Sent, points: Sequence[tuple[float | None, int]]) -> bool:
-        """Return False if ``one`` has to be sent again."""
+        """Return False if ``one`` must be sent again."""
         try:
             shown, slot = _at(one.stamp, points)
-        except _Hidden:  # the slots are longer than was thought: look further back
+        except _Hidden:  # the slots are longer than expected: look further back
             self._reach = min(2 * self._asked, _REACH[1])
             return True
         if shown == one.number:
@@ -277,7 +280,7 @@ class Verifier:
         before, self._slots[one.path] = self._slots.get(one.path), (slot, one.stamp)
         if before and before[0] == slot and before[1] != one.stamp:
             self._is_coarse(one.path)
-        elif before and 0 < slot - before[0] <= one.stamp - before[1]:  # not just the end of a slot that is too long
+        elif before and 0 < slot - before[0] <= one.stamp - before[1]:  # not only the end of a slot that is too long
             self._coarse = None
 
     def _is_coarse(self, path: str) -> None:
@@ -332,19 +335,16 @@ class Verifier:
     # -- the thread
 
     def start(self) -> None:
-        """Look in the background from now on; does nothing when begun.
-
-        Where no thread can begin, nothing is verified.
-        """
+        """Start the thread, unless it is running. If no thread can be started, nothing is verified."""
         if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._run, name=f"metricslib-verify-{self._label}", daemon=True)
             try:
                 self._thread.start()
-            except RuntimeError:  # the interpreter is ending
+            except RuntimeError:  # the interpreter is shutting down
                 self._thread = None
 
     def stop(self) -> None:
-        """End the thread without waiting for an answer. Unverified batches are kept for the next start."""
+        """Stop the thread without waiting for an answer. Unverified batches are kept for the next start."""
         self._thread = None
         self._inbox.put(None)
 
@@ -353,7 +353,7 @@ class Verifier:
         while self._thread is me:
             try:
                 wait = self.step()
-            except Exception as error:  # a defect: go on, and do not spin
+            except Exception as error:  # a defect: continue, but not in a busy loop
                 self._warn("defect", "%s: verify= met an unexpected %s", self._label, type(error).__name__)
                 wait = _PERIOD
             try:
@@ -362,7 +362,7 @@ class Verifier:
                     self._accept(one)
             except Empty:
                 pass
-        self._inbox.put(None)  # what this one took may have been for the thread that was started after it
+        self._inbox.put(None)  # the item that ended this thread may have been meant for the thread started after it
 
 
 def _get(url: str, timeout: float) -> bytes:
@@ -378,7 +378,7 @@ def _get(url: str, timeout: float) -> bytes:
 
 
 def _parsed(body: bytes) -> Series:
-    """Return what a render API's JSON says. Raises ValueError for anything else."""
+    """Return the series in a render API's JSON answer. Raises ValueError for any other answer."""
     try:
         return {
             str(one["target"]): [(_number(value), int(time)) for value, time in one["datapoints"]]
@@ -395,7 +395,7 @@ def _number(value: object) -> float | None:
 
 
 def _at(stamp: int, points: Sequence[tuple[float | None, int]]) -> tuple[float | None, int]:
-    """Return the value of the slot that holds ``stamp``, and when the slot begins. Raises :class:`_Hidden`."""
+    """Return the value of the slot that contains ``stamp``, and the start of the slot. Raises :class:`_Hidden`."""
     before = [point for point in points if point[1] <= stamp]
     if points and not before:
         raise _Hidden

@@ -1,12 +1,12 @@
-"""Whisper files as a destination: Graphite's own storage, written in place of a carbon server.
+"""Whisper files as a destination: Graphite's storage format, written directly, without a carbon server.
 
-Files lie where carbon would put them, so graphite-web can be pointed at the directory: dots become folders, and a
-series with tags has a file named after its hash. How values are rolled up into coarser archives follows from
-what they are, by the path's last part. One process should write to a directory.
+Files have the same paths as with carbon, so that graphite-web can read the directory: dots become directories, and a
+series with tags has a file that is named after its hash. The last part of a path determines how values are aggregated
+in coarser archives. Only one process should write to a directory.
 
-No file delays the others: an error in one file costs the points of its path, counted by cause, and the log names the
-file once. Only errors that would affect every file (a full disk, no descriptors, a missing directory) leave the rest of
-the batch to be tried again.
+A bad file does not affect the others: its points are dropped and counted by cause, and the log names the file once.
+Only after errors that would affect every file (a full disk, no descriptors, a missing directory), the rest of the batch
+is tried again.
 """
 
 import errno
@@ -34,22 +34,22 @@ __all__ = ["RETENTIONS", "WhisperDestination", "aggregation", "parse_retentions"
 
 RETENTIONS = "10s:1d,1m:30d,10m:1y"
 _LONGEST_NAME, _LONGEST_PATH = 255, 4095
-"""Bytes in a file's name on every usual file system, and in a whole path (Linux' ``PATH_MAX``)."""
+"""Maximum number of bytes of a file name on common file systems, and of a path (``PATH_MAX`` of Linux)."""
 _LATEST = 2**32
 _MOST_POINTS = 100_000_000
-"""Points in a file: 1.2 GB, which is filled with zeros when the file is made."""
+"""Maximum number of points in a file: 1.2 GB, which are filled with zeros when the file is created."""
 _EVERY_FILE = (errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EROFS)
-"""Errors that every file would meet, and that may pass. All others concern one file."""
+"""Errors that would affect every file, and may be temporary. All others affect one file."""
 _CAUSES = {
-    errno.ENAMETOOLONG: "too_long",  # for a file system with narrower bounds than ours
+    errno.ENAMETOOLONG: "too_long",  # on a file system with smaller limits
     errno.EEXIST: "bad_path",
     errno.EISDIR: "bad_path",
     errno.ELOOP: "bad_path",
     errno.ENOTDIR: "bad_path",
 }
-"""Causes for errors of a path; for other errors of a file it is ``bad_file``."""
+"""Causes for errors of a path. Other errors of a file have the cause ``bad_file``."""
 _NAMED = 100
-"""How many files the log names, at most."""
+"""Maximum number of files that the log names."""
 _SUMS = re.compile(r"(?:count|sum|sum_squares)(?:_(?:top)?\d[\d_]*)?|bin_\w+")
 
 
@@ -80,7 +80,7 @@ class WhisperDestination(Destination):
         self._retentions = retentions
         self._longest = max(step * points for step, points in retentions)
         self._clock = clock
-        self._templates: dict[str, tuple[bytes, int]] = {}  # by method: how a file begins, and its size
+        self._templates: dict[str, tuple[bytes, int]] = {}  # by method: the beginning of a file, and its size
         self._named: set[str] = set()  # files that the log has named
 
     def encode(self, flush: Flush) -> list[Batch]:
@@ -88,16 +88,17 @@ class WhisperDestination(Destination):
         return batches_of(stamp, graphite.encode(self._naming.pairs(flush.cumulative), stamp))
 
     def deliver(self, payload: bytes, deadline: Deadline) -> Mapping[str, int]:
-        """Write all points. Lost are those with a path that is no file's (``bad_path``), or too long for one
-        (``too_long``), of a time before the file's coarsest archive (``too_old``) or beyond what the format can hold
-        (``bad_stamp``), or in a file that is damaged or cannot be opened (``bad_file``), and lines that are no points
-        (``bad_line``).
+        """Write all points, except for those with these causes:
+
+        ``bad_path``: no file can have the path. ``too_long``: the path is too long for a file. ``too_old``: the time is
+        before the coarsest archive of the file. ``bad_stamp``: the format cannot represent the time. ``bad_file``: the
+        file is damaged or cannot be opened. ``bad_line``: the line is not a point.
         """
         try:
             os.makedirs(self._directory, exist_ok=True)
             if not os.access(self._directory, os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        except OSError as error:  # not the fault of any one path
+        except OSError as error:  # an error that does not concern a single path
             raise Undelivered(f"{self._directory}: {error.strerror}", payload) from error
         now = int(self._clock.time())
         lost: Counter[str] = Counter()
@@ -122,7 +123,9 @@ class WhisperDestination(Destination):
         return lost
 
     def _write(self, path: str, points: list[tuple[int, float]], now: int) -> Mapping[str, int]:
-        """Write one path's points; return how many are lost, by cause. Raises OSError if every file would fail."""
+        """Write the points of one path. Return the number of lost ones, by cause. Raises OSError if every file would
+        fail.
+        """
         relative = relative_path(path)
         if relative is None:
             return {"bad_path": len(points)}
@@ -135,10 +138,10 @@ class WhisperDestination(Destination):
                     return {"too_old": len(points)}
                 self._create(file, aggregation(path, self._naming))
             with open(file, "r+b", self._whisper.BUFFERING) as opened:
-                # whisper takes the newest stamp first, and of two points of one stamp it would keep the first.
+                # whisper expects the newest timestamp first, and keeps the first of two points with the same timestamp.
                 self._whisper.file_update_many(opened, sorted(dict(points).items(), reverse=True), now)
                 oldest = now - self._retention(opened)
-        except Exception as error:  # also whisper's own, and whatever damaged bytes lead to
+        except Exception as error:  # includes whisper's own, and any exception that damaged bytes may cause
             number = error.errno or 0 if isinstance(error, OSError) else 0
             if number in _EVERY_FILE:
                 raise
@@ -148,7 +151,7 @@ class WhisperDestination(Destination):
         return {"too_old": too_old} if too_old else {}
 
     def _retention(self, opened: Any) -> int:
-        """Return how many seconds back the archives reach. whisper drops older points without a word."""
+        """Return the number of seconds that the archives cover. whisper silently drops older points."""
         whisper = self._whisper
         opened.seek(0)
         return int(struct.unpack(whisper.metadataFormat, opened.read(whisper.metadataSize))[1])
@@ -190,9 +193,9 @@ class WhisperDestination(Destination):
 
 
 def parse_retentions(text: str) -> list[tuple[int, int]]:
-    """Return archives as (seconds a point, points), as in carbon's ``storage-schemas.conf``.
+    """Return archives as (seconds per point, points), from a text as in carbon's ``storage-schemas.conf``.
 
-    Raises ValueError for what makes no file, ImportError without the package ``whisper``.
+    Raises ValueError if the archives are invalid, and ImportError without the package ``whisper``.
     """
     import whisper
 
@@ -207,9 +210,9 @@ def parse_retentions(text: str) -> list[tuple[int, int]]:
 
 
 def relative_path(path: str) -> str | None:
-    """Return the file of a series, as carbon names it, relative to the directory; None when there can be none.
+    """Return the file of a series, named as in carbon, relative to the directory, or None for an invalid path.
 
-    Empty parts of a path make no folder, but the last part must have a name.
+    Empty parts of a path are omitted, but the last part must not be empty.
 
     >>> relative_path("web.hits.count"), relative_path("../secret"), relative_path("a..b"), relative_path("a.b.")
     ('web/hits/count.wsp', None, 'a/b.wsp', None)
@@ -227,9 +230,9 @@ def relative_path(path: str) -> str | None:
 
 
 def aggregation(path: str, naming: Naming) -> str:
-    """Return how the values of ``path`` are rolled up: counts and sums are summed, extremes stay, gauges keep the last.
+    """Return the aggregation method of ``path``: counts and sums add up, extremes stay, gauges keep the last value.
 
-    Of a set the largest stays: six counts of distinct members do not add up.
+    For a set, it is the maximum, because numbers of distinct members cannot be added.
 
     >>> [aggregation(f"stats.timers.q.{part}", Naming()) for part in ("count_90", "upper", "lower", "mean")]
     ['sum', 'max', 'min', 'average']
