@@ -38,18 +38,18 @@ __all__ = ["PARKED", "Dispatcher", "Puts"]
 log = logging.getLogger("metricslib")
 
 PARKED = 16
-"""For how many places that are no destination any more what waits is kept, each within the bounds of its queue."""
+"""Maximum number of removed destinations whose waiting data is kept, each within the bounds of its queue."""
 
 Puts = dict[Sender, Sequence[Batch]]
-"""What each destination is to send of a window."""
+"""The batches of a window for each destination."""
 Attempt = Callable[[str, Callable[[], object]], bool]
 
 
 class Dispatcher:
-    """A sender for each place that the URLs ``to`` name.
+    """A sender for each destination of the URLs ``to``.
 
-    What waits is kept in ``directory``, if there is one, or in memory. A window of more than ``window_bytes`` loses its
-    tail. Raises :class:`~..errors.InvalidDestination`.
+    Waiting data is kept in ``directory``, if it is given, otherwise in memory. A window of more than ``window_bytes``
+    loses its tail. Raises :class:`~..errors.InvalidDestination`.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Dispatcher:
         self._store = _store(directory) if directory else None
         self._senders = [self._sender(destination) for destination in self._opened(to, naming)]
         self._leaving: list[Sender] = []
-        self._parked: list[Sender] = []  # of places that are no destination now, and that something waits for
+        self._parked: list[Sender] = []  # senders of removed destinations with waiting data
 
     def _all(self) -> Iterator[Sender]:
         return itertools.chain(self._senders, self._leaving, self._parked)
@@ -75,7 +75,7 @@ class Dispatcher:
         return iter(self._senders)
 
     def _opened(self, to: Sequence[str], naming: Naming) -> list[Destination]:
-        """Open what the URLs name: more than there are URLs where one names a cluster."""
+        """Return the destinations of the URLs. A URL of a cluster has several."""
         return [destination for url in to for destination in open_destinations(url, naming, clock=self._clock)]
 
     def _sender(self, destination: Destination) -> Sender:
@@ -83,13 +83,13 @@ class Dispatcher:
 
     @property
     def delta_only(self) -> bool:
-        """Whether none of them sends paths of its own."""
+        """True if all destinations receive deltas."""
         return all(sender.destination.deltas for sender in self._senders)
 
     # -- start and stop
 
     def open(self, *, own: bool) -> Mapping[str, bytes]:
-        """Begin to use the spool directory; return the checkpoint that was found. See :meth:`~.store.Store.open`."""
+        """Open the spool directory, and return the checkpoint in it. See :meth:`~.store.Store.open`."""
         if not self._store:
             return {}
         for sender in self._all():
@@ -97,13 +97,13 @@ class Dispatcher:
         return self._store.open(own=own)
 
     def start(self) -> None:
-        """Begin to deliver."""
+        """Start the threads of all senders."""
         for sender in self._senders:
             sender.start()
 
     @property
     def shared(self) -> list[Destination]:
-        """Those to which the processes of a group ship as one."""
+        """The destinations to which the processes of a group send as one."""
         return [sender.destination for sender in self._senders if sender.destination.shared]
 
     def shared_queues(self) -> dict[str, Queue]:
@@ -111,36 +111,36 @@ class Dispatcher:
         return {sender.destination.label: sender.queue for sender in self._senders if sender.destination.shared}
 
     def wait_idle(self, deadline: Deadline, *, here: bool = False) -> bool:
-        """Wait until nothing waits any more, until ``deadline``; return whether that is so.
+        """Wait until all queues are empty, at most until ``deadline``. Return True if they are.
 
-        ``here``: deliver in the calling thread where there is no other.
+        ``here``: deliver in the calling thread if a sender has no thread.
         """
         return all(sender.wait_idle(deadline.left(), here=here) for sender in self._senders)
 
     def dropped(self) -> int:
-        """How many points were dropped so far."""
+        """Return the number of points dropped so far."""
         return sum(sum(sender.queue.stats().dropped.values()) for sender in self._senders)
 
     def halt(self) -> None:
-        """End what was begun, and drop nothing. May be called when nothing was."""
+        """Stop all threads and close the store, without dropping data. Does nothing if nothing was started."""
         for sender in self._senders:
             sender.halt()
         if self._store:
             self._store.close()
 
     def stop(self, deadline: Deadline, disk: Deadline, group: Path | None = None) -> bool:
-        """Deliver what waits, and end; return whether nothing was dropped. What waits on disk stays there.
+        """Deliver waiting data, and stop. Return True if nothing was dropped. Undelivered data on disk stays there.
 
-        ``disk`` is how long a disk that does not answer is waited for. What was not delivered is logged in one line:
-        how many points, for which destination, and whether they are kept. ``group`` is the folder in which a group of
-        processes has what it sends.
+        ``disk`` is the deadline for a disk that does not answer. Undelivered data is logged in one line: the number of
+        points, the destination, and whether they are kept. ``group`` is the directory in which a group of processes
+        keeps its data.
         """
         senders = (*self._senders, *self._parked)
         dropped = [sender.queue.stats().dropped for sender in senders]
         if self._store:
             self._store.answer_by(disk)
         for sender in self._senders:
-            sender.hurry()  # all of them now, because one that hangs may use up the time
+            sender.hurry()  # all of them first, because one that hangs may use all of the time
         kept = [sender.stop(deadline.left()) for sender in self._senders]
         kept += [not sender.queue.end("shutdown") for sender in self._parked]
         if self._store:
@@ -153,9 +153,9 @@ class Dispatcher:
         return all(kept)
 
     def _fates(self, sender: Sender, past: Mapping[str, int], group: Path | None = None) -> Iterator[str]:
-        """Say what became of what ``sender`` did not deliver in time; ``past`` are the drops before the end.
+        """Yield what happened to the data that ``sender`` did not deliver in time. ``past``: the drops before stop().
 
-        Other drops have their own warnings, with what to change.
+        Other drops have their own warnings, with advice.
         """
         held, label = sender.queue.stats(), sender.destination.label
         if held.waiting_points and self._store:
@@ -170,7 +170,7 @@ class Dispatcher:
             yield f"{quantity(lost, 'point')} for {label} {where}"
 
     def reset_after_fork(self) -> None:
-        """In a forked child: threads, sockets, locks, files and what waits are the parent's."""
+        """In a forked child, discard threads, sockets, locks, files and waiting data, which belong to the parent."""
         for sender in self._all():
             sender.reset_after_fork()
         if self._store:
@@ -179,12 +179,13 @@ class Dispatcher:
     # -- in
 
     def encode(self, flush: Flush, attempt: Attempt, puts: Puts, *, whole: bool, shared: bool | None = None) -> None:
-        """Add to ``puts`` what each is to send of ``flush``; those that take each slot once, only if it is ``whole``.
+        """Encode ``flush`` for each destination, and add the batches to ``puts``.
 
-        ``shared`` chooses those to which a group ships as one, or the others; None: all.
+        Destinations that receive each slot once are included only if the slot is ``whole``. ``shared`` selects the
+        destinations to which a group sends as one (True), all others (False), or all (None).
 
-        Raises MemoryError if there was too little memory for one of them. The next call with the same ``puts`` goes on
-        with those that are not in there.
+        Raises MemoryError if the memory is not sufficient for one of them. The next call with the same ``puts``
+        continues with the destinations that are not in it.
         """
         failed: list[MemoryError] = []
         for sender in self._senders:
@@ -205,16 +206,16 @@ class Dispatcher:
             raise failed[0]
 
     def commit(self, puts: Puts, checkpoint: Mapping[str, bytes | None]) -> None:
-        """Let all of it wait, and keep the checkpoint: on disk together, or not at all.
+        """Queue all batches, and store the checkpoint. On disk, both are in one transaction.
 
-        When this raises MemoryError, ``puts`` contains what must be committed again.
+        After a MemoryError, ``puts`` contains the batches that must be committed again.
         """
         entries = {sender: sender.queue.entries(batches) for sender, batches in puts.items()}
         if self._store:
             self._store.put(
                 [record for sender, some in entries.items() for record in sender.queue.records(some)], checkpoint
             )
-            puts.clear()  # it is on disk, and not to be there twice
+            puts.clear()  # the batches are in the store, and must not be stored again
         for sender, some in entries.items():
             sender.queue.admit(some)
             puts.pop(sender, None)
@@ -222,17 +223,17 @@ class Dispatcher:
                 sender.wake()
 
     def relay(self, points: Sequence[graphite.Point]) -> None:
-        """Let points that came from elsewhere wait for each that can carry them."""
+        """Queue relayed points for each destination that accepts them."""
         for sender in self._senders:
             sender.relay(points)
 
     # -- other destinations
 
     def prepare(self, to: Sequence[str], naming: Naming) -> Callable[[bool], None]:
-        """Return what makes the change to other URLs, or other options, once it is called: whether to start new ones.
+        """Return a function that changes to other URLs or options. Its argument: whether to start new senders.
 
-        A destination that stays, or comes back, keeps its sender, and what waits. Raises
-        :class:`~..errors.InvalidDestination` here.
+        A destination that stays, or comes back, keeps its sender and its waiting data. Raises
+        :class:`~..errors.InvalidDestination` before anything changes.
         """
         destinations = self._opened(to, naming)
 
@@ -252,8 +253,10 @@ class Dispatcher:
         return change
 
     def see_off(self, deadline: Deadline) -> Iterable[SenderStatus]:
-        """Let those that are destinations no more deliver what waits, park those for which something still does, and
-        yield how the others ended. Of more than :data:`PARKED`, the one that was parked first ends.
+        """Stop the senders of removed destinations, and yield the last status of those without waiting data.
+
+        They deliver until the deadline. Senders that still have waiting data are parked. If more than :data:`PARKED`
+        are parked, the one that was parked first is stopped, too.
         """
         until = "until it is one again, or the program ends"
         where = f"in {self._store.directory} until it is one again" if self._store else f"in memory {until}"
@@ -272,7 +275,7 @@ class Dispatcher:
                 yield self._ended(first)
 
     def _ended(self, sender: Sender) -> SenderStatus:
-        """Give up what waits in memory, leave what waits on disk, and return how it ended."""
+        """Drop the waiting data of ``sender`` in memory, leave that on disk, and return the last status."""
         past = sender.queue.stats().dropped
         sender.queue.end("shutdown")
         if fates := list(self._fates(sender, past)):
@@ -282,11 +285,11 @@ class Dispatcher:
         return sender.status()
 
     def statuses(self) -> list[SenderStatus]:
-        """Return how delivery goes, to those that leave and to those that something is kept for as well."""
+        """Return the state of the delivery to all destinations, including removed ones with waiting data."""
         return [sender.status() for sender in self._all()]
 
 
 def _store(directory: str | Path) -> "Store":
-    from .store import Store  # with SQLite, which not every program needs
+    from .store import Store  # here, because it imports SQLite
 
     return Store(directory)

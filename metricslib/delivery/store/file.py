@@ -1,12 +1,12 @@
 """One file of a store: batches and a checkpoint in SQLite, written by one process at a time.
 
-Every change is a transaction, and on the disk when it returns: the log is written ahead (WAL) and synced at each commit
-(``synchronous=FULL``). So neither kill -9 nor a power loss costs anything that was committed, and after a crash at any
-line either all of a change is there or nothing of it. A commit costs one sync: about a millisecond on a disk that has a
-battery or flash behind it, ten on one that turns.
+Every change is a transaction, which is on the disk when the call returns: the write-ahead log (WAL) is synced at each
+commit (``synchronous=FULL``). So neither kill -9 nor a power failure loses a committed change, and after a crash at any
+line, a change is there completely or not at all. A commit costs one sync, which takes about a millisecond on an SSD or
+a disk with a battery-backed cache, and ten milliseconds on a hard disk.
 
-Each batch has a checksum. What SQLite finds wrong with the file raises :class:`sqlite3.DatabaseError`; :func:`damaged`
-tells that from a disk that is merely full, read-only or away.
+Each batch has a checksum. If SQLite finds that the file is damaged, it raises :class:`sqlite3.DatabaseError`.
+:func:`damaged` distinguishes this from a disk that is full, read-only or not available.
 """
 
 import os
@@ -36,14 +36,14 @@ CREATE TRIGGER added AFTER INSERT ON batches BEGIN
 CREATE TRIGGER gone AFTER DELETE ON batches BEGIN
     UPDATE sums SET points = points - old.points WHERE place = old.place; END;
 """
-# The sums come first, and so are on the first pages: they say how much was in a file that lost its end.
+# The sums come first, so they are on the first pages, and can be read even if the end of the file is lost.
 _LOG = 4 << 20
-"""Bytes to which the log beside a file is cut after it was longer."""
+"""Number of bytes to which SQLite truncates a write-ahead log that was longer."""
 _PAGE = 4096
 _SPARE = 1024
-"""Pages of four kibibytes that may stay unused in a file, at most,"""
+"""Maximum number of unused pages of 4 KiB in a file."""
 _TRIFLE = 16
-"""and so few that they may stay on any disk."""
+"""Number of unused pages that may stay in the file even if the disk is almost full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,35 +51,35 @@ class Record:
     """A batch as it is stored."""
 
     id: int
-    """Unique among all files of a directory; gives the order."""
+    """Unique among all files of a directory. Ids determine the order."""
     place: str
-    """Which queue it is in."""
+    """The name of its queue."""
     put: float
-    """When it was put there, in seconds since the epoch."""
+    """Time at which it was queued, in seconds since the epoch."""
     batch: Batch
-    """Without its payload, where records are listed."""
+    """In lists of records, without its payload."""
     length: int
-    """Of the payload."""
+    """Number of bytes of the payload."""
     taken: bool = False
-    """Whether it was being sent when the file was left."""
+    """True if it was being sent when its process ended."""
 
 
 @dataclass(slots=True)
 class Changes:
-    """What is to be written in one transaction."""
+    """The changes of one transaction."""
 
     records: dict[int, Record] = field(default_factory=dict)
-    """To put in, in the place of those with the same ids."""
+    """Records to insert, which replace those with the same ids."""
     gone: set[int] = field(default_factory=set)
-    """Ids to take out."""
+    """Ids of records to delete."""
     marks: dict[int, bool] = field(default_factory=dict)
-    """Which batches are being sent, and which are not any more."""
+    """By id, whether a batch is being sent."""
     checkpoint: dict[str, bytes | None] = field(default_factory=dict)
     """Entries to set; None deletes one."""
 
 
 class SpoolFile:
-    """Opens the file at ``path``, or makes it. Raises sqlite3.Error or OSError, and what does not open is not ours."""
+    """Opens or creates the file at ``path``. Raises sqlite3.Error or OSError, also if it is not a spool."""
 
     def __init__(self, path: Path) -> None:
         if not path.exists():
@@ -89,7 +89,7 @@ class SpoolFile:
         self._db = sqlite3.connect(path, isolation_level=None)
         try:
             self._begin()
-            self.records()  # so that a file of which it is plain that it is damaged does not open
+            self.records()  # so that opening fails if the damage is obvious
             self.checkpoint()
         except BaseException:
             self._db.close()
@@ -97,14 +97,14 @@ class SpoolFile:
 
     def _begin(self) -> None:
         execute = self._db.execute
-        execute("PRAGMA locking_mode=EXCLUSIVE")  # one process: no shared memory beside the file
+        execute("PRAGMA locking_mode=EXCLUSIVE")  # only one process uses it, so no file for shared memory is needed
         execute("PRAGMA auto_vacuum=INCREMENTAL")
         execute("PRAGMA journal_mode=WAL")
         execute("PRAGMA synchronous=FULL")
         execute("PRAGMA secure_delete=OFF")
-        execute("PRAGMA recursive_triggers=ON")  # what is replaced is gone
+        execute("PRAGMA recursive_triggers=ON")  # so that replacing a record also runs the trigger `gone`
         execute(f"PRAGMA journal_size_limit={_LOG}")
-        if not execute("SELECT 1 FROM sqlite_master").fetchone():  # new, or its maker died in the middle of it
+        if not execute("SELECT 1 FROM sqlite_master").fetchone():  # it is new, or its process died while creating it
             with self._transaction():
                 for statement in _SCHEMA.strip().split(";\n"):
                     execute(statement)
@@ -115,7 +115,7 @@ class SpoolFile:
             raise sqlite3.DatabaseError(f"is not a spool of version {_VERSION}")
 
     def write(self, changes: Changes) -> None:
-        """Do all of it or nothing."""
+        """Write all changes in one transaction."""
         gone, entries = [(id,) for id in changes.gone], changes.checkpoint.items()
         unmarked = [(id,) for id, taken in changes.marks.items() if not taken]
         steps: list[tuple[str, Sequence[tuple[object, ...]]]] = [
@@ -135,13 +135,13 @@ class SpoolFile:
 
     @property
     def idle(self) -> bool:
-        """Whether no batch is in it."""
+        """Return True if the file contains no batch."""
         return not self._db.execute("SELECT 1 FROM batches LIMIT 1").fetchone()
 
     def shrink(self, spare: int | None = None) -> None:
-        """When nothing waits, give back to the disk what a backlog took, but for ``spare`` pages.
+        """If no batch is in the file, return its unused pages to the disk, except for ``spare`` pages.
 
-        By default that is as much as is worth keeping, and no more than a quarter of what the disk has left.
+        The default is a number of pages that is useful for the next batches, at most a quarter of the free space.
         """
         if not self.idle:
             return
@@ -151,11 +151,11 @@ class SpoolFile:
         if spare is None:
             spare = _TRIFLE if unused <= _TRIFLE else min(_SPARE, self._room() // 4)
         if unused > spare:
-            self._db.executescript("PRAGMA incremental_vacuum")  # execute() would give back a single page
+            self._db.executescript("PRAGMA incremental_vacuum")  # execute() would free only one page
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _room(self) -> int:
-        """Return how many pages the disk has left."""
+        """Return the free space of the disk in pages."""
         try:
             disk = os.statvfs(self._log.parent)
         except OSError:  # the directory was removed
@@ -169,7 +169,7 @@ class SpoolFile:
             yield
             self._db.execute("COMMIT")
         except BaseException:
-            if self._db.in_transaction:  # some errors end it by themselves
+            if self._db.in_transaction:  # some errors end the transaction
                 self._db.execute("ROLLBACK")
             raise
 
@@ -185,22 +185,22 @@ class SpoolFile:
             ]
 
     def read(self, id: int) -> Record | None:
-        """Return one record whole; None if it is not there, or not as it was written."""
+        """Return a record with its payload, or None if it does not exist or its checksum is wrong."""
         row = self._db.execute("SELECT * FROM batches WHERE id = ?", (id,)).fetchone()
         return _record(*row) if row else None
 
     def checkpoint(self) -> dict[str, bytes]:
-        """Return the checkpoint's entries by key."""
+        """Return the entries of the checkpoint by key."""
         return dict(self._db.execute("SELECT key, value FROM notes").fetchall())
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing in it."""
+        """Return True if the file contains neither batches nor a checkpoint."""
         query = "SELECT EXISTS (SELECT 1 FROM batches) OR EXISTS (SELECT 1 FROM notes)"
         return not self._db.execute(query).fetchone()[0]
 
     def close(self) -> None:
-        """Let go of the file. Raises nothing: what was committed is there."""
+        """Close the file. Never raises; committed changes are on disk."""
         with suppress(sqlite3.Error):
             self._db.close()
 
@@ -208,19 +208,19 @@ class SpoolFile:
 def points_in(path: Path) -> dict[str, int]:
     """Return the number of points in a damaged file, by place, as far as it can be read."""
     with suppress(sqlite3.Error), closing(sqlite3.connect(path, isolation_level=None)) as db:
-        db.execute("PRAGMA writable_schema=ON")  # else SQLite reads nothing of a file that is too short
+        db.execute("PRAGMA writable_schema=ON")  # otherwise SQLite refuses to read a truncated file
         query = "SELECT place, points FROM sums WHERE typeof(points) = 'integer' AND points > 0"
         return dict(db.execute(query).fetchall())
     return {}
 
 
 def damaged(error: Exception) -> bool:
-    """Return whether the file is damaged; otherwise the disk is full, read-only, or not available."""
+    """Return True if the file is damaged. Otherwise the disk is full, read-only, or not available."""
     return type(error) is sqlite3.DatabaseError  # its subclasses are for errors of a disk or a statement
 
 
 def _create(path: Path) -> None:
-    """Create an empty file that only its owner can read, so that it is still there after a power loss."""
+    """Create an empty file that only its owner can read, and sync it, so that it survives a power failure."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -238,7 +238,7 @@ def _row(record: Record) -> tuple[object, ...]:
 def _record(
     id: int, place: str, put: float, stamp: int, points: int, windows: int, crc: int, payload: Any
 ) -> Record | None:
-    """Return a row as a record, None where it is not as it was written."""
+    """Return a row as a record, or None if its checksum is wrong."""
     if not isinstance(payload, bytes):
         return None
     record = Record(id, place, put, Batch(stamp, points, payload, windows), len(payload))

@@ -1,17 +1,18 @@
-"""Which process has which file of a spool directory: the one that holds the lock on the file beside it.
+"""Locks of the files of a spool directory. A file belongs to the process that holds the lock on its lock file.
 
 ::
 
     spool-1f2e3d4c5b6a.sqlite            batches and checkpoint
-    spool-1f2e3d4c5b6a.sqlite-wal        SQLite's log of what is not in it yet
-    spool-1f2e3d4c5b6a.sqlite-spare      room to give back when the disk is full
+    spool-1f2e3d4c5b6a.sqlite-wal        SQLite's write-ahead log
+    spool-1f2e3d4c5b6a.sqlite-spare      reserved space, which is freed when the disk is full
     spool-1f2e3d4c5b6a.sqlite.lock       empty; locked while its process lives
 
-The kernel releases such a lock when the process ends, however it ends. So a file that can be locked belonged to a
-process that is dead, and the process that locks it takes it over.
+The kernel releases such a lock when the process ends, in whatever way. So if a file can be locked, its process is dead,
+and the process that locks it takes it over.
 
-SQLite reads and writes what it finds beside a file, and follows links. So the directory must be ours or root's, and not
-writable for everybody; a file in it that belongs to another user, or has a second name elsewhere, is ignored.
+SQLite also reads and writes the files beside its own, and follows links. So the directory must belong to this user or
+root and must not be writable by all users. A file in it that belongs to another user, or has a hard link elsewhere, is
+ignored.
 """
 
 import errno
@@ -30,24 +31,24 @@ __all__ = ["LockFile"]
 
 _NAME = "spool-*.sqlite"
 _SET_ASIDE = 3
-"""How many damaged files are kept for inspection."""
+"""Maximum number of damaged files that are kept for inspection."""
 _SPARE = 1 << 18
-"""Bytes kept in reserve: a transaction that only deletes writes some pages of 4 KiB."""
+"""Number of reserved bytes. A transaction that only deletes writes a few pages of 4 KiB."""
 
 
 class LockFile:
-    """The lock on one file of a spool, which is this process' own until it is released. The file need not exist yet."""
+    """The lock on a spool file, which belongs to this process until it is released. The file need not exist yet."""
 
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
         self._lock = lock
-        self._names = os.fspath(path), os.fspath(_lock_of(path))  # asked for at each write, so made once
+        self._names = os.fspath(path), os.fspath(_lock_of(path))  # cached, because each write uses them
         self._identity = os.fstat(lock)
         register_fork_handler(self)
 
     @classmethod
     def new(cls, directory: Path) -> "LockFile":
-        """Lock a file that does not exist yet. Makes the directory. Raises OSError."""
+        """Lock a file that does not exist yet. Creates the directory if necessary. Raises OSError."""
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         _check_directory(directory)
         while True:
@@ -57,7 +58,7 @@ class LockFile:
 
     @classmethod
     def of_the_dead(cls, directory: Path, refused: Callable[[Path, str], object]) -> "Iterator[LockFile]":
-        """Lock and yield each file of this user whose process is gone, the last one written to first.
+        """Lock and yield each file of this user whose process is dead, in order of the last write, newest first.
 
         ``refused`` is called with each file that is not safe to open, and the reason. Raises OSError.
         """
@@ -69,25 +70,25 @@ class LockFile:
                 continue
             try:
                 lock = _lock(path)
-            except OSError:  # it has just gone, or is none that can be locked; the others may
+            except OSError:  # it has just been removed, or cannot be locked; continue with the others
                 continue
             if lock and path.exists():
                 yield lock
-            elif lock:  # another process had it meanwhile, and is done with it
+            elif lock:  # another process has taken it over and released it meanwhile
                 lock.remove()
 
     def reset_after_fork(self) -> None:
-        """In a forked child: the file is the parent's, and must be free when the parent ends."""
+        """In a forked child, close the lock file, so that the lock is released when the parent ends."""
         self.release()
 
     @property
     def written(self) -> float:
-        """When the file was last written, in seconds since the epoch."""
+        """Return the time of the last write to the file, in seconds since the epoch."""
         return _written(self.path)
 
     @property
     def in_place(self) -> bool:
-        """Whether file and lock are still where they were made; False when they, or the directory, were removed."""
+        """True if file and lock file still exist at their paths. They, or the directory, may have been removed."""
         try:
             os.stat(self._names[0])
             return os.path.samestat(self._identity, os.stat(self._names[1]))
@@ -95,7 +96,7 @@ class LockFile:
             return False
 
     def keep_spare(self) -> None:
-        """Reserve space that :meth:`free_spare` gives back. Raises nothing."""
+        """Reserve disk space, which :meth:`free_spare` frees. Never raises."""
         spare = self.path.with_name(self.path.name + "-spare")
         with suppress(OSError):
             if spare.exists():
@@ -107,18 +108,18 @@ class LockFile:
                 spare.unlink(missing_ok=True)
 
     def free_spare(self) -> None:
-        """Give back the reserved space, because a full disk does not even accept a deletion. Raises nothing."""
+        """Free the reserved space, because a full disk does not even accept a deletion. Never raises."""
         with suppress(OSError):
             self.path.with_name(self.path.name + "-spare").unlink(missing_ok=True)
 
     def release(self) -> None:
-        """Release the lock, so that another process may take the file over."""
+        """Release the lock, so that another process may take over the file."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
 
     def remove(self) -> None:
-        """Delete the file, and let go."""
+        """Delete the file, and release the lock."""
         try:
             for path in (*_parts(self.path), _lock_of(self.path)):
                 path.unlink(missing_ok=True)
@@ -126,9 +127,9 @@ class LockFile:
             self.release()
 
     def set_aside(self) -> Path:
-        """Rename the damaged file so that no process takes it for a spool, and release it; return its new name.
+        """Rename the damaged file so that no process uses it as a spool, release it, and return its new name.
 
-        The oldest of those that were set aside before are deleted, but for a few.
+        Of the files set aside earlier, only the newest are kept.
         """
         self.free_spare()
         aside = self.path.with_name(f"{self.path.name}.corrupt-{time.time_ns() // 1_000_000}")
@@ -145,7 +146,7 @@ class LockFile:
 
 
 def _unsafe(directory: Path) -> str | None:
-    """Return why others could put files of theirs in the directory; None if they cannot."""
+    """Return why other users could put files into the directory, or None if they cannot."""
     status = directory.stat()
     if status.st_uid not in (0, os.geteuid()):
         return "belongs to another user"
@@ -158,10 +159,12 @@ def _check_directory(directory: Path) -> None:
 
 
 def _not_ours(path: Path) -> str | None:
-    """Return why a file is not safe to open: it may hold anything, or be another file of ours. None if it is."""
+    """Return why a file is not safe to open, or None if it is. Its content may be malicious, or it may be a link to
+    another file of this user.
+    """
     try:
         status = path.lstat()
-    except OSError:  # it has just gone
+    except OSError:  # it has just been removed
         return None
     if status.st_uid != os.geteuid():
         return "it belongs to another user"
@@ -174,7 +177,7 @@ def _lock(path: Path) -> LockFile | None:
     lock = os.open(_lock_of(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(lock), os.stat(_lock_of(path))):  # else it is a file that was just deleted
+        if os.path.samestat(os.fstat(lock), os.stat(_lock_of(path))):  # otherwise the lock file has just been deleted
             return LockFile(path, lock)
     except (BlockingIOError, FileNotFoundError):
         pass
@@ -191,5 +194,5 @@ def _lock_of(path: Path) -> Path:
 
 
 def _parts(path: Path) -> tuple[Path, ...]:
-    """Return the files that belong to one."""
+    """Return the files that belong to the spool file ``path``."""
     return tuple(path.with_name(path.name + suffix) for suffix in ("", "-wal", "-shm", "-journal", "-spare"))

@@ -1,4 +1,4 @@
-"""The store: what waits for all of a process' destinations, and its checkpoint, in a directory on disk.
+"""The store: the waiting batches of all destinations of a process, and its checkpoint, in a directory on disk.
 
 ::
 
@@ -7,23 +7,24 @@
        └────────────── hand_over ─────────────────────────────────────┘ files of dead processes
 
 *Writing.* Every change is first *pending*, in memory. :meth:`Store.sync` writes all pending changes in one transaction;
-after that they are no longer pending. So a disk that is full, read-only, hung or not available is no special case:
-changes stay pending, reads find them there, and the next successful sync writes them. It is tried again every ``retry``
-seconds. A change that is cancelled while it is being written (put, then acknowledged) is undone by the next sync.
+after that they are no longer pending. So a disk that is full, read-only, hung or not available needs no special case:
+changes stay pending, reads find them there, and the next successful sync writes them. A sync is tried again every
+``retry`` seconds. If a change is reversed while it is being written (put, then acknowledged), the next sync undoes it.
 
-*After a crash at any line* the file contains a prefix of the transactions. The batches of one interval, for every
-destination, and the checkpoint that matches them are one transaction. A batch that was sent and not yet removed is sent
-once more. Where that does harm, it was marked before it was sent, and its queue drops it, cause ``unconfirmed``.
+*After a crash at any line*, the file contains a prefix of the transactions. The batches of an interval for all
+destinations and the checkpoint that matches them are in one transaction. A batch that was sent and not yet removed is
+sent once more. If this would be harmful, the batch was marked before it was sent; then its queue drops it, cause
+``unconfirmed``.
 
-*Files.* Each process has one file, locked while the process lives. At its start a process takes over the file of a dead
-process that was written last, with its checkpoint. Batches in other such files are adopted then and once a minute, for
-the destinations that this process has. While a batch is moved it is in both files, under the same id, by which it is
-recognised.
+*Files.* Each process has one file, locked while the process lives. When a process starts, it takes over the file of a
+dead process that was written last, with its checkpoint. Batches in other files of dead processes are adopted at the
+start and once a minute, for the destinations that this process has. While a batch is moved, it is in both files under
+the same id, so it is recognised as the same batch.
 
-*Trouble.* A damaged file is set aside; the queues count its points as dropped, cause ``corrupt``. A file or directory
-that was removed while in use is created again with all its data, because an open file can still be read. A full disk
-does not even accept a deletion, so some space is kept in reserve to be given back; and when nothing waits any more, the
-file is replaced by an empty one (a crash at that moment costs the checkpoint). A forked child creates its own file.
+*Errors.* A damaged file is set aside, and the queues count its points as dropped, cause ``corrupt``. A file or
+directory that was removed while in use is created again with all its data, because an open file can still be read. A
+full disk does not even accept a deletion, so some space is reserved, which can be freed. If no batch waits any more,
+the file is replaced by an empty one (a crash at that moment loses the checkpoint). A forked child creates its own file.
 """
 
 import itertools
@@ -50,21 +51,21 @@ __all__ = ["Store", "cannot_write"]
 log = logging.getLogger("metricslib")
 
 _RETRY = 30.0
-"""Seconds after which a disk that could not be written is tried again."""
+"""Seconds until the next attempt to write, after the disk has refused."""
 _LOOK = 60.0
-"""Seconds between looks for the files of dead processes."""
+"""Seconds between searches for the files of dead processes."""
 _CHUNK = 8 << 20
-"""Bytes of batches that are moved from file to file at once."""
+"""Maximum number of bytes of batches that are moved to another file in one transaction."""
 
 Result = TypeVar("Result")
 HandOver = Callable[[list[Record], Mapping[str, int]], object]
 
 
 class Store:
-    """Batches and a checkpoint in ``directory``. Nothing is opened before :meth:`open`; until then all is pending.
+    """Batches and a checkpoint in ``directory``. Until :meth:`open`, no file is opened, and all changes are pending.
 
-    ``retry`` and ``look`` are seconds: between attempts to write to a disk that refuses, and between looks for what
-    dead processes left. Every method may be called from any thread, and none but :meth:`read` raises.
+    ``retry`` is the number of seconds between attempts to write to a disk that refuses, ``look`` that between searches
+    for the files of dead processes. Thread-safe. Only :meth:`read` may raise.
     """
 
     def __init__(
@@ -78,11 +79,11 @@ class Store:
         self.reset_after_fork()
 
     def reset_after_fork(self) -> None:
-        """In a forked child: the file is the parent's, and so is what is pending."""
-        # From the machine's clock, in steps finer than processes start: ids are unique in all files of a directory, and
-        # grow from one process to the next.
+        """In a forked child, discard the file and pending changes, which belong to the parent."""
+        # Ids start at the system's time in microseconds, with a random part. So they are unique in all files of a
+        # directory, and increase from one process to the next.
         self._ids = itertools.count((time.time_ns() // 1000 << 12) + secrets.randbelow(1 << 12))
-        self._lock = threading.RLock()  # held for moments, and never while the thread is waited for
+        self._lock = threading.RLock()  # held for short times only, and never while waiting for the thread
         self._pending = Changes()
         self._writing: Mapping[int, Record] = {}
         self._own = True
@@ -97,28 +98,28 @@ class Store:
 
     @property
     def trouble(self) -> str | None:
-        """Why data is not on disk, or what was wrong there, as a sentence, or None."""
+        """Why data is not on disk, or what was wrong with the files, as a sentence, or None."""
         return self._why or self._note
 
     # -- open and close
 
     def register(self, place: str, hand_over: HandOver) -> str:
-        """Return the name of a new queue's place. Batches found for it go to ``hand_over``, from the store's thread."""
+        """Register a queue, and return its name. The store's thread passes batches found for it to ``hand_over``."""
         while place in self._places:
-            place += "+"  # twice the same destination
+            place += "+"  # the same destination is used twice
         self._places[place] = hand_over
         if self.on_disk:
             self._ask(lambda disk: disk.hand_over([place]))
         return place
 
     def unregister(self, place: str) -> None:
-        """Hand over no more batches of this place: its destination was removed."""
+        """Pass no more batches to this queue, because its destination was removed."""
         self._places.pop(place, None)
 
     def open(self, *, own: bool = True) -> Mapping[str, bytes]:
-        """Begin to write, and return the checkpoint that was found. Without a disk all stays pending.
+        """Open the directory, and return the checkpoint in it. If the disk refuses, all changes stay pending.
 
-        ``own=False`` is for a forked child: it leaves the checkpoints of dead processes alone, and keeps none.
+        ``own=False`` is for a forked child, which neither uses checkpoints of dead processes nor writes its own.
         """
         self._own, self._answer_by, self._found = own, None, {}
         self._why = self._note = None
@@ -130,16 +131,16 @@ class Store:
         return self._found
 
     def answer_by(self, deadline: Deadline) -> None:
-        """From now on, until it is opened again, wait for a disk that does not answer no longer than ``deadline``.
+        """Until the next :meth:`open`, do not wait longer than ``deadline`` for a disk that does not answer.
 
-        What it has not confirmed by then counts as not written.
+        Changes that it has not confirmed by then count as not written.
         """
         self._answer_by = deadline
 
     def close(self, timeout: float = 2.0) -> None:
-        """Write no more, and leave the file to the next process. What waits on disk stays there.
+        """Close the file, and release it for the next process. Waiting batches on disk stay there.
 
-        A disk that does not answer is waited for at most ``timeout`` seconds.
+        Waits at most ``timeout`` seconds for a disk that does not answer.
         """
         deadline = self._answer_by = Deadline(timeout)
         if self._pending.gone or self._pending.checkpoint:
@@ -155,9 +156,9 @@ class Store:
         return next(self._ids)
 
     def put(self, records: Iterable[Record], checkpoint: Mapping[str, bytes | None] | None = None) -> None:
-        """Keep records, in the place of those with the same ids, and set entries of the checkpoint; None deletes one.
+        """Store records, which replace those with the same ids, and entries of the checkpoint; None deletes an entry.
 
-        All of it is one transaction, and on disk when this returns, unless the disk refuses.
+        All changes are in one transaction, which is on disk when this returns, unless the disk refuses.
         """
         with self._lock:
             self._pending.records.update({record.id: record for record in records})
@@ -166,7 +167,7 @@ class Store:
         self.sync()
 
     def ack(self, ids: Iterable[int]) -> None:
-        """Remove batches: they were delivered, or dropped."""
+        """Remove batches that were delivered or dropped."""
         pending = self._pending
         with self._lock:
             for id in ids:
@@ -176,13 +177,13 @@ class Store:
         self.sync()
 
     def mark(self, ids: Sequence[int], taken: bool) -> None:
-        """Remember whether batches are being sent."""
+        """Store whether batches are being sent."""
         with self._lock:
             self._pending.marks.update(dict.fromkeys(ids, taken))
         self.sync()
 
     def read(self, id: int) -> Batch | None:
-        """Return a batch with its payload, None if that is lost. Raises sqlite3.Error when it cannot be read."""
+        """Return a batch with its payload, or None if it is lost. Raises sqlite3.Error if it cannot be read."""
         with self._lock:
             record = self._pending.records.get(id)
         if record is None:
@@ -190,17 +191,17 @@ class Store:
         return record.batch if record else None
 
     def save(self) -> set[int] | None:
-        """Write what is pending; return the ids of what cannot be, None where nothing outlives the process."""
+        """Write pending changes. Return the ids of batches that cannot be written, or None if none can be."""
         self.sync(force=True)
         return self.unsaved()
 
     def unsaved(self) -> set[int] | None:
-        """Return the ids of batches that are not on disk, None where none is."""
+        """Return the ids of batches that are not on disk, or None if none are on disk."""
         with self._lock:
             return None if self._removed else set(self._pending.records)
 
     def sync(self, *, force: bool = False) -> None:
-        """Write what is pending, unless the disk refused a moment ago; with ``force`` at once."""
+        """Write pending changes, unless the disk refused less than ``retry`` seconds ago. ``force``: write at once."""
         if force or self.on_disk or self._clock.monotonic() >= self._again:
             self._ask(self._write)
 
@@ -209,7 +210,7 @@ class Store:
         return self._answer_by.left() if self._answer_by else math.inf
 
     def _ask(self, work: "Callable[[_Disk], object]") -> None:
-        """Have the thread do it, if there is one; note where the disk refuses."""
+        """Run ``work`` in the store's thread, if there is one. Record if the disk refuses."""
         try:
             self._thread.do(lambda disk: self._noting(disk, lambda: work(disk)), self._patience)
         except Gone:
@@ -248,7 +249,7 @@ class Store:
         except BaseException:
             with self._lock:
                 self._writing = {}
-                for key, value in changes.checkpoint.items():  # with that of a file that was given up
+                for key, value in changes.checkpoint.items():  # including that of a file that was replaced
                     pending.checkpoint.setdefault(key, value)
             raise
         with self._lock:
@@ -263,17 +264,17 @@ class Store:
 
 
 def _forget(pending: dict[Any, Any], written: Mapping[Any, Any]) -> None:
-    """Remove what was written, unless it has been changed since."""
+    """Remove changes that were written from ``pending``, unless they have been replaced since."""
     for key, value in written.items():
         if pending.get(key, pending) is value:
             del pending[key]
 
 
 class _Disk:
-    """The open files of the store's thread: the process' own and, briefly, those of dead processes.
+    """The open files of the store's thread: the file of this process and, for short times, those of dead ones.
 
-    Only that thread may use it. ``_lock`` and ``_file`` are the process' own file, unless ``closed``. Raises
-    sqlite3.Error or OSError where the disk refuses.
+    Only that thread may use it. ``_lock`` and ``_file`` are the file of this process, unless ``closed``. Methods raise
+    sqlite3.Error or OSError if the disk refuses.
     """
 
     _lock: LockFile
@@ -282,7 +283,7 @@ class _Disk:
     def __init__(self, directory: Path, places: Mapping[str, HandOver]) -> None:
         self.closed = True
         self.trouble: str | None = None
-        """What was wrong with a file, as a sentence, or None."""
+        """The last problem with a file, as a sentence, or None."""
         self.removed = False
         """True if the file was removed while in use and could not be created again yet."""
         self._directory = directory
@@ -291,7 +292,7 @@ class _Disk:
         self._told: set[str] = set()
 
     def open(self, *, own: bool) -> Mapping[str, bytes]:
-        """Take over the last dead process' file if it is to be our ``own``, or make one; return its checkpoint."""
+        """Take over the newest file of a dead process if ``own``, or create a file. Return its checkpoint."""
         for lock in LockFile.of_the_dead(self._directory, self._left_alone) if own else ():
             if file := self._opened(lock):
                 self._use(lock, file)
@@ -303,7 +304,7 @@ class _Disk:
         return self._file.checkpoint()
 
     def close(self) -> None:
-        """Leave the file to others, or delete it when nothing is in it."""
+        """Release the file, or delete it if it is empty."""
         if self.closed:
             return
         self.closed = True
@@ -317,13 +318,13 @@ class _Disk:
             self._lock.remove()
         self._lock.release()
 
-    # -- work on our own file
+    # -- work on the file of this process
 
     def read(self, id: int) -> Record | None:
         return self._work(lambda file: file.read(id))
 
     def write(self, changes: Changes) -> None:
-        """Write all of it or nothing."""
+        """Write all changes in one transaction."""
         if not self._lock.in_place:
             self._make_anew()
         try:
@@ -336,14 +337,14 @@ class _Disk:
             self._lock.keep_spare()
 
     def _work(self, work: Callable[[SpoolFile], Result]) -> Result:
-        """Do ``work`` on our file; on another if it turns out to be damaged."""
+        """Run ``work`` on the file. If the file is damaged, replace it and run ``work`` again."""
         try:
             return work(self._file)
         except sqlite3.Error as error:
             if not damaged(error):
                 raise
         self._file.close()
-        self._set_aside(self._lock)  # the queues notice lost batches when they read them
+        self._set_aside(self._lock)  # the queues count lost batches when they try to read them
         self._make()
         self._lock.keep_spare()
         return work(self._file)
@@ -360,7 +361,7 @@ class _Disk:
         self._lock, self._file, self.closed = lock, file, False
 
     def _make_anew(self) -> None:
-        """The file was removed, or its directory was; but what was in it can still be read."""
+        """Create the file again after it, or its directory, was removed. The open file can still be read."""
         lock, file = self._lock, self._file
         self.removed = True
         self._make()
@@ -380,9 +381,9 @@ class _Disk:
         lock.release()
 
     def _make_room(self, changes: Changes) -> None:
-        """Find the way out of a full disk: remove what is gone, with the room held in reserve; or replace the file.
+        """Handle a full disk: delete removed batches with the help of the reserved space, or replace the file.
 
-        The checkpoint of a file that is replaced is added to ``changes``, which are written next.
+        If the file is replaced, its checkpoint is added to ``changes``, which are written next.
         """
         self._lock.free_spare()
         try:
@@ -395,13 +396,13 @@ class _Disk:
             changes.checkpoint = {**self._file.checkpoint(), **changes.checkpoint}
             self._file.close()
             self._lock.remove()
-            self.closed = True  # where no file can be made now, one is opened with the next change
+            self.closed = True  # if no file can be created now, the next change tries again
             self._make()
 
     # -- files of dead processes
 
     def hand_over(self, places: Iterable[str]) -> None:
-        """Let queues have what waits for them in our file."""
+        """Pass the waiting batches in the file of this process to their queues."""
         found = _by_place(self._work(SpoolFile.records))
         for place in places:
             if records := found.get(place):
@@ -411,9 +412,9 @@ class _Disk:
             log.warning("spool %s: %s for %s, which is no longer a destination", self._directory, waiting, place)
 
     def adopt(self) -> None:
-        """Move what waits in the files of dead processes into ours, as far as there are queues for it. Raises nothing.
+        """Move batches from the files of dead processes into the file of this one, if there are queues for them.
 
-        Where that fails it is tried again, and our own file is none the worse.
+        Never raises. After an error, it is tried again later; the file of this process is not affected.
         """
         if self.closed:
             return
@@ -441,9 +442,9 @@ class _Disk:
             lock.release()
 
     def _move(self, other: SpoolFile, places: Mapping[str, HandOver] | None) -> None:
-        """Move what waits for ``places`` (None: all, and the queues have it) a few mebibytes at a time.
+        """Move the batches for ``places``, a few MiB at a time. None: move all, which are already in the queues.
 
-        A crash leaves a batch in one file, or in both under the same id.
+        After a crash, a batch is in one of the files, or in both under the same id.
         """
         known = {record.id for record in self._work(SpoolFile.records)}
         listed = [record for record in other.records() if places is None or record.place in places]
@@ -463,7 +464,7 @@ class _Disk:
                     self._places[place]([record for record in found if record.id in whole], {"corrupt": corrupt})
 
     def _opened(self, lock: LockFile) -> SpoolFile | None:
-        """Open what a dead process left; None where it is damaged. Then it is set aside, and what was in it counted."""
+        """Open the file of a dead process. If it is damaged, set it aside, count its points, and return None."""
         try:
             return SpoolFile(lock.path)
         except Exception as error:
@@ -476,7 +477,7 @@ class _Disk:
         return None
 
     def _set_aside(self, lock: LockFile) -> Mapping[str, int]:
-        """Return how many points were in the file, by place, as far as it tells."""
+        """Set a damaged file aside. Return the number of points in it, by queue, as far as it can be read."""
         aside = lock.set_aside()
         points = points_in(aside)
         held = f"with {quantity(sum(points.values()), 'point')}" if points else "with an unknown number of points"
@@ -494,9 +495,9 @@ class _Disk:
 
 
 def cannot_write(directory: str | Path) -> str | None:
-    """Return why a store in ``directory`` would be kept in memory; None if it can be on disk.
+    """Return why a store cannot write to ``directory`` and would keep its data in memory, or None if it can.
 
-    Makes a file there, and the directory if it is missing, as :meth:`Store.open` does, and removes what it made.
+    Like :meth:`Store.open`, this creates a file, and the directory if it is missing. It removes them afterwards.
     """
     path = Path(directory).absolute()
     missing: list[Path] = []
@@ -509,7 +510,7 @@ def cannot_write(directory: str | Path) -> str | None:
         return _reason(error)
     finally:
         for parent in missing:
-            with suppress(OSError):  # it was not made, or another process has put something there
+            with suppress(OSError):  # it was not created here, or another process uses it
                 parent.rmdir()
     return None
 

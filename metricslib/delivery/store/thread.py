@@ -1,8 +1,8 @@
-"""The only thread that uses SQLite. Other threads hand it work and wait for the outcome.
+"""The only thread that uses SQLite. Other threads pass it work and wait for the result.
 
-A fork while a thread is inside SQLite may leave locks of the library held for ever in the child. So a fork waits until
-the thread is outside, for a second at most, and the child of a fork that could not wait does not use SQLite. The open
-file is referenced only by the thread's own frame: a child can neither use it nor close it by garbage collection.
+If a process forks while a thread is inside SQLite, the child may find locks of the library that are held for ever. So a
+fork waits until the thread is outside, for at most a second. If it could not wait, the child does not use SQLite. Only
+the thread's own frame refers to the open file, so a child can neither use it nor close it by garbage collection.
 
 ::
 
@@ -34,13 +34,13 @@ _PATIENCE = 1.0
 
 
 class Gone(Exception):
-    """There is no such thread, or it does not answer."""
+    """The thread does not exist, or does not answer."""
 
 
 class StoreThread:
-    """Runs work, one after the other, in a thread that alone has what ``make`` returns.
+    """Runs functions one by one in a thread, with the object that ``make`` returns, which no other thread may use.
 
-    ``idle`` is run with that each ``every`` seconds, however busy the thread is; it must not raise.
+    ``idle`` is called with this object every ``every`` seconds, even if the thread is busy. It must not raise.
     """
 
     def __init__(self, make: Callable[[], Any], idle: Work, every: float, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -49,7 +49,7 @@ class StoreThread:
         self._every = every
         self._clock = clock
         self.tainted = False
-        """Whether this is a child of a fork that could not wait: SQLite may hang here."""
+        """True in the child of a fork that could not wait, because SQLite may hang there."""
         self._renew()
         _threads.add(self)
         register_fork_handler(self)
@@ -61,26 +61,26 @@ class StoreThread:
         self._paused_by: int | None = None
 
     def start(self) -> None:
-        """Begin; does nothing when begun. Raises :class:`Gone` where no thread can be, or SQLite cannot be used."""
+        """Start the thread, unless it is running. Raises :class:`Gone` if there can be none, or SQLite is unusable."""
         if self.tainted:
             raise Gone("forked while the spool was being written")
         if self._thread is None or not self._thread.is_alive():
             thread = threading.Thread(target=self._run, args=(self._inbox,), name="metricslib-spool", daemon=True)
             try:
                 thread.start()
-            except RuntimeError as error:  # no more threads; or the interpreter is ending
+            except RuntimeError as error:  # no more threads, or the interpreter is shutting down
                 raise Gone(str(error)) from None
             self._thread = thread
 
     def do(self, work: Callable[[Any], Result], patience: float = math.inf) -> Result:
-        """Have ``work`` done; return what it returns, raise what it raises, or :class:`Gone`.
+        """Run ``work`` in the thread, and return its result or raise its exception.
 
-        :class:`Gone` also after ``patience`` seconds; the work may then be done later.
+        Raises :class:`Gone` if there is no thread, or after ``patience`` seconds; then ``work`` may still run later.
         """
         thread = self._thread
         if thread is None:
             raise Gone("not open")
-        if self._paused_by == threading.get_ident():  # a signal handler, in the middle of this thread's fork
+        if self._paused_by == threading.get_ident():  # a signal handler that runs while this thread forks
             raise Gone("forking")
         deadline = Deadline(patience)
         answer: TimedQueue[tuple[Any, BaseException | None]] = TimedQueue()
@@ -98,7 +98,7 @@ class StoreThread:
             return done
 
     def end(self, timeout: float) -> None:
-        """End the thread when it has done what it was asked for; wait for that, at most ``timeout`` seconds."""
+        """Stop the thread after its pending work, and wait at most ``timeout`` seconds for its end."""
         thread, self._thread = self._thread, None
         if thread:
             self._inbox.put(None)
@@ -122,7 +122,7 @@ class StoreThread:
                     outcome = _outcome(work, disk)
                 answer.put(outcome)
                 del asked, work, answer, outcome
-            if idle or self._clock.monotonic() - looked >= self._every:  # the clock decides, for it may never be idle
+            if idle or self._clock.monotonic() - looked >= self._every:  # even if the inbox is never empty
                 with self._outside:
                     self._idle(disk)
                 looked = self._clock.monotonic()
@@ -130,18 +130,18 @@ class StoreThread:
     # -- forks
 
     def pause(self) -> None:
-        """Before a fork: wait until the thread is outside of SQLite, and keep it there."""
+        """Before a fork: wait until the thread is outside SQLite, and keep it there."""
         if self._outside.acquire(timeout=_PATIENCE):
             self._paused_by = threading.get_ident()
 
     def resume(self) -> None:
-        """After the fork, in the parent."""
+        """After a fork, in the parent: let the thread continue."""
         if self._paused_by is not None:
             self._paused_by = None
             self._outside.release()
 
     def reset_after_fork(self) -> None:
-        """In the child: the thread and what it has open are the parent's."""
+        """After a fork, in the child: discard the thread and its open file, which belong to the parent."""
         self.tainted = self.tainted or self._paused_by is None
         self._renew()
 
@@ -150,7 +150,7 @@ def _outcome(work: Work, disk: Any) -> tuple[object, BaseException | None]:
     try:
         return work(disk), None
     except Exception as error:
-        return None, error.with_traceback(None)  # which would take the disk out of the thread's frame
+        return None, error.with_traceback(None)  # a traceback refers to the open file
 
 
 _threads: weakref.WeakSet[StoreThread] = weakref.WeakSet()
