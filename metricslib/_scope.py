@@ -150,3 +150,6 @@ class Scope(Instruments):
         name, own = split(name)
         later = canonical_tags([*self._tags, *own, *canonical_tags(tags or {})])
         return self._parent._make(kind, prefixed(self._name, name), dict(later))
+
+    def _note_function(self, name: str, function: Callable[..., object]) -> None:
+        self._parent._note_function(prefixed(self._name, name), function)

@@ -246,6 +246,9 @@ class Decorators:
     def timer(self, name: str, tags: TagMapping | None = None) -> Timer:
         raise NotImplementedError
 
+    def _note_function(self, name: str, function: Function) -> None:
+        """Note that a function is measured by the instruments of that name."""
+
     @overload
     def timed(self, function: F, /) -> F: ...
     @overload
@@ -295,7 +298,7 @@ class Decorators:
                 return _timed_plain(function, timer)
             return around(function, timer._now, _end_of_timed(timer, exceptions, slow, on_slow))
 
-        return _decorator(name, "", measured)
+        return _decorator(self, name, "", measured)
 
     @overload
     def counted(self, function: F, /) -> F: ...
@@ -317,7 +320,7 @@ class Decorators:
         def measured(function: Function, name: str) -> Function:
             return around(function, self.counter(name, tags).inc, _nothing)
 
-        return _decorator(name, "", measured)
+        return _decorator(self, name, "", measured)
 
     @overload
     def in_progress(self, function: F, /) -> F: ...
@@ -343,7 +346,7 @@ class Decorators:
             gauge._count_calls()
             return around(function, object, _nothing, gauge)
 
-        return _decorator(name, ".in_progress", measured)
+        return _decorator(self, name, ".in_progress", measured)
 
     @overload
     def count_exceptions(self, function: F, /) -> F: ...
@@ -384,10 +387,10 @@ class Decorators:
 
             return around(function, _nothing, end)
 
-        return _decorator(name, ".exceptions", measured)
+        return _decorator(self, name, ".exceptions", measured)
 
 
-def _decorator(target: object, suffix: str, measured: Callable[[Function, str], Function]) -> Any:
+def _decorator(owner: Decorators, target: object, suffix: str, measured: Callable[[Function, str], Function]) -> Any:
     """Return a decorator or, if ``target`` is a function, because there were no parentheses, the decorated function."""
     called = target is None or isinstance(target, str)
     name = checked_name(target) if isinstance(target, str) else None
@@ -397,7 +400,10 @@ def _decorator(target: object, suffix: str, measured: Callable[[Function, str], 
             return type(function)(decorate(function.__func__))
         if isinstance(function, type) or not callable(function):
             raise InvalidType("function", function, "a function or method; of a class, decorate its methods")
-        return measured(function, name or _own_name(function) + suffix)
+        whole = name or _own_name(function) + suffix
+        found = measured(function, whole)
+        owner._note_function(whole, function)
+        return found
 
     return decorate if called else decorate(target)
 

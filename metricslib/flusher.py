@@ -111,6 +111,7 @@ class GroupRegistry:
     def __init__(self, registry: Registry, reading: "Reading") -> None:
         self.clock = registry.clock
         self.drops = registry.drops
+        self.functions = registry.functions
         self.series = reading.series
         self._reading = reading
 

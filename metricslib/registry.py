@@ -56,6 +56,8 @@ __all__ = ["Readings", "Registry"]
 Readings = Mapping[Gauge, GaugeChange]
 """Results of the callbacks of gauges."""
 
+_FUNCTIONS = 1_000
+"""Names of series for which it is known which functions they measure, at most."""
 _CLASSES: Mapping[Kind, type[Instrument]] = {kind.kind: kind for kind in (Counter, Timer, Histogram, Gauge, Unique)}
 _LOCK_TIMEOUT = 5.0
 
@@ -138,6 +140,8 @@ class Registry(Instruments):
         self._asleep: weakref.WeakValueDictionary[tuple[Kind, str], Instrument] = weakref.WeakValueDictionary()
         self._first_use: list[Callable[[], None]] = []
         self._owner: object = None
+        self.functions: dict[str, tuple[str, ...]] = {}
+        """The decorated functions by name of series, as ``module.function``: at most three a name."""
         self._start_anew()
         register_fork_handler(self)
 
@@ -176,6 +180,14 @@ class Registry(Instruments):
         return self._reference, ()
 
     # -- instruments
+
+    def _note_function(self, name: str, function: Callable[..., object]) -> None:
+        called = getattr(function, "__qualname__", type(function).__qualname__)
+        text = f"{getattr(function, '__module__', '')}.{called}"
+        name = series_of("timer", name).name
+        known = self.functions.get(name, ())
+        if text not in known and len(known) < 3 and (known or len(self.functions) < _FUNCTIONS):
+            self.functions[name] = (*known, text)
 
     def instrument(self, kind: Kind, name: str, tags: Tags = ()) -> Instrument:
         """Return the instrument of a series, which is created at first use. Name and tags must be canonical. Never

@@ -10,7 +10,7 @@ from ..history import DISTRIBUTIONS, HOUR, History, Points, heat_bounds, heat_of
 from ..series import Kind, split
 from ..sketch import Distribution
 from ..window import Window
-from . import charts
+from . import charts, prometheus
 from .cards import Metric, Span, lines, metrics_of, read, since, span_of, value
 from .figures import amount, short, time_of_day
 from .query import RANGES, Query
@@ -73,6 +73,11 @@ class Detail:
     heated: Heated | None
     intervals: Table
     paths: Sequence[str]
+    """Those in Graphite of one of its series."""
+    prometheus: str
+    """A query."""
+    functions: Sequence[str]
+    """Where it is measured."""
 
 
 def find(flusher: Flusher | Measured, name: str, query: Query) -> tuple[Metric, list[Kind]] | None:
@@ -124,10 +129,12 @@ def detail(flusher: Flusher | Measured, name: str, query: Query) -> Detail | Non
         tags=tags,
         by=by,
         breakdown=_breakdown(metric, history, by, end) if by and end else None,
-        spread=_spread(metric, merged),
+        spread=_spread(metric, merged, query.percentiles),
         heated=_heated(metric, history, Span(since(history, HOUR), end) if span.minutes else span),
         intervals=_intervals(metric, history, end),
         paths=_paths(metric, flusher, last),
+        prometheus=prometheus.query(name, [metric.kind, *others], metric.kind),
+        functions=registry.functions.get(name, ()),
     )
 
 
@@ -199,11 +206,11 @@ def _merged(metric: Metric, last: Window | None) -> Distribution | None:
     return both.freeze()
 
 
-def _spread(metric: Metric, merged: Distribution | None) -> Spread | None:
+def _spread(metric: Metric, merged: Distribution | None, percents: Sequence[float]) -> Spread | None:
     if merged is None:
         return None
     heat = heat_of(merged)
-    percentiles = [(f"p{percent:g}", metric.told(merged.percentile(percent))) for percent in (*_PERCENTILES, 99.9)]
+    percentiles = [(f"p{percent:g}", metric.told(merged.percentile(percent))) for percent in percents]
     low, high = heat_bounds(heat.first)[0], heat_bounds(heat.first + len(heat.weights) - 1)[1]
     return Spread(
         amount(round(merged.count)),

@@ -30,7 +30,7 @@ from itertools import groupby
 from ..series import KINDS, Kind, Tags, split
 from ..series_state import Snapshot, Total
 
-__all__ = ["OPENMETRICS", "TEXT", "number", "parts"]
+__all__ = ["OPENMETRICS", "TEXT", "number", "parts", "query"]
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -77,6 +77,18 @@ def parts(snapshot: Snapshot, chosen: Sequence[tuple[str, Kind]], *, openmetrics
         yield f"# HELP {typed} {kind} {_escaped(name)}\n# TYPE {typed} {of}\n{unit}{''.join(lines)}"
     if openmetrics:
         yield "# EOF\n"
+
+
+def query(name: str, kinds: Sequence[Kind], kind: Kind) -> str:
+    """Return a query of what the page shows of a metric, of a name of these kinds."""
+    taken: set[str] = set()
+    families = {each: _family(name, each, taken) for each in KINDS if each in kinds}
+    family = families[kind]
+    if kind == "counter":
+        return f"sum(rate({family}_total[5m]))"
+    if _TYPES[kind] == "histogram":
+        return f"histogram_quantile(0.9, sum by (le) (rate({family}_bucket[5m])))"
+    return f"sum({family})" if kind == "gauge" else family
 
 
 def _family(name: str, kind: Kind, taken: set[str]) -> str:

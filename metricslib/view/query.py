@@ -4,6 +4,7 @@ An invalid value is an error that names the parameter. Unknown parameters are ig
 their own.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
@@ -16,6 +17,7 @@ __all__ = ["FORMATS", "RANGES", "SORTS", "Query"]
 
 FORMATS = ("html", "json", "prometheus", "openmetrics")
 RANGES = {"5m": 300, "1h": 3600, "1d": 86_400}
+PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
 SORTS = ("name", "value", "change")
 _ROWS = {"html": 2_000, "json": 10_000, "prometheus": 100_000, "openmetrics": 100_000}
 _MOST_ROWS = 10_000
@@ -24,6 +26,8 @@ _LONGEST = 100
 _LONGEST_AFTER = 10_000
 _MOST_FIELDS = 50
 _MOST_PAGES = 1_000_000
+_MOST_PERCENTILES = 20
+_PERCENTILE = re.compile(r"[0-9]{1,3}(\.[0-9]{1,6})?")
 _MOST_TIME = 999_999_999_999
 
 
@@ -52,6 +56,8 @@ class Query:
     range: str = "1h"
     by: str = ""
     """The tag by which a metric is broken down."""
+    percentiles: tuple[float, ...] = PERCENTILES
+    """Those of the distribution of a metric's page."""
     since: int = 0
     """Answer only if an interval has ended after this time; 0: in any case."""
     begin: int = 0
@@ -92,6 +98,7 @@ class Query:
             _whole("page", fields, _MOST_PAGES) or 1,
             _one_of("range", fields, tuple(RANGES), "1h"),
             fields.get("by", ""),
+            _percentiles(fields.get("percentiles", "")) or PERCENTILES,
             _whole("since", fields, _MOST_TIME) or 0,
             begin,
             until,
@@ -113,6 +120,17 @@ def _short(name: str, fields: Mapping[str, str]) -> str:
     if len(text) > _LONGEST:
         raise InvalidOption(name, f"{text[:50]}…", f"must have at most {_LONGEST} characters")
     return text
+
+
+def _percentiles(text: str) -> tuple[float, ...]:
+    """Return numbers above 0 and up to 100, as they are written: ``50,99.9``."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if len(parts) > _MOST_PERCENTILES or not all(_PERCENTILE.fullmatch(part) for part in parts):
+        raise InvalidOption("percentiles", text[:50], f"must be at most {_MOST_PERCENTILES} numbers such as 50,99.9")
+    found = tuple(dict.fromkeys(map(float, parts)))
+    if not all(0 < percent <= 100 for percent in found):
+        raise InvalidOption("percentiles", text[:50], "must be above 0, and at most 100")
+    return found
 
 
 def _one_of(name: str, fields: Mapping[str, str], known: tuple[str, ...], default: str) -> str:

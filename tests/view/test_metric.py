@@ -115,3 +115,49 @@ def test_every_kind_has_its_page(registry, flusher, end_interval, kind):
         end_interval()
         assert View.of(flusher).answer("GET", "", "/series/x").status == 200
         assert View.of(flusher).answer("GET", "sort=change", "/").status == 200
+
+
+def test_percentiles_can_be_asked_for(registry, flusher, end_interval, look_at):
+    for number in range(1, 101):
+        registry.timer("query").observe(number / 1000)
+    end_interval()
+    found = look_at("query", percentiles=(25.0, 99.9)).spread.percentiles
+    assert found == [("p25", "25 ms"), ("p99.9", "100 ms")]
+    html = View.of(flusher).answer("GET", "percentiles=25,99.9", "/series/query").body.decode()
+    assert 'name="percentiles" value="25, 99.9"' in html
+
+
+def test_the_page_says_which_functions_are_measured(registry, look_at, end_interval):
+    """By decorators, also of a scope; at most three of a name."""
+
+    @registry.timed("work")
+    def one(): ...
+
+    @registry.scope("shop").counted("sales")
+    def two(): ...
+
+    for number in range(9):
+        registry.timed("work")(type(f"Call{number}", (), {"__call__": lambda self: None, "__module__": "shop"})())
+    assert look_at("work").functions[:2] == (f"{__name__}.{one.__qualname__}", "shop.Call0")
+    assert len(look_at("work").functions) == 3
+    assert look_at("shop.sales").functions == (f"{__name__}.{two.__qualname__}",)
+    registry.counter("hits")
+    assert look_at("hits").functions == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "query"),
+    [
+        ("counter", "sum(rate(web_hits_total[5m]))"),
+        ("gauge", "sum(web_hits)"),
+        ("unique", "web_hits"),
+        ("timer", "histogram_quantile(0.9, sum by (le) (rate(web_hits_seconds_bucket[5m])))"),
+        ("histogram", "histogram_quantile(0.9, sum by (le) (rate(web_hits_bucket[5m])))"),
+    ],
+)
+def test_the_query_for_prometheus_names_a_series_that_is_scraped(registry, flusher, look_at, kind, query):
+    made = getattr(registry, kind)("web.hits")
+    getattr(made, {"gauge": "set", "counter": "inc", "unique": "add"}.get(kind, "observe"))(1)
+    assert look_at("web.hits").prometheus == query
+    scraped = View.of(flusher).answer("GET", "format=prometheus").body.decode()
+    assert re.search(rf"^{re.findall(r'web_hits[a-z_]*', query)[0]}\b", scraped, re.MULTILINE)

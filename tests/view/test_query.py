@@ -25,6 +25,7 @@ GRID = Query(query="a b", prefix="web", kind="timer", tag="route", sort="change"
         ("match=" + "a" * 100, Query("html", "a" * 100)),
         ("query=a+b&prefix=web&kind=timer&tag=route&sort=change&page=3", GRID),
         ("range=5m&by=route", Query(range="5m", by="route")),
+        ("percentiles=50,+99.9", Query(percentiles=(50.0, 99.9))),
         ("from=60&until=120&values=1", Query(begin=60, until=120, values=True)),
     ],
 )
@@ -54,6 +55,10 @@ def test_queries_are_understood(text, query):
         ("page=0", "page"),
         ("range=2h", "range"),
         ("from=x", "from"),
+        ("percentiles=0", "percentiles"),
+        ("percentiles=101", "percentiles"),
+        ("percentiles=nan", "percentiles"),
+        ("percentiles=" + "1," * 30, "percentiles"),
         ("from=60&until=60", "until"),
         ("after=hits", "after"),
         ("after=counters:hits", "after"),
