@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -113,3 +114,11 @@ def program() -> Iterator[Callable[..., Program]]:
     yield start
     for one in started:
         one.kill()
+
+
+@pytest.fixture
+def refused_port() -> Iterator[int]:
+    """A port of TCP and UDP that stays taken, but where nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]

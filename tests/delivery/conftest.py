@@ -66,11 +66,3 @@ def peer(over: threading.Event) -> Iterator[Callable[..., ScriptedPeer]]:
 def over() -> threading.Event:
     """Set at the end of the test: a peer that hangs waits for it."""
     return threading.Event()
-
-
-@pytest.fixture
-def refused_port() -> Iterator[int]:
-    """A port of TCP and UDP that stays taken, but where nobody listens."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield taken.getsockname()[1]
