@@ -26,9 +26,7 @@ from typing import Any
 from celery import signals
 
 from .._scope import Instruments
-from ..instruments.counter import Counter
-from ..instruments.timer import Timer
-from ._base import InProgress, instruments_of
+from ._base import InProgress, Tagged, instruments_of, monotonic_of
 
 __all__ = ["instrument"]
 
@@ -56,12 +54,12 @@ class _Tasks:
     connected: "_Tasks | None" = None
 
     def __init__(self, instruments: Instruments) -> None:
-        self._ran: Timer = instruments.timer("messaging.process.duration")
-        self._waited: Timer = instruments.timer("celery.task.wait")
-        self._retries: Counter = instruments.counter("celery.task.retries")
-        self._exceptions: Counter = instruments.counter("celery.task.exceptions")
+        self._ran = Tagged(instruments.timer, "messaging.process.duration", "task", "state")
+        self._waited = Tagged(instruments.timer, "celery.task.wait", "task")
+        self._retries = Tagged(instruments.counter, "celery.task.retries", "task")
+        self._exceptions = Tagged(instruments.counter, "celery.task.exceptions", "task", "exception")
         self._active = InProgress(instruments.gauge("celery.tasks.active"))
-        self._now = self._ran._now
+        self._now = monotonic_of(instruments)
         for signal, handler in (
             (signals.before_task_publish, self.sent),
             (signals.task_prerun, self.begun),
@@ -79,7 +77,7 @@ class _Tasks:
         request = task.request
         waited = _waited(request)
         if waited is not None:
-            self._waited.tagged(task=task.name).observe(waited)
+            self._waited(task.name).observe(waited)
         setattr(request, _RUN, (self._now(), self._active.begin()))
 
     def ended(self, task: Any = None, state: Any = None, **_more: Any) -> None:
@@ -87,13 +85,13 @@ class _Tasks:
         if run is not None:
             began, call = run
             self._active.end(call)
-            self._ran.tagged(task=task.name, state=str(state or "none")).observe(max(0.0, self._now() - began))
+            self._ran(task.name, str(state or "none")).observe(max(0.0, self._now() - began))
 
     def retried(self, sender: Any = None, **_more: Any) -> None:
-        self._retries.tagged(task=sender.name).inc()
+        self._retries(sender.name).inc()
 
     def failed(self, sender: Any = None, exception: Any = None, **_more: Any) -> None:
-        self._exceptions.tagged(task=sender.name, exception=type(exception).__qualname__).inc()
+        self._exceptions(sender.name, type(exception).__qualname__).inc()
 
 
 def _waited(request: Any) -> float | None:

@@ -32,7 +32,7 @@ from django.utils.decorators import sync_and_async_middleware
 from .._scope import Instruments
 from ._base import instruments_of
 from ._http import UNMATCHED, ServerRequests, template
-from ._sql import Queries
+from ._sql import Queries, operation
 
 __all__ = ["instrument", "middleware"]
 
@@ -118,7 +118,7 @@ def _measure_queries(queries: Queries) -> None:
         try:
             return run(sql, params, many, context)
         finally:
-            queries.observe(began, connection.vendor, connection.alias, sql)
+            queries.observe(began, connection.vendor, connection.alias, operation(sql))
 
     def connected(connection: Any, **_more: Any) -> None:
         if not any(getattr(wrapper, "__module__", "") == __name__ for wrapper in connection.execute_wrappers):

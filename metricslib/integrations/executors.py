@@ -18,7 +18,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
 
 from .._scope import Instruments
-from ._base import InProgress, instruments_of, replace
+from ._base import InProgress, Tagged, instruments_of, monotonic_of, replace
 
 __all__ = ["instrument"]
 
@@ -37,15 +37,15 @@ def instrument(executor: Executor, name: str, *, instruments: Instruments | None
     registry = instruments_of(instruments)
     tags = {"executor": name}
     duration = registry.timer("executor.task.duration", tags=tags)
-    wait = registry.timer("executor.task.wait", tags=tags)
-    exceptions = registry.counter("executor.task.exceptions", tags=tags)
-    now = duration._now
+    exceptions = Tagged(registry.counter, "executor.task.exceptions", "exception", "executor")
+    now = monotonic_of(registry)
 
     def in_state(state: str) -> InProgress:
         return InProgress(registry.gauge("executor.tasks", tags={**tags, "state": state}))
 
     def threads(submit: Callable[..., Any]) -> Callable[..., Any]:
         queued, running = in_state("queued"), in_state("running")
+        wait = registry.timer("executor.task.wait", tags=tags)
 
         def wrapper(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
             submitted, place = now(), queued.begin()
@@ -57,7 +57,7 @@ def instrument(executor: Executor, name: str, *, instruments: Instruments | None
                 try:
                     return function(*args, **kwargs)
                 except Exception as error:
-                    exceptions.tagged(exception=type(error).__qualname__).inc()
+                    exceptions(type(error).__qualname__, name).inc()
                     raise
                 finally:
                     running.end(call)
@@ -86,7 +86,7 @@ def instrument(executor: Executor, name: str, *, instruments: Instruments | None
                 duration.observe(max(0.0, now() - submitted))
                 error = future.exception()
                 if error is not None:
-                    exceptions.tagged(exception=type(error).__qualname__).inc()
+                    exceptions(type(error).__qualname__, name).inc()
 
             try:
                 future = submit(function, *args, **kwargs)

@@ -12,7 +12,7 @@ import logging
 
 from .._scope import Instruments
 from ..instruments.counter import Counter
-from ._base import instruments_of
+from ._base import Tagged, instruments_of
 
 __all__ = ["instrument"]
 
@@ -20,10 +20,9 @@ __all__ = ["instrument"]
 class _Counts(logging.Handler):
     """Counts records. It formats nothing, and takes no lock."""
 
-    def __init__(self, counter: Counter) -> None:
+    def __init__(self, records: Tagged[Counter]) -> None:
         super().__init__()
-        self._counter = counter
-        self._known: dict[tuple[str, str], Counter] = {}
+        self._records = records
 
     def createLock(self) -> None:
         """Counting needs no lock, so that it cannot wait for one."""
@@ -33,13 +32,7 @@ class _Counts(logging.Handler):
         """Count the record, if the filters let it pass."""
         if not self.filter(record):
             return False
-        way = (record.levelname, record.name)
-        counter = self._known.get(way)
-        if counter is None:
-            counter = self._counter.tagged(level=record.levelname, logger=record.name)
-            if len(self._known) < 10_000:
-                self._known[way] = counter
-        counter.inc()
+        self._records(record.levelname, record.name).inc()
         return True
 
 
@@ -60,6 +53,6 @@ def instrument(logger: logging.Logger | str = "", *, instruments: Instruments | 
     for handler in found.handlers:
         if isinstance(handler, _Counts):
             return handler
-    counts = _Counts(instruments_of(instruments).counter("log.records"))
+    counts = _Counts(Tagged(instruments_of(instruments).counter, "log.records", "level", "logger"))
     found.addHandler(counts)
     return counts

@@ -16,7 +16,7 @@ import redis
 import redis.asyncio
 
 from .._scope import Instruments
-from ._base import instruments_of, replace
+from ._base import Tagged, instruments_of, replace
 from ._sql import Queries
 
 __all__ = ["instrument"]
@@ -34,13 +34,13 @@ def instrument(*, instruments: Instruments | None = None) -> None:
         InvalidType: If ``instruments`` is neither.
     """
     registry = instruments_of(instruments)
-    queries, errors = Queries(registry), registry.counter("db.client.operation.exceptions")
+    queries, errors = Queries(registry), Tagged(registry.counter, "db.client.operation.exceptions", "exception")
 
     def end(client: Any, began: float, operation: str, error: BaseException | None) -> None:
         database = client.connection_pool.connection_kwargs.get("db", 0) if hasattr(client, "connection_pool") else 0
-        queries.add(began, "redis", str(database), operation)
+        queries.observe(began, "redis", str(database), operation)
         if error is not None:
-            errors.tagged(exception=type(error).__qualname__).inc()
+            errors(type(error).__qualname__).inc()
 
     def measured(name: Callable[[tuple[Any, ...]], str]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         def make(execute: Callable[..., Any]) -> Callable[..., Any]:

@@ -17,8 +17,8 @@ from typing import Any
 from sqlalchemy import event
 
 from .._scope import Instruments
-from ._base import instruments_of
-from ._sql import Queries
+from ._base import Tagged, instruments_of
+from ._sql import Queries, operation
 
 __all__ = ["instrument"]
 
@@ -42,7 +42,7 @@ def instrument(engine: Any, *, name: str = "", instruments: Instruments | None =
     if engine.__dict__.get(_MARK):
         return
     engine.__dict__[_MARK] = True
-    queries, errors = Queries(registry), registry.counter("db.client.operation.exceptions")
+    queries, errors = Queries(registry), Tagged(registry.counter, "db.client.operation.exceptions", "exception")
     system = engine.dialect.name
     database = name or str(engine.url.database or "none").rpartition("/")[2]
 
@@ -50,13 +50,13 @@ def instrument(engine: Any, *, name: str = "", instruments: Instruments | None =
         setattr(context, _BEGAN, queries.now())
 
     def after(_conn: Any, _cursor: Any, statement: str, _parameters: Any, context: Any, _many: bool) -> None:
-        queries.observe(getattr(context, _BEGAN), system, database, statement)
+        queries.observe(getattr(context, _BEGAN), system, database, operation(statement))
 
     def failed(context: Any) -> None:
         execution = context.execution_context
         if execution is not None and hasattr(execution, _BEGAN):
-            queries.observe(getattr(execution, _BEGAN), system, database, context.statement)
-        errors.tagged(exception=type(context.original_exception).__qualname__).inc()
+            queries.observe(getattr(execution, _BEGAN), system, database, operation(context.statement))
+        errors(type(context.original_exception).__qualname__).inc()
 
     event.listen(engine, "before_cursor_execute", before)
     event.listen(engine, "after_cursor_execute", after)
