@@ -30,7 +30,7 @@ from ._base import InProgress, Tagged, instruments_of, monotonic_of
 
 __all__ = ["instrument"]
 
-_SENT = "metricslib_sent"
+SENT = "metricslib_sent"
 """The header of a task's message that has the time of sending, in seconds since the epoch."""
 _RUN = "_metricslib_run"
 
@@ -44,14 +44,14 @@ def instrument(*, instruments: Instruments | None = None) -> None:
     Raises:
         InvalidType: If ``instruments`` is neither.
     """
-    if _Tasks.connected is None:
-        _Tasks.connected = _Tasks(instruments_of(instruments))
+    if Tasks.connected is None:
+        Tasks.connected = Tasks(instruments_of(instruments))
 
 
-class _Tasks:
+class Tasks:
     """The handlers of Celery's signals."""
 
-    connected: "_Tasks | None" = None
+    connected: "Tasks | None" = None
 
     def __init__(self, instruments: Instruments) -> None:
         self._ran = Tagged(instruments.timer, "messaging.process.duration", "task", "state")
@@ -71,13 +71,13 @@ class _Tasks:
 
     def sent(self, headers: Any = None, **_more: Any) -> None:
         if isinstance(headers, dict):
-            headers.setdefault(_SENT, time.time())
+            headers.setdefault(SENT, time.time())
 
     def begun(self, task: Any = None, **_more: Any) -> None:
         request = task.request
-        waited = _waited(request)
-        if waited is not None:
-            self._waited(task.name).observe(waited)
+        seconds = waited(request)
+        if seconds is not None:
+            self._waited(task.name).observe(seconds)
         setattr(request, _RUN, (self._now(), self._active.begin()))
 
     def ended(self, task: Any = None, state: Any = None, **_more: Any) -> None:
@@ -94,10 +94,10 @@ class _Tasks:
         self._exceptions(sender.name, type(exception).__qualname__).inc()
 
 
-def _waited(request: Any) -> float | None:
+def waited(request: Any) -> float | None:
     """Return the seconds from when a task was sent, or was due if that was later, until now; None if unknown."""
     headers = request.headers or {}
-    sent = headers.get(_SENT, getattr(request, _SENT, None))
+    sent = headers.get(SENT, getattr(request, SENT, None))
     if not isinstance(sent, int | float):
         return None
     due = 0.0

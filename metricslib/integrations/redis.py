@@ -74,13 +74,13 @@ def instrument(*, instruments: Instruments | None = None) -> None:
 
         return make
 
-    replace(redis.Redis, "execute_command", measured(_command))
+    replace(redis.Redis, "execute_command", measured(command_name))
     replace(redis.client.Pipeline, "execute", measured(_pipeline))
-    replace(redis.asyncio.Redis, "execute_command", measured_async(_command))
+    replace(redis.asyncio.Redis, "execute_command", measured_async(command_name))
     replace(redis.asyncio.client.Pipeline, "execute", measured_async(_pipeline))
 
 
-def _command(args: tuple[Any, ...]) -> str:
+def command_name(args: tuple[Any, ...]) -> str:
     """Return the name of a command, such as ``CONFIG GET``; ``OTHER`` for what cannot be one."""
     name = args[0] if args else ""
     if isinstance(name, bytes):

@@ -83,6 +83,6 @@ def test_commands_are_measured(registry, measured, port, use):
 
 def test_what_is_no_name_of_a_command_makes_no_series():
     """Whatever a program passes on."""
-    name = measured_redis._command
+    name = measured_redis.command_name
     assert [name(("get", "a")), name((b"CONFIG GET", "x")), name(("JSON.SET",))] == ["GET", "CONFIG GET", "JSON.SET"]
     assert {name(()), name((5,)), name(("x" * 99,)), name(("a;b",))} == {"OTHER"}
