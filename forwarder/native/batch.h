@@ -89,7 +89,7 @@ static inline void apply(table *t, int32_t series, const sample *p) {
     if (series >= 0)
         apply_sample(t, (uint32_t)series, p);
     else if (is_adjustment(p))
-        return; /* the sample that it adjusts was counted */
+        return; /* the sample that this corrects was counted */
     else if (series <= REFUSED && series > REFUSED - CAUSES)
         t->account.refused[REFUSED - series]++;
     else

@@ -52,7 +52,7 @@ typedef struct {
     uint32_t count, done;
     account account;
     PyObject *dicts[KINDS];
-    PyObject *value; /* the object of the next one, which owns its sketch by now; NULL before */
+    PyObject *value; /* the object of the next one, which already owns the sketch, or NULL */
 } collection;
 
 typedef struct {
@@ -138,7 +138,7 @@ static int32_t number_of(Aggregator *self, int kind, PyObject *key, int overflow
     return number;
 }
 
-PyDoc_STRVAR(series_doc, "series($self, kind, key, overflow, /)\n--\n\nReturn the number of a series, made at first use.");
+PyDoc_STRVAR(series_doc, "series($self, kind, key, overflow, /)\n--\n\nReturn the number of a series, created at first use.");
 
 static PyObject *aggregator_series(Aggregator *self, PyObject *args) {
     int kind, overflow;
@@ -170,8 +170,8 @@ static int may_mean(const table *t, long series, int kind) {
     return is_series(t, series) && t->series[series].kind == kind && !t->series[series].expired;
 }
 
-PyDoc_STRVAR(look_up_doc, "look_up($self, kind, key, /)\n--\n\nReturn the number that is remembered for a key with its "
-                          "tags in it, or -1.");
+PyDoc_STRVAR(look_up_doc, "look_up($self, kind, key, /)\n--\n\nReturn the cached number of a raw key that includes its "
+                          "tags, or -1.");
 
 static PyObject *aggregator_look_up(Aggregator *self, PyObject *args) {
     written w;
@@ -185,7 +185,7 @@ static PyObject *aggregator_look_up(Aggregator *self, PyObject *args) {
     return PyLong_FromLong(find_series(&self->table, &w, raw_key_hash(&self->table, &w)));
 }
 
-PyDoc_STRVAR(remember_doc, "remember($self, kind, key, series, /)\n--\n\nRemember the number for a key, if there is none.");
+PyDoc_STRVAR(remember_doc, "remember($self, kind, key, series, /)\n--\n\nCache the number of a raw key, unless it has one.");
 
 static PyObject *aggregator_remember(Aggregator *self, PyObject *args) {
     written w;
@@ -205,11 +205,11 @@ static PyObject *aggregator_remember(Aggregator *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(expire_doc, "expire($self, expired, /)\n--\n\nMark the series (kind, key), and forget all raw keys of them, "
-                         "those that were refused, and those of the overflow series.");
+PyDoc_STRVAR(expire_doc, "expire($self, expired, /)\n--\n\nMark the series (kind, key) as expired. Forget all their raw keys, "
+                         "refused ones, and those of overflow series.");
 
 static PyObject *aggregator_expire(Aggregator *self, PyObject *expired) {
-    PyObject *all = PySequence_Tuple(expired); /* of our own: nothing can change it */
+    PyObject *all = PySequence_Tuple(expired); /* a copy, which no other code can change */
     if (!all)
         return NULL;
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(all); i++) {
@@ -291,7 +291,7 @@ static int answer_from(Aggregator *self, PyObject *found, answer *into) {
     char *members;
     if (!PyTuple_Check(found) || !PyArg_ParseTuple(found, "O!n", &PyList_Type, &list, &bad) || bad < 0 || bad > UINT32_MAX)
         return -1;
-    if (!(all = PyList_AsTuple(list))) /* of our own: nothing can change it */
+    if (!(all = PyList_AsTuple(list))) /* a copy, which no other code can change */
         return -1;
     count = PyTuple_GET_SIZE(all);
     for (Py_ssize_t i = 0; i < count; i++) {
@@ -473,7 +473,7 @@ static void ask(batch *b) {
 
 /* -- feeding */
 
-/* Call the owner before a batch, if it asked for that. */
+/* Call the owner before a batch, if it has requested that. */
 static void before_batch(Aggregator *self) {
     if (__atomic_exchange_n(&self->interrupted, 0, __ATOMIC_ACQ_REL)) {
         stop_reading(self, BEFORE_BATCH);
@@ -482,7 +482,7 @@ static void before_batch(Aggregator *self) {
     }
 }
 
-PyDoc_STRVAR(feed_doc, "feed($self, chunks, /)\n--\n\nAggregate datagrams, or blocks of whole lines.");
+PyDoc_STRVAR(feed_doc, "feed($self, chunks, /)\n--\n\nAggregate datagrams, or blocks of complete lines.");
 
 static PyObject *aggregator_feed(Aggregator *self, PyObject *chunks) {
     PyObject *held = PySequence_Tuple(chunks);
@@ -671,7 +671,7 @@ static PyObject *account_object(const account *a) {
                          (unsigned long long)a->no_memory);
 }
 
-PyDoc_STRVAR(account_doc, "account($self)\n--\n\nReturn the account.");
+PyDoc_STRVAR(account_doc, "account($self)\n--\n\nReturn the counts.");
 
 static PyObject *aggregator_account(Aggregator *self, PyObject *Py_UNUSED(ignored)) {
     account copy;
@@ -724,8 +724,8 @@ static int collection_go_on(Aggregator *self, collection *c) {
     return 0;
 }
 
-PyDoc_STRVAR(collect_doc, "collect($self)\n--\n\nReturn what is new since the last time, as a dict for each kind, and the "
-                          "account at this moment. After a MemoryError the next call goes on with the same.");
+PyDoc_STRVAR(collect_doc, "collect($self)\n--\n\nReturn the aggregates since the last call, as a dict for each kind, and the "
+                          "counts that cover them. After a MemoryError, the next call continues.");
 
 static PyObject *aggregator_collect(Aggregator *self, PyObject *Py_UNUSED(ignored)) {
     PyObject *account, *result = NULL;
@@ -901,7 +901,7 @@ static int exec(PyObject *module) {
 
 static PyModuleDef_Slot slots[] = {
     {Py_mod_exec, exec},
-#ifdef Py_mod_multiple_interpreters /* never tried */
+#ifdef Py_mod_multiple_interpreters /* not tested with several interpreters */
     {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
 #endif
     {0, NULL},

@@ -28,7 +28,7 @@ enum { LONGEST_KEY = 4096, LONGEST_MEMBER = 256, LONGEST_NUMBER = 127, MOST_SAMP
 
 typedef struct {
     uint8_t kind;     /* of enum kind */
-    uint8_t relative; /* a gauge is changed by the value, not set to it; a distribution's sums are adjusted, see below */
+    uint8_t relative; /* changes a gauge, instead of setting it; or corrects the sums of a distribution, see below */
     uint32_t length;  /* of a member of a set */
     union {
         double value;

@@ -34,7 +34,8 @@ static PyObject *number_object(number_value value, uint8_t kind) {
 
 /* -- arguments */
 
-/* The one argument of a call, by position or as `name`; `otherwise` if it may be left out. A borrowed reference. */
+/* Return the one argument of a call, by position or as `name`, or `otherwise`, if that is not NULL, without an argument. A
+   borrowed reference. */
 static PyObject *only_argument(const char *call, const char *name, PyObject *otherwise, PyObject *const *args,
                                Py_ssize_t nargs, PyObject *kwnames) {
     Py_ssize_t named = kwnames ? PyTuple_GET_SIZE(kwnames) : 0;
@@ -54,7 +55,7 @@ static PyObject *only_argument(const char *call, const char *name, PyObject *oth
 
 /* -- the slow path: a list of pending values */
 
-/* The list, made when it is first needed. The caller's reference, for the cell may get another list. */
+/* Return the list, which is created at first use. A new reference, because the cell may get another list. */
 static PyObject *waiting_of(Cell *self) {
     if (!self->waiting) {
         PyObject *made = PyList_New(0); /* may run Python code, which may create the list */
@@ -193,7 +194,7 @@ static int add_sample(Cell *self, double value) {
     for (;;) {
         int done = 0, empty;
         cell_lock(c);
-        empty = !c->shut && c->base_kind == NOTHING && self->state->distribution; /* NULL when the interpreter ends */
+        empty = !c->shut && c->base_kind == NOTHING && self->state->distribution; /* NULL while the interpreter shuts down */
         if (!c->shut && c->base_kind == OBJECT && Py_TYPE((PyObject *)c->base.object) == self->state->distribution)
             done = sketch_add(&((Samples *)c->base.object)->sketch, value, 1) == 0;
         cell_unlock(c);
@@ -206,7 +207,7 @@ static int add_sample(Cell *self, double value) {
 
 static int seconds_to_milliseconds(double seconds, double *milliseconds) {
     *milliseconds = seconds * 1000.0;
-    return seconds >= 0 && seconds < 1e300; /* the slow path judges other values */
+    return seconds >= 0 && seconds < 1e300; /* the slow path checks other values */
 }
 
 int observe_duration(Cell *timer, double seconds) {
@@ -264,8 +265,8 @@ static PyObject *cell_observe_value(Cell *self, PyObject *const *args, Py_ssize_
 
 /* -- tags */
 
-/* What tagged() remembers a way of writing tags under: the keys, the values, and their types where not all are texts, for
-   1 == True. NULL without an exception if a value may change, or is of a type that may. */
+/* Return the key under which tagged() caches a result: the names of the tags, the values, and, because 1 == True, the types
+   unless all values are strings. NULL without an exception if the value, or the text of its type, may change. */
 static PyObject *way_of_writing(PyObject *const *values, PyObject *keys) {
     Py_ssize_t count = PyTuple_GET_SIZE(keys);
     int texts = 1;
@@ -365,9 +366,10 @@ done:
     return child;
 }
 
-/* -- a cell, for the instrument around it */
+/* -- the methods of a cell that instruments use */
 
-/* Import what floors above have made by now; -1 with an exception, also if it is not what it should be. */
+/* Import objects from Python modules that have been loaded meanwhile. Return -1 with an exception, also if they have wrong
+   types. */
 static int resolve(module_state *state) {
     static const char *const from[][2] = {
         {"metricslib.sketch", "Distribution"}, {"metricslib.window", "GaugeChange"}, {"metricslib.clock", "SystemClock"}};
@@ -389,7 +391,7 @@ static int resolve(module_state *state) {
         PyErr_SetString(PyExc_TypeError, "metricslib's own types have been replaced");
         good = 0;
     }
-    if (good && !state->system_clock) { /* Python code ran, and may have got here first */
+    if (good && !state->system_clock) { /* Python code ran, and may have called this function */
         state->distribution = (PyTypeObject *)found[0];
         state->gauge_change = found[1];
         state->system_clock = found[2];
@@ -400,7 +402,7 @@ static int resolve(module_state *state) {
     return good ? 0 : -1;
 }
 
-/* Set the state to a new one, and return the one before as an object that the caller must let go of. */
+/* Set the state, and return the old one as an object, which the caller must release. */
 static PyObject *exchange(Cell *self, number_value base, uint8_t base_kind, number_value delta, uint8_t delta_kind) {
     PyObject *before = self->cell.base_kind == OBJECT ? self->cell.base.object : NULL;
     self->cell.base = base;
@@ -417,7 +419,7 @@ static PyObject *open_cell(Cell *self, PyObject *live) {
     if (is_live < 0 || resolve(self->state) < 0)
         return NULL;
 #ifdef CELL_ATOMIC
-    atomic_flag_clear(&self->cell.busy); /* perhaps a thread held it that a fork left behind */
+    atomic_flag_clear(&self->cell.busy); /* before a fork, a thread of the parent may have held it */
 #endif
     state = exchange(self, none, NOTHING, none, NOTHING);
     waiting = self->waiting;
@@ -432,7 +434,7 @@ static PyObject *open_cell(Cell *self, PyObject *live) {
     Py_RETURN_NONE;
 }
 
-/* The state as an object: None, a number, a GaugeChange, or whatever object it is. */
+/* Return the state as an object: None, a number, a GaugeChange, or the object itself. */
 static PyObject *state_object(module_state *state, const cell *c) {
     PyObject *base, *delta, *pair, *change;
     if (c->delta_kind == NOTHING)
@@ -444,7 +446,7 @@ static PyObject *state_object(module_state *state, const cell *c) {
     Py_XDECREF(delta);
     if (!pair)
         return NULL;
-    /* Not its own __new__, which is Python code. */
+    /* GaugeChange.__new__ is Python code, so that of tuple is called. */
     change = PyObject_CallMethod((PyObject *)&PyTuple_Type, "__new__", "OO", state->gauge_change, pair);
     Py_DECREF(pair);
     return change;
@@ -457,9 +459,9 @@ static int same_state(const cell *one, const cell *other) {
 
 enum reading { LOOK, TAKE, TAKE_AT_ONCE };
 
-/* Return the state as an object, and when taking leave none behind. Making objects may run a callback of the garbage
-   collector, which may measure: then it is done again. TAKE_AT_ONCE needs no lock, but returns NotImplemented where a
-   fold may be under way; without the interpreter lock that is always so. */
+/* Return the state as an object, and reset it if `how` takes it. Creating objects may run a callback of the garbage
+   collector, which may change the state; then this is repeated. TAKE_AT_ONCE needs no lock, but returns NotImplemented if
+   a fold may be under way; without the interpreter lock, that is always the case. */
 static PyObject *read_state(Cell *self, enum reading how) {
     static const number_value none = {0};
     for (;;) {
@@ -499,7 +501,7 @@ static PyObject *take_state(Cell *self, PyObject *Py_UNUSED(ignored)) { return r
 
 static PyObject *take_state_at_once(Cell *self, PyObject *Py_UNUSED(ignored)) { return read_state(self, TAKE_AT_ONCE); }
 
-/* A number of values, or a place among them; what is larger than any is as good as the largest. -1 with an exception. */
+/* Convert a number of values, or an index. A larger one becomes the largest possible one. -1 with an exception. */
 static Py_ssize_t number_of_values(PyObject *number) {
     Py_ssize_t value = PyNumber_AsSsize_t(number, NULL);
     if (value >= 0 || (value == -1 && PyErr_Occurred()))
@@ -508,11 +510,11 @@ static Py_ssize_t number_of_values(PyObject *number) {
     return -1;
 }
 
-/* The first `most` values that wait, in a new list. */
+/* Return the first `most` pending values in a new list. */
 static PyObject *first_waiting(Cell *self, Py_ssize_t most) {
     for (;;) {
         Py_ssize_t n = waiting_size(self);
-        PyObject *batch = PyList_New(n = n < most ? n : most); /* where values may be added, folded and dropped */
+        PyObject *batch = PyList_New(n = n < most ? n : most); /* may run Python code, which may add, fold and drop values */
         if (!batch || n == 0)
             return batch;
         if (n <= waiting_size(self)) {
@@ -539,7 +541,7 @@ static PyObject *begin_fold(Cell *self, PyObject *limit) {
     return Py_BuildValue("NN", state, batch);
 }
 
-/* Read a state that an object is; one that is no number is kept as the object. */
+/* Convert an object to a state. Any object except numbers and GaugeChange is kept as it is. */
 static void parse_state(module_state *state, PyObject *object, cell *into) {
     into->base.whole = into->delta.whole = 0;
     into->base_kind = into->delta_kind = NOTHING;
@@ -568,7 +570,7 @@ static PyObject *commit_fold(Cell *self, PyObject *const *args, Py_ssize_t nargs
         return NULL;
     if (self->lock != args[0])
         Py_RETURN_FALSE;
-    if (!(batch = first_waiting(self, taken))) /* to be let go of when all is done */
+    if (!(batch = first_waiting(self, taken))) /* released last */
         return NULL;
     if (self->lock != args[0]) {
         Py_DECREF(batch);
@@ -596,7 +598,7 @@ static PyObject *drop_waiting(Cell *self, PyObject *index) {
         return NULL;
     if (at >= waiting_size(self))
         Py_RETURN_FALSE;
-    dropped = Py_NewRef(PyList_GET_ITEM(self->waiting, at)); /* until it is out of the list */
+    dropped = Py_NewRef(PyList_GET_ITEM(self->waiting, at)); /* released after it was removed from the list */
     if (PyList_SetSlice(self->waiting, at, at + 1, NULL) < 0) {
         Py_DECREF(dropped);
         return NULL;
@@ -708,9 +710,9 @@ static void cell_dealloc(Cell *self) {
     Py_TRASHCAN_END
 }
 
-/* What becomes a method of one class of instruments, by the name that the class asks for. The cell itself has none of
-   these: a counter must have no way to observe seconds. ml_doc has the signature. method_of() puts the docstring of the
-   Python method behind it, in memory that is never freed, because the table serves all interpreters. */
+/* The methods of classes of instruments, by the name in replaced_by(). The type Cell has none of them, because a counter,
+   for example, must not have a method to observe seconds. ml_doc is the signature. method_of() appends the docstring of the
+   Python method, in memory that is never freed, because all interpreters share the table. */
 static struct {
     const char *name;
     PyMethodDef method;
@@ -739,7 +741,7 @@ static PyMethodDef cell_methods[] = {
     {0},
 };
 
-/* Put the docstring behind the signature, once; returns -1 without memory. */
+/* Append the docstring to the signature, once. Return -1 if out of memory. */
 static int describe(size_t i, const char *doc) {
     if (class_methods[i].described)
         return 0;

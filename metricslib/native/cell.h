@@ -63,7 +63,7 @@ static inline void cell_unlock(cell *c) {
 #endif
 }
 
-/* Add to a number as Python does; return 0, and change nothing, if the sum is none of these types or has no end. */
+/* Add to a number like Python. Return 0, without a change, if the sum has none of these types or is not finite. */
 static inline int number_add(number_value *to, uint8_t *to_kind, number_value n, uint8_t kind) {
     uint8_t before = *to_kind;
     number_value sum;
@@ -88,7 +88,7 @@ static inline int number_add(number_value *to, uint8_t *to_kind, number_value n,
     return 1;
 }
 
-/* The short ways; each returns whether it could be gone. */
+/* The fast paths. Each returns true if it could be used. */
 
 static inline int cell_count(cell *c, number_value n, uint8_t kind) {
     int done;

@@ -1,4 +1,4 @@
-/* The module: its types, its state, what it offers to the forwarder's extension. */
+/* The module: its types, its state, and the functions for the forwarder's extension. */
 
 #include "module.h"
 
@@ -51,7 +51,7 @@ static int speedups_exec(PyObject *module) {
     state->time_dict = Py_NewRef(PyModule_GetDict(time));
     Py_DECREF(time);
     time = PyDict_GetItemWithError(state->time_dict, state->str_perf_counter);
-    if (time && PyCFunction_Check(time)) /* somebody else's clock, such as freezegun's, is a function in Python */
+    if (time && PyCFunction_Check(time)) /* a replacement, such as freezegun's, is a Python function */
         state->perf_counter = Py_NewRef(time);
     return PyErr_Occurred() ? -1 : 0;
 }
@@ -119,7 +119,7 @@ static PyMethodDef speedups_methods[] = {
 
 static PyModuleDef_Slot speedups_slots[] = {
     {Py_mod_exec, speedups_exec},
-#ifdef Py_mod_multiple_interpreters /* the state is the module's own, but nothing has been run to show that it is all */
+#ifdef Py_mod_multiple_interpreters /* all state belongs to the module, but this is not tested with several interpreters */
     {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
 #endif
     {0, NULL},

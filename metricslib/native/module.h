@@ -18,10 +18,10 @@
 #include <structmember.h>
 
 #if PY_VERSION_HEX < 0x030C0000
-#undef METRICSLIB_VECTORCALL /* before, no interpreter honours it; see span.c */
+#undef METRICSLIB_VECTORCALL /* older interpreters ignore the vectorcall field; see span.c */
 #endif
 
-#ifdef Py_GIL_DISABLED /* for trials: setup.py builds nothing there */
+#ifdef Py_GIL_DISABLED /* only for experiments: setup.py builds no C there */
 #define CELL_ATOMIC
 #endif
 #include "cell.h"
@@ -30,14 +30,14 @@
 
 typedef struct {
     PyTypeObject *cell_type, *samples_type, *span_type;
-    PyTypeObject *distribution; /* of metricslib.sketch; this one and the next two when first needed */
+    PyTypeObject *distribution; /* of metricslib.sketch; this one and the next two are imported at first use */
     PyObject *gauge_change;     /* of metricslib.window */
     PyObject *system_clock;     /* SystemClock.monotonic of metricslib.clock */
     PyObject *time_dict;        /* of the module time */
-    PyObject *perf_counter;     /* time.perf_counter as it was built, NULL if it was replaced before */
+    PyObject *perf_counter;     /* the original time.perf_counter, or NULL if it was replaced before the import */
     PyObject *str_perf_counter, *str_fold, *str_wake, *str_change, *str_tagged_slowly, *str_owner, *str_exact, *str_tagged;
 #ifdef METRICSLIB_VECTORCALL
-    PyObject *timed_code; /* of what `timed` puts around plain functions */
+    PyObject *timed_code; /* the code object of the wrapper of `timed` for plain functions */
 #endif
     PyObject *spare; /* an unused span for the next block; it keeps its reference to its type */
     int ending;      /* the module is being freed: keep no spare */
@@ -70,10 +70,10 @@ extern struct PyModuleDef speedups_module;
 
 extern PyType_Spec cell_spec;
 
-/* Return one of the methods that a class of instruments asks for by name, as a method of that class. */
+/* Return the C implementation of a method of a class of instruments, by name. */
 PyObject *method_of(PyObject *module, PyObject *args);
 
-/* Give a timer a duration; -1 with an exception. */
+/* Add a duration to a timer. Return -1 with an exception. */
 int observe_duration(Cell *timer, double seconds);
 
 /* -- samples.c */
@@ -81,7 +81,7 @@ int observe_duration(Cell *timer, double seconds);
 extern PyType_Spec samples_spec;
 extern const sketch_api samples_api;
 
-/* Read how many samples are kept exactly; -1 with an exception. */
+/* Convert the number of samples that are kept exactly. Return -1 with an exception. */
 int limit_of(PyObject *number, uint32_t *limit);
 
 /* Return a new, empty object of `type`, or NULL with an exception. */
@@ -91,7 +91,7 @@ Samples *samples_made(PyTypeObject *type, uint32_t limit);
 
 extern PyType_Spec span_spec;
 
-/* Give the type of spans __enter__ and __exit__; -1 with an exception. */
+/* Add __enter__ and __exit__ to the type of spans. Return -1 with an exception. */
 int add_block_methods(PyTypeObject *span_type);
 
 PyObject *cell_time(Cell *self, PyObject *ignored);

@@ -1,7 +1,7 @@
-/* What a frozen distribution says of its samples by rank: shares, the median, the standard deviation.
+/* The statistics of a frozen distribution: shares, median, standard deviation.
 
-   The reading side of Samples in sketch.py, which is the specification: the same operations in the same order. Nothing
-   here needs the interpreter. What needs memory and gets none returns -1. */
+   The methods of Samples in sketch.py that read are the specification: the same operations in the same order. The code does
+   not use the interpreter. Functions that allocate memory return -1 if out of memory. */
 
 #ifndef METRICSLIB_RANKS_H
 #define METRICSLIB_RANKS_H
@@ -13,14 +13,14 @@ typedef struct {
     double weight, boundary, sum, sum_squares, mean;
 } sketch_share;
 
-/* Values, smallest first, and by each how many samples there are up to it, and what these add up to. */
+/* The values, smallest first, and for each the number, sum and sum of squares of all samples up to it. */
 typedef struct {
-    double *values, *reached, *sums, *squares; /* one block, which begins with the values */
+    double *values, *reached, *sums, *squares; /* one block of memory, which begins with the values */
     uint32_t n;
-    double unit; /* what one sample weighs */
+    double unit; /* the weight of one sample */
 } sketch_ranks;
 
-/* The keys in use, in their order, to be freed; NULL if out of memory. */
+/* Return the keys in use, sorted, which the caller frees; NULL if out of memory. */
 static inline int16_t *sketch_keys(const sketch_buckets *buckets) {
     int16_t *keys = malloc((buckets->used + 1) * sizeof *keys);
     if (keys)
@@ -28,7 +28,7 @@ static inline int16_t *sketch_keys(const sketch_buckets *buckets) {
     return keys;
 }
 
-/* Write values, smallest first, and their weights; when sketched, middles of buckets. */
+/* Write the values, smallest first, and their weights. In a sketch, the values are the middles of buckets. */
 static inline int sketch_sorted(const sketch *s, double *values, double *weights) {
     const sketch_buckets *buckets = s->buckets;
     int16_t *keys;
@@ -51,10 +51,10 @@ static inline int sketch_sorted(const sketch *s, double *values, double *weights
 
 static inline uint32_t sketch_size(const sketch *s) { return s->buckets ? s->buckets->used : s->n; }
 
-/* To be freed with free(ranks->values). There must be a sample. */
+/* Compute `ranks`, which the caller frees with free(ranks->values). There must be at least one sample. */
 static inline int sketch_rank(const sketch *s, sketch_ranks *ranks) {
     uint32_t n = sketch_size(s);
-    double unit = sketch_common_weight(s), reached = -0.0, sum = -0.0, squares = -0.0; /* as nothing */
+    double unit = sketch_common_weight(s), reached = -0.0, sum = -0.0, squares = -0.0; /* x + -0.0 is x, for any x */
     double *values = malloc(4 * (size_t)n * sizeof *values), *weights = values + n;
     if (!values)
         return -1;
@@ -85,14 +85,14 @@ static inline uint32_t sketch_at(const sketch_ranks *ranks, double lines) {
     return low;
 }
 
-/* A mean of weighted samples, or of middles of buckets, is rounded often; it may not leave their range. */
+/* Keep a mean, which has accumulated rounding errors, within the range of the samples. */
 static inline double sketch_between(double mean, double least, double most) {
     if (least > mean)
         mean = least;
     return most < mean ? most : mean;
 }
 
-/* Whether sums are those of the samples, multiplied last by what all of them weigh. */
+/* Return true if the sums are computed without weights and multiplied by the common weight at the end. */
 static inline int sketch_plain(const sketch *s) { return !s->buckets && sketch_common_weight(s) != 0; }
 
 static inline double sketch_mean(const sketch *s) {
@@ -106,7 +106,7 @@ static inline double sketch_mean(const sketch *s) {
     return sum / s->n;
 }
 
-/* Return 1 and write that share, or 0 if no sample is in it. `lines` is how many it has, and is finite. */
+/* Write a share and return 1, or return 0 if it is empty. `lines`, which is finite, is the number of its samples. */
 static inline int sketch_share_of(const sketch *s, const sketch_ranks *ranks, double percent, double lines,
                                   sketch_share *share) {
     double whole = ranks->reached[ranks->n - 1], low = percent > 0 ? lines : whole - lines, over, sum, squares, mean;
@@ -134,7 +134,7 @@ static inline int sketch_share_of(const sketch *s, const sketch_ranks *ranks, do
     return 1;
 }
 
-/* How many samples are in a share; not finite if it makes no sense. */
+/* Return the number of samples in a share. It is not finite if the percentage is invalid. */
 static inline double sketch_lines(const sketch_ranks *ranks, double percent) {
     double whole = ranks->reached[ranks->n - 1];
     return whole == 1 ? 1 : floor(fabs(percent) / 100 * whole + 0.5);

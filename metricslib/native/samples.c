@@ -26,13 +26,13 @@ int limit_of(PyObject *number, uint32_t *limit) {
 
 /* Numbers that were given as objects. */
 typedef struct {
-    double *values; /* to be freed */
+    double *values; /* the caller frees them */
     Py_ssize_t n;
 } numbers;
 
-/* Read the numbers in an iterable; -1 with an exception, and then there is nothing to free. */
+/* Convert the numbers in an iterable. Return -1 with an exception; then there is nothing to free. */
 static int numbers_from(PyObject *iterable, numbers *into) {
-    PyObject *tuple = PySequence_Tuple(iterable); /* of our own: __float__ may change the list it comes from */
+    PyObject *tuple = PySequence_Tuple(iterable); /* a copy, because __float__ may change a list */
     if (!tuple)
         return -1;
     into->n = PyTuple_GET_SIZE(tuple);
@@ -60,7 +60,7 @@ static int is_sample(double value) {
     return 0;
 }
 
-/* As numbers_from, and they must be finite. */
+/* Like numbers_from(), but the numbers must be finite. */
 static int samples_from(PyObject *iterable, numbers *into) {
     if (numbers_from(iterable, into) < 0)
         return -1;
@@ -88,7 +88,7 @@ static int sketch_extend(sketch *into, const numbers *samples) {
     return 0;
 }
 
-/* Write to `aside` what `from` would be with these samples too; -1 with an exception. */
+/* Write a copy of `from` with these samples added to `aside`. Return -1 with an exception. */
 static int samples_with(const sketch *from, const numbers *samples, sketch *aside) {
     if (sketch_copy(aside, from) == 0 && sketch_extend(aside, samples) == 0)
         return 0;
@@ -136,7 +136,7 @@ Samples *samples_made(PyTypeObject *type, uint32_t limit) {
     return made;
 }
 
-/* The state of the module that `type` comes from: of one of its types, or of a subclass. NULL with an exception. */
+/* Return the state of the module to which `type`, or a base class of it, belongs. NULL with an exception. */
 static module_state *state_of(PyTypeObject *type) {
     PyObject *module = PyType_GetModuleByDef(type, &speedups_module);
     return module ? PyModule_GetState(module) : NULL;
@@ -162,7 +162,7 @@ const sketch_api samples_api = {samples_from_sketch};
 
 static int samples_bool(Samples *self) { return self->sketch.n > 0 || self->sketch.buckets != NULL; }
 
-PyDoc_STRVAR(samples_add_doc, "add($self, value, weight=1, /)\n--\n\nAdd one sample that stands for weight equal ones.");
+PyDoc_STRVAR(samples_add_doc, "add($self, value, weight=1, /)\n--\n\nAdd one sample, which counts weight times.");
 
 static PyObject *samples_add(Samples *self, PyObject *const *args, Py_ssize_t nargs) {
     double value, weight = 1;
@@ -200,7 +200,7 @@ static PyObject *samples_extend(Samples *self, PyObject *values) {
 }
 
 PyDoc_STRVAR(samples_extended_doc, "extended($type, distribution, values, limit, /)\n--\n\n"
-                                   "Return distribution, which stays as it is, with samples of weight 1 added.");
+                                   "Return a copy of distribution with samples of weight 1 added.");
 
 static PyObject *samples_extended(PyTypeObject *type, PyObject *const *args, Py_ssize_t nargs) {
     module_state *state = state_of(type);
@@ -231,7 +231,7 @@ static PyObject *samples_extended(PyTypeObject *type, PyObject *const *args, Py_
     return (PyObject *)made;
 }
 
-PyDoc_STRVAR(samples_merge_doc, "merge($self, other, /)\n--\n\nAdd all of other, which stays as it is.");
+PyDoc_STRVAR(samples_merge_doc, "merge($self, other, /)\n--\n\nAdd all samples of other, which is not changed.");
 
 static PyObject *samples_merge(Samples *self, PyObject *other) {
     module_state *state = state_of(Py_TYPE(self));
@@ -249,7 +249,7 @@ static PyObject *samples_merge(Samples *self, PyObject *other) {
 }
 
 PyDoc_STRVAR(samples_adjust_doc, "adjust($self, sum, sum_squares, /)\n--\n\n"
-                                 "Add to the sums what samples lack that stand for a bucket.");
+                                 "Correct the sums of samples that represent buckets.");
 
 static PyObject *samples_adjust(Samples *self, PyObject *const *args, Py_ssize_t nargs) {
     double sum, sum_squares;
@@ -266,7 +266,7 @@ static PyObject *samples_adjust(Samples *self, PyObject *const *args, Py_ssize_t
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(samples_freeze_doc, "freeze($self)\n--\n\nMake the numbers readable and return the distribution.");
+PyDoc_STRVAR(samples_freeze_doc, "freeze($self)\n--\n\nCompute the statistics, and return the distribution.");
 
 static PyObject *samples_freeze(Samples *self, PyObject *Py_UNUSED(ignored)) {
     if (sketch_freeze(&self->sketch) < 0)
@@ -274,11 +274,11 @@ static PyObject *samples_freeze(Samples *self, PyObject *Py_UNUSED(ignored)) {
     return Py_NewRef(self);
 }
 
-/* -- what the Python side reads */
+/* -- for the Python class */
 
 static int all_unit(const sketch *s) { return s->buckets ? !s->unit_known || s->unit == 1 : !s->weights; }
 
-/* Weights are whole numbers where all are 1. */
+/* Return a weight as an int if `whole`, which means that all weights are 1, otherwise as a float. */
 static PyObject *weight_object(int whole, double weight) {
     return whole ? PyLong_FromDouble(weight) : PyFloat_FromDouble(weight);
 }
@@ -304,7 +304,7 @@ static PyObject *list_of(const double *values, uint32_t n, int whole) {
     return list;
 }
 
-/* A list of some numbers of a distribution, which are copied first. */
+/* Return a list of numbers of a distribution. They are copied first, because creating a list may run Python code. */
 static PyObject *list_of_copy(const double *values, uint32_t n) {
     double *copy = PyMem_New(double, (size_t)n + 1);
     PyObject *list;
@@ -396,7 +396,7 @@ static PyObject *samples_get_median(Samples *self, void *Py_UNUSED(closure)) {
     return PyFloat_FromDouble(median);
 }
 
-/* A share as what sketch.py makes a Share of; None if no sample is in it. */
+/* Return a share as the tuple from which sketch.py creates a Share, or None if it is empty. */
 static PyObject *share_row(const sketch_share *share, int whole) {
     if (!share->weight)
         Py_RETURN_NONE;
@@ -404,7 +404,7 @@ static PyObject *share_row(const sketch_share *share, int whole) {
                          share->mean);
 }
 
-/* Compute the shares that these percents have; a weight of 0 where it is none. -1 with an exception. */
+/* Compute the shares of these percentages. An empty share has the weight 0. Return -1 with an exception. */
 static int shares_of(const sketch *s, const numbers *percents, sketch_share *shares) {
     sketch_ranks ranks;
     int failed = 0;
@@ -419,7 +419,7 @@ static int shares_of(const sketch *s, const numbers *percents, sketch_share *sha
     for (Py_ssize_t i = 0; i < percents->n && !failed; i++) {
         double lines = sketch_lines(&ranks, percents->values[i]);
         if (!isfinite(lines)) {
-            Py_XDECREF(PyLong_FromDouble(lines)); /* which raises what math.floor() does */
+            Py_XDECREF(PyLong_FromDouble(lines)); /* raises the same exception as math.floor() */
             failed = 1;
         } else if (!sketch_share_of(s, &ranks, percents->values[i], lines, &shares[i]))
             shares[i].weight = 0;

@@ -1,8 +1,8 @@
 /* A distribution: exact samples while there are few, then a log-linear sketch.
 
    Samples in sketch.py is the specification: the same operations in the same order, so that every sum is the same to the
-   last bit. The code does not use the interpreter. One thread at a time writes. A function that gets no memory returns -1
-   and leaves the sketch unchanged.
+   last bit. The code does not use the interpreter. One thread at a time writes. If out of memory, a function returns -1 and
+   leaves the sketch unchanged.
 
    The cost of adding to a bucket is its cache miss: each series has a table of a few KB, and with hundreds of series it is
    rarely in the cache. So there are two ways to add. sketch_add() adds at once. sketch_stage() appends the sample to a
@@ -30,26 +30,26 @@
 #define SKETCH_MAX_POWER 40
 #define SKETCH_MAX_KEY ((SKETCH_MAX_POWER - SKETCH_MIN_POWER) * SKETCH_SUB_BUCKETS + 1)
 #define SKETCH_NO_KEY INT16_MIN
-#define SKETCH_BLOCK 64 /* staged samples, at most */
-#define SKETCH_MAX_LIMIT INT32_MAX /* samples kept exactly, at most */
+#define SKETCH_BLOCK 64 /* maximum number of staged samples */
+#define SKETCH_MAX_LIMIT INT32_MAX /* maximum number of samples that are kept exactly */
 
 /* Buckets by key, in an open-addressing table. */
 typedef struct {
     uint32_t used;
-    uint32_t mask; /* places - 1, a power of two */
-    int16_t *keys; /* in the same block, behind the weights */
+    uint32_t mask; /* number of places, a power of two, minus 1 */
+    int16_t *keys; /* in the same block of memory, after the weights */
     double weights[];
 } sketch_buckets;
 
 typedef struct sketch {
-    double *samples;         /* n of them, in room for more: all, while exact; those that are staged, once there are buckets */
+    double *samples;         /* n samples: all of them while exact, or the staged ones in a sketch */
     sketch_buckets *buckets; /* NULL while exact */
     uint32_t n, room, limit;
-    int unit_known;   /* whether there was a sample since it is a sketch */
+    int unit_known;   /* true if `unit` is valid: the sketch has a sample */
     double *weights;  /* of the samples; NULL: all 1 */
-    double in_block;  /* what each sample in the block weighs */
+    double in_block;  /* the weight of each sample in the block */
     double count, sum, sum_squares, min, max;
-    double unit; /* the weight that all samples of a sketch share; 0: they differ */
+    double unit; /* the common weight of all samples of a sketch; 0: weights differ */
 } sketch;
 
 static inline void sketch_init(sketch *s, uint32_t limit) {
@@ -74,11 +74,11 @@ static inline int sketch_key(double value) {
     int key;
     if (magnitude <= 0x1p-40)
         key = magnitude != 0;
-    else if (!(magnitude < 0x1p40)) /* written so that what is no number has a bucket too */
+    else if (!(magnitude < 0x1p40)) /* negated, so that NaN also gets a bucket */
         key = SKETCH_MAX_KEY;
     else {
         memcpy(&bits, &magnitude, sizeof bits);
-        /* One less than the bits makes the bounds inclusive at the top. */
+        /* Subtracting 1 from the bits makes the upper bounds inclusive. */
         key = (int)((bits - 1) >> 46) - ((1023 + SKETCH_MIN_POWER) * SKETCH_SUB_BUCKETS - 2);
     }
     return value < 0 ? -key : key;
@@ -111,7 +111,7 @@ static inline uint32_t sketch_place(const sketch_buckets *buckets, int key) {
     return at;
 }
 
-/* There must be room for one more. */
+/* Add to a bucket. There must be room for one more. */
 static inline void sketch_count(sketch_buckets *buckets, int key, double weight) {
     uint32_t at = sketch_place(buckets, key);
     if (buckets->keys[at] == key)
@@ -136,7 +136,7 @@ static inline sketch_buckets *sketch_buckets_copy(const sketch_buckets *from, ui
     return copy;
 }
 
-/* Make room for some more; a quarter of the places stays free. */
+/* Make room for `more` buckets. A quarter of the places stays free. */
 static inline int sketch_reserve(sketch *s, uint32_t more) {
     sketch_buckets *grown, *buckets = s->buckets;
     uint32_t places = buckets->mask + 1;
@@ -154,7 +154,7 @@ static inline int sketch_reserve(sketch *s, uint32_t more) {
 
 /* -- writing */
 
-/* What adding to the buckets changes beside them. */
+/* Update the sums and extremes for a sample. */
 static inline void sketch_sum(sketch *s, double value, double weight) {
     s->count += weight;
     s->sum += value * weight;
@@ -247,7 +247,7 @@ static inline int sketch_weigh(sketch *s) {
     return 0;
 }
 
-/* Add a finite sample that stands for `weight` equal ones. */
+/* Add a finite sample, which counts `weight` times. */
 static inline int sketch_add(sketch *s, double value, double weight) {
     if (s->buckets)
         return sketch_add_to_buckets(s, value, weight);
@@ -266,7 +266,7 @@ static inline int sketch_add(sketch *s, double value, double weight) {
     return 0;
 }
 
-/* As sketch_add, for many series in turn: see above. */
+/* Like sketch_add(), for many series in turn: see above. */
 static inline int sketch_stage(sketch *s, double value, double weight) {
     if (!s->buckets)
         return sketch_add(s, value, weight);
@@ -286,7 +286,7 @@ static inline int sketch_stage(sketch *s, double value, double weight) {
     return 0;
 }
 
-/* Add to the sums what samples lack that stand for a bucket. There are buckets from then on. */
+/* Correct the sums of samples that represent buckets. This converts the distribution to a sketch. */
 static inline int sketch_adjust(sketch *s, double sum, double sum_squares) {
     sketch_settle(s);
     if (sketch_become_buckets(s) < 0)
@@ -296,7 +296,7 @@ static inline int sketch_adjust(sketch *s, double sum, double sum_squares) {
     return 0;
 }
 
-/* Write a copy of `from` to `to`; where that fails, `to` is empty. */
+/* Write a copy of `from` to `to`. If out of memory, `to` is empty. */
 static inline int sketch_copy(sketch *to, const sketch *from) {
     *to = *from;
     to->samples = to->weights = NULL;
@@ -319,7 +319,8 @@ fail:
     return -1;
 }
 
-/* Add all of `other`, which is not `s` and has nothing staged. Where memory ends, a part may be in it. */
+/* Add all of `other`, which must not be `s` and must have no staged samples. If out of memory, a part may have been
+   added. */
 static inline int sketch_merge(sketch *s, const sketch *other) {
     sketch_settle(s);
     if (!other->buckets) {
@@ -361,7 +362,7 @@ static inline double sketch_upper(int key) {
                     key);
 }
 
-/* The value that stands for every sample in a bucket of `s`. */
+/* Return the value that represents every sample in a bucket of `s`. */
 static inline double sketch_middle(const sketch *s, int key) {
     double middle = sketch_upper(key);
     if (key <= -2 || key >= 2)
@@ -371,7 +372,7 @@ static inline double sketch_middle(const sketch *s, int key) {
     return s->max < middle ? s->max : middle;
 }
 
-/* The least p from -40 to 40 with no sample in the bucket above 2 to the power of p, but for clamped ones. */
+/* Return the smallest p from -40 to 40 with no sample in the bucket above 2 to the power of p, except clamped ones. */
 static inline int sketch_power(int key) {
     return SKETCH_MIN_POWER + (key > 1 ? (key + SKETCH_SUB_BUCKETS - 2) / SKETCH_SUB_BUCKETS : 0);
 }
@@ -380,7 +381,7 @@ static inline int sketch_key_order(const void *one, const void *other) {
     return *(const int16_t *)one - *(const int16_t *)other;
 }
 
-/* Write the keys in use, in their order, to `keys`, which has room for them. */
+/* Write the keys in use, sorted, to `keys`, which has room for them. */
 static inline void sketch_sorted_keys(const sketch_buckets *buckets, int16_t *keys) {
     uint32_t n = 0;
     for (uint32_t i = 0; i <= buckets->mask; i++)
@@ -397,7 +398,7 @@ static inline int sketch_before(const sketch *s, uint32_t one, uint32_t other) {
     return s->weights && s->weights[one] < s->weights[other];
 }
 
-/* A stable merge sort by value, then weight, of the numbers of samples in `order`. */
+/* Sort the indexes of samples in `order` by value, then weight, with a stable merge sort. */
 static inline void sketch_order(const sketch *s, uint32_t *order, uint32_t *spare, uint32_t n) {
     uint32_t half = n / 2, left = 0, right = half, at;
     if (n < 12) {
@@ -427,7 +428,7 @@ static inline int sketch_sort(sketch *s) {
     for (uint32_t i = 0; i < s->n; i++)
         order[i] = i;
     sketch_order(s, order, order + s->n, s->n);
-    for (int weights = s->weights != NULL; weights >= 0; weights--) { /* the weights first: they need the samples */
+    for (int weights = s->weights != NULL; weights >= 0; weights--) { /* weights first: their order depends on the samples */
         double *from = weights ? s->weights : s->samples;
         for (uint32_t i = 0; i < s->n; i++)
             sorted[i] = from[order[i]];
@@ -438,7 +439,7 @@ static inline int sketch_sort(sketch *s) {
     return 0;
 }
 
-/* The weight that all samples share, or 0. */
+/* Return the common weight of all samples, or 0 if weights differ. */
 static inline double sketch_common_weight(const sketch *s) {
     if (s->buckets)
         return s->unit_known ? s->unit : 0;
@@ -448,7 +449,7 @@ static inline double sketch_common_weight(const sketch *s) {
     return s->weights ? s->weights[0] : 1;
 }
 
-/* Make the numbers readable: sort what is exact, and sum it up, smallest first. */
+/* Compute the statistics. Exact samples are sorted, and added smallest first. */
 static inline int sketch_freeze(sketch *s) {
     sketch_settle(s);
     if (s->buckets) {

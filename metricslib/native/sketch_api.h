@@ -1,4 +1,4 @@
-/* What _speedups offers to other extensions, as the capsule "metricslib._speedups.sketch_api". */
+/* The functions of _speedups for other extensions, in the capsule "metricslib._speedups.sketch_api". */
 
 #ifndef METRICSLIB_SKETCH_API_H
 #define METRICSLIB_SKETCH_API_H
@@ -9,8 +9,8 @@
 #define SKETCH_API "metricslib._speedups.sketch_api"
 
 typedef struct {
-    /* Move `from` into a new, frozen object of `type`, which is metricslib.sketch.Distribution; `from` is then
-       empty. NULL with an exception on failure, and `from` is still the caller's. */
+    /* Move `from` into a new, frozen object of `type`, which is metricslib.sketch.Distribution, and leave `from` empty.
+       Return NULL with an exception on failure; then `from` is unchanged. */
     PyObject *(*distribution)(PyTypeObject *type, sketch *from);
 } sketch_api;
 

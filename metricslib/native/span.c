@@ -1,9 +1,9 @@
-/* The type Span, the C implementation of what timer.py puts around a block, and the part of `timed` in decorators.py that is in C. */
+/* The type Span, the C implementation of Span in timer.py, and the part of `timed` in decorators.py that is in C. */
 
 #include "module.h"
 #include <time.h>
 
-/* A moment on the timer's clock: nanoseconds if it was read here, seconds if the timer's own clock was asked. */
+/* A time on the timer's clock: in nanoseconds if it was read in C, in seconds if the timer's clock was called. */
 typedef struct {
     int here;
     int64_t nanoseconds;
@@ -12,7 +12,7 @@ typedef struct {
 
 /* Return true if time.perf_counter is the original one: a replacement, as by freezegun, must be called. */
 static inline int clock_is_original(module_state *state) {
-#if PY_VERSION_HEX < 0x030C0000 /* where a dictionary's version tells whether there is anything to look up */
+#if PY_VERSION_HEX < 0x030C0000 /* a lookup is only needed if the version of the dictionary has changed */
     uint64_t version = state->time_dict ? ((PyDictObject *)state->time_dict)->ma_version_tag : 0;
     if (version && version == state->time_version)
         return 1;
@@ -28,11 +28,11 @@ static inline int clock_is_original(module_state *state) {
 
 static int64_t nanoseconds_now(void) {
     struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now); /* what time.perf_counter reads */
+    clock_gettime(CLOCK_MONOTONIC, &now); /* the clock of time.perf_counter */
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-/* Read the timer's clock; -1 with an exception. */
+/* Read the timer's clock. Return -1 with an exception. */
 static inline int read_clock(Cell *timer, moment *now) {
     PyObject *clock, *result;
     now->here = timer->now == timer->state->system_clock && clock_is_original(timer->state);
@@ -44,7 +44,7 @@ static inline int read_clock(Cell *timer, moment *now) {
         PyErr_SetString(PyExc_AttributeError, "the timer has no clock");
         return -1;
     }
-    clock = Py_NewRef(timer->now); /* which may replace itself */
+    clock = Py_NewRef(timer->now); /* owned, because the clock may replace itself */
     result = PyObject_CallNoArgs(clock);
     Py_DECREF(clock);
     if (!result)
@@ -54,7 +54,7 @@ static inline int read_clock(Cell *timer, moment *now) {
     return now->seconds == -1.0 && PyErr_Occurred() ? -1 : 0;
 }
 
-/* Seconds from one moment to another; never negative. */
+/* Return the seconds from one time to another, never negative. */
 static inline double seconds_between(const moment *start, const moment *end) {
     double seconds;
     if (start->here && end->here)
@@ -66,15 +66,15 @@ static inline double seconds_between(const moment *start, const moment *end) {
 
 /* -- a timed block
 
-   Three things here are no part of CPython's promised interface. What each of them buys was measured on CPython 3.11 by
-   leaving it out: `with timer.time(): pass` takes 145 ns; without the version of a dictionary in clock_is_original() 167,
-   without the spare span below 161, without the span in the place of its bound methods (`Itself`) 195. */
+   Three techniques here are not part of CPython's stable interface. Their benefit was measured on CPython 3.11 by omitting
+   each of them: `with timer.time(): pass` takes 145 ns; without the version of the dictionary in clock_is_original() 167 ns,
+   without the spare span below 161 ns, and without the span that replaces its bound methods (`Itself`) 195 ns. */
 
 typedef struct {
     PyObject_HEAD
     vectorcallfunc vectorcall; /* see below, under `Itself` */
     Cell *timer;
-    PyObject *tags; /* a dict, NULL without any */
+    PyObject *tags; /* a dict, or NULL */
     moment start, end;
     uint8_t started, ended, discarded;
 } Span;
@@ -89,11 +89,11 @@ PyObject *cell_time(Cell *self, PyObject *Py_UNUSED(ignored)) {
         _Py_NewReference((PyObject *)span);
     } else
 #endif
-        if (!self->state->span_type) /* a finalizer, when the interpreter ends */
+        if (!self->state->span_type) /* called by a finalizer while the interpreter shuts down */
             return PyErr_Format(PyExc_RuntimeError, "the interpreter ends");
         else if (!(span = PyObject_GC_New(Span, self->state->span_type)))
             return NULL;
-    /* Not tracked by the garbage collector until it has tags: before, it can be in no cycle. */
+    /* The garbage collector does not track the span until it has tags, because before it cannot be in a cycle. */
     span->vectorcall = span_call;
     span->timer = (Cell *)Py_NewRef(self);
     span->tags = NULL;
@@ -101,7 +101,7 @@ PyObject *cell_time(Cell *self, PyObject *Py_UNUSED(ignored)) {
     return (PyObject *)span;
 }
 
-/* A clock may be a function in Python, which may use this very span: it is read before anything is looked at. */
+/* The clock may be a Python function that uses this span, so it is read before the span. */
 
 static PyObject *span_start(Span *self, PyObject *Py_UNUSED(ignored)) {
     moment now;
@@ -113,7 +113,7 @@ static PyObject *span_start(Span *self, PyObject *Py_UNUSED(ignored)) {
     return Py_NewRef(self);
 }
 
-/* Observe with the child that has the span's tags too; -1 with an exception. */
+/* Add the duration to the timer that also has the span's tags. Return -1 with an exception. */
 static int observe_tagged(Span *self, double seconds) {
     module_state *state = self->timer->state;
     PyObject *tagged = PyObject_GetAttr((PyObject *)self->timer, state->str_tagged), *none = PyTuple_New(0);
@@ -121,7 +121,7 @@ static int observe_tagged(Span *self, double seconds) {
     PyObject *done = NULL;
     Py_XDECREF(tagged);
     Py_XDECREF(none);
-    if (child && Py_TYPE(child) != Py_TYPE(self->timer)) /* tagged() has been replaced, as tests do */
+    if (child && Py_TYPE(child) != Py_TYPE(self->timer)) /* tagged() was replaced, for example by a test */
         done = PyObject_CallMethod(child, "observe", "d", seconds);
     else if (child && observe_duration((Cell *)child, seconds) == 0)
         done = Py_NewRef(Py_None);
@@ -166,7 +166,7 @@ static PyObject *span_tag(Span *self, PyObject *args, PyObject *kwargs) {
     if (PyTuple_GET_SIZE(args))
         return PyErr_Format(PyExc_TypeError, "tag() takes tags by keyword only, as in tag(route='/search')");
     if (!self->tags) {
-        PyObject *made = PyDict_New(); /* where Python code may run, which may tag this span */
+        PyObject *made = PyDict_New(); /* may run Python code, which may tag this span */
         if (!made)
             return NULL;
         if (self->tags)
@@ -203,11 +203,11 @@ static void span_dealloc(Span *self) {
     module_state *state = self->timer->state;
     Cell *timer = self->timer;
     PyObject *tags = self->tags;
-    PyObject_GC_UnTrack(self); /* which does nothing if it never was tracked */
+    PyObject_GC_UnTrack(self); /* does nothing if it was not tracked */
     self->tags = NULL;
     self->timer = NULL;
 #ifndef CELL_ATOMIC
-    if (!state->spare && !state->ending) { /* the next block will want one, and takes the reference to the type over */
+    if (!state->spare && !state->ending) { /* for the next block, with its reference to the type */
         state->spare = (PyObject *)self;
         Py_XDECREF(tags);
         Py_DECREF(timer);
@@ -259,11 +259,11 @@ PyType_Spec span_spec = {
     .slots = span_slots,
 };
 
-/* -- what is found under __enter__ and __exit__
+/* -- the attributes __enter__ and __exit__
 
-   The interpreter asks a span for both, and would get a bound method each, made for this block alone: that takes longer
-   than all that is done in them. So it gets the span itself, to be called: with nothing to enter, with three arguments
-   to exit. Looked up on the type, both are ordinary methods. */
+   The interpreter looks up both on the span. Creating a bound method for each would take longer than the calls themselves.
+   So both lookups return the span, which is callable: without arguments it enters, and with three arguments it exits.
+   Looked up on the type, both are ordinary methods. */
 
 typedef struct {
     PyObject_HEAD
@@ -321,10 +321,10 @@ int add_block_methods(PyTypeObject *span_type) {
 
 /* -- a timed call of a function
 
-   The decorated function is a Python function. Its body, `return call(function, args, kwargs)`, does everything by a
-   call of cell_call. From Python 3.12 on an interpreter calls a Python function by its vectorcall field, if that was
-   set; timed_vectorcall does the same as the body without a frame for it. It is built only where METRICSLIB_VECTORCALL is
-   defined, as it is in CI: it is to be in use only with versions of Python that it has been tested with. */
+   The decorated function is a Python function. Its body is `return call(function, args, kwargs)`, which calls cell_call().
+   From Python 3.12 on, the interpreter calls a Python function through its vectorcall field, if that was set.
+   timed_vectorcall() does the same as the body, without a frame for it. It is built only if METRICSLIB_VECTORCALL is
+   defined, as in CI, because it must only be used with versions of Python with which it was tested. */
 
 #if PY_VERSION_HEX < 0x030C0000
 static PyObject *PyErr_GetRaisedException(void) {
@@ -343,7 +343,7 @@ static void PyErr_SetRaisedException(PyObject *error) {
 }
 #endif
 
-/* Observe the time since `start`, and return `result`, which is the caller's reference, or NULL with an exception. */
+/* Add the time since `start`, and return `result`, whose reference is passed on, or NULL with an exception. */
 static PyObject *timed_result(Cell *timer, const moment *start, PyObject *result) {
     moment end;
     PyObject *raised = result ? NULL : PyErr_GetRaisedException();
@@ -355,8 +355,8 @@ static PyObject *timed_result(Cell *timer, const moment *start, PyObject *result
     return result;
 }
 
-/* _call(function, args, kwargs): call the function, and observe how long that took. The arguments belong to the caller,
-   which holds them until this returns. */
+/* _call(function, args, kwargs): call the function, and add the duration of the call. The caller owns the arguments until
+   this returns. */
 PyObject *cell_call(Cell *timer, PyObject *const *args, Py_ssize_t nargs) {
     moment start;
     PyObject *result;
@@ -373,15 +373,15 @@ PyObject *cell_call(Cell *timer, PyObject *const *args, Py_ssize_t nargs) {
 
 #ifdef METRICSLIB_VECTORCALL
 
-static vectorcallfunc usual_vectorcall; /* that of every Python function, which has no public name */
+static vectorcallfunc usual_vectorcall; /* the vectorcall of all Python functions, which has no public name */
 
 static PyObject *timed_vectorcall(PyObject *object, PyObject *const *args, size_t nargsf, PyObject *kwnames) {
     PyFunctionObject *wrapper = (PyFunctionObject *)object;
     PyObject *call, *function, *result = NULL;
     Cell *timer;
     moment start;
-    /* The cells of `call` and `function`, in the order of the alphabet. Anybody may change a closure or a code object:
-       then the body counts. */
+    /* The closure has the cells of `call` and `function`, in alphabetical order. If a program has changed the closure or
+       the code object, the body is called. */
     if (!wrapper->func_closure || PyTuple_GET_SIZE(wrapper->func_closure) != 2)
         return usual_vectorcall(object, args, nargsf, kwnames);
     call = PyCell_GET(PyTuple_GET_ITEM(wrapper->func_closure, 0));
@@ -399,7 +399,7 @@ static PyObject *timed_vectorcall(PyObject *object, PyObject *const *args, size_
     return result;
 }
 
-/* call_directly(wrapper): from now on call it without a frame of its own. All wrappers share one code object. */
+/* call_directly(wrapper): from now on, call it without a frame of its own. All wrappers share one code object. */
 PyObject *call_directly(PyObject *module, PyObject *wrapper) {
     module_state *state = PyModule_GetState(module);
     if (!PyFunction_Check(wrapper))
