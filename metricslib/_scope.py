@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 from typing import Never, TypeVar
 
 from .decorators import Decorators
-from .errors import InvalidType
-from .hints import VALUES, Hinted, unknown_option
+from .errors import InvalidOption, InvalidType
+from .hints import VALUES, Hinted, nearest_choice, unknown_option
 from .instruments.base import Instrument
 from .instruments.counter import Counter
-from .instruments.gauge import Gauge
+from .instruments.gauge import ACROSS, Across, Gauge
 from .instruments.histogram import Histogram
 from .instruments.timer import Timer
 from .instruments.unique import Unique
@@ -58,6 +58,7 @@ class Instruments(Decorators, metaclass=Hinted):
         name: str,
         read: Callable[[], float] | None = None,
         tags: TagMapping | None = None,
+        across: Across | None = None,
         **unknown: Never,
     ) -> Gauge:
         """Return the gauge ``name``. It is created at first use; the same name and tags return the same object.
@@ -68,14 +69,24 @@ class Instruments(Decorators, metaclass=Hinted):
                 thread. A new ``read`` replaces the previous one. None: the value is set with ``set()``, ``inc()`` and
                 ``dec()``.
             tags: A mapping of tags. Values of any type are converted with ``str()``.
+            across: How the values of several workers that send as one are combined: ``"last"`` (the one that was set
+                last), ``"sum"``, ``"min"``, ``"max"``, or ``"each"`` (one series for each worker, with the tag
+                ``writer``). None: ``"last"`` for a gauge that is set, ``"sum"`` for one that is read or only changed
+                with ``inc()`` and ``dec()``. Another value replaces the previous one. It also applies to gauges that
+                ``tagged()`` returns afterwards.
 
         Raises:
             InvalidType: If ``name`` is not a string or is empty, ``tags`` is not a mapping, or ``read`` is not
                 callable.
+            InvalidOption: If ``across`` is none of these.
         """
         if read is not None and (not callable(read) or isinstance(read, Instrument)):
             raise InvalidType("read", read, f"a callable that returns a number; for a value use {VALUES['gauge']}")
+        if across is not None and across not in ACROSS:
+            raise InvalidOption("across", across, nearest_choice(across, ACROSS))
         gauge = self._checked(Gauge, name, tags, unknown)
+        if across is not None:
+            gauge._across = across
         if read is not None:
             gauge._read_by(read)
         return gauge

@@ -5,10 +5,21 @@ lines. :class:`Hinted` is the metaclass of the classes with hints. It makes each
 ``__getattr__`` would slow down every lookup of a right name.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["ATTRIBUTES", "MADE", "NAMES", "OPTIONS", "OPTIONS_OF", "VALUES", "Hinted", "missing", "unknown_option"]
+__all__ = [
+    "ATTRIBUTES",
+    "MADE",
+    "NAMES",
+    "OPTIONS",
+    "OPTIONS_OF",
+    "VALUES",
+    "Hinted",
+    "missing",
+    "nearest_choice",
+    "unknown_option",
+]
 
 _START = 'metrics.start("graphite://graphite.example:2003", prefix="shop.{host}")'
 _FLUSHER = 'metrics.Flusher(metrics.Registry(), "graphite://graphite.example:2003")'
@@ -213,6 +224,7 @@ _EXACT = "metrics.start(percentiles=[50, 90, 99.9])  # there are no buckets to c
 
 OPTIONS: Mapping[str, str] = {
     **dict.fromkeys(("labels", "labelnames", "labelvalues", "attributes", "dimensions"), f"{_TAGS}  # or: {_TAGGED}"),
+    "multiprocess_mode": 'metrics.gauge(name, across="sum")  # or last, min, max, each',
     **dict.fromkeys(("buckets", "quantiles", "percentile", "objectives", "bins"), _EXACT),
     **dict.fromkeys(("rate", "sample_rate"), f"{_COUNT}  # every call is counted: nothing is sampled"),
     **dict.fromkeys(("value", "delta", "n"), f"{_COUNT}  # or set(value), observe(value), add(member)"),
@@ -251,11 +263,37 @@ def unknown_option(call: Callable[..., Any], wrong: Mapping[str, object]) -> Typ
     return TypeError(f"{called}() has no option {name!r}{advice}")
 
 
+def nearest_choice(value: object, choices: Sequence[str]) -> str:
+    """Return advice on a value that is none of ``choices``: the nearest one, or all of them."""
+    from difflib import get_close_matches  # here, because it takes longer to import than this module
+
+    word = str(value).lower()
+    near = [_CHOICES[word]] if word in _CHOICES else get_close_matches(word, choices, 1, 0.5)
+    return f'did you mean "{near[0]}"?' if near else "must be " + " or ".join(f'"{choice}"' for choice in choices)
+
+
 def _nearest(name: str, known: Iterable[str]) -> str:
     from difflib import get_close_matches  # here, because it takes longer to import than this module
 
     near = get_close_matches(name, known, 1, 0.7)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+_CHOICES: Mapping[str, str] = {
+    # modes of prometheus_client for several processes
+    "all": "each",
+    "liveall": "each",
+    "livesum": "sum",
+    "livemin": "min",
+    "livemax": "max",
+    "mostrecent": "last",
+    "livemostrecent": "last",
+    # other words for the same
+    "latest": "last",
+    "total": "sum",
+    "add": "sum",
+    "worker": "each",
+}
 
 
 class _Guess:

@@ -29,7 +29,7 @@ import threading
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, Never
+from typing import Any, Never
 
 from ._process import log, notice_fork, register_fork_handler
 from ._scope import Instruments
@@ -41,7 +41,7 @@ from .errors import AlreadyStarted, InvalidOption
 from .hints import unknown_option
 from .instruments.base import Instrument
 from .instruments.counter import Counter
-from .instruments.gauge import Gauge, change_by_callback
+from .instruments.gauge import Across, Gauge, change_by_callback
 from .instruments.histogram import Histogram
 from .instruments.timer import Timer
 from .instruments.unique import Unique
@@ -167,6 +167,7 @@ class Registry(Instruments):
         """Bytes counted for members in the open and the last window."""
         self._process_local = set[str]()
         """Gauges whose values belong to this process only and are not in the checkpoint, as of the last flush."""
+        self._across: dict[str, Across] = {}  # of gauges for which the program chose it
         self._ever_set = set[str]()  # gauges that were ever set, and not only changed
         self.restored = False
         """True if a checkpoint was restored. From then on, the registry's own state is newer than any checkpoint."""
@@ -463,12 +464,15 @@ class Registry(Instruments):
             if self._collector == collector:
                 self._collector = None
 
-    def across(self, gauge: str) -> Literal["last", "sum"]:
+    def across(self, gauge: str) -> Across:
         """Return how the values of this gauge in several processes are combined.
 
-        A gauge that is read by a callback, that counts calls in progress, or that was only changed with ``inc`` and
-        ``dec``, is a part of a sum. For a gauge that was set, the last value counts.
+        That is what the program chose with ``across=``. Otherwise, a gauge that is read by a callback, that counts
+        calls in progress, or that was only changed with ``inc`` and ``dec``, is a part of a sum. For a gauge that was
+        set, the last value counts.
         """
+        if gauge in self._across:
+            return self._across[gauge]
         return "last" if gauge in self._ever_set and gauge not in self._process_local else "sum"
 
     def keys(self, kind: Kind) -> list[str]:
@@ -593,6 +597,8 @@ class Registry(Instruments):
                         part.gauges[instrument.key] = readings[instrument]
                     if instrument._passing:
                         passing.add(instrument.key)
+                    if instrument._across is not None:
+                        self._across[instrument.key] = instrument._across
         self._process_local = passing
         for source in self._sources:
             self._collect(source)
@@ -719,6 +725,8 @@ class Registry(Instruments):
         for kind, key in going:
             self._states.forget(kind, key)
             self._limits.release(Series.of_key(kind, key))
+            if kind == "gauge":
+                self._across.pop(key, None)
             for source in self._sources:
                 self._forget_in(source, kind, key)
         for instrument in self._instruments_of(going):

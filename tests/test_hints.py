@@ -1,6 +1,7 @@
 """Wrong guesses get an error that shows the right line, and each of these lines can be run."""
 
 import pydoc
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -277,3 +278,23 @@ def test_help_of_the_package_can_be_had(metrics):
     """Of every public name."""
     for name in metrics.__all__:
         assert pydoc.render_doc(getattr(metrics, name))
+
+
+@pytest.mark.parametrize(
+    ("across", "advice"),
+    [
+        ("summ", 'did you mean "sum"?'),
+        ("Max", 'did you mean "max"?'),
+        ("livesum", 'did you mean "sum"?'),
+        ("mostrecent", 'did you mean "last"?'),
+        ("liveall", 'did you mean "each"?'),
+        ("p99", 'must be "last" or "sum" or "min" or "max" or "each"'),
+        (["sum"], 'did you mean "sum"?'),
+        (None.__class__, 'must be "last" or "sum" or "min" or "max" or "each"'),
+    ],
+)
+def test_a_wrong_rule_for_a_gauge_names_the_right_one(metrics, across, advice):
+    registry = metrics.Registry(clock=ManualClock())
+    with pytest.raises(ValueError, match=re.escape(f"across = {across!r}: {advice}")):
+        registry.gauge("free", across=across)
+    assert "free" not in registry.keys("gauge")

@@ -4,8 +4,8 @@ A series is 0 in a slot while a member that knows it lives, and for an hour more
 know in the first whole record that they write, and again every half hour (:data:`RESTATED`); so a series stays for
 an hour and a half after it was last stated.
 
-The values that members state of one gauge become one by its rule (:data:`.record.ACROSS`). A gauge whose rule is
-``last`` keeps its value for an hour after the member that set it is gone; the others are of living members alone.
+The values that members state of one gauge become one by its rule (:data:`~..instruments.gauge.ACROSS`). A gauge whose
+rule is ``last`` keeps its value for an hour after the member that set it is gone; the others are of living members.
 
 The caps of a registry hold for the group as well: members that are each below the cap may be above it together. Series
 get their place in the order of the state, then of slots, of members' numbers and of records, so that every process that

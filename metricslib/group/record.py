@@ -40,15 +40,14 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 from ..checkpoint import read_key, read_value, write_value
+from ..instruments.gauge import ACROSS, Across
 from ..series import KINDS, Kind
 from ..window import Aggregates
 
 __all__ = [
-    "ACROSS",
-    "Across",
     "BadRecord",
     "FileReader",
     "FileReplaced",
@@ -73,10 +72,6 @@ _LONGEST = 1 << 30  # bytes of payload
 _BLOCK = 1 << 20
 _PLAIN = frozenset((int, float))
 _write = json.JSONEncoder(separators=(",", ":"), default=float).encode
-
-Across = Literal["last", "sum", "min", "max", "each"]
-"""How the values that several members state of one gauge become one; ``each`` keeps them apart."""
-ACROSS: tuple[Across, ...] = get_args(Across)
 
 
 class BadRecord(ValueError):

@@ -3,15 +3,18 @@
 import operator
 from collections.abc import Callable
 from threading import current_thread, main_thread
-from typing import Any
+from typing import Any, Literal, Self, get_args
 
 from .._accelerate import replaced_by
 from ..attempt import attempt, from_signal_handler
 from ..window import ABSENT, GaugeChange, total
 from .base import FULL, Instrument, Owner, all_plain_and_finite, finite
 
-__all__ = ["Gauge", "Read", "change_by_callback"]
+__all__ = ["ACROSS", "Across", "Gauge", "Read", "change_by_callback"]
 
+Across = Literal["last", "sum", "min", "max", "each"]
+"""How the values of one gauge in several processes are combined; ``each`` keeps them apart."""
+ACROSS: tuple[Across, ...] = get_args(Across)
 Read = Callable[[], float]
 """A callback that returns a gauge's value."""
 
@@ -33,9 +36,11 @@ class Gauge(Instrument):
     """
 
     kind = "gauge"
-    __slots__ = ("_passing", "_read", "_running", "_shown")
+    __slots__ = ("_across", "_passing", "_read", "_running", "_shown")
 
     def __init__(self, owner: Owner, asked: str, key: str | None) -> None:
+        self._across: Across | None = None
+        """The rule that the program chose; None: the one for the way in which the gauge is used."""
         self._read: Read | None = None
         self._passing = False
         """True if the value belongs to this process only, so that a restart must not restore it."""
@@ -87,6 +92,11 @@ class Gauge(Instrument):
             self._owner.drops.add("bad_value")
         else:
             self.inc(negative)
+
+    def _tagged(self, tags: dict[str, object]) -> Self:
+        child = super()._tagged(tags)
+        child._across = child._across or self._across
+        return child
 
     def _read_by(self, read: Read) -> None:
         """From now on, call ``read`` for the value at each tick."""

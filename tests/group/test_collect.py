@@ -164,3 +164,26 @@ def test_what_was_set_is_the_whole_and_what_was_changed_or_read_a_part(registry)
         "read": "sum",
         "both": "last",
     }
+
+
+def test_a_program_may_choose_how_the_values_of_a_gauge_are_combined(registry):
+    """Whatever is done with the gauge; the last choice counts, and tagged gauges take it over."""
+    registry.gauge("set", across="max").set(1)
+    registry.gauge("read", lambda: 1.0, across="each")
+    registry.gauge("changed", across="last").inc()
+    registry.gauge("changed", across="min")
+    registry.gauge("scoped", across="sum").tagged(pool="a").set(1)
+    registry.gauge("scoped", across="last")
+    registry.tick(10, 10)
+    registry.scope("db").gauge("free", across="each").set(2)
+    registry.tick(20, 10)
+    rules = {key: registry.across(key) for key in registry.keys("gauge")}
+    expected = {"set": "max", "read": "each", "changed": "min", "scoped": "last", "scoped;pool=a": "sum"}
+    assert rules == {**expected, "db.free": "each"}
+
+
+def test_a_choice_goes_with_its_gauge(registry):
+    registry.gauge("g", across="max").set(1)
+    registry.tick(10, 10)
+    registry.forget("gauge", ["g"])
+    assert registry.across("g") == "last"

@@ -157,3 +157,11 @@ def test_folding_can_be_taken_back():
     known.fold(slot(a=4), 1020, undo)
     known.undo(undo)
     assert {key: total.sum for key, total in known.totals["counter"].items()} == {"a": 1}
+
+
+def test_the_rule_that_was_stated_last_counts():
+    """As while a new version of the program is rolled out."""
+    stated = {0: GaugeValue(5, 1.0, "sum"), 1: GaugeValue(3, 2.0, "max")}
+    assert KnownSeries().window(slot(gauges={"depth": stated}), 10, 10).gauges == {"depth": 5}
+    stated = {0: GaugeValue(5, 3.0, "sum"), 1: GaugeValue(3, 2.0, "max")}
+    assert KnownSeries().window(slot(gauges={"depth": stated}), 10, 10).gauges == {"depth": 8}

@@ -11,7 +11,8 @@ import pytest
 from metricslib.flusher import Flusher
 from metricslib.group.member import Member, program_name
 from metricslib.group.reading import GroupReader, Reading
-from metricslib.group.record import Across, GaugeValue
+from metricslib.group.record import GaugeValue
+from metricslib.instruments.gauge import Across
 from metricslib.registry import Registry
 from metricslib.view.answer import View
 from metricslib.window import Aggregates
