@@ -27,6 +27,7 @@ __all__ = ["ensure_flusher", "flush", "start", "stop"]
 _flusher: Flusher | None = None
 _arguments: Mapping[str, Any] | None = None
 _INTERVAL = 10.0
+_AUTO = "auto:"
 _lock = threading.RLock()  # re-entrant: a signal handler may call stop() during start()
 
 
@@ -69,7 +70,8 @@ def start(
 
     Args:
         to: One destination URL, or several. Default: ``METRICSLIB_TO``, URLs separated by commas; if that is empty,
-            too, nothing is sent.
+            too, nothing is sent. ``"auto:"`` is ``METRICSLIB_TO`` if that is set, else the forwarder of this host, from
+            when it is there.
         interval: The length of an interval in whole seconds. Default: ``METRICSLIB_INTERVAL``, or else 10.
         prefix: The prefix of every name. ``{host}`` and ``{pid}`` in it are replaced. Default: ``METRICSLIB_PREFIX``,
             or else none.
@@ -102,6 +104,7 @@ def start(
         urls = several(listed, "METRICSLIB_TO") if listed.strip() else ()
     else:
         urls = several(to)
+    urls = tuple(chosen for url in urls for chosen in _chosen(url))
     arguments = {
         "to": urls,
         "interval": _seconds("METRICSLIB_INTERVAL") if interval is None else interval,
@@ -132,6 +135,8 @@ def _started(arguments: Mapping[str, Any]) -> Flusher:
         raise AlreadyStarted(_without_secrets(_arguments), _without_secrets(arguments))
     history = _flusher.history if _flusher else None
     new = Flusher(default_registry, **_enabled(arguments), history=history)
+    if _flusher is not None and _flusher.has_page:
+        new.for_page()
     if _flusher is not None:  # it only ended intervals for the page, or it is the parent's
         before = _flusher.running, _flusher.copied_by_fork
         _flusher.stop()
@@ -155,6 +160,7 @@ def ensure_flusher() -> Flusher:
     with _lock:
         if _flusher is None:
             _flusher = Flusher(default_registry, interval=_seconds("METRICSLIB_INTERVAL"))
+        _flusher.for_page()
         _flusher.start()
         return _flusher
 
@@ -197,6 +203,14 @@ def stop(timeout: float = EXIT_DEADLINE) -> bool:
         stopped = flusher is None or flusher.stop(deadline.left())
     _signals.uninstall()  # after a signal that was deferred, which needs to know what it replaced
     return stopped
+
+
+def _chosen(url: str) -> tuple[str, ...]:
+    """Return the destinations that a URL stands for: for ``auto:`` what the environment says, if it says anything."""
+    listed = os.environ.get("METRICSLIB_TO", "")
+    if url.lower() != _AUTO or not listed.strip():
+        return (url,)
+    return tuple(dict.fromkeys(several(listed, "METRICSLIB_TO")))
 
 
 def _seconds(variable: str) -> float:

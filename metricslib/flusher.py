@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Never
 
+from ._default import default_registry
 from ._process import at_exit, exiting, expect_forks, not_at_exit, notice_fork, register_fork_handler
 from ._signals import deferred, renew
 from .attempt import OUT_OF_MEMORY
@@ -234,6 +235,8 @@ class Flusher:
         self._lag = 0.0
         self.copied_by_fork = False
         """True in a forked child while its copy of the parent's running flusher has not been started or stopped."""
+        self.has_page = False
+        """Whether a page shows it; see :meth:`for_page`."""
         self._prepare()
         register_fork_handler(self)
 
@@ -354,7 +357,8 @@ class Flusher:
         shared = self._dispatcher.shared
         if (
             self._group is None  # as the caller wishes
-            or not shared  # destinations that add up need no group: each process sends its own increments
+            # Destinations that add up need no group, for each process sends its own increments. The page does.
+            or not (shared or (self.has_page and self.registry is default_registry))
             or "{pid}" in self._naming.prefix  # no other process has these paths
             or self.spool is not None  # undelivered data and the checkpoint are in files of this process alone
             or not all(destination.revise for destination in shared)  # a slot is sent once, so it cannot grow
@@ -372,7 +376,7 @@ class Flusher:
         self._membership = self._history_files = None
         try:
             if folder := self._group_folder():
-                from .group.listing import describe
+                from .group.listing import clear_pages, describe
                 from .group.membership import Membership
 
                 self._history_files = HistoryFiles(self.history, folder / "history")
@@ -388,9 +392,14 @@ class Flusher:
                 self._membership = member
                 destinations = [destination.label for destination in self._dispatcher.shared]
                 describe(folder, self.naming.prefix, destinations, self.interval)
+                if not destinations:
+                    clear_pages(folder.parent)
         except OSError as error:
             self._history_files = None
-            log.warning("this process ships alone, and others that ship the same overwrite its values: %s", error)
+            if self._dispatcher.shared:
+                log.warning("this process ships alone, and others that ship the same overwrite its values: %s", error)
+            else:
+                log.warning("the page shows this process alone: %s", error)
 
     def _check_group(self) -> None:
         """After a change of the user, join the group of the new one."""
@@ -451,7 +460,7 @@ class Flusher:
             self._safely("flush", self._flush)
         delivered = self._dispatcher.wait_idle(deadline, here=self._in_caller)
         member = self._membership
-        if member is not None and not member.shipping:  # another process delivers it
+        if member is not None and not member.shipping and self._dispatcher.shared:  # another process delivers it
             while not member.delivered():
                 if not deadline.left():
                     return False
@@ -574,6 +583,19 @@ class Flusher:
             self._dispatcher.statuses(),
             self._schedule.skipped,
         )
+
+    def for_page(self) -> None:
+        """Have the page show all processes of this program, also where they ship nothing together.
+
+        That is for the default registry: others are of this process alone.
+        """
+        if self.has_page:
+            return
+        self.has_page = True
+        if self.running:
+            with self._flushing:
+                if self._membership is None:
+                    self._join_group()
 
     def measured(self) -> Measured:
         """Return what the page shows: all that the group measured, as of the last second. Changes nothing."""

@@ -253,3 +253,14 @@ for url in ("graphit://h", f"file://{sys.argv[1]}/y.jsonl"):
 def test_what_is_wrong_with_a_second_start_is_told_before_that_it_is_the_second(tmp_path):
     """So a slip in its URL is not hidden."""
     assert run(AGAIN, str(tmp_path)).stdout.split() == ["InvalidDestination", "AlreadyStarted"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "to"),
+    [("", ("auto:",)), ("console:,statsd://127.0.0.1:9", ("console:", "statsd://127.0.0.1:9")), ("auto:", ("auto:",))],
+    ids=["nothing set", "set", "set to itself"],
+)
+def test_auto_is_what_the_environment_says(environment, to):
+    code = "import metricslib as metrics; print(metrics.start('auto:').to)"
+    done = run(code, METRICSLIB_TO=environment)
+    assert done.stdout.splitlines()[0] == repr(to)

@@ -7,6 +7,7 @@
 ``statsd://host:8125``           deltas over UDP; ``statsd+tcp://`` over TCP
 ``statsd+unix:///path``          deltas over a Unix stream socket; ``statsd+unixgram:///path`` datagrams
 ``forwarder+tcp://host:8129``    deltas in numbered batches, each counted once; ``forwarder+unix:///path``
+``auto:``                        the same to the forwarder of this host, from when there is one; ``auto:///path``
 ``whisper:///dir``               Graphite's files, ``?retentions=10s:1d,1m:30d,10m:1y``
 ``file:///path.jsonl``           one line of JSON per window, ``?rotate=100MB&keep=5``
 ``console:``                     Graphite lines to standard output
@@ -36,7 +37,7 @@ from ..wire.pickle import FRAME
 from . import urls
 from .destination import Destination, Options
 from .files import KEEP, ConsoleDestination, FileDestination, Rotation
-from .forwarder import ForwarderDestination
+from .forwarder import SOCKET, ForwarderDestination, LocalForwarder
 from .graphite import DATAGRAM_LINE, LINE, GraphiteDestination, LineDatagrams, LineStream, LineTransport, PickleStream
 from .statsd import STATSD_LINE, StatsdDestination
 from .transport import Datagrams, Endpoint, LineLimit, Resolve, Stream
@@ -57,6 +58,7 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "statsd+unixgram": (*_NETWORK, "max_line"),
     "forwarder+tcp": (*_NETWORK, "max_line"),
     "forwarder+unix": (*_NETWORK, "max_line"),
+    "auto": (*_NETWORK, "max_line"),
     "whisper": (*_GRAPHITE, "retentions"),
     "file": (*_LOCAL, "rotate", "keep"),
     "console": _LOCAL,
@@ -122,7 +124,9 @@ def _open(url: str, naming: Naming, clock: Clock, console: TextIO | None, resolv
         if parts.netloc or parts.path:
             raise ValueError("takes no host and no path: write console:")
         return ConsoleDestination("console:", naming, options, console)
-    if scheme in _PORTS:
+    if scheme == "auto" and not parts.netloc and not parts.path:
+        endpoint, label = Endpoint(path=SOCKET), "auto:"
+    elif scheme in _PORTS:
         endpoint = urls.host(parts, scheme, _PORTS[scheme])
         label = f"{scheme}://{endpoint}"
     else:
@@ -137,6 +141,8 @@ def _open(url: str, naming: Naming, clock: Clock, console: TextIO | None, resolv
     if scheme == "whisper":
         return _whisper(label, endpoint.path, naming, options, own.get("retentions", RETENTIONS), clock)
     limit = _limit(label, own, STATSD_LINE)
+    if scheme == "auto":
+        return LocalForwarder(label, endpoint, naming, options, limit)
     if scheme.startswith("forwarder"):
         return ForwarderDestination(label, endpoint, naming, options, limit)
     assert scheme.startswith("statsd"), scheme  # otherwise _OPTIONS has a scheme that is missing here

@@ -22,7 +22,10 @@ from .batch import Batch, Deadline, Undelivered, batches_of
 from .destination import Destination, Options
 from .transport import SLICE, Endpoint, LineLimit, Transport, wait
 
-__all__ = ["ForwarderDestination"]
+__all__ = ["SOCKET", "ForwarderDestination", "LocalForwarder"]
+
+SOCKET = "/run/forwarder/metrics.sock"
+"""Where the forwarder of a host listens for its programs, as in ``packaging/forwarder.toml``."""
 
 _BATCH = 1 << 16
 """Approximate number of bytes in a batch: a quarter of a forwarder's limit."""
@@ -80,6 +83,23 @@ class ForwarderDestination(Destination):
 
     def close(self) -> None:
         self._talk.close()
+
+
+class LocalForwarder(ForwarderDestination):
+    """The forwarder of this host, from the first flush on at which its socket is there.
+
+    Until then nothing is sent, and nothing waits: a machine without a forwarder is no outage. From then on it is a
+    destination like any other, and what is measured while the forwarder restarts waits for it.
+    """
+
+    def __init__(self, label: str, endpoint: Endpoint, naming: Naming, options: Options, limit: LineLimit) -> None:
+        super().__init__(label, endpoint, naming, options, limit)
+        self._path = endpoint.path
+        self._was_there = False
+
+    def encode(self, flush: Flush) -> list[Batch]:
+        self._was_there = self._was_there or os.path.exists(self._path)
+        return super().encode(flush) if self._was_there else []
 
 
 def _total(lost: Iterable[Mapping[str, int]]) -> Counter[str]:

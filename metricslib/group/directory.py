@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
-__all__ = ["Unusable", "boot_id", "folder_name", "group_directory", "make_private"]
+__all__ = ["Unusable", "boot_id", "folder_name", "group_directory", "make_private", "process_group"]
 
 PLACES = (Path("/tmp"), Path("/dev/shm"))
 _HASHED = 16  # hexadecimal digits
@@ -92,6 +92,17 @@ def group_directory(
         else:
             return found
     raise Unusable("; ".join(reasons))
+
+
+def process_group(number: int | None = None) -> str:
+    """Return what names this process group on this start of the machine, though numbers are used again."""
+    number = os.getpgrp() if number is None else number
+    try:
+        with open(f"/proc/{number}/stat", "rb") as file:  # of the process that leads it
+            started = file.read().rpartition(b")")[2].split()[19].decode("ascii")
+    except (OSError, IndexError, UnicodeDecodeError):
+        started = "unknown"
+    return f"process group {number}, started at {started}"
 
 
 def folder_name(what: Iterable[object], how: Mapping[str, object]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from .directory import PLACES
 from .member import LOCKS
 
-__all__ = ["GroupStatus", "InUse", "ListedMember", "clear", "describe", "groups"]
+__all__ = ["GroupStatus", "InUse", "ListedMember", "clear", "clear_pages", "describe", "groups"]
 
 _DESCRIPTION = "group.json"
 
@@ -88,6 +88,14 @@ def clear(folder: Path) -> None:
         os.rename(aside, folder)
         raise InUse(f"{folder} is in use")
     shutil.rmtree(aside)
+
+
+def clear_pages(directory: Path) -> None:
+    """Remove the folders of ended programs that had a page and shipped nothing together: nobody comes back to them."""
+    for folder in _directories(directory):
+        if _read(folder / _DESCRIPTION).get("destinations") == []:
+            with suppress(OSError):  # it is in use
+                clear(folder)
 
 
 def _folders(ours: Path) -> Iterator[Path]:

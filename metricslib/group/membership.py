@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from ..series import KINDS, Kind
 from ..window import Aggregates, Flush, Window
-from .directory import folder_name, group_directory
+from .directory import folder_name, group_directory, process_group
 from .member import Member
 from .merge import RESTATED
 from .reading import GroupReader, Reading
@@ -40,10 +40,12 @@ _SECOND = 1.0
 def folder_of(destinations: Sequence[str], naming: "Naming", interval: int) -> Path:
     """Return the folder of the group that ships the same to ``destinations``, labels without options.
 
+    Without destinations, it is the folder of the processes that one server or one command started, for their page.
+
     Raises :class:`~.directory.Unusable` where there is no place for it.
     """
     here = [label if "//" in label else f"{label} in {os.getcwd()}" for label in destinations]  # file:relative.jsonl
-    what = [naming.prefix, naming.namespace, naming.legacy, *sorted(here)]
+    what = [naming.prefix, naming.namespace, naming.legacy, *(sorted(here) or [process_group()])]
     name = folder_name(what, {"interval": interval, "naming": naming, "format": FORMAT})
     return group_directory(os.environ.get("METRICSLIB_GROUP_DIR")) / name
 

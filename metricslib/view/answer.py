@@ -112,6 +112,7 @@ class View:
     @classmethod
     def of(cls, flusher: Flusher, *, title: str = "metricslib", extra: Extra | None = None) -> "View":
         """Return a view of that flusher and its registry."""
+        flusher.for_page()
         return cls(lambda: flusher, title=title, extra=extra, clock=flusher.registry.clock)
 
     def answer(

@@ -12,8 +12,8 @@ import pytest
 
 from metricslib.commands import main
 from metricslib.flusher import Flusher
-from metricslib.group.listing import InUse, clear, groups
-from metricslib.group.member import LOCKS, program_name
+from metricslib.group.listing import InUse, clear, clear_pages, describe, groups
+from metricslib.group.member import LOCKS, Member, program_name
 from metricslib.registry import Registry
 
 URL = "graphite://127.0.0.1:9/?verify=http://127.0.0.1:9/secret"
@@ -150,3 +150,21 @@ def test_it_runs_as_a_module():
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "There is no group.\n")
     assert subprocess.run(command[:-1], capture_output=True, check=False).returncode == 2
+
+
+def test_only_what_an_ended_program_had_for_its_page_is_removed_without_asking(tmp_path):
+    directory = tmp_path / "boot"
+    directory.mkdir()
+    members = {}
+    for name, destinations in (("page", []), ("living", []), ("shipped", ["graphite://graphite.example:2003"])):
+        member = members[name] = Member(directory / name, 10)
+        member.join()
+        describe(directory / name, "shop", destinations, 10)
+        if name != "living":
+            member.leave()
+    members["new"] = Member(directory / "new", 10)
+    members["new"].join()
+    members["new"].leave()  # and it has not said yet what it is
+    clear_pages(directory)
+    assert sorted(os.listdir(directory)) == ["living", "new", "shipped"]
+    members["living"].leave()

@@ -215,7 +215,7 @@ DEFAULTS = {
     "spool_bytes": f"`{Options().spool_bytes}`",
     "revise": "`on`",
     "replay": f"`{Options().replay:g}`",
-    "max_line": f"`{LINE}`; graphite+udp `{DATAGRAM_LINE}`; statsd and forwarder `{STATSD_LINE}`",
+    "max_line": f"`{LINE}`; graphite+udp `{DATAGRAM_LINE}`; statsd, forwarder and auto `{STATSD_LINE}`",
     "max_frame": f"`{FRAME}`",
     "keep": f"`{KEEP}`",
     "retentions": f"`{RETENTIONS}`",
@@ -227,7 +227,7 @@ DEFAULTS = {
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_the_reference_has_every_option_of_a_destination_and_no_other(scheme: str):
     """With its default. What a URL takes is asked of the error for an option that there is not."""
-    local = {"console": "console:", "whisper": "whisper:d", "file": "file:f"}
+    local = {"auto": "auto:", "console": "console:", "whisper": "whisper:d", "file": "file:f"}
     place = local.get(scheme, f"{scheme}:///path" if "unix" in scheme else f"{scheme}://host:1")
     with pytest.raises(InvalidDestination) as refusal:
         open_destination(f"{place}?zzzzzz=1", NAMING)

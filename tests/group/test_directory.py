@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from metricslib.group.directory import Unusable, boot_id, folder_name, group_directory, make_private
+from metricslib.group.directory import Unusable, boot_id, folder_name, group_directory, make_private, process_group
 
 
 def mode(path: Path) -> int:
@@ -81,3 +81,10 @@ def test_the_first_half_of_a_folder_s_name_is_of_what_is_shipped_the_second_of_h
     assert folder_name(what, {**how, "interval": 60}) != f"{first}-{second}"
     for other in (("shop", "stats"), ("shop.stats", "graphite://g"), ("shops", "tats", "graphite://g")):
         assert folder_name(other, how).split("-")[0] != first
+
+
+def test_a_process_group_is_the_same_for_its_processes_and_no_later_one():
+    mine = process_group()
+    assert process_group(os.getpgrp()) == mine
+    assert process_group(1) != mine
+    assert "started at unknown" in process_group(4_194_304)  # above the largest pid
