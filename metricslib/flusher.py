@@ -29,6 +29,7 @@ from .callbacks import CallbackReader
 from .checkpoint import Checkpoint, CheckpointParticipant, RegistryCheckpoint
 from .clock import SYSTEM_CLOCK
 from .delivery import Deadline, Dispatcher, Puts, SenderStatus, several
+from .delivery.whisper import WhisperDestination
 from .drops import ErrorReporter
 from .errors import InvalidOption, InvalidType
 from .hints import unknown_option
@@ -596,6 +597,12 @@ class Flusher:
             with self._flushing:
                 if self._membership is None:
                     self._join_group()
+
+    @property
+    def directories(self) -> list[str]:
+        """The directories of its ``whisper://`` destinations."""
+        destinations = (sender.destination for sender in self._dispatcher)
+        return [each.directory for each in destinations if isinstance(each, WhisperDestination)]
 
     def measured(self) -> Measured:
         """Return what the page shows: all that the group measured, as of the last second. Changes nothing."""

@@ -323,6 +323,11 @@ class History:
         alive = rows[-1].layout.places[kind]
         return [key for key in list(alive) if not key.endswith(";*") and old.get(key, size) >= size]
 
+    def keys(self, kind: Kind) -> list[str]:
+        """Return the series of a kind that are in the newest interval's layout, in order of first appearance."""
+        rows = self._rows
+        return [key for key in list(rows[-1].layout.places[kind]) if not key.endswith(";*")] if rows else []
+
     @property
     def heated(self) -> int:
         """How many series have heat maps now."""

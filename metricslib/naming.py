@@ -202,6 +202,23 @@ class Naming:
             namespace = ""
         return f"{prefixed(namespace, self.own)}.{statistic}{self._suffix}"
 
+    def affixes(self, kind: Kind, key: str = "") -> dict[str, tuple[str, str]]:
+        """Return by statistic what stands in a path before the name of that series and behind it.
+
+        A counter has ``rate`` and ``count``, a timer or histogram what statsd computes, a gauge ``value``, and a unique
+        ``count``. Statistics that are not sent are left out.
+        """
+        names: Iterable[str]
+        if kind == "counter":
+            names = ("rate", "count")
+        elif kind in ("timer", "histogram"):
+            names = self._statistic_names(self._bounds(key))
+        else:
+            names = ("value",) if kind == "gauge" else ("count",)
+        bounds = self._bounds(key) if kind in ("timer", "histogram") else ()
+        found = self._paths[kind]._affixes(key.startswith(self.unprefixed), bounds)
+        return {name: affix for name, affix in zip(names, found, strict=False) if affix}
+
     def pairs(self, window: Window) -> Pairs:
         """Return the window's paths and values.
 

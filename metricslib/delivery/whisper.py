@@ -18,7 +18,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
-from typing import Any
+from typing import Any, Final
 
 from ..clock import Clock
 from ..naming import Naming
@@ -75,7 +75,7 @@ class WhisperDestination(Destination):
 
         super().__init__(label, options)
         self._whisper: Any = whisper
-        self._directory = directory
+        self.directory: Final = directory
         self._naming = naming
         self._retentions = retentions
         self._longest = max(step * points for step, points in retentions)
@@ -95,11 +95,11 @@ class WhisperDestination(Destination):
         file is damaged or cannot be opened. ``bad_line``: the line is not a point.
         """
         try:
-            os.makedirs(self._directory, exist_ok=True)
-            if not os.access(self._directory, os.W_OK | os.X_OK):
+            os.makedirs(self.directory, exist_ok=True)
+            if not os.access(self.directory, os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except OSError as error:  # an error that does not concern a single path
-            raise Undelivered(f"{self._directory}: {error.strerror}", payload) from error
+            raise Undelivered(f"{self.directory}: {error.strerror}", payload) from error
         now = int(self._clock.time())
         lost: Counter[str] = Counter()
         left: dict[str, list[tuple[int, float]]] = {}
@@ -114,11 +114,11 @@ class WhisperDestination(Destination):
             lost["bad_line"] = bad
         for path in list(left):
             if not deadline.left():
-                raise Undelivered(f"{self._directory}: not all could be written in time", _encoded(left), lost)
+                raise Undelivered(f"{self.directory}: not all could be written in time", _encoded(left), lost)
             try:
                 lost.update(self._write(path, left[path], now))
             except OSError as error:
-                raise Undelivered(f"{self._directory}: {error.strerror}", _encoded(left), lost) from error
+                raise Undelivered(f"{self.directory}: {error.strerror}", _encoded(left), lost) from error
             del left[path]
         return lost
 
@@ -129,7 +129,7 @@ class WhisperDestination(Destination):
         relative = relative_path(path)
         if relative is None:
             return {"bad_path": len(points)}
-        file = os.path.join(self._directory, relative)
+        file = os.path.join(self.directory, relative)
         if max(map(len, os.fsencode(relative).split(b"/"))) > _LONGEST_NAME or len(os.fsencode(file)) > _LONGEST_PATH:
             return {"too_long": len(points)}
         try:
@@ -182,7 +182,7 @@ class WhisperDestination(Destination):
         whisper creates files only by name and follows links, so it creates one in a private directory.
         """
         if method not in self._templates:
-            with tempfile.TemporaryDirectory(prefix=".new-", dir=self._directory) as private:
+            with tempfile.TemporaryDirectory(prefix=".new-", dir=self.directory) as private:
                 made = os.path.join(private, "template")
                 self._whisper.create(
                     made, list(self._retentions), xFilesFactor=0, aggregationMethod=method, sparse=True

@@ -26,7 +26,7 @@ from ..flusher import Flusher
 from . import render
 from .answer import LOGIN, LOGOUT, METHODS, Answer, Extra, View, root_of, simple, wanted
 from .hosts import is_known, is_loopback
-from .request import Request
+from .request import Request, has_body
 
 __all__ = ["Access", "Allow", "Page", "access"]
 
@@ -107,6 +107,7 @@ class Page:
             encodings=request.headers.get("accept-encoding", ""),
             accept=request.headers.get("accept", ""),
             log_out=self._access.has_log_out,
+            form=request.body,
         )
 
 
@@ -223,7 +224,7 @@ class _Token:
             return self._log_in(request)
         if here == LOGOUT:
             return self._log_out(request)
-        if request.method not in METHODS:
+        if request.method not in METHODS and not has_body(request.method, request.path):
             return None  # refused in any case
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":

@@ -24,8 +24,9 @@ from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import InvalidOption
 from ..flusher import Flusher, Measured
 from ..series_state import Snapshot
-from . import as_json, prometheus, render
+from . import as_json, graphite_api, prometheus, render
 from .cards import grid, metrics_of, rail, readings
+from .graphite_store import Store, TooMany
 from .metric import detail, reading
 from .query import Query
 from .report import Report, Section, Selection, TooSlow, report, select
@@ -59,9 +60,10 @@ _RAIL = 100_000
 LOGIN = "login"
 """The path of the form to log in, where a token is wanted."""
 LOGOUT = "logout"
-ROUTES = (HEALTH, TOP, LOGIN, LOGOUT, SERIES, render.ASSETS)
+_GRAPHITE = tuple(dict.fromkeys("metrics/" if path.startswith("metrics/") else path for path in graphite_api.PATHS))
+ROUTES = (HEALTH, TOP, LOGIN, LOGOUT, SERIES, render.ASSETS, *_GRAPHITE, "tags/")
 """All paths below the page; those with a slash at the end have something behind it."""
-POSTED = (LOGIN, LOGOUT)
+POSTED = (LOGIN, LOGOUT, *graphite_api.FORMS)
 """Those of them to which a form is sent."""
 _LONGEST_LOOKED_AT = 10_000
 _SMALL = 1_000
@@ -125,6 +127,7 @@ class View:
         encodings: str = "",
         accept: str = "",
         log_out: bool = False,
+        form: bytes = b"",
     ) -> Answer:
         """Answer with a page or JSON, or with a text that says what is wrong; never raises.
 
@@ -136,10 +139,14 @@ class View:
             encodings: The request's ``Accept-Encoding``.
             accept: The request's ``Accept``, which decides the format where the query does not.
             log_out: Whether the page has a button to log out.
+            form: The body of a form that was sent with POST, for Graphite's API.
         """
-        if method not in METHODS:
-            return simple(405, "This page can only be read, with GET or HEAD.", ("Allow", ", ".join(METHODS)))
         here = path.removeprefix("/")
+        graphite = here.rstrip("/")
+        if method not in METHODS and not (method == "POST" and graphite in graphite_api.FORMS):
+            return simple(405, "This page can only be read, with GET or HEAD.", ("Allow", ", ".join(METHODS)))
+        if graphite in graphite_api.PATHS or here.startswith("tags/"):
+            return self._graphite(graphite, query_string, form, encodings)
         if here.startswith(render.ASSETS):
             return _asset(here, encodings)
         if here not in ("", HEALTH, TOP) and not here.startswith(SERIES):
@@ -179,6 +186,28 @@ class View:
             return _streamed(content_type, texts, _takes_gzip(encodings))
         except Exception:
             return _failed()
+
+    def _graphite(self, path: str, query: str, form: bytes, encodings: str) -> Answer:
+        making = self._making
+        if not making.acquire(timeout=PATIENCE):
+            return busy("Others ask for this page; it is made for one at a time.")
+        try:
+            flusher = self.find()
+            measured = flusher.measured()
+            now = self.clock.time()
+            store = Store(measured.history, measured.naming, flusher.directories, now=now, in_time=self._in_time())
+            found = graphite_api.answer(path, query, form, store, now)
+        except InvalidOption as error:
+            return simple(400, f"{error}.")
+        except TooMany:
+            return simple(400, "The answer would have too many points or paths; ask for fewer, or for a shorter time.")
+        except TooSlow:
+            return busy("There are too many series to look for that; a path that begins with a text is found faster.")
+        except Exception:
+            return _failed()
+        finally:
+            making.release()
+        return simple(404, "There is nothing here.") if found is None else _whole(*found, encodings)
 
     def _page(self, here: str, query: Query, root: str, encodings: str, log_out: bool) -> Answer:
         flusher = self.find()

@@ -90,8 +90,15 @@ def blueprint(
     made.add_url_rule("/", view_func=metrics, methods=METHODS, strict_slashes=False, provide_automatic_options=False)
     for rule in ROUTES:
         path = f"/{rule}<path:name>" if rule.endswith("/") else f"/{rule}"
-        endpoint = rule.strip("/")
-        methods = (*METHODS, "POST") if rule in POSTED else METHODS
-        made.add_url_rule(path, endpoint, partial(below, rule), methods=methods, provide_automatic_options=False)
+        endpoint = f"{rule} below" if rule.endswith("/") else rule
+        methods = (*METHODS, "POST") if any(each.startswith(rule) for each in POSTED) else METHODS
+        made.add_url_rule(
+            path,
+            endpoint,
+            partial(below, rule),
+            methods=methods,
+            provide_automatic_options=False,
+            strict_slashes=False,
+        )
     made.record(begin)
     return made

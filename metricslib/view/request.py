@@ -41,7 +41,7 @@ class Request:
 
 def has_body(method: str, path: str) -> bool:
     """Return whether the body of such a request is looked at."""
-    return method == "POST" and path.removeprefix("/") in POSTED
+    return method == "POST" and path.strip("/") in POSTED
 
 
 def from_environ(environ: "WSGIEnvironment", path: str, mount: str) -> Request:
