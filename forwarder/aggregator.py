@@ -23,7 +23,7 @@ from metricslib.sketch import Distribution
 from metricslib.window import Aggregates, GaugeChange, total
 
 from .parser import Sample, parse
-from .raw_keys import Keys, Registry
+from .raw_keys import Keys, SourceRegistry
 from .stats import BadLine, BadLines, Counts
 
 __all__ = ["Aggregator", "PythonAggregator"]
@@ -111,7 +111,7 @@ class PythonAggregator:
 
     def __init__(
         self,
-        registry: Registry,
+        registry: SourceRegistry,
         *,
         clock: Clock = SYSTEM_CLOCK,
         members: int = MEMBERS,

@@ -18,7 +18,7 @@ from metricslib.window import Aggregates, GaugeChange
 
 from . import _aggregator
 from .parser import parse, with_tags
-from .raw_keys import Keys, Registry, is_overflow
+from .raw_keys import Keys, SourceRegistry, is_overflow
 from .stats import BadLine, BadLines, Counts
 
 __all__ = ["CAggregator"]
@@ -51,7 +51,7 @@ class CAggregator:
 
     def __init__(
         self,
-        registry: Registry,
+        registry: SourceRegistry,
         *,
         clock: Clock = SYSTEM_CLOCK,
         members: int = MEMBERS,

@@ -109,7 +109,7 @@ class Daemon:
         self._repeater = Repeater(config.repeat, clock=clock) if config.repeat else None
         keys = config.key_flush
         self._keys = KeyFlush(TopKeys(), keys.interval, keys.percent, keys.log, clock=clock) if keys.interval else None
-        consumers = (self._repeater, self._keys.busiest if self._keys else None)
+        consumers = (self._repeater, self._keys.top_keys if self._keys else None)
         self._inputs = Inputs(config, self.flusher, *consumers, inherited=inherited, clock=clock)
         self._console: Console | None = None
         self._commands: CommandListener | None = None
@@ -125,7 +125,7 @@ class Daemon:
         try:
             self._inputs.open()
             self._open_console()
-            self._serve(self.wire(self._inputs.opened))
+            self._serve(self.wire(self._inputs.inputs))
             self.flusher.start()
             if self._repeater:
                 self._repeater.start()
@@ -134,17 +134,17 @@ class Daemon:
             for listener in (*self._inputs.listeners, *self._consoles()):
                 listener.start()
         except BaseException:
-            self._end(0)
+            self._stop_all(0)
             raise
         if not self.config.to:
             log.info("no destination: measurements are only shown on the page")
 
-    def wire(self, opened: Sequence[Input]) -> SelfMetrics:
-        """Add the aggregators of ``opened`` and the daemon's own metrics to the registry."""
+    def wire(self, inputs: Sequence[Input]) -> SelfMetrics:
+        """Add the aggregators of ``inputs`` and the daemon's own metrics to the registry."""
         config = self.config
         own = SelfMetrics(
             config.own_prefix,
-            opened,
+            inputs,
             lambda: self.flusher.status().lag,
             account=config.own_account,
             others={f"console://{config.console}": listener.counts for listener in self._consoles()},
@@ -152,12 +152,12 @@ class Daemon:
         )
         for key in own_counters(config.own_prefix):
             self.registry.reserve("counter", key)
-        for one in opened:
+        for one in inputs:
             if isinstance(one.feed, Aggregator) and not one.numbered:
                 self.registry.add_source(one.feed)
-        if self._inputs.senders is not None:
-            self.registry.add_source(self._inputs.senders)
-            self.flusher.add_participant(self._inputs.senders)
+        if self._inputs.deduplicator is not None:
+            self.registry.add_source(self._inputs.deduplicator)
+            self.flusher.add_participant(self._inputs.deduplicator)
         if self._repeater and config.own_account:
             self.registry.add_source(self._repeater.self_metrics(config.own_prefix))
         self.registry.add_source(own)  # last, so that it counts the data just collected from the others
@@ -186,7 +186,7 @@ class Daemon:
 
     def vitals(self) -> DaemonStats:
         """Return the figures of statsd's ``stats`` command."""
-        counts = [one.feed.counts() for one in self._inputs.opened if not one.relays]
+        counts = [one.feed.counts() for one in self._inputs.inputs if not one.relays]
         return daemon_stats(self._started, self._clock.time(), counts, self.flusher.status().destinations)
 
     def _sections(self, own: SelfMetrics) -> Mapping[str, Any]:
@@ -194,7 +194,7 @@ class Daemon:
         if self._repeater:
             sections["Repeater"] = self._repeater.section()
         if self._keys:
-            sections["Busiest keys"] = self._keys.busiest.section()
+            sections["Busiest keys"] = self._keys.top_keys.section()
         if self._console and self._commands:
             address = {"Address": self._commands.address}
             sections["Console"] = {**address, **self._commands.counts(), **self._console.counts()}
@@ -246,14 +246,14 @@ class Daemon:
 
         ``timeout`` is in seconds; the default is configured. Data that is not delivered in time is logged and counted.
         """
-        stopped, repeated, delivered = self._end(self.config.stop_timeout if timeout is None else timeout)
+        stopped, repeated, delivered = self._stop_all(self.config.stop_timeout if timeout is None else timeout)
         if not stopped:
             log.warning("not all received data could be read in time")
         if not repeated:
             log.warning("not everything could be repeated in time")
         return stopped and repeated and delivered
 
-    def _end(self, timeout: float) -> tuple[bool, bool, bool]:
+    def _stop_all(self, timeout: float) -> tuple[bool, bool, bool]:
         """End everything that was started. Return whether all data was read, repeated and delivered."""
         deadline = time.monotonic() + timeout
         reading_ends = time.monotonic() + timeout / 3

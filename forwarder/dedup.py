@@ -58,9 +58,9 @@ class Deduplicator:
         """Add an aggregator to collect from. Only :meth:`take` may feed it."""
         self._aggregators.append(aggregator)
 
-    def listen(self, told: Callable[[Mapping[str, int]], object]) -> None:
-        """Call ``told`` with the last safe number of each sender whenever batches become safe. It must not block."""
-        self._listening.append(told)
+    def listen(self, callback: Callable[[Mapping[str, int]], object]) -> None:
+        """Call ``callback`` with the last safe number of each sender when batches become safe. It must not block."""
+        self._listening.append(callback)
 
     def take(self, batch: Numbered, sink: _Sink) -> bool:
         """Feed ``sink`` with the batch and return True, or return False if it is a repetition.
@@ -69,7 +69,7 @@ class Deduplicator:
         """
         with self._lock:
             before = self._received.pop(batch.sender, 0)
-            self._hear(batch.sender, max(before, batch.number))
+            self._remember(batch.sender, max(before, batch.number))
             if batch.number <= before:
                 return False
             self._new[batch.sender] = batch.number
@@ -83,7 +83,7 @@ class Deduplicator:
         """Return the number up to which the sender's batches are safe, or 0 if none are."""
         return self._safe.get(sender, 0)
 
-    def _hear(self, sender: str, number: int) -> None:
+    def _remember(self, sender: str, number: int) -> None:
         """Remember the number of a sender as the most recent one. The lock is held."""
         self._received[sender] = number
         self._forgotten.discard(sender)
@@ -137,13 +137,13 @@ class Deduplicator:
         with self._lock:
             self._safe.update({sender: number for sender, number in noted.items() if sender in self._received})
         if noted:
-            for told in self._listening:
-                told(noted)
+            for callback in self._listening:
+                callback(noted)
 
     def restore(self, notes: Mapping[str, bytes]) -> None:
         """Restore the numbers from the checkpoint."""
         known = [(key.removeprefix(_WORD), note.split()) for key, note in notes.items() if key.startswith(_WORD)]
         with self._lock:
             for sender, (number, _) in sorted(known, key=lambda each: int(each[1][1])):
-                self._hear(sender, int(number))
+                self._remember(sender, int(number))
                 self._safe[sender] = int(number)

@@ -63,8 +63,8 @@ class Inputs:
         self._connections = CONNECTIONS
         self._key_bytes = 0
         self.listeners: list[Listener] = []
-        self.opened: list[Input] = []
-        self.senders: Deduplicator | None = None
+        self.inputs: list[Input] = []
+        self.deduplicator: Deduplicator | None = None
         """Recognises repeated batches; None without a listener for numbered batches."""
 
     def open(self) -> None:
@@ -74,7 +74,7 @@ class Inputs:
         aggregators = sum(self._config.udp_threads if scheme == "udp" else scheme != "graphite" for scheme in schemes)
         self._key_bytes = self._flusher.registry.budget.raw_keys.allowed // max(1, aggregators)
         for url in self._config.listen:
-            self.opened += self._opened_at(url)
+            self.inputs += self._open_address(url)
         self._leave_no_socket()
 
     def _bound_connections(self) -> int:
@@ -87,17 +87,17 @@ class Inputs:
             log.warning("the limit of open files (ulimit -n) allows %d connections for each listener", bound)
         return bound
 
-    def _opened_at(self, url: str) -> list[Input]:
+    def _open_address(self, url: str) -> list[Input]:
         """Open an address: for UDP, one socket per thread, except for an inherited socket."""
         address = parse(url)
         given = self._inherited.take(address)
-        first = self._open(url, address, given)
+        first = self._open_one(url, address, given)
         if address.scheme != "udp" or given:
             return [first]
         same = address._replace(port=parse(first.label).port)
-        return [first, *(self._open(url, same) for _ in range(1, self._config.udp_threads))]
+        return [first, *(self._open_one(url, same) for _ in range(1, self._config.udp_threads))]
 
-    def _open(self, url: str, address: Address, given: socket.socket | None = None) -> Input:
+    def _open_one(self, url: str, address: Address, given: socket.socket | None = None) -> Input:
         feed: Aggregator | Relay
         numbered = address.scheme.startswith("forwarder+")
         if address.scheme == "graphite":
@@ -163,15 +163,15 @@ class Inputs:
         )
 
     def _numbered(self, address: Address, aggregator: Aggregator, sink: Sink) -> Listener:
-        if self.senders is None:
-            self.senders = Deduplicator(clock=self._clock)
-        self.senders.add_aggregator(aggregator)
+        if self.deduplicator is None:
+            self.deduplicator = Deduplicator(clock=self._clock)
+        self.deduplicator.add_aggregator(aggregator)
         sync, clock = self._flusher.flush_soon, self._clock
         if address.path:
             return NumberedUnixListener(
                 address.path,
                 sink,
-                self.senders,
+                self.deduplicator,
                 interval=lambda: self._flusher.interval,
                 sync=sync,
                 mode=self._config.socket_mode,
@@ -183,7 +183,7 @@ class Inputs:
             address.host,
             address.port,
             sink,
-            self.senders,
+            self.deduplicator,
             interval=lambda: self._flusher.interval,
             sync=sync,
             connections=self._connections,

@@ -8,11 +8,11 @@ from metricslib.budget import Budget
 from metricslib.drops import DropCounter
 from metricslib.series import KINDS, Kind, Tags, split
 
-__all__ = ["Keys", "Registry", "is_overflow"]
+__all__ = ["Keys", "SourceRegistry", "is_overflow"]
 
 
-class Registry(Protocol):
-    """The part of a registry that an aggregator uses."""
+class SourceRegistry(Protocol):
+    """The methods of a registry that a source uses."""
 
     exact: int
     drops: DropCounter
@@ -34,7 +34,7 @@ class Keys:
     again. Keys of series above a cap of the registry are cached only during a batch, because their number is unlimited.
     """
 
-    def __init__(self, registry: Registry, limit: int, size: int) -> None:
+    def __init__(self, registry: SourceRegistry, limit: int, size: int) -> None:
         self.registry = registry
         self.limit = limit
         self.size = size

@@ -106,7 +106,7 @@ class SelfMetrics:
     def __init__(
         self,
         prefix: str,
-        opened: Sequence[Input],
+        inputs: Sequence[Input],
         lag: Callable[[], float],
         *,
         account: bool = True,
@@ -114,12 +114,12 @@ class SelfMetrics:
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._prefix = prefix
-        self._opened = tuple(opened)
+        self._inputs = tuple(inputs)
         self._lag = lag
         self._account = account
         self._before: Counter[str] | None = None
         self._counts: list[tuple[str, DropLog, Callable[[], Mapping[str, int]]]] = [
-            *((one.label, DropLog(clock), one.drops) for one in opened),
+            *((one.label, DropLog(clock), one.drops) for one in inputs),
             *((name, DropLog(clock), counts) for name, counts in (others or {}).items()),
         ]
 
@@ -151,7 +151,7 @@ class SelfMetrics:
         return f"{self._prefix}.{name}"
 
     def _totals(self) -> Iterator[tuple[str, int]]:
-        samples = sum((one.account() for one in self._opened if not one.relays), Counts())
+        samples = sum((one.account() for one in self._inputs if not one.relays), Counts())
         yield from zip(own_counters(self._prefix), (samples.bad, samples.packets, samples.lines), strict=True)
         if self._account:
             yield from self._more(samples)
@@ -161,14 +161,14 @@ class SelfMetrics:
         yield self._key("pieces_aggregated"), samples.aggregated
         for cause, count in samples.dropped.items():
             yield self._key(f"pieces_dropped.{sanitise(cause)}"), count
-        if any(one.relays for one in self._opened):
-            points = sum((one.account() for one in self._opened if one.relays), Counts())
+        if any(one.relays for one in self._inputs):
+            points = sum((one.account() for one in self._inputs if one.relays), Counts())
             yield self._key("points_received"), points.received
             yield self._key("points_relayed"), points.aggregated
             yield self._key("points_bad"), points.bad
             for cause, count in points.dropped.items():
                 yield self._key(f"points_dropped.{sanitise(cause)}"), count
-        for one in self._opened:
+        for one in self._inputs:
             for event, name in _EVENTS.items():
                 if (times := one.events().get(event)) is not None:
                     label = re.sub(r"[^a-zA-Z0-9]+", "_", one.label).strip("_")
@@ -176,17 +176,17 @@ class SelfMetrics:
 
     def sections(self) -> Mapping[str, Any]:
         """Return the sections of the page, by title."""
-        counts = [(one, one.feed.counts()) for one in self._opened]
+        counts = [(one, one.feed.counts()) for one in self._inputs]
         samples = sum((count for one, count in counts if not one.relays), Counts())
         sections: dict[str, Any] = {
             "Listeners": [_listener(one, count) for one, count in counts],
             "Pieces": _account(samples, "Aggregated"),
         }
-        if any(one.relays for one in self._opened):
+        if any(one.relays for one in self._inputs):
             sections["Graphite points"] = _account(
                 sum((count for one, count in counts if one.relays), Counts()), "Relayed"
             )
-        bad = sorted(((line, one.label) for one in self._opened for line in one.feed.bad_lines()), reverse=True)
+        bad = sorted(((line, one.label) for one in self._inputs for line in one.feed.bad_lines()), reverse=True)
         if bad:
             sections["Last bad lines"] = [_bad_line(line, label) for line, label in bad[:_SHOWN]]
         return sections

@@ -217,7 +217,7 @@ class Watchdog:
         self._turns = flusher.turns
         self._turned = clock.monotonic()
         self._trouble = ""
-        self._over = threading.Event()
+        self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -228,7 +228,7 @@ class Watchdog:
 
     def stop(self) -> None:
         """Stop reporting. May be called twice, and without a start."""
-        self._over.set()
+        self._stopping.set()
         if self._thread is not None:
             self._thread.join()
 
@@ -255,5 +255,5 @@ class Watchdog:
                 yield f"{listener.address} is not read any more"
 
     def _watch(self) -> None:
-        while not self._over.wait(self._notifier.watchdog / 2):
+        while not self._stopping.wait(self._notifier.watchdog / 2):
             self.look()

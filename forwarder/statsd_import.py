@@ -88,7 +88,7 @@ class Statsd:
         value = self.get(name)
         return value if truthy(value) else default
 
-    def leave(self, name: str, why: str) -> None:
+    def leave_out(self, name: str, why: str) -> None:
         """Record that an option cannot be converted."""
         self.left_out[name, why] = None
 
@@ -144,7 +144,7 @@ def interval(statsd: Statsd) -> int:
     exact = _milliseconds(to_number(statsd.either("flushInterval", 10_000))) / 1000
     rounded = max(1, round(exact))
     if rounded != exact:
-        statsd.leave(
+        statsd.leave_out(
             "flushInterval", f"stamps are whole seconds, so intervals are, too: {exact:g} s became {rounded} s"
         )
     return rounded
@@ -218,7 +218,7 @@ def namespace(option: str, statsd: Statsd) -> str | None:
         return None
     part = "" if value is None else to_text(value)
     if not part and value != "":
-        statsd.leave(
+        statsd.leave_out(
             f"graphite.{option}", f"{shown(value)} makes an empty part of the path in statsd; here the part is omitted"
         )
     return part
@@ -228,7 +228,7 @@ def suffix(statsd: Statsd) -> str | None:
     """Return ``graphite.globalSuffix``."""
     found = text("graphite.globalSuffix", statsd)
     if found == "":
-        statsd.leave("graphite.globalSuffix", "empty, statsd sends a dot behind every name; here, nothing")
+        statsd.leave_out("graphite.globalSuffix", "empty, statsd sends a dot behind every name; here, nothing")
     return found
 
 
@@ -250,7 +250,7 @@ def percentiles(statsd: Statsd) -> list[float]:
     for percent in value if isinstance(value, list) else [value]:
         number = _number(percent)
         if number is None or not 0 < abs(number) <= 100:
-            statsd.leave(
+            statsd.leave_out(
                 "percentThreshold", f"{shown(percent)} cannot be made a percentage from -100 to 100, and not 0"
             )
         else:
@@ -267,15 +267,15 @@ def bins(statsd: Statsd) -> list[dict[str, Any]]:
     value = statsd.either("histogram", [])
     found: list[dict[str, Any]] = []
     if not isinstance(value, list):
-        statsd.leave("histogram", f"{shown(value)} is not a list")
+        statsd.leave_out("histogram", f"{shown(value)} is not a list")
         return found
     for place, entry in enumerate(value):
         if not isinstance(entry, dict):
-            statsd.leave("histogram", f"entry {place} is not a metric with bins: {shown(entry)}")
+            statsd.leave_out("histogram", f"entry {place} is not a metric with bins: {shown(entry)}")
             continue
         bounds = entry.get("bins", UNDEFINED)
         if not isinstance(bounds, list):
-            statsd.leave("histogram", f"entry {place}: {shown(bounds)} is not a list of bins")
+            statsd.leave_out("histogram", f"entry {place}: {shown(bounds)} is not a list of bins")
             bounds = []  # the metric has no bins, even if a later entry matches it
         rising = list(_rising(bounds, place, statsd))
         found.append({"match": to_text(entry.get("metric", UNDEFINED)), "bounds": rising})
@@ -287,7 +287,7 @@ def _rising(bounds: Iterable[Any], place: int, statsd: Statsd) -> Iterator[float
     for bound in bounds:
         number = math.inf if to_text(bound) == "inf" else _number(bound)
         if number is None or not number > last:
-            statsd.leave("histogram", f"entry {place}: {shown(bound)} is not a number above the bound before it")
+            statsd.leave_out("histogram", f"entry {place}: {shown(bound)} is not a number above the bound before it")
         else:
             yield number
             last = number
@@ -300,7 +300,9 @@ def calculated(statsd: Statsd) -> list[str] | None:
         return None
     if not isinstance(value, list):
         if truthy(value):
-            statsd.leave("calculatedTimerMetrics", f"{shown(value)} is not a list, so statsd ignores it, and sends all")
+            statsd.leave_out(
+                "calculatedTimerMetrics", f"{shown(value)} is not a list, so statsd ignores it, and sends all"
+            )
         return []
     names = [name for name in value if isinstance(name, str) and name]
     # In statsd, a list without any name of a statistic excludes all statistics.
@@ -338,11 +340,11 @@ def console(statsd: Statsd) -> str:
     host = statsd.get("mgmt_address")
     if not isinstance(host, str) or not host:
         why = 'not set, so statsd is open to all hosts; here only to this host. To open it: console = "[::]:PORT"'
-        statsd.leave("mgmt_address", why)
+        statsd.leave_out("mgmt_address", why)
         host = "127.0.0.1"
     elif host not in ("127.0.0.1", "::1", "localhost"):
         why = "from other machines, commands that change something are refused; console_admin = true lets them"
-        statsd.leave("mgmt_address", why)
+        statsd.leave_out("mgmt_address", why)
     return _place(host, statsd.either("mgmt_port", 8126))
 
 
@@ -360,11 +362,11 @@ def socket_mode(statsd: Statsd) -> str | None:
             continue
         mode = _mode(given)
         if mode is None:
-            statsd.leave(f"{where}socket_mod", f"{shown(given)} is not a file mode")
+            statsd.leave_out(f"{where}socket_mod", f"{shown(given)} is not a file mode")
         elif found is None:
             found = mode
         elif mode != found:
-            statsd.leave(f"{where}socket_mod", f"all Unix sockets have one mode, {found} of the first; not {mode}")
+            statsd.leave_out(f"{where}socket_mod", f"all Unix sockets have one mode, {found} of the first; not {mode}")
     return found
 
 
@@ -381,7 +383,7 @@ def destinations(statsd: Statsd) -> list[str]:
                 pass
             case _:
                 known = "graphite, console and repeater are known here, and the destinations of the reference"
-                statsd.leave("backends", f"{backend if isinstance(backend, str) else shown(backend)}: {known}")
+                statsd.leave_out("backends", f"{backend if isinstance(backend, str) else shown(backend)}: {known}")
     return list(urls)
 
 
@@ -391,10 +393,10 @@ def repeaters(statsd: Statsd) -> list[str] | None:
     if targets is None:
         return None
     if "repeater" not in map(_module, _backends(statsd)):
-        statsd.leave("repeater", "its backend is not among backends, so statsd repeats nothing, either")
+        statsd.leave_out("repeater", "its backend is not among backends, so statsd repeats nothing, either")
         return None
     if not isinstance(targets, list):
-        statsd.leave("repeater", f"{shown(targets)} is not a list, so statsd repeats nothing, either")
+        statsd.leave_out("repeater", f"{shown(targets)} is not a list, so statsd repeats nothing, either")
         return None
     protocol = to_text(statsd.get("repeaterProtocol"))
     scheme, localhost = (
@@ -406,7 +408,7 @@ def repeaters(statsd: Statsd) -> list[str] | None:
             host = target.get("host")
             url = f"{scheme}://{_place(host if truthy(host) else localhost, target.get('port'))}"
         except (AttributeError, ValueError):
-            statsd.leave("repeater", f"{shown(target)} has no host and port")
+            statsd.leave_out("repeater", f"{shown(target)} has no host and port")
         else:
             if _works(partial(parse_target, url), "repeater", statsd):
                 urls.append(url)
@@ -421,7 +423,7 @@ def _backends(statsd: Statsd) -> list[Any]:
     value = statsd.either("backends", [DEFAULT_BACKEND])
     if isinstance(value, list):
         return value
-    statsd.leave("backends", f"{shown(value)} is not a list, so statsd loads none")
+    statsd.leave_out("backends", f"{shown(value)} is not a list, so statsd loads none")
     return []
 
 
@@ -435,13 +437,13 @@ def _servers(statsd: Statsd) -> Iterator[tuple[str, Callable[[str], Any]]]:
     if servers is None:
         yield "", statsd.get
     elif not isinstance(servers, list):
-        statsd.leave("servers", f"{shown(servers)} is not a list, so statsd starts none")
+        statsd.leave_out("servers", f"{shown(servers)} is not a list, so statsd starts none")
     else:
         for number, server in enumerate(servers):
             if isinstance(server, dict):
                 yield f"servers[{number}].", partial(_option, server)
             else:
-                statsd.leave(f"servers[{number}]", f"{shown(server)} is not a server")
+                statsd.leave_out(f"servers[{number}]", f"{shown(server)} is not a server")
 
 
 def _option(server: dict[str, Any], name: str) -> Any:
@@ -468,10 +470,10 @@ def _listener(where: str, server: Callable[[str], Any], statsd: Statsd) -> str |
             url = f"udp://{_place(host, port)}"
         else:
             shown_name = name if isinstance(name, str) else shown(name)
-            statsd.leave(f"{where}server", f"{shown_name}: only udp and tcp are known here")
+            statsd.leave_out(f"{where}server", f"{shown_name}: only udp and tcp are known here")
             return None
     except ValueError as error:
-        statsd.leave(place, str(error))
+        statsd.leave_out(place, str(error))
         return None
     return url if _works(partial(parse, url), f"{where}address", statsd) else None
 
@@ -491,9 +493,9 @@ def _works(check: Callable[[], object], name: str, statsd: Statsd) -> bool:
     try:
         check()
     except InvalidDestination as error:
-        statsd.leave(name, str(error))
+        statsd.leave_out(name, str(error))
     except ValueError as error:
-        statsd.leave(name, f"{check.args[0]} {error}" if isinstance(check, partial) else str(error))
+        statsd.leave_out(name, f"{check.args[0]} {error}" if isinstance(check, partial) else str(error))
     else:
         return True
     return False
@@ -659,7 +661,7 @@ def convert(text: str, file: str) -> Conversion:
         raise ConfigError(file, "nodes", _PROXY)
     statsd = Statsd(found)
     settings = _settings(statsd)
-    _leave_the_rest(statsd)
+    _leave_out_unknown(statsd)
     left_out = tuple(_one_line(f"{name}: {why}") for name, why in statsd.left_out)
     lines = _lines(_one_line(file), settings, left_out)
     return Conversion("\n".join(lines).encode(errors="replace").decode(), left_out)
@@ -689,7 +691,7 @@ def _settings(statsd: Statsd) -> list[_Setting]:
             checked = None if value is None else kind.check(value)
         except (ValueError, OverflowError):
             shown = ", ".join(javascript.shown(statsd.get(option)) for option in list(statsd.used))
-            statsd.leave(", ".join(statsd.used), f"{shown} cannot be made {kind.expected}")
+            statsd.leave_out(", ".join(statsd.used), f"{shown} cannot be made {kind.expected}")
             continue
         if value is None or not (statsd.used or checked != default[name]):
             continue
@@ -698,21 +700,21 @@ def _settings(statsd: Statsd) -> list[_Setting]:
             one = of_file("\n".join(_sections([setting])), "")
             settle({**sure, **one})
         except ConfigError as error:
-            statsd.leave(setting.said, error.reason)
+            statsd.leave_out(setting.said, error.reason)
         else:
             settings.append(setting)
             sure.update(one)
     return settings
 
 
-def _leave_the_rest(statsd: Statsd) -> None:
+def _leave_out_unknown(statsd: Statsd) -> None:
     known = {option.name: option for option in STATSD}
     for name, value in statsd:
         option = known.get(name)
         if option is None:
-            statsd.leave(name, "statsd itself has no such option")
+            statsd.leave_out(name, "statsd itself has no such option")
         elif not option.ours and _matters(option, value):
-            statsd.leave(name, option.why)
+            statsd.leave_out(name, option.why)
 
 
 def _matters(option: StatsdOption, value: Any) -> bool:

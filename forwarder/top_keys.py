@@ -125,7 +125,7 @@ class TopKeys:
                 if key:
                     add(key, times)
 
-    def end(self) -> list[Counted]:
+    def end_interval(self) -> list[Counted]:
         """End the interval, and return its keys, the most frequent first."""
         with self._lock:
             last = self._last = self._open
@@ -172,13 +172,13 @@ class KeyFlush:
     def __init__(
         self, top_keys: TopKeys, interval: float, percent: float = 100, file: str = "", *, clock: Clock = SYSTEM_CLOCK
     ) -> None:
-        self.busiest = top_keys
+        self.top_keys = top_keys
         self._interval = interval
         self._percent = percent
         self._file = file
         self._clock = clock
         self._failed = False
-        self._over = threading.Event()
+        self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -189,7 +189,7 @@ class KeyFlush:
 
     def stop(self) -> None:
         """Stop reporting, without waiting for a file on a disk that hangs."""
-        self._over.set()
+        self._stopping.set()
         if self._thread is not None:
             self._thread.join(_PATIENCE)
 
@@ -197,7 +197,7 @@ class KeyFlush:
         due = time.monotonic()
         while True:
             due = max(due + self._interval, time.monotonic())
-            if self._over.wait(due - time.monotonic()):
+            if self._stopping.wait(due - time.monotonic()):
                 return
             try:
                 self.report()
@@ -206,11 +206,11 @@ class KeyFlush:
 
     def report(self) -> None:
         """End the interval and report its busiest keys."""
-        top = self.busiest.end()
+        top = self.top_keys.end_interval()
         top = top[: math.ceil(len(top) * self._percent / 100)]
         if not self._file:
             for entry in top:
-                log.info("busiest keys: %s", _told(entry))
+                log.info("busiest keys: %s", _formatted(entry))
         elif top:
             self._append(top)
 
@@ -218,7 +218,7 @@ class KeyFlush:
         moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._clock.time()))
         try:
             with open(open_to_append(self._file), "a", encoding="utf-8") as file:
-                file.writelines(f"{moment} {_told(entry)}\n" for entry in top)
+                file.writelines(f"{moment} {_formatted(entry)}\n" for entry in top)
             self._failed = False
         except OSError as error:
             if not self._failed:
@@ -226,6 +226,6 @@ class KeyFlush:
             self._failed = True
 
 
-def _told(entry: Counted) -> str:
+def _formatted(entry: Counted) -> str:
     error = f" error={entry.error}" if entry.error else ""
     return f"count={entry.estimate} key={entry.key}{error}"

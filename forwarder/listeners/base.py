@@ -41,8 +41,8 @@ class Sink(Protocol):
 class Listener:
     """One bound address. A listener is used once: ``bind``, ``start``, ``drain``, ``stop``."""
 
-    _waker: socket.socket  # these two only while there is a thread
-    _woken: socket.socket
+    _wake_writer: socket.socket  # both exist only while there is a thread
+    _wake_reader: socket.socket
 
     def __init__(self, sink: Sink, clock: Clock) -> None:
         self._sink = sink
@@ -87,13 +87,13 @@ class Listener:
 
     def start(self) -> None:
         """Start the thread that reads."""
-        self._waker, self._woken = socket.socketpair()
+        self._wake_writer, self._wake_reader = socket.socketpair()
         thread = threading.Thread(target=self._main, name=f"forwarder {self._address}", daemon=True)
         try:
             thread.start()
         except RuntimeError:
-            self._waker.close()
-            self._woken.close()
+            self._wake_writer.close()
+            self._wake_reader.close()
             raise
         self._thread = thread
 
@@ -101,7 +101,7 @@ class Listener:
         """Start to drain without waiting, so that several listeners drain at the same time."""
         if self.alive:
             self._deadline = self._clock.monotonic() + deadline
-            self._waker.send(b"\0")
+            self._wake_writer.send(b"\0")
 
     def drain(self, deadline: float) -> bool:
         """Accept no new data, and feed what the kernel has already received. Return True if that was done in time.
@@ -120,13 +120,13 @@ class Listener:
             if self._socket is not None:
                 self._close(self._socket)
             return True
-        self._waker.send(b"\0")
+        self._wake_writer.send(b"\0")
         self._thread.join(deadline + _SPARE)
         if self._thread.is_alive():
             return False
         self._thread = None
-        self._waker.close()
-        self._woken.close()
+        self._wake_writer.close()
+        self._wake_reader.close()
         return True
 
     @property

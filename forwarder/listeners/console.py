@@ -38,7 +38,7 @@ Answer = Callable[[str], Iterable[str] | None]
 raise."""
 
 
-class _Talk(Connection):
+class _CommandConnection(Connection):
     """A connection with its pending commands and the unsent part of its answer."""
 
     __slots__ = ("answer", "commands", "due", "ended", "line_due", "unsent")
@@ -57,7 +57,7 @@ class _Talk(Connection):
         return bool(self.unsent or self.answer or self.commands)
 
 
-class _Deaf:
+class _NullSink:
     """A sink that discards everything."""
 
     def feed(self, chunks: Sequence[bytes]) -> None: ...
@@ -80,7 +80,7 @@ class CommandListener(TcpListener):
         connections: int = CONNECTIONS,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        super().__init__(host, port, _Deaf(), scheme=scheme, connections=connections, clock=clock)
+        super().__init__(host, port, _NullSink(), scheme=scheme, connections=connections, clock=clock)
         self._answer = answer
 
     @property
@@ -90,17 +90,17 @@ class CommandListener(TcpListener):
             return False
         return is_loopback(self._socket.getsockname()[0])
 
-    def _opened(self, accepted: socket.socket) -> Connection:
-        return _Talk(accepted, self._clock.monotonic())
+    def _new_connection(self, accepted: socket.socket) -> Connection:
+        return _CommandConnection(accepted, self._clock.monotonic())
 
-    def _talks(self) -> list[_Talk]:
-        return [cast(_Talk, connection) for connection in self._connections.values()]
+    def _command_connections(self) -> list[_CommandConnection]:
+        return [cast(_CommandConnection, connection) for connection in self._connections.values()]
 
     # -- time
 
     def _timeout(self) -> float | None:
-        due = [talk.due for talk in self._talks()]
-        due += [talk.line_due for talk in self._talks() if talk.line_due is not None]
+        due = [connection.due for connection in self._command_connections()]
+        due += [connection.line_due for connection in self._command_connections() if connection.line_due is not None]
         if self._accept_at is not None:
             due.append(self._accept_at)
         return max(0.0, min(due) - self._clock.monotonic()) if due else None
@@ -108,18 +108,18 @@ class CommandListener(TcpListener):
     def _keep_time(self, sock: socket.socket, selector: selectors.BaseSelector) -> None:
         super()._keep_time(sock, selector)
         now = self._clock.monotonic()
-        for talk in self._talks():
-            if talk.line_due is not None and now >= talk.line_due:
-                talk.line_due = None
-                if talk.is_foreign(b"", ended=True):
-                    self._refuse(talk)
-                    self._end(talk, selector)
+        for connection in self._command_connections():
+            if connection.line_due is not None and now >= connection.line_due:
+                connection.line_due = None
+                if connection.is_foreign(b"", ended=True):
+                    self._refuse(connection)
+                    self._close_connection(connection, selector)
                     continue
-                self._hear(talk, talk.lines.close())
-                self._attend(talk, selector, read=False)
-            elif now >= talk.due:
-                self._account.add("stalled" if talk.busy else "idle")
-                self._end(talk, selector)
+                self._queue_commands(connection, connection.lines.close())
+                self._serve_connection(connection, selector, read=False)
+            elif now >= connection.due:
+                self._account.add("stalled" if connection.busy else "idle")
+                self._close_connection(connection, selector)
 
     # -- reading and writing
 
@@ -129,92 +129,96 @@ class CommandListener(TcpListener):
             if key.fileobj is sock:
                 waiting = True
             elif key.data is not None:
-                self._attend(key.data, selector, read=bool(events & selectors.EVENT_READ))
+                self._serve_connection(key.data, selector, read=bool(events & selectors.EVENT_READ))
         if waiting:
             self._accept(sock, selector)
         return bool(self._connections)
 
-    def _attend(self, talk: _Talk, selector: selectors.BaseSelector, *, read: bool) -> None:
+    def _serve_connection(
+        self, connection: _CommandConnection, selector: selectors.BaseSelector, *, read: bool
+    ) -> None:
         try:
             if read:
-                self._read_once(talk)
-            self._go_on(talk, selector)
+                self._read_once(connection)
+            self._answer_pending(connection, selector)
         except BlockingIOError:
             pass
         except OSError:
             self._account.add("connection_errors")
-            self._end(talk, selector)
+            self._close_connection(connection, selector)
         except Exception:  # closing tells the client that the answer is incomplete
             self._failed("answer_errors", "a command could not be answered to the end")
-            self._end(talk, selector)
+            self._close_connection(connection, selector)
 
-    def _read_once(self, talk: _Talk) -> None:
-        chunk = talk.socket.recv(_CHUNK)
-        talk.ended = not chunk
-        if talk.is_foreign(chunk, ended=talk.ended):
-            self._refuse(talk)
-            talk.ended = True
+    def _read_once(self, connection: _CommandConnection) -> None:
+        chunk = connection.socket.recv(_CHUNK)
+        connection.ended = not chunk
+        if connection.is_foreign(chunk, ended=connection.ended):
+            self._refuse(connection)
+            connection.ended = True
             return
-        block, too_long = talk.lines.feed(chunk)
-        if talk.ended:
-            block = talk.lines.close()
-        self._hear(talk, block)
+        block, too_long = connection.lines.feed(chunk)
+        if connection.ended:
+            block = connection.lines.close()
+        self._queue_commands(connection, block)
         if too_long:
             self._account.add("line_too_long", too_long)
-            talk.commands.extend([""] * too_long)  # an empty command is unknown, so that the answer is an error
-        talk.line_due = self._clock.monotonic() + MOMENT if talk.lines.waiting else None
+            connection.commands.extend([""] * too_long)  # an empty command is unknown, so that the answer is an error
+        connection.line_due = self._clock.monotonic() + MOMENT if connection.lines.waiting else None
 
-    def _hear(self, talk: _Talk, block: bytes) -> None:
+    def _queue_commands(self, connection: _CommandConnection, block: bytes) -> None:
         """Queue the commands in ``block``, a block of complete lines. As in statsd, empty lines around them are
         ignored.
         """
         if block:
-            talk.commands.extend(block.decode("utf-8", "replace").strip().split("\n"))
+            connection.commands.extend(block.decode("utf-8", "replace").strip().split("\n"))
 
-    def _go_on(self, talk: _Talk, selector: selectors.BaseSelector) -> None:
+    def _answer_pending(self, connection: _CommandConnection, selector: selectors.BaseSelector) -> None:
         """Answer pending commands until the socket would block, and then wait until it is ready."""
-        talk.heard = self._clock.monotonic()
-        self._connections.move_to_end(talk.socket.fileno())
-        while talk.busy and not talk.unsent:
-            if talk.answer is None:
-                answer = self._answer(talk.commands.popleft())
+        connection.heard = self._clock.monotonic()
+        self._connections.move_to_end(connection.socket.fileno())
+        while connection.busy and not connection.unsent:
+            if connection.answer is None:
+                answer = self._answer(connection.commands.popleft())
                 if answer is None:
-                    self._end(talk, selector)
+                    self._close_connection(connection, selector)
                     return
-                talk.answer = iter(answer)
-            talk.unsent = self._some(talk)
-        if talk.unsent:
-            talk.unsent = talk.unsent[talk.socket.send(talk.unsent) :]
-        if talk.ended and not talk.busy:
-            self._end(talk, selector)
+                connection.answer = iter(answer)
+            connection.unsent = self._next_part(connection)
+        if connection.unsent:
+            connection.unsent = connection.unsent[connection.socket.send(connection.unsent) :]
+        if connection.ended and not connection.busy:
+            self._close_connection(connection, selector)
             return
-        talk.due = talk.heard + (STALL if talk.busy else IDLE)
-        selector.modify(talk.socket, selectors.EVENT_WRITE if talk.busy else selectors.EVENT_READ, talk)
+        connection.due = connection.heard + (STALL if connection.busy else IDLE)
+        selector.modify(
+            connection.socket, selectors.EVENT_WRITE if connection.busy else selectors.EVENT_READ, connection
+        )
 
-    def _some(self, talk: _Talk) -> bytes:
+    def _next_part(self, connection: _CommandConnection) -> bytes:
         """Generate the next part of the answer, of about ``_ANSWER`` bytes."""
-        assert talk.answer is not None
+        assert connection.answer is not None
         parts: list[bytes] = []
         size = 0
-        for part in talk.answer:
+        for part in connection.answer:
             parts.append(part.encode("utf-8", "replace"))
             size += len(parts[-1])
             if size >= _ANSWER:
                 break
         else:
-            talk.answer = None
+            connection.answer = None
         return b"".join(parts)
 
     def _cut(self, connection: Connection, selector: selectors.BaseSelector) -> None:
-        self._end(cast(_Talk, connection), selector)
+        self._close_connection(cast(_CommandConnection, connection), selector)
 
-    def _end(self, talk: _Talk, selector: selectors.BaseSelector) -> None:
-        self._forget(talk, selector)
-        talk.socket.close()
+    def _close_connection(self, connection: _CommandConnection, selector: selectors.BaseSelector) -> None:
+        self._forget(connection, selector)
+        connection.socket.close()
 
     # -- the end
 
     def _finish(self, sock: socket.socket, selector: selectors.BaseSelector) -> None:
         self._close(sock)
-        for talk in self._talks():
-            self._end(talk, selector)
+        for connection in self._command_connections():
+            self._close_connection(connection, selector)

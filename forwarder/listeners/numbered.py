@@ -90,8 +90,8 @@ class Batches(Protocol):
         """Return the number up to which all batches of the sender are safe."""
         ...
 
-    def listen(self, told: Callable[[Mapping[str, int]], object]) -> None:
-        """Call ``told`` with numbers by sender whenever more batches are safe."""
+    def listen(self, callback: Callable[[Mapping[str, int]], object]) -> None:
+        """Call ``callback`` with numbers by sender whenever more batches are safe."""
         ...
 
 
@@ -140,18 +140,18 @@ class NumberedListener(StreamListener):
     def _rouse(self) -> None:
         if self.alive:
             with suppress(OSError):  # it has been woken already, or has ended
-                self._waker.send(b"\0", socket.MSG_DONTWAIT)
+                self._wake_writer.send(b"\0", socket.MSG_DONTWAIT)
 
     # -- the thread
 
-    def _opened(self, accepted: socket.socket) -> Connection:
+    def _new_connection(self, accepted: socket.socket) -> Connection:
         with suppress(OSError):  # the next read reports the error
             accepted.send(greeting(self._interval()))
         return _Peer(accepted)
 
     def _take(self, connection: Connection, chunk: bytes) -> None:
         peer = cast(_Peer, connection)
-        safe = {batch.sender: self._hear(peer, batch) for batch in peer.reader.feed(chunk)}
+        safe = {batch.sender: self._process(peer, batch) for batch in peer.reader.feed(chunk)}
         if answers := [ack(sender, number) for sender, number in safe.items() if number]:
             self._reply(peer, b"".join(answers))
         if peer.reader.syncs:
@@ -162,7 +162,7 @@ class NumberedListener(StreamListener):
             self._account.add("no_batch")
             self._ended.append(peer)
 
-    def _hear(self, peer: _Peer, batch: Numbered) -> int:
+    def _process(self, peer: _Peer, batch: Numbered) -> int:
         """Process a batch. Return the number up to which the sender's batches are safe; 0 if this one is not."""
         new = True
         try:
@@ -179,9 +179,9 @@ class NumberedListener(StreamListener):
             del self._unsafe[next(iter(self._unsafe))]
         return 0
 
-    def _wake(self) -> None:
+    def _on_wake(self) -> None:
         with suppress(BlockingIOError):
-            self._woken.recv(4096, socket.MSG_DONTWAIT)
+            self._wake_reader.recv(4096, socket.MSG_DONTWAIT)
         self._pass_on_news()
 
     def _pass_on_news(self) -> None:

@@ -92,7 +92,7 @@ class StreamListener(Listener):
         """Number of open connections."""
         return len(self._connections)
 
-    def _opened(self, accepted: socket.socket) -> Connection:
+    def _new_connection(self, accepted: socket.socket) -> Connection:
         """Return the connection of an accepted socket."""
         return Connection(accepted, Lines())
 
@@ -107,7 +107,7 @@ class StreamListener(Listener):
     def _abort_on_close(self, connection: socket.socket) -> None:
         """Make a later close a reset, where this is possible."""
 
-    def _wake(self) -> None:
+    def _on_wake(self) -> None:
         """Called when the thread is woken, to stop it or for a reason of the subclass."""
 
     def _hang_up(self, connection: socket.socket) -> None:
@@ -118,7 +118,7 @@ class StreamListener(Listener):
     def _read(self, sock: socket.socket) -> None:
         with selectors.DefaultSelector() as selector:
             selector.register(sock, selectors.EVENT_READ)
-            selector.register(self._woken, selectors.EVENT_READ)
+            selector.register(self._wake_reader, selectors.EVENT_READ)
             while self._deadline is None:
                 self._serve(sock, selector, self._timeout())
                 self._keep_time(sock, selector)
@@ -148,7 +148,7 @@ class StreamListener(Listener):
                 served = True
                 heard += self._receive(key.data)
             else:
-                self._wake()
+                self._on_wake()
         self._hand_over(selector)
         if waiting:  # last, because accepting may reset a connection whose data has just been read
             self._accept(sock, selector, min(ACCEPTS, max(ACCEPTS_BESIDE, heard)) if heard else ACCEPTS)
@@ -167,7 +167,7 @@ class StreamListener(Listener):
                 self._account.add("connections")
                 accepted.setblocking(False)
                 self._prepare(accepted)
-                connection = self._opened(accepted)
+                connection = self._new_connection(accepted)
                 connection.heard = now
                 self._connections[accepted.fileno()] = connection
                 selector.register(accepted, selectors.EVENT_READ, connection)
@@ -275,7 +275,7 @@ class StreamListener(Listener):
                 break
         if self._accept_at is None:
             selector.unregister(sock)
-        selector.unregister(self._woken)
+        selector.unregister(self._wake_reader)
         self._close(sock)
         grace = self._clock.monotonic() + _GRACE
         while self._connections and not self._late and self._clock.monotonic() < grace:

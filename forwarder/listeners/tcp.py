@@ -80,7 +80,7 @@ class TcpListener(StreamListener):
         if self._shared:
             _keep_alive(accepted)
 
-    def _opened(self, accepted: socket.socket) -> Connection:
+    def _new_connection(self, accepted: socket.socket) -> Connection:
         # A web page can make a browser connect to any address that its machine can reach.
         return Connection(accepted, Lines(), checked=True)
 

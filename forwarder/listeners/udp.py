@@ -27,10 +27,10 @@ overhead for each datagram, so that small ones use several times their size. ``S
 the kernel has dropped since the socket was created, shown as ``kernel_dropped``; for an inherited socket, those dropped
 before it was received are subtracted.
 
-**The end.** ``stop`` sets the deadline and writes to ``_waker``, so that ``poll`` returns at once. The reader connects
-the socket to its own address: from then on the kernel refuses datagrams of other senders, who can see and count these
-errors, and the data in the buffer stays readable. Then the reader empties the buffer. A socket that the service manager
-keeps open is not connected, because the next process reads it.
+**The end.** ``stop`` sets the deadline and writes to ``_wake_writer``, so that ``poll`` returns at once. The reader
+connects the socket to its own address. From then on, the kernel refuses datagrams of other senders, who can see and
+count these errors, and the data in the buffer stays readable. Then the reader empties the buffer. A socket that the
+service manager keeps open is not connected, because the next process reads it.
 """
 
 import select
@@ -83,9 +83,9 @@ class DatagramListener(Listener):
     def _read(self, sock: socket.socket) -> None:
         poll = select.poll()
         poll.register(sock, select.POLLIN)
-        poll.register(self._woken, select.POLLIN)
+        poll.register(self._wake_reader, select.POLLIN)
         woken = select.poll()
-        woken.register(self._woken, select.POLLIN)
+        woken.register(self._wake_reader, select.POLLIN)
         while self._deadline is None:
             if self._receive is None:
                 poll.poll()
@@ -93,7 +93,7 @@ class DatagramListener(Listener):
                 while (received := self._drain(sock)) and self._deadline is None:
                     pass
             else:
-                received = self._received(sock, self._woken.fileno())
+                received = self._received(sock, self._wake_reader.fileno())
             if received is None:
                 woken.poll(_PAUSE * 1000)
         if not self._shared:

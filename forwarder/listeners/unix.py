@@ -153,7 +153,7 @@ class UnixStreamListener(StreamListener):
             raise
         return sock
 
-    def _opened(self, accepted: socket.socket) -> Connection:
+    def _new_connection(self, accepted: socket.socket) -> Connection:
         return Connection(accepted, LinesOrPackets())
 
     def _url(self, sock: socket.socket) -> str:

@@ -150,7 +150,7 @@ def test_the_budget_comes_from_the_configuration(start):
     assert found["memory"]["total"]["allowed"] == 131_072
     assert 0 < found["memory"]["series"]["used"] <= found["memory"]["series"]["allowed"] == 65_536
     assert "of 64 KiB" in health_page(daemon)
-    assert [one.feed._keys.size for one in daemon._inputs.opened[:2]] == [16_384, 16_384]
+    assert [one.feed._keys.size for one in daemon._inputs.inputs[:2]] == [16_384, 16_384]
 
 
 def health_page(daemon):
@@ -360,7 +360,7 @@ def test_a_reload_under_load_loses_nothing(start, peer):
     enough.set()
     thread.join()
     # A client may send faster than lines are read, and what stop() still reads has a deadline.
-    eventually(lambda: sum(one.feed.counts().aggregated for one in daemon._inputs.opened) == 2 * sent, seconds=90)
+    eventually(lambda: sum(one.feed.counts().aggregated for one in daemon._inputs.inputs) == 2 * sent, seconds=90)
     assert daemon.stop()
     prefixes = [f"stats.counters.p{number}.a.count" for number in range(3)]
     assert sum(sum(peer.at(path)) for path in prefixes) == sent

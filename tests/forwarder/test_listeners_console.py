@@ -133,7 +133,7 @@ def test_who_does_not_read_holds_up_nobody(listen):
         deaf.say("long\n" * 100)
         for _ in range(20):
             other.say("a\n").hear("[a]\n")
-        assert all(len(talk.unsent) < 1 << 17 for talk in listener._talks())
+        assert all(len(one.unsent) < 1 << 17 for one in listener._command_connections())
 
 
 def test_connections_are_bounded(listen):

@@ -18,7 +18,7 @@ from tests.peers import eventually
 def top(*chunks):
     top_keys = TopKeys()
     top_keys.feed([chunk if isinstance(chunk, bytes) else chunk.encode() for chunk in chunks])
-    return {entry.key: entry.estimate for entry in top_keys.end()}
+    return {entry.key: entry.estimate for entry in top_keys.end_interval()}
 
 
 def test_lines_are_counted_by_series():
@@ -42,10 +42,10 @@ def test_an_interval_ends():
     """What came before is not counted again."""
     top_keys = TopKeys()
     top_keys.feed([b"a:1|c"])
-    assert top_keys.end() == [Counted("a", 1, 0)]
+    assert top_keys.end_interval() == [Counted("a", 1, 0)]
     top_keys.feed([b"b:1|c"])
-    assert top_keys.end() == [Counted("b", 1, 0)]
-    assert top_keys.end() == []
+    assert top_keys.end_interval() == [Counted("b", 1, 0)]
+    assert top_keys.end_interval() == []
 
 
 def test_the_section_shows_the_last_whole_interval():
@@ -55,10 +55,10 @@ def test_the_section_shows_the_last_whole_interval():
     top_keys.feed([b"a:1|c", b"a:1|c", b"b:1|c", b"c:1|c"])
     row = {"Key": "a", "Lines": 2, "Too many by at most": 0, "Percent": 50}
     assert top_keys.section()[0] == row
-    top_keys.end()
+    top_keys.end_interval()
     top_keys.feed([f"k{number}:1|c".encode() for number in range(100)])
     assert top_keys.section()[0] == row
-    top_keys.end()
+    top_keys.end_interval()
     assert len(top_keys.section()) == 20
 
 
@@ -67,7 +67,7 @@ def test_memory_is_bounded_whatever_comes():
     top_keys = TopKeys(10)
     for number in range(100):
         top_keys.feed([b"x" * 60_000 + b"%d:1|c" % number, b"%d:1|c" % number])
-    found = top_keys.end()
+    found = top_keys.end_interval()
     assert len(found) == 10
     assert max(len(entry.key) for entry in found) <= 4096
     assert module._remembered.cache_info().maxsize == 1 << 14
@@ -94,7 +94,7 @@ def test_threads_feed_together():
         thread.start()
     for thread in threads:
         thread.join()
-    assert top_keys.end() == [Counted("a", 8000, 0), Counted("b", 8000, 0)]
+    assert top_keys.end_interval() == [Counted("a", 8000, 0), Counted("b", 8000, 0)]
 
 
 # -- reports
@@ -174,14 +174,14 @@ def test_reports_come_at_the_interval(tmp_path, caplog):
     top_keys = TopKeys()
     flush = KeyFlush(top_keys, 0.01, 100, str(tmp_path / "f"))
     broken = iter([RuntimeError("broken")])
-    end = top_keys.end
+    end = top_keys.end_interval
 
     def end_or_break():
         for error in broken:
             raise error
         return end()
 
-    top_keys.end = end_or_break
+    top_keys.end_interval = end_or_break
     flush.start()
     for _ in range(2):
         size = (tmp_path / "f").stat().st_size if (tmp_path / "f").exists() else 0
