@@ -165,7 +165,7 @@ def test_without_a_destination_there_is_the_page(start, caplog):
     assert "only shown on the page" in caplog.text
     send(daemon.addresses[0], "hits:5|c\nbroken")
     eventually(lambda: received(daemon) == 2)
-    assert "series/hits" in requests.get(daemon.addresses[-1], timeout=60).text
+    assert "series/hits" in requests.get(daemon.addresses[-1], headers={"Accept": "text/html"}, timeout=60).text
     html = health_page(daemon)
     for text in ("forwarder", "Listeners", daemon.addresses[0], "Last bad lines", "broken"):
         assert text in html
