@@ -1,6 +1,7 @@
 """What stop() and the end of a program say of what was not delivered, and how long they wait for a disk."""
 
 import re
+import sqlite3
 import threading
 from collections.abc import Iterator
 
@@ -89,6 +90,26 @@ def test_a_stop_says_what_the_disk_did_not_take(caplog, tmp_path, monkeypatch):
         f"not everything was delivered in time: 2 points for {away} were in memory alone and are lost, cause shutdown"
     )
     assert last_words(caplog)[-1] == lost
+
+
+def test_a_stop_in_an_outage_keeps_what_a_full_disk_refused_a_moment_ago(caplog, tmp_path, monkeypatch):
+    """The disk has room again, which would be noticed later: it is tried before delivery uses up the time."""
+    registry, away = Registry(), f"graphite://127.0.0.1:{free_port()}"
+    flusher = Flusher(registry, away, interval=FOREVER, own="", spool=tmp_path)
+    flusher.start()
+    registry.counter("a").inc()
+    with monkeypatch.context() as full:
+        full.setattr(_Disk, "write", refuse)
+        assert not flusher.flush(0.01)
+        eventually(lambda: flusher.status().destinations[0].spool_trouble)
+    monkeypatch.setattr("metricslib.flusher.EXIT_DEADLINE", 1.0)
+    assert flusher.stop(1.0)
+    kept = f"4 points for {away} are kept in {tmp_path} for the next start"
+    assert last_words(caplog)[-1] == f"not everything was delivered in time: {kept}"
+
+
+def refuse(*_):
+    raise sqlite3.OperationalError("database or disk is full")
 
 
 def test_a_stop_tells_what_is_not_a_matter_of_time_from_what_is(peer, caplog):

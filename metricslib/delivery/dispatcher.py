@@ -139,6 +139,8 @@ class Dispatcher:
         dropped = [sender.queue.stats().dropped for sender in senders]
         if self._store:
             self._store.answer_by(disk)
+            if not self._store.on_disk:  # it may have room again, and delivery may use up the time
+                self._store.sync(force=True)
         for sender in self._senders:
             sender.hurry()  # all of them first, because one that hangs may use all of the time
         kept = [sender.stop(deadline.left()) for sender in self._senders]
