@@ -764,7 +764,7 @@ class Flusher:
             now = self._now()
             if self._schedule.delay(now) == 0:
                 self._tick(now, readings)
-            stamp = self._schedule.open_stamp(now)
+            stamp = self._schedule.use_open_stamp(now)
             self._end_overdue(stamp)
             self._send()
             unsent = _Unsent(closes=False, last=final)

@@ -71,7 +71,12 @@ class Schedule:
         return max(0.0, self._due - now)
 
     def tick(self, now: float) -> int | None:
-        """Return the timestamp of the interval that ends now, or None if it continues after a step back."""
+        """Return the timestamp of the interval that ends now.
+
+        None: it is not due, or continues after a step back.
+        """
+        if self.delay(now):
+            return None
         boundary = self._end(now) - self.interval
         late, self._due = boundary - self._due, boundary + self.interval
         if self._last is not None and boundary <= self._last:
@@ -93,7 +98,8 @@ class Schedule:
         if self._last is not None:  # the same process, whose own timestamp is newer
             return
         if last <= now + PATIENCE * self.interval:
-            self._last = last
+            following = last + self.interval  # part of it may have been sent: if it is over, it is not sent again
+            self._last = following if following <= now else last
         else:
             self.steps_back += 1
 
@@ -111,6 +117,14 @@ class Schedule:
         end = self._end(now)
         return end if self._last is None else max(end, self._end(self._last))
 
+    def use_open_stamp(self, now: float) -> int:
+        """Return the timestamp of the open interval, which is sent in part, so that no earlier timestamp follows."""
+        stamp = self.open_stamp(now)
+        self._last = stamp - self.interval
+        return stamp
+
     def next_stamp(self, now: float) -> int:
-        """Return the timestamp of the next window at ``now``, unless the clock was set back."""
-        return self._end(now) - self.interval if self.delay(now) == 0 else self.open_stamp(now)
+        """Return the timestamp of the next window at ``now``."""
+        boundary = self._end(now) - self.interval
+        ends = self.delay(now) == 0 and (self._last is None or boundary > self._last)
+        return boundary if ends else self.open_stamp(now)

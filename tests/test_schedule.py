@@ -102,6 +102,26 @@ def test_the_next_stamp_is_that_of_an_interval_that_is_due_or_else_of_the_open_o
     assert schedule.next_stamp(35.0) == 40
 
 
+def test_the_next_stamp_is_never_one_that_was_used():
+    """A boundary that passes in a start, while the clock has not caught up with the last stamp, ends no interval."""
+    schedule = Schedule(10, now=19.9)
+    schedule.resume(40, now=19.9)
+    assert schedule.next_stamp(20.1) == 50
+
+
+def test_what_was_sent_of_a_slot_is_never_sent_over():
+    """Neither by the process that sent it in mid-interval, nor by the next one, when the clock is set back."""
+    first = Schedule(10, now=55)
+    assert first.use_open_stamp(57) == 60
+    assert first.tick(42) is None
+    second = Schedule(10, now=62)
+    second.resume(50, now=62)  # which may have sent part of 60
+    assert second.open_stamp(42) == 70
+    in_the_same_slot = Schedule(10, now=58)
+    in_the_same_slot.resume(50, now=58)
+    assert in_the_same_slot.open_stamp(42) == 60
+
+
 def test_intervals_that_end_late_are_counted():
     """Three boundaries passed, and one window: two intervals have none of their own, and nobody has to guess."""
     schedule = Schedule(10, now=12.5)
