@@ -572,16 +572,19 @@ class Queue:
     def _resend(self, first: Entry, batch: Batch | None, resend: bool) -> None:
         """Add the delivered ``batch`` to the resend buffer. After an outage, queue the buffered batches again.
 
-        They keep their sequences. If they have older values of the same slots, ``batch`` is also sent again, after
-        them.
+        They keep their sequences. Of each slot, only the last window is sent again. It has everything that is in the
+        earlier ones, and they would overwrite it if the process ended before it is sent again. Relayed points have no
+        slot: if older ones are sent again, ``batch`` is also sent again, after them.
         """
         if not self._keep:
             return
         now = self._clock.monotonic()
         repeats = self._recent.take(self._max_bytes - self._size) if resend else []
+        last = {one.stamp: one.group for one in (*repeats, first)}
+        repeats = [one for one in repeats if not one.stamp or one.group == last[one.stamp]]
         if batch:
             size = len(batch.payload)
-            kept = replace(first, batch=batch, points=batch.points, length=size, time=now, id=0, repeat=True, group=0)
+            kept = replace(first, batch=batch, points=batch.points, length=size, time=now, id=0, repeat=True)
             if any(one.stamp == kept.stamp and one.sequence < kept.sequence for one in repeats):
                 repeats.append(kept)
             elif not first.repeat:
@@ -717,7 +720,7 @@ class Queue:
         """Add ``entry`` to the counts of waiting batches (sign 1), or remove it (-1)."""
         self._size += sign * entry.size
         self._points += sign * entry.counted
-        if entry.group:
+        if entry.group and not entry.repeat:
             self._group_sizes[entry.group] += sign * entry.size
             if not self._group_sizes[entry.group]:
                 del self._group_sizes[entry.group]
@@ -743,7 +746,7 @@ class Queue:
             return
         in_flight = {self._group, self._sending} - {0}
         while self._size - sum(self._group_sizes[group] for group in in_flight) > self._max_bytes:
-            droppable = (e for e in self._waiting.values() if not e.taken and e.group not in in_flight)
+            droppable = (e for e in self._waiting.values() if not e.taken and (e.repeat or e.group not in in_flight))
             if (entry := next(droppable, None)) is None:
                 return
             self._drop_entry(entry, "spool_full")

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from metricslib.delivery import Batch, Queue
+from metricslib.delivery.queue import OVERHEAD
 from metricslib.testing import ManualClock
 
 
@@ -79,6 +80,34 @@ def test_what_is_sent_again_goes_before_its_own_slot(queue: Queue):
     assert take(queue).points == 1
     assert deliver(queue) == 10
     assert take(queue).points == 7
+
+
+def test_of_a_slot_only_the_last_window_is_sent_again(queue: Queue):
+    """A process that ends in the middle of it would otherwise leave an older value in the slot."""
+    for points in (1, 2):
+        put(queue, 10, points=points)
+        deliver(queue)
+    queue.put([Batch(10, 3, b"x", 0), Batch(10, 4, b"x")])
+    assert [deliver(queue), deliver(queue)] == [10, 10]
+    put(queue, 20, points=5)
+    queue.ack(take(queue), resend=True)
+    again = [take(queue).points]
+    queue.ack(take(queue))
+    again.append(take(queue).points)
+    queue.ack(take(queue))
+    assert again == [3, 4]
+    assert not len(queue)
+
+
+def test_what_is_sent_again_gives_way_to_what_was_never_delivered(clock: ManualClock):
+    """Also where it is of the newest window, which is otherwise kept beside the bound."""
+    queue = Queue(max_bytes=4 * (OVERHEAD + 1), keep=60, replay=100, clock=clock)
+    put(queue, 10)
+    deliver(queue)
+    assert queue.resend([b"x"]) == [b"x"]
+    for _ in range(4):
+        queue.put([Batch(0, 7, b"x", 0)])
+    assert (queue.stats().waiting_points, queue.stats().waiting_batches, queue.stats().dropped) == (28, 4, {})
 
 
 def test_what_is_sent_again_does_not_hide_how_old_the_rest_is(queue: Queue, clock: ManualClock):
