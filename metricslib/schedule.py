@@ -6,7 +6,8 @@ replaces the first, so a timestamp that is used twice loses a window without a t
 1. Ticks are due at multiples of the interval on the wall clock, not every N seconds after the start. So all processes
    fill the same slots, and a restart continues in the next one.
 2. A tick is stamped with the boundary at which its interval ended.
-3. Timestamps strictly increase, also over a restart if the last one was stored (:meth:`Schedule.resume`).
+3. Timestamps strictly increase, also over a restart if the last one was stored (:meth:`Schedule.resume`), and that of an
+   open interval counts as used once part of it was sent (:meth:`Schedule.use_open_stamp`).
 
 With an interval of 10 seconds, a tick that runs late, and a clock that is set back by 20 seconds:
 
@@ -71,12 +72,7 @@ class Schedule:
         return max(0.0, self._due - now)
 
     def tick(self, now: float) -> int | None:
-        """Return the timestamp of the interval that ends now.
-
-        None: it is not due, or continues after a step back.
-        """
-        if self.delay(now):
-            return None
+        """Return the timestamp of the interval that ends now, or None if it continues after a step back."""
         boundary = self._end(now) - self.interval
         late, self._due = boundary - self._due, boundary + self.interval
         if self._last is not None and boundary <= self._last:

@@ -104,7 +104,7 @@ def test_each_cut_is_noted_once_whether_flush_tick_or_stop_made_it(
     counter.inc(1)
     flusher.flush()
     counter.inc(2)
-    clock.advance(5)
+    clock.advance(10)
     flusher.tick()
     counter.inc(4)
     flusher.stop()
