@@ -6,7 +6,7 @@ replaces the first, so a timestamp that is used twice loses a window without a t
 1. Ticks are due at multiples of the interval on the wall clock, not every N seconds after the start. So all processes
    fill the same slots, and a restart continues in the next one.
 2. A tick is stamped with the boundary at which its interval ended.
-3. Timestamps strictly increase, also over a restart if the last one was stored (:meth:`Schedule.resume`), and that of an
+3. Timestamps strictly increase, also over a restart if the last one was stored (:meth:`Schedule.resume`). That of an
    open interval counts as used once part of it was sent (:meth:`Schedule.use_open_stamp`).
 
 With an interval of 10 seconds, a tick that runs late, and a clock that is set back by 20 seconds:
