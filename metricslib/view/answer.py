@@ -25,6 +25,7 @@ from ..errors import InvalidOption
 from ..flusher import Flusher, Measured
 from ..series_state import Snapshot
 from . import as_json, graphite_api, prometheus, render
+from .board import board
 from .cards import grid, metrics_of, rail, readings
 from .graphite_store import Store, TooMany
 from .metric import detail, reading
@@ -53,6 +54,8 @@ HEALTH = "health"
 """The path of the page that says how things go."""
 TOP = "top"
 """The path of the page of what costs."""
+BOARD = "board"
+"""The path of the board."""
 SERIES = "series/"
 """What stands before the name of a metric in the path of its page."""
 _RAIL = 100_000
@@ -149,7 +152,7 @@ class View:
             return self._graphite(graphite, query_string, form, encodings)
         if here.startswith(render.ASSETS):
             return _asset(here, encodings)
-        if here not in ("", HEALTH, TOP) and not here.startswith(SERIES):
+        if here not in ("", HEALTH, TOP, BOARD) and not here.startswith(SERIES):
             return simple(404, "There is nothing here; the metrics are at /.")
         try:
             query = Query.parse(query_string, accepted(accept))
@@ -226,6 +229,9 @@ class View:
             text = render.health_page(root, query, self.title, strip, found, measured.history)
         elif here == TOP:
             text = render.top_page(root, query, self.title, strip, top(measured, self._in_time()))
+        elif here == BOARD:
+            tiles = board(series, measured.history, query, self._in_time())
+            text = render.board_page(root, query, self.title, strip, tiles)
         elif here:
             shown = detail(measured, _name_in(here), query)
             if shown is None:

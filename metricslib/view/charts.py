@@ -5,10 +5,11 @@ beside it, in an outer SVG that is not scaled. NaN, and a gap between two interv
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
 from itertools import pairwise
+from types import MappingProxyType
 from typing import NamedTuple
 
 from .figures import step_of
@@ -195,10 +196,12 @@ def spark(
     told: Callable[[float], str],
     label: str,
     unit: str = "",
+    marks: Mapping[str, float] = MappingProxyType({}),
 ) -> str:
     """Return a small chart: by kind of series from the lines ``value``, or ``median``, ``p90``, ``max``, ``rate``.
 
-    One round value has a line and a text, which ``told`` writes: it says what the scale is.
+    One round value has a line and a text, which ``told`` writes: it says what the scale is. ``marks`` have lines, too,
+    of a class of their name.
     """
     columns = thinned(columns, start, end, POINTS)
     below = ""
@@ -220,6 +223,10 @@ def spark(
         inside = f'<line class="gr" x1="0" x2="{_WIDTH}" y1="{_number(y)}" y2="{_number(y)}"/>{inside}'
         side = 11 if y < 0.8 * _HEIGHT else -3
         hint = f'<text class="hint" y="{_number(100 * y / _HEIGHT)}%" dy="{side}">{escape(told(tick))}</text>'
+    for name, limit in marks.items():
+        if frame.low <= limit <= frame.high:
+            at = _number(frame.y(limit))
+            inside += f'<line class="mark {escape(name)}" x1="0" x2="{_WIDTH}" y1="{at}" y2="{at}"/>'
     box = f'viewBox="0 0 {_WIDTH} {_HEIGHT}" preserveAspectRatio="none"'
     return f'<svg class="spark" role="img" aria-label="{escape(label)}"><svg {box}>{inside}{below}</svg>{hint}</svg>'
 

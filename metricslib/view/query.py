@@ -4,6 +4,7 @@ An invalid value is an error that names the parameter. Unknown parameters are ig
 their own.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ _MOST_FIELDS = 50
 _MOST_PAGES = 1_000_000
 _MOST_PERCENTILES = 20
 _PERCENTILE = re.compile(r"[0-9]{1,3}(\.[0-9]{1,6})?")
+_MOST_TILES = 60
 _MOST_TIME = 999_999_999_999
 
 
@@ -66,6 +68,14 @@ class Query:
     """Where they end; 0: with the last interval."""
     values: bool = False
     """Answer with the values in the charts instead."""
+    series: tuple[str, ...] = ()
+    """What is on a board."""
+    warn: tuple[float, ...] = ()
+    crit: tuple[float, ...] = ()
+    night: bool = False
+    """Whether a board is dark."""
+    title: str = ""
+    """What stands above a board."""
 
     @classmethod
     def parse(cls, text: str, format: str = "html") -> "Query":
@@ -103,7 +113,27 @@ class Query:
             begin,
             until,
             "values" in fields,
+            _listed("series", fields, _MOST_TILES),
+            _numbers("warn", fields),
+            _numbers("crit", fields),
+            "night" in fields,
+            _short("title", fields),
         )
+
+    def board(self, **changes: object) -> str:
+        """Return the query string of a link to the same board, but for ``changes``."""
+        asked: dict[str, object] = {
+            "series": ",".join(self.series),
+            "warn": ",".join(f"{limit:.15g}" for limit in self.warn),
+            "crit": ",".join(f"{limit:.15g}" for limit in self.crit),
+            "title": self.title,
+            "range": self.range,
+            "night": int(self.night),
+            "from": self.begin,
+            "until": self.until,
+            **changes,
+        }
+        return "?" + urlencode({name: str(value) for name, value in asked.items() if value})
 
     def link(self, **changes: object) -> str:
         """Return the query string of a link to the grid that keeps what was asked, but for ``changes``."""
@@ -120,6 +150,23 @@ def _short(name: str, fields: Mapping[str, str]) -> str:
     if len(text) > _LONGEST:
         raise InvalidOption(name, f"{text[:50]}…", f"must have at most {_LONGEST} characters")
     return text
+
+
+def _listed(name: str, fields: Mapping[str, str], most: int) -> tuple[str, ...]:
+    found = tuple(part.strip() for part in fields.get(name, "").split(",") if part.strip())
+    if len(found) > most:
+        raise InvalidOption(name, f"{fields[name][:50]}…", f"may have at most {most}, with commas between them")
+    return found
+
+
+def _numbers(name: str, fields: Mapping[str, str]) -> tuple[float, ...]:
+    try:
+        found = tuple(map(float, _listed(name, fields, _MOST_TILES)))
+    except ValueError:
+        found = (math.nan,)
+    if not all(map(math.isfinite, found)):
+        raise InvalidOption(name, fields[name][:50], "must be numbers, with commas between them")
+    return found
 
 
 def _percentiles(text: str) -> tuple[float, ...]:

@@ -17,6 +17,7 @@ from urllib.parse import quote, urlencode
 from ..flusher import Flusher, FlusherStatus, Measured
 from ..history import HOUR, History
 from . import figures
+from .board import Board
 from .cards import Grid, Rail, Span
 from .figures import age, amount, short
 from .metric import Detail
@@ -33,6 +34,7 @@ __all__ = [
     "Asset",
     "Strip",
     "asset",
+    "board_page",
     "closed_page",
     "environment",
     "grid_page",
@@ -245,6 +247,11 @@ def metric_page(root: str, query: Query, title: str, strip: Strip, detail: Detai
 def top_page(root: str, query: Query, title: str, strip: Strip, rankings: Sequence[Ranking]) -> str:
     """Return the page of what costs."""
     return _page("top.html", "top", root, query, title, strip, rankings=rankings)
+
+
+def board_page(root: str, query: Query, title: str, strip: Strip, board: Board) -> str:
+    """Return a board."""
+    return _page("board.html", "board", root, query, title, strip, board=board)
 
 
 def health_page(root: str, query: Query, title: str, strip: Strip, report: Report, history: History) -> str:

@@ -314,7 +314,41 @@ def test_keys_do_what_the_list_of_keys_says(browser: Browser, hour: str):
     eventually(lambda: "from=" not in browser.run("return location.search"))
 
 
+def test_a_board_changes_colour_and_shape_as_it_happens(browser: Browser):
+    """Night is dark, whatever the reader prefers."""
+    registry = Registry()
+    depth = registry.gauge("depth")
+    depth.set(1)
+    flusher = Flusher(registry, interval=1)
+    flusher.start()
+    server = Server(wsgi(flusher, open=True), 0)
+    look = """return [document.querySelector('.state').innerText,
+        getComputedStyle(document.querySelector('.state'), '::before').content,
+        getComputedStyle(document.querySelector('.tile b')).color]"""
+    try:
+        eventually(functools.partial(drawn_once, browser, server.url))
+        browser.open(f"{server.url}board?series=depth&warn=10&crit=20")
+        found = {}
+        for value, word in ((1, "ok"), (10, "warning"), (20, "critical")):
+            depth.set(value)
+            eventually(functools.partial(lambda word: browser.run(look)[0] == word, word))
+            found[word] = browser.run(look)[1:]
+        assert len({shape for shape, _ in found.values()}) == len({colour for _, colour in found.values()}) == 3
+        background = "return getComputedStyle(document.body).backgroundColor"
+        light = browser.run(background)
+        browser.click(".sort a[href*=night]")
+        eventually(lambda: browser.run(background) != light)
+        browser.prefer("dark")
+        night = browser.run(background)
+        browser.open(f"{server.url}board")
+        assert browser.run(background) == night
+    finally:
+        server.close()
+        flusher.stop()
+
+
 VIEWS = (
+    *("board", "board?series=web.errors,web.request:p90,queue.depth,none&warn=30,9,50&crit=40,99,30"),
     *("", "?query=nothing", "?prefix=web&sort=change", "top", "health"),
     *("series/web.request", "series/queue.depth", "series/visitors?range=1d"),
 )

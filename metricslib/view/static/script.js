@@ -288,7 +288,7 @@ document.addEventListener("click", (event) => dragged && event.preventDefault(),
 
 async function zoom(from, to) {
   const found = await values(addresses()[0]);
-  if (!found) return;
+  if (!found?.ends) return;
   const span = found.end - found.start;
   const [start, end] = [from, to].map((share) => Math.round(found.start + share * span));
   if (end - start < 2) return;
@@ -328,7 +328,14 @@ document.addEventListener("keydown", (event) => {
   keys[event.key]();
 });
 
+document.addEventListener("click", (event) => {
+  if (event.target.id !== "full") return;
+  if (document.fullscreenElement) document.exitFullscreen();
+  else root.requestFullscreen();
+});
+
 function prepare() {
+  one("#full")?.toggleAttribute("hidden", !document.fullscreenEnabled);
   told.clear();
   all("nav.pages a[rel=next]").forEach((link) => seen.observe(link));
   remember();
