@@ -335,7 +335,7 @@ def round_ticks(low: float, high: float, most: int = 5, unit: str = "") -> list[
 
 def _round_ticks(low: float, high: float, most: int) -> list[float]:
     span = high - low
-    if not (math.isfinite(span) and span > 0):
+    if not (math.isfinite(span) and span / most > 0):  # the smallest numbers have no fifth
         return []
     power = 10.0 ** math.floor(math.log10(span / most))
     for factor in (1, 2, 2.5, 5, 10, 20, 25, 50):

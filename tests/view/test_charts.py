@@ -6,7 +6,7 @@ import re
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from metricslib.view import charts
@@ -125,6 +125,7 @@ def test_whatever_the_values_the_picture_is_well_formed(values, kind):
 
 
 @given(st.floats(-1e300, 1e300), st.floats(-1e300, 1e300))
+@example(0.0, 5e-324)
 def test_ticks_are_few_and_inside(one, other):
     low, high = min(one, other), max(one, other)
     ticks = round_ticks(low, high)
