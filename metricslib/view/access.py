@@ -187,9 +187,9 @@ class _Undecided:
 
 
 _WAYS = {
-    'token=os.environ["METRICS_TOKEN"]': "those who know the token may: they log in, or send Authorization: Bearer",
-    "allow=may_read": "those may for whom may_read(request) returns True",
-    "open=True": "everybody may who can send a request",
+    'token=os.environ["METRICS_TOKEN"]': "for those who know the token: they log in, or send Authorization: Bearer",
+    "allow=may_read": "for requests for which may_read(request) returns True",
+    "open=True": "for everybody",
 }
 
 

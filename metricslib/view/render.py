@@ -6,6 +6,7 @@ is escaped by default. Charts alone are not: they are made of numbers, and of la
 
 import gzip
 import hashlib
+import re
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -126,12 +127,16 @@ def _plainly(value: object) -> str:
     if value is None or value == {} or value == []:
         return _NONE
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_plainly(part)}" for name, part in value.items())
+        return ", ".join(f"{_plainly(name)} {_plainly(part)}" for name, part in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(map(_plainly, value))
     if isinstance(value, int | float) and not isinstance(value, bool):
         return amount(value)
-    return str(value)
+    return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", str(value))
+
+
+_UNSEEN = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Characters that are not seen, or that turn the text behind them around: they are shown as escape sequences."""
 
 
 # -- the strip at the top of every page

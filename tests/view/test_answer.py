@@ -328,3 +328,29 @@ def test_a_page_holds_the_registry_s_lock_for_what_it_shows_alone(view, registry
     found = json.loads(view.answer("GET", "format=json&limit=5").body)
     assert len(found["series"]) == 5
     assert len(copied) == 5
+
+
+HOSTILE = ["<script>alert(1)</script>", "evil\u202egpj.exe", "a\u2066b", "\x1b[31mred", '" onload="alert(1)']
+
+
+def test_a_text_is_shown_as_what_it_is(registry, flusher):
+    """Wherever it comes from: markup is escaped, and what is not seen, or turns text around, is shown as an escape."""
+    for text in HOSTILE:
+        registry.counter(text, tags={text: text}).inc()
+        registry.timer(text).observe(1)
+    flusher.tick()
+    view = View.of(flusher, title=HOSTILE[0], extra=lambda: {text: [{text: [text, {text: text}]}] for text in HOSTILE})
+    asked = [urlencode({name: text}) for text in HOSTILE for name in ("query", "match", "prefix", "by")]
+    for path in ("/", "/health", "/top", *(f"/series/{name}" for name in registry.series()["timer"])):
+        for query in ("", *asked):
+            answer = view.answer("GET", query, path)
+            if dict(answer.headers)["Content-Type"].startswith("text/plain"):
+                assert (answer.status, query != "") in ((400, True), (404, True))
+                continue
+            found = answer.body.decode()
+            assert "<script>alert" not in found
+            assert 'onload="alert' not in found
+            assert query or not re.search("[\u202a-\u202e\u2066-\u2069\x1b]", found)
+    health = view.answer("GET", "", "/health").body.decode()
+    assert "evil\\u202egpj.exe" in health
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in health

@@ -74,7 +74,14 @@ def test_whatever_is_typed_is_a_search_or_refused(text):
     search.finds(KEYS[1])
 
 
-@pytest.mark.parametrize("text", ["*a" * 49 + "*b", "a=" + "*a" * 48, "[" * 100, "*?" * 50, "count >" * 14])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("*a" * 49 + "*b", "a=" + "*a" * 48, "[" * 100, "*?" * 50, "count >" * 14, "*" + "?" * 98, "*" + "[ab]" * 24),
+        *("*" + "?a" * 48 + "b*", "*" + "[!b]" * 23 + "b*", " ".join(["*?a?a?ab*"] * 10), " ".join(["a=*a?ab"] * 10)),
+        *("count > " * 12, "count=" * 16 + "1", "=" * 100, "[]" * 50, "[!]" * 33, "and " * 25, "\\" * 100, "(" * 100),
+    ],
+)
 def test_no_search_takes_exponential_time(text):
     start = time.process_time()
     try:

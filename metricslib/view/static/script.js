@@ -16,7 +16,7 @@ async function ask(url) {
   } catch {
     answer = Response.error();
   }
-  document.body.classList.toggle("stale", answer.status === 0 || answer.status >= 500);
+  document.body.classList.toggle("stale", [0, 401, 403].includes(answer.status) || answer.status >= 500);
   return answer;
 }
 
