@@ -362,7 +362,6 @@ class Flusher:
             or not (shared or (self.has_page and self.registry is default_registry))
             or "{pid}" in self._naming.prefix  # no other process has these paths
             or self.spool is not None  # undelivered data and the checkpoint are in files of this process alone
-            or not all(destination.revise for destination in shared)  # a slot is sent once, so it cannot grow
             or self.registry.clock is not SYSTEM_CLOCK  # its slots are not those of other processes
             or self._grace  # its intervals end later than those of other processes
             or os.name != "posix"  # the group needs record locks
@@ -370,7 +369,8 @@ class Flusher:
             return None
         from .group.membership import folder_of  # with what Windows has not
 
-        return folder_of([destination.label for destination in shared], self.naming, self.interval)
+        once = [destination.label for destination in shared if not destination.revise]
+        return folder_of([destination.label for destination in shared], self.naming, self.interval, once)
 
     def _join_group(self) -> None:
         """Ship together with the other processes on this host that ship the same, if that can be."""
@@ -388,6 +388,7 @@ class Flusher:
                     self._own,
                     self._send_for_group,
                     self._dispatcher.shared_queues,
+                    None if all(each.revise for each in self._dispatcher.shared) else self._send_once_for_group,
                 )
                 member.begin(self._now())
                 self._membership = member
@@ -421,9 +422,14 @@ class Flusher:
         if member is not None:
             member.give_up()
 
+    def _send_once_for_group(self, window: Window) -> None:
+        puts: Puts = {}
+        self._dispatcher.encode(Flush(window, window), self._safely, puts, whole=True, shared=True, revise=False)
+        self._dispatcher.commit(puts, {})
+
     def _send_for_group(self, window: Window) -> None:
         puts: Puts = {}
-        self._dispatcher.encode(Flush(window, window), self._safely, puts, whole=True, shared=True)
+        self._dispatcher.encode(Flush(window, window), self._safely, puts, whole=True, shared=True, revise=True)
         self._dispatcher.commit(puts, {})
         if window.end <= self._now():
             self._remember(window)

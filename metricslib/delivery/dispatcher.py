@@ -180,11 +180,21 @@ class Dispatcher:
 
     # -- in
 
-    def encode(self, flush: Flush, attempt: Attempt, puts: Puts, *, whole: bool, shared: bool | None = None) -> None:
+    def encode(
+        self,
+        flush: Flush,
+        attempt: Attempt,
+        puts: Puts,
+        *,
+        whole: bool,
+        shared: bool | None = None,
+        revise: bool | None = None,
+    ) -> None:
         """Encode ``flush`` for each destination, and add the batches to ``puts``.
 
         Destinations that receive each slot once are included only if the slot is ``whole``. ``shared`` selects the
-        destinations to which a group sends as one (True), all others (False), or all (None).
+        destinations to which a group sends as one (True), all others (False), or all (None). ``revise`` selects in the
+        same way those that receive a slot more than once.
 
         Raises MemoryError if the memory is not sufficient for one of them. The next call with the same ``puts``
         continues with the destinations that are not in it.
@@ -193,6 +203,8 @@ class Dispatcher:
         for sender in self._senders:
             destination = sender.destination
             if shared is not None and destination.shared != shared:
+                continue
+            if revise is not None and destination.revise != revise:
                 continue
             if sender not in puts and (whole or destination.revise):
 

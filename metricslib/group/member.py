@@ -266,6 +266,7 @@ class Member:
         time: float,
         *,
         whole: bool = False,
+        closes: bool = False,
         known: Mapping[Kind, Iterable[str]] = {},
     ) -> int:
         """Append a record to the file of that slot, and return the slot to which it was appended.
@@ -279,10 +280,10 @@ class Member:
         if slot != self._slot or self._file is None:
             self._open(slot)
         try:
-            self._written_to().append(aggregates, gauges, time, whole=whole, known=known)
+            self._written_to().append(aggregates, gauges, time, whole=whole, closes=closes, known=known)
         except FileReplaced:
             self._open(slot)
-            self._written_to().append(aggregates, gauges, time, whole=whole, known=known)
+            self._written_to().append(aggregates, gauges, time, whole=whole, closes=closes, known=known)
         self.end = slot, int(self._written_to().path.name), self._written_to().end
         return slot
 

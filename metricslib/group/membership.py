@@ -37,8 +37,9 @@ __all__ = ["Membership", "folder_of"]
 _SECOND = 1.0
 
 
-def folder_of(destinations: Sequence[str], naming: "Naming", interval: int) -> Path:
-    """Return the folder of the group that ships the same to ``destinations``, labels without options.
+def folder_of(destinations: Sequence[str], naming: "Naming", interval: int, once: Sequence[str] = ()) -> Path:
+    """Return the folder of the group that ships the same to ``destinations``, labels without options; to those in
+    ``once`` each slot once.
 
     Without destinations, it is the folder of the processes that one server or one command started, for their page.
 
@@ -46,7 +47,10 @@ def folder_of(destinations: Sequence[str], naming: "Naming", interval: int) -> P
     """
     here = [label if "//" in label else f"{label} in {os.getcwd()}" for label in destinations]  # file:relative.jsonl
     what = [naming.prefix, naming.namespace, naming.legacy, *(sorted(here) or [process_group()])]
-    name = folder_name(what, {"interval": interval, "naming": naming, "format": FORMAT})
+    how: dict[str, object] = {"interval": interval, "naming": naming, "format": FORMAT}
+    if once:
+        how["once"] = sorted(once)
+    name = folder_name(what, how)
     return group_directory(os.environ.get("METRICSLIB_GROUP_DIR")) / name
 
 
@@ -54,7 +58,8 @@ class Membership:
     """The part of a flusher, which ends the intervals of ``registry``, in the group of ``folder``. One owner at a time.
 
     ``send(window)`` passes a window of the group to the senders, ``queues()`` returns what waits for each of them, and
-    ``own`` is the name of the library's own metrics.
+    ``own`` is the name of the library's own metrics. ``send_once`` passes a window to those that take each slot once,
+    if there are any; then records do not supersede each other.
     """
 
     def __init__(
@@ -65,6 +70,7 @@ class Membership:
         own: str,
         send: Callable[[Window], object],
         queues: Callable[[], Mapping[str, Waiting]],
+        send_once: Callable[[Window], object] | None = None,
     ) -> None:
         self.folder = folder
         self.user = os.geteuid()
@@ -74,8 +80,9 @@ class Membership:
         self._own = f"{own}." if own else ""
         self._member = Member(folder, interval)
         self._shipper = Shipper(
-            self._member, interval, send, queues, limits=registry.limits_of_group, drops=registry.drops
+            self._member, interval, send, queues, send_once, limits=registry.limits_of_group, drops=registry.drops
         )
+        self._additive = send_once is not None
         self._reader = GroupReader(self._member, interval)
         self._alone = False
         """Whether the folder had nothing when this member began, and no other one has been seen there since."""
@@ -186,7 +193,10 @@ class Membership:
                 content = Aggregates()
                 content.merge(self._written)
                 content.merge(self._pending)
-            self._member.append(slot, content, self._gauges, now, whole=True, known=known)
+            if self._additive:
+                self._member.append(slot, self._pending, self._gauges, now, closes=True, known=known)
+            else:
+                self._member.append(slot, content, self._gauges, now, whole=True, known=known)
         except BaseException:
             if closes:
                 self._slot, self._written = None, Aggregates()

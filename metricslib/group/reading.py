@@ -229,8 +229,8 @@ class _ReadSlot(SlotFiles):
         self.all = Slot(Aggregates(), {}, {})
         self.window: Window | None = None
 
-    def read(self) -> bool:
-        new = super().read()
+    def read(self, limits: Mapping[int, int] | None = None) -> bool:
+        new = super().read(limits)
         if new:
             self.all, self.window = self.combined(), None
         return new

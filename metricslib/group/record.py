@@ -11,9 +11,10 @@ A record is written by one ``write``::
 The checksum is of all that follows it, and the payload JSON. Aggregates are encoded as in the checkpoint
 (:mod:`~metricslib.checkpoint`): numbers come back to the last bit, samples as samples, sketches bucket by bucket. A
 writer states a key once in a file; from then on it is its number, counted from 0 in order of appearance. A flag says
-that numbers begin anew: a writer has it in the first record after it opened the file, and in every whole record. The
-other flag says that the record is whole. So a whole record can be read without those before it, and who reads a slot
-after its end decodes one record a member.
+that numbers begin anew: a writer has it in the first record after it opened the file, and in every whole record.
+Another flag says that the record is whole, so it can be read without those before it, and a reader that comes after the
+slot's end decodes one record a member. A third flag says that with this record its writer has stated all, though it is
+not whole.
 
 A *writer* is a process between two forks: its id is random, and new after a fork. A file may hold records of several
 writers, one after the other, for a number that a dead member left is taken again. A whole record supersedes the earlier
@@ -57,6 +58,7 @@ __all__ = [
     "Slot",
     "combine",
     "read_gauge",
+    "take",
 ]
 
 FORMAT = 1
@@ -68,6 +70,7 @@ _HEAD = struct.Struct("<4sII")
 _REST = struct.Struct("<8sBd")
 _WHOLE = 1
 _ANEW = 2
+_CLOSES = 4
 _LONGEST = 1 << 30  # bytes of payload
 _BLOCK = 1 << 20
 _PLAIN = frozenset((int, float))
@@ -300,7 +303,7 @@ class FileReader:
         self.end = 0
         """How many bytes were read."""
         self.closed = False
-        """Whether the last record is a whole one."""
+        """Whether with the last record its writer had stated all."""
         self.last = b""
         """The writer of the last record."""
         self.time = 0.0
@@ -322,8 +325,8 @@ class FileReader:
         """Whether a file of this status has something that was not read; it may be a torn record."""
         return (status.st_dev, status.st_ino) != self._file or status.st_size != self.end
 
-    def read(self) -> bool:
-        """Read what is new, and return whether there was something.
+    def read(self, limit: int | None = None) -> bool:
+        """Read what is new, up to ``limit`` bytes of the file, and return whether there was something.
 
         A file that is another one now, or shorter than what was read of it, is read from its beginning, and added to
         what the earlier one had, but where the same writer states anew the whole of what it has. Raises OSError where
@@ -340,9 +343,11 @@ class FileReader:
         finally:
             os.close(descriptor)
         begin = self.end
+        if limit is not None:
+            data = data[: max(0, limit - begin)]
         for frame in _frames(data):
             self.end = begin + frame.end
-            self.closed, self.last, self.time = bool(frame.flags & _WHOLE), frame.writer, frame.time
+            self.closed, self.last, self.time = bool(frame.flags & (_WHOLE | _CLOSES)), frame.writer, frame.time
             self._written.setdefault(frame.writer, _Written()).add(frame)
         return self.end > begin
 
@@ -374,9 +379,11 @@ class FileWriter:
         time: float,
         *,
         whole: bool = False,
+        closes: bool = False,
         known: Mapping[Kind, Iterable[str]] = {},
     ) -> None:
-        """Append one record; ``whole`` says that it is everything that this writer measured in the slot.
+        """Append one record; ``whole`` says that it is everything that this writer measured in the slot, ``closes``
+        that with those before it is.
 
         ``known`` are series to which nothing need have happened.
 
@@ -387,7 +394,7 @@ class FileWriter:
         payload, new = _encode(aggregates, gauges, keys, known)
         if len(payload) > _LONGEST:
             raise OSError(f"a record of {len(payload)} bytes is too long")
-        record = _frame(self._writer, _WHOLE * whole | (0 if keys.numbers else _ANEW), time, payload)
+        record = _frame(self._writer, _WHOLE * whole | _CLOSES * closes | (0 if keys.numbers else _ANEW), time, payload)
         self._cut_torn(self._checked_size())
         written = os.write(self._descriptor, record)
         if written < len(record):
@@ -469,3 +476,12 @@ def combine(files: Mapping[int, FileReader]) -> Slot:
             for key, stated in writers[last].gauges.items():
                 gauges.setdefault(key, {})[number] = stated
     return Slot(aggregates, gauges, known)
+
+
+def take(files: Mapping[int, FileReader]) -> Slot:
+    """Return what was read of these files since the last call, where no record supersedes others."""
+    slot = combine(files)
+    for file in files.values():
+        for written in file.written.values():
+            written.aggregates = Aggregates()
+    return slot

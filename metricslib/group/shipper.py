@@ -25,6 +25,9 @@ slot is *held* while a living member may have its file of the slot open: while t
 held slot is not renamed, and one that was renamed is folded at a later step only, if it is still not held. So no record
 is written behind the shipper's last look. A member that is stopped holds the one slot to which it wrote last.
 
+Destinations that take a slot once (``?revise=off``) get it when it is complete, or at the end of the last member, as
+:mod:`~.seals` tells.
+
 Late slots. The directory of a slot that is closed may be made again by a member that was very late. Sending it would
 overwrite the slot with less. So its files go into the oldest open slot, as those of a member of their own, and are
 counted, cause ``late``. A clock that was set back by more than ten intervals lowers the mark, counted, cause
@@ -74,6 +77,7 @@ from .directory import make_private
 from .member import LOCKS, Lock, Locks, Member
 from .merge import KnownSeries
 from .record import LATE, FileReader, Slot, combine
+from .seals import Seals
 from .state import SlotFiles, State, folding_name, read_state, slots_in, write_file, write_state
 
 __all__ = ["GRACE", "MOST_SLOTS", "Delivered", "Shipper", "Waiting", "covers", "read_delivered"]
@@ -137,7 +141,8 @@ class Shipper:
     """Ships the slots of the group in ``member.folder``, while this process has the lock. One owner at a time.
 
     ``send(window)`` passes a slot on as far as it goes; if it raises, it is called again at the next step. ``queues()``
-    returns what waits for each destination, by label. ``limits()`` returns the caps of the group's series. ``drops``
+    returns what waits for each destination, by label. ``send_once(window)`` passes a slot on to destinations that take
+    each slot once; None: there are none. ``limits()`` returns the caps of the group's series. ``drops``
     counts what is late or lost. ``sync``: the disk is to have it, not only the page cache.
     """
 
@@ -147,6 +152,7 @@ class Shipper:
         interval: float,
         send: Callable[[Window], object],
         queues: Callable[[], Mapping[str, Waiting]] = dict,
+        send_once: Callable[[Window], object] | None = None,
         *,
         limits: Callable[[], Limits | None] = lambda: None,
         drops: DropCounter | None = None,
@@ -158,6 +164,7 @@ class Shipper:
         self._interval = interval
         self._send = send
         self._queues = queues
+        self._send_once = send_once
         self._limits = limits
         self._drops = drops or DropCounter()
         self._locks = locks
@@ -174,6 +181,7 @@ class Shipper:
         self._state = State()
         self._known = KnownSeries(self._limits())
         self._backlogs: dict[str, Backlog] = {}
+        self._seals = Seals(self._folder, self._send_sealed, sync=self._sync) if self._send_once else None
         self._noted = Delivered({}, [])
         self._closed_at = -float("inf")
         self._stuck = False
@@ -268,6 +276,8 @@ class Shipper:
             found = self._backlog(label).read()
             waiting = queue.stamps()
             queue.put_backlog([batch for batch in found if batch.stamp not in waiting])
+        if self._seals:
+            self._seals.load()
 
     def _restore_state(self) -> None:
         try:
@@ -363,7 +373,24 @@ class Shipper:
             slot.sent, slot.sent_at = ends, now
             if again:
                 slot.again = None
+        if self._seals:
+            self._seal(now, last=everything and not self._member.living())
         return waits
+
+    def _seal(self, now: float, *, last: bool) -> None:
+        """Seal what is complete, or at the end of the last member all, and send it."""
+        assert self._seals
+        for stamp in sorted(self._slots):
+            slot = self._slots[stamp]
+            if slot.ends and (now >= stamp + GRACE or self._all_closed(stamp, slot)):
+                self._seals.seal(stamp, self._slots)
+        if last and self._seals.lacks(self._slots):  # the open slot; the next one for what came behind its seal
+            self._seals.seal(max(max(self._slots), self._seals.last + int(self._interval)), self._slots)
+        self._seals.send()
+
+    def _send_sealed(self, stamp: int, slot: Slot) -> None:
+        assert self._send_once
+        self._send_once(self._known.window(slot, stamp, self._interval))
 
     def _is_due(self, stamp: int, slot: _Slot, now: float) -> bool:
         if now >= stamp + GRACE or self._all_closed(stamp, slot):
@@ -390,6 +417,8 @@ class Shipper:
             stamps = queue.stamps()
             waiting.update(stamps)
             self._backlog(label).keep(stamps)
+        if self._seals:
+            self._seals.confirm(waiting)
         for stamp, slot in self._slots.items():
             if stamp not in waiting and slot.delivered != slot.sent:
                 slot.delivered, slot.delivered_at = slot.sent, now
@@ -428,7 +457,7 @@ class Shipper:
         if now < stamp or slot.again is not None or not (confirmed or now >= stamp + _CLOSES):
             return False
         slot.read()
-        return slot.ends == slot.sent
+        return slot.ends == slot.sent and not (self._seals and self._seals.holds(stamp, slot.ends))
 
     def _is_held(self, stamp: int, slot: SlotFiles, living: Collection[int]) -> bool:
         """Whether a living member may have its file of the slot open."""
@@ -443,6 +472,8 @@ class Shipper:
             for label, queue in self._queues().items():
                 if batches := queue.batches(undelivered):
                     self._backlog(label).append(batches)
+            if self._seals:
+                self._seals.release(undelivered)
 
     def _rename(self, stamp: int) -> None:
         name, slot = folding_name(stamp, self._state.folds), self._slots[stamp]
@@ -488,6 +519,8 @@ class Shipper:
             state = self._state._replace(mark=mark, folds=self._state.folds + 1, open=open_)
             write_state(self._folder, state, sync=self._sync)
             self._state = state
+            if self._seals:
+                self._seals.lower(mark)
 
     def _bound_slots(self, now: float) -> None:
         """Of very many slots that cannot be folded delete the oldest, and count what no queue has."""

@@ -128,9 +128,9 @@ class SlotFiles:
         self.directory = directory
         self.files: dict[int, FileReader] = {}
 
-    def read(self) -> bool:
+    def read(self, limits: Mapping[int, int] | None = None) -> bool:
         """Read what is new in all files, and return whether there was something. What was read stays, whatever becomes
-        of the files.
+        of the files. ``limits``: of these files alone, up to these bytes.
         """
         new = False
         try:
@@ -138,11 +138,11 @@ class SlotFiles:
         except (FileNotFoundError, NotADirectoryError):
             return False
         for entry in entries:
-            if entry.name.isdecimal():
+            if entry.name.isdecimal() and (limits is None or int(entry.name) in limits):
                 file = self.files.setdefault(int(entry.name), FileReader(self.directory / entry.name))
                 try:
                     if file.grown(entry.stat(follow_symlinks=False)):
-                        new |= file.read()
+                        new |= file.read(None if limits is None else limits[int(entry.name)])
                 except FileNotFoundError:  # deleted just now
                     continue
         return new

@@ -46,7 +46,8 @@ class Queue:
 class Process:
     """A member and its shipper, of a process that counts.
 
-    ``send(window)`` is called for what is sent, and ``confirmed(batch)`` for what arrived.
+    ``send(window)`` is called for what is sent, and ``confirmed(batch)`` for what arrived. ``once``: its destination
+    takes each slot once.
     """
 
     def __init__(
@@ -55,12 +56,20 @@ class Process:
         send: Callable[[Window], object] = lambda window: None,
         confirmed: Callable[[Batch], object] = lambda batch: None,
         drops: DropCounter | None = None,
+        once: bool = False,
     ) -> None:
+        self.once = once
         self.queue = Queue()
         self.confirmed = confirmed
         self.member = Member(folder, INTERVAL)
+        sending = partial(self.send, send)
         self.shipper = Shipper(
-            self.member, INTERVAL, partial(self.send, send), lambda: {"graphite": self.queue}, drops=drops
+            self.member,
+            INTERVAL,
+            (lambda window: None) if once else sending,
+            lambda: {"graphite": self.queue},
+            sending if once else None,
+            drops=drops,
         )
         self.counted = 0.0
         self.slot = 0
@@ -75,7 +84,10 @@ class Process:
     def close(self, slot: int, now: float) -> None:
         if slot != self.slot:
             self.slot, self.counted = slot, 0
-        self.member.append(slot, hits(self.counted), {}, now, whole=True)
+        if self.once:
+            self.member.append(slot, hits(0), {}, now, closes=True)
+        else:
+            self.member.append(slot, hits(self.counted), {}, now, whole=True)
 
     def send(self, send: Callable[[Window], object], window: Window) -> None:
         send(window)

@@ -1,5 +1,6 @@
 """Programs in pools, in cron jobs that overlap, and under another user: what each process measured arrives."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from metricslib import Flusher, Registry
 from tests.peers import GraphitePeer
 
 ROOT = Path(__file__).parent.parent.parent
@@ -71,6 +73,22 @@ def test_overlapping_runs_of_a_script_add_up(peer):
     running = [subprocess.Popen([sys.executable, "-c", program, peer.url], cwd=ROOT) for _ in range(4)]
     assert [process.wait(60) for process in running] == [0] * 4
     assert sum(peer.at("stats.counters.a.count")) == 4 * 1234
+
+
+def test_a_destination_that_takes_each_slot_once_gets_all_of_what_several_flushers_measured(tmp_path):
+    """Each in a process of its own elsewhere; the files, locks and seals are the same."""
+    to = f"file://{tmp_path}/metrics.jsonl?revise=off"
+    flushers = [Flusher(Registry(), to, interval=1000, own="") for _ in range(4)]
+    for flusher in flushers:
+        flusher.start()
+        flusher.registry.counter("a").inc(50)
+        flusher.registry.timer("t").observe(1)
+        assert flusher.flush(30)
+    for flusher in flushers:
+        assert flusher.stop()
+    (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(line)["counters"] == {"a": 200}
+    assert json.loads(line)["timers"]["t"]["count"] == 4
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may change the user")
