@@ -84,6 +84,7 @@ __all__ = [
     "in_progress",
     "keep",
     "rename",
+    "runtime",
     "scope",
     "serve",
     "start",
@@ -104,8 +105,8 @@ if not TYPE_CHECKING:  # so that type checkers report names that are not in __al
         if name in _LATER:
             found = globals()[name] = getattr(import_module(_LATER[name], __name__), name)
             return found
-        if name == "view":
-            return import_module(".view", __name__)
+        if name in ("runtime", "view"):
+            return import_module(f".{name}", __name__)
         if name == "__version__":
             return import_module("importlib.metadata").version("metricslib")
         raise missing(__name__, name, NAMES.get(name), __all__)
