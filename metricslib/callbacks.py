@@ -86,11 +86,11 @@ class CallbackReader:
             except Empty:
                 waited += _SLICE
                 if waited * 4 > left and job.waiting and len(self._pending) - len(job.waiting) < MOST:
-                    self.end()
+                    self.stop()
                     self._hand_over(job)
                     waited = 0.0
         if missing:
-            self.end()  # the thread hangs; the next tick starts another one
+            self.stop()  # the thread hangs; the next tick starts another one
         return self._outcome(job, gauges, began)
 
     @property
@@ -117,7 +117,7 @@ class CallbackReader:
                 self._log(gauge.key, text, gauge.key, time.monotonic() - began)
         return changes
 
-    def end(self) -> None:
+    def stop(self) -> None:
         """End the thread. If a callback is running, the thread ends when it returns."""
         if self._jobs is not None:
             self._jobs.put(None)

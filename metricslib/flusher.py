@@ -325,7 +325,7 @@ class Flusher:
         """Take all that a running flusher has; ``undo`` gives back what was taken before one of these steps fails."""
         self.registry.claim(self)
         undo.callback(self.registry.release, self)
-        undo.callback(self._dispatcher.halt)
+        undo.callback(self._dispatcher.stop_now)
         notes = self._dispatcher.open(own=not forked)
         if self._state:
             self._add_source(self._state, undo)
@@ -515,7 +515,7 @@ class Flusher:
         self._safely("group", partial(self._leave_group, deadline, here=thread is None))
         complete = self._dispatcher.dropped() == dropped
         kept = self._dispatcher.stop(deadline, patience, group)
-        self._callbacks.end()
+        self._callbacks.stop()
         sources = [source for source in (self._self_metrics if self._own else None, self._state) if source]
         for source in sources:
             self._safely("last collection", partial(self.registry.remove_source, source, patience.left()))
@@ -574,8 +574,8 @@ class Flusher:
             if self.running:
                 self._change_group()
         self._wakeups.put(None)
-        for status in self._dispatcher.see_off(Deadline(timeout)):
-            self._self_metrics.leave(status)
+        for status in self._dispatcher.stop_removed(Deadline(timeout)):
+            self._self_metrics.remove(status)
 
     def status(self) -> FlusherStatus:
         """Return the state of the flusher and of its destinations. Changes nothing."""

@@ -48,7 +48,7 @@ class SelfMetrics:
                 self._before[key] = total
         return aggregates
 
-    def leave(self, status: SenderStatus) -> None:
+    def remove(self, status: SenderStatus) -> None:
         """Keep the last status of a destination that is being removed."""
         self._gone.update(dict(self._sent(status)))
 

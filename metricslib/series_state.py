@@ -49,7 +49,7 @@ class Total:
         """Add the aggregate of the interval that ended at ``end``."""
         self.active = end
 
-    def leave(self) -> None:
+    def exclude(self) -> None:
         """Called when windows no longer include the series. A gauge loses its value."""
 
     def add(self, later: "Total") -> None:
@@ -74,7 +74,7 @@ class GaugeTotal(Total):
         self.active = end
         self.gauge = happened.applied_to(self.gauge)
 
-    def leave(self) -> None:
+    def exclude(self) -> None:
         self.gauge = None
 
     def add(self, later: Total) -> None:
@@ -212,7 +212,7 @@ class SeriesStates:
                 totals.update(zip(new, map(made, repeat(end), repeat(start)), strict=False))
                 continue
             for key in active:  # in this order, because returning series go to the end
-                self._bring_back(kind, key)
+                self._include_again(kind, key)
                 if key not in totals:
                     totals[key] = made(end, start)
         changes = open_.gauges
@@ -250,7 +250,7 @@ class SeriesStates:
 
         def filled(kind: Kind, idle: Any) -> dict[str, Any]:
             active = open_[kind]
-            keys = [key for key in totals[kind] if key in active or not self._has_left(kind, key)]
+            keys = [key for key in totals[kind] if key in active or not self._is_excluded(kind, key)]
             return {key: active.get(key, idle) for key in keys}
 
         changes = open_.gauges
@@ -307,9 +307,9 @@ class SeriesStates:
             raise
         self._added = 0
 
-    def _bring_back(self, kind: Kind, key: str) -> None:
+    def _include_again(self, kind: Kind, key: str) -> None:
         totals = self._totals[kind]
-        if key in totals and self._has_left(kind, key):
+        if key in totals and self._is_excluded(kind, key):
             total = totals[key] = totals.pop(key)
             total.idle = 0
             total.place = None
@@ -318,17 +318,17 @@ class SeriesStates:
         active = open_[kind]
         for key, total in self._totals[kind].items():
             total.idle = 1 if key in active else total.idle + 1
-            if self._has_left(kind, key):
-                total.leave()
+            if self._is_excluded(kind, key):
+                total.exclude()
 
-    def _has_left(self, kind: Kind, key: str) -> bool:
+    def _is_excluded(self, kind: Kind, key: str) -> bool:
         stay = self.idle.stay.get(kind)
         return stay is not None and self._totals[kind][key].idle >= stay and key not in self.idle.kept
 
     def _present(self, kind: Kind) -> Iterable[str]:
         if kind not in self.idle.stay:
             return self._totals[kind]
-        return [key for key in self._totals[kind] if not self._has_left(kind, key)]
+        return [key for key in self._totals[kind] if not self._is_excluded(kind, key)]
 
     def idle_since(self, before: float) -> Iterator[tuple[Kind, str]]:
         """Yield the series without values at or after ``before``."""
@@ -366,8 +366,8 @@ class SeriesStates:
         for kind, totals in self._totals.items():
             for key, total in totals.items():
                 total.idle = 1 + max(0, int((end - total.active) // interval))
-                if self._has_left(kind, key):
-                    total.leave()
+                if self._is_excluded(kind, key):
+                    total.exclude()
 
 
 class Snapshot(NamedTuple):

@@ -50,7 +50,7 @@ def hanging() -> Iterator[Callable[[], Hanging]]:
 def reader() -> Iterator[CallbackReader]:
     reader = CallbackReader()
     yield reader
-    reader.end()
+    reader.stop()
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_all_are_read_in_order_in_one_thread_that_is_kept(registry, reader, read
     assert len({thread for _, thread in called}) == 1
     assert called[0][1] != threading.get_ident()
     assert len(reading()) == 1
-    reader.end()
+    reader.stop()
     eventually(lambda: not reading())
 
 
@@ -173,7 +173,7 @@ def test_each_callback_has_one_fate(registry, hanging):
     flush = registry.tick(10, 10, registry.readings(lambda asked: reader.read(asked, AllButOneRead(reader))))
     assert flush.cumulative.gauges == {"g0": 1}
     assert registry.drops.totals() == {"bad_callback": 1, "late_callback": 1}
-    reader.end()
+    reader.stop()
 
 
 # -- in a flusher

@@ -195,7 +195,7 @@ def shipping(tmp_path):
         return [[json.loads(line)["counters"]["c"] for line in file.read_text().splitlines()] for file in files]
 
     yield registry, flusher, seen
-    flusher._dispatcher.halt()
+    flusher._dispatcher.stop_now()
 
 
 def turn(registry, flusher):

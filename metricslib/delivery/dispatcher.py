@@ -93,7 +93,7 @@ class Dispatcher:
         if not self._store:
             return {}
         for sender in self._all():
-            sender.queue.let_go()
+            sender.queue.forget_stored()
         return self._store.open(own=own)
 
     def start(self) -> None:
@@ -121,10 +121,10 @@ class Dispatcher:
         """Return the number of points dropped so far."""
         return sum(sum(sender.queue.stats().dropped.values()) for sender in self._senders)
 
-    def halt(self) -> None:
+    def stop_now(self) -> None:
         """Stop all threads and close the store, without dropping data. Does nothing if nothing was started."""
         for sender in self._senders:
-            sender.halt()
+            sender.stop_now()
         if self._store:
             self._store.close()
 
@@ -144,7 +144,7 @@ class Dispatcher:
         for sender in self._senders:
             sender.hurry()  # all of them first, because one that hangs may use all of the time
         kept = [sender.stop(deadline.left()) for sender in self._senders]
-        kept += [not sender.queue.end("shutdown") for sender in self._parked]
+        kept += [not sender.queue.drop_unsaved("shutdown") for sender in self._parked]
         if self._store:
             self._store.close(disk.left())
         fates = [
@@ -266,7 +266,7 @@ class Dispatcher:
 
         return change
 
-    def see_off(self, deadline: Deadline) -> Iterable[SenderStatus]:
+    def stop_removed(self, deadline: Deadline) -> Iterable[SenderStatus]:
         """Stop the senders of removed destinations, and yield the last status of those without waiting data.
 
         They deliver until the deadline. Senders that still have waiting data are parked. If more than :data:`PARKED`
@@ -279,19 +279,19 @@ class Dispatcher:
             parked = [] if sender.park(deadline.left()) else [sender]
             self._leaving, self._parked = leaving, self._parked + parked
             if not parked:
-                yield self._ended(sender)
+                yield self._remove(sender)
             else:
                 status = sender.status()
                 message = "%s is no longer a destination; waiting %s: %s"
                 log.warning(message, status.label, where, quantity(status.waiting_points, "point"))
             if len(self._parked) > PARKED:
                 first, *self._parked = self._parked
-                yield self._ended(first)
+                yield self._remove(first)
 
-    def _ended(self, sender: Sender) -> SenderStatus:
+    def _remove(self, sender: Sender) -> SenderStatus:
         """Drop the waiting data of ``sender`` in memory, leave that on disk, and return the last status."""
         past = sender.queue.stats().dropped
-        sender.queue.end("shutdown")
+        sender.queue.drop_unsaved("shutdown")
         if fates := list(self._fates(sender, past)):
             log.warning("more than %d destinations went with something left: %s", PARKED, "; ".join(fates))
         if self._store:

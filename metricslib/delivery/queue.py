@@ -505,7 +505,7 @@ class Queue:
     # -- outcomes
 
     def ack(self, batch: Batch, lost: Mapping[str, int] | None = None, *, resend: bool = False) -> None:
-        """Count ``batch`` as delivered, except for ``lost`` points, by cause. After :meth:`abandon`, do nothing.
+        """Count ``batch`` as delivered, except for ``lost`` points, by cause. After :meth:`drop_all`, do nothing.
 
         ``resend``: the destination is back after an outage, and may have died with points in memory. So the batches
         that were delivered in the :data:`REPEAT` seconds before are sent once more. Raises ValueError if ``lost``
@@ -621,18 +621,18 @@ class Queue:
 
     # -- the end
 
-    def abandon(self, cause: str) -> int:
+    def drop_all(self, cause: str) -> int:
         """Drop all waiting batches, including the one being sent. Return the number of their points."""
         return self._drop_all(cause, lambda entry: False)
 
-    def end(self, cause: str) -> int:
+    def drop_unsaved(self, cause: str) -> int:
         """Drop the batches that would not survive the end of the process. Return the number of their points."""
         if not self._store:
-            return self.abandon(cause)
+            return self.drop_all(cause)
         lacking = self._store.save()
         return self._drop_all(cause, lambda entry: _on_disk(entry, lacking))
 
-    def let_go(self) -> None:
+    def forget_stored(self) -> None:
         """Forget batches on disk, as if they had never been put. Another process, or this one, will find them again."""
         lacking = self._store.unsaved() if self._store else None
         with self._lock:

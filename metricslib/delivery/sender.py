@@ -176,7 +176,7 @@ class Sender:
 
     def _reset(self) -> None:
         self._thread: threading.Thread | None = None
-        self._stop: Deadline | None = None
+        self._stop_by: Deadline | None = None
         self._attempt: Deadline | None = None
         # A signal handler, which may stop the program at any time, can put into this queue, but must not set an Event.
         self._wakeups: TimedQueue[None] = TimedQueue()
@@ -230,7 +230,7 @@ class Sender:
             self._due_since = self._clock.monotonic()
         if not self._wakeups:
             self._wakeups.put(None)
-        if self._thread is not None and not self._stop:
+        if self._thread is not None and not self._stop_by:
             try:
                 self.start()  # start the thread again if it died, which should not happen
             except RuntimeError as error:
@@ -250,7 +250,7 @@ class Sender:
     def step(self, now: float | None = None) -> float | None:
         """Make an attempt if one is due at ``now``. Return the seconds until the next, or None if nothing waits."""
         now = self._clock.monotonic() if now is None else now
-        if now >= self._backoff.due and (batch := self.queue.take(hurry=self._stop is not None)):
+        if now >= self._backoff.due and (batch := self.queue.take(hurry=self._stop_by is not None)):
             self._deliver(batch, now)
         wait = self.queue.wait()
         if wait != 0:  # no batch is due, so there is nothing to confirm
@@ -259,13 +259,13 @@ class Sender:
             self._due_since = self._clock.monotonic()
         if wait is None:
             return None
-        return max(0.0 if self._stop else wait, self._backoff.due - self._clock.monotonic())
+        return max(0.0 if self._stop_by else wait, self._backoff.due - self._clock.monotonic())
 
     def _deliver(self, batch: Batch, began: float) -> None:
         attempt = self._attempt = Deadline(self.destination.options.timeout)
-        attempt.urgent = self._stop is not None or len(self.queue) > 1
-        if self._stop:
-            attempt.cut(max(0.0, self._stop.left() - _MARGIN))
+        attempt.urgent = self._stop_by is not None or len(self.queue) > 1
+        if self._stop_by:
+            attempt.cut(max(0.0, self._stop_by.left() - _MARGIN))
         try:
             try:
                 lost = self.destination.deliver(batch.payload, attempt)
@@ -328,7 +328,7 @@ class Sender:
     def start(self) -> None:
         """Start the thread, unless it is running. Raises RuntimeError if no thread can be started."""
         if not self._alive:
-            self._stop = None
+            self._stop_by = None
             wakeups = self._wakeups = TimedQueue()  # a thread that hung keeps its own
             name = f"metricslib-{self.destination.label}"
             thread = threading.Thread(target=self._run, args=(wakeups,), name=name, daemon=True)
@@ -353,7 +353,7 @@ class Sender:
             except Exception as error:  # a defect, for example of the queue: continue, but not in a busy loop
                 self._report(type(error).__name__, f"unexpected {type(error).__name__}", error)
                 wait = 1.0
-            stop = self._stop
+            stop = self._stop_by
             if stop and (wait is None or not stop.left()):
                 return
             try:
@@ -399,28 +399,28 @@ class Sender:
                 self.start()
             except RuntimeError:  # the interpreter is shutting down, and starts no more threads
                 self._deliver_here(stop)
-        if self._end_thread(stop):
+        if self._stop_thread(stop):
             self.destination.close()
-        self.queue.end("shutdown")
+        self.queue.drop_unsaved("shutdown")
         return self._dropped() == dropped
 
     def park(self, seconds: float) -> bool:
         """Deliver for at most ``seconds``, stop the thread, and keep waiting data. Return True if there is none."""
         self.hurry()
-        if self._end_thread(Deadline(seconds)):
+        if self._stop_thread(Deadline(seconds)):
             self.destination.close()
         return not len(self.queue)
 
-    def halt(self) -> None:
+    def stop_now(self) -> None:
         """Stop the thread, without any other change."""
-        self._end_thread(Deadline(_MARGIN))
+        self._stop_thread(Deadline(_MARGIN))
 
     def _dropped(self) -> int:
         return sum(self.queue.stats().dropped.values())
 
-    def _end_thread(self, stop: Deadline) -> bool:
+    def _stop_thread(self, stop: Deadline) -> bool:
         """Stop the thread. Return True if it has ended in time."""
-        self._stop = stop
+        self._stop_by = stop
         if attempt := self._attempt:
             attempt.urgent = True
             attempt.cut(max(0.0, stop.left() - _MARGIN))
@@ -436,11 +436,11 @@ class Sender:
 
     def _deliver_here(self, deadline: Deadline) -> None:
         """Deliver waiting data in the calling thread."""
-        self._thread, self._stop = threading.current_thread(), deadline
+        self._thread, self._stop_by = threading.current_thread(), deadline
         try:
             self._run(self._wakeups)
         finally:
-            self._thread, self._stop = None, None
+            self._thread, self._stop_by = None, None
 
     def reset_after_fork(self) -> None:
         """In a forked child, discard thread, sockets, locks and waiting data, which belong to the parent."""

@@ -264,7 +264,7 @@ def test_a_repeat_counts_once(make: Make, clock: ManualClock):
     assert (held.delivered, held.waiting_points, held.waiting_batches, held.waiting_bytes) == (6, 0, 2, 20)
     queue.ack(take(queue), {"bad_path": 2})
     assert (queue.stats().delivered, queue.stats().dropped) == (6, {})
-    queue.abandon("shutdown")
+    queue.drop_all("shutdown")
     assert (queue.stats().delivered, queue.stats().dropped) == (6, {})
 
 
@@ -393,7 +393,7 @@ def test_what_is_abandoned_is_counted_and_a_late_outcome_is_not(make: Make):
     for points in (1, 2):
         queue.put([batch(points)])
     taken = take(queue)
-    assert queue.abandon("shutdown") == 3
+    assert queue.drop_all("shutdown") == 3
     queue.ack(taken)
     held = queue.stats()
     assert (held.delivered, held.dropped, held.waiting_points) == (0, {"shutdown": 3}, 0)
@@ -483,7 +483,7 @@ class Accounts(RuleBasedStateMachine):
 
     @rule()
     def abandon(self) -> None:
-        self.queue.abandon("shutdown")
+        self.queue.drop_all("shutdown")
         self.late = True
         assert self.queue.stats().waiting_batches == 0
 
@@ -588,5 +588,5 @@ def test_the_end_logs_what_a_warning_a_minute_held_back(clock: ManualClock, capl
     queue = Queue(label="d", clock=clock)
     for _ in range(2):
         queue.refuse(2, "corrupt")
-    queue.end("shutdown")
+    queue.drop_unsaved("shutdown")
     assert [message.partition(",")[0] for message in caplog.messages] == ["d: 2 points dropped"] * 2

@@ -101,7 +101,7 @@ class BothStores(RuleBasedStateMachine):
 
     @rule()
     def abandon(self) -> None:
-        self.both(lambda queue: queue.abandon("shutdown"))
+        self.both(lambda queue: queue.drop_all("shutdown"))
 
     @rule(full=st.booleans())
     def fill_or_free_the_disk(self, full: bool) -> None:
@@ -121,7 +121,7 @@ class Restarts(BothStores):
     @precondition(lambda self: not self.full)
     @rule()
     def restart(self) -> None:
-        self.disk.end("shutdown")
+        self.disk.drop_unsaved("shutdown")
         self.store.close()
         self.open()
         before, self.memory = self.memory, self.queue()

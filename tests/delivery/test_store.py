@@ -132,7 +132,7 @@ def test_what_waits_is_there_after_a_restart(opened: Open, tmp_path: Path):
     first, queue = opened()
     commit(first, [(queue, batch(1)), (queue, batch(2))], {"a": b"1", "b": b"2"})
     commit(first, [(queue, batch(3))], {"b": None, "c": b"3"})
-    assert queue.end("shutdown") == 0
+    assert queue.drop_unsaved("shutdown") == 0
     first.close()
     assert queue.stats().waiting_points == 3
     second = Store(tmp_path)
@@ -150,7 +150,7 @@ def test_what_was_found_after_a_restart_is_a_backlog(opened: Open):
     """What is measured now goes before what an earlier process left."""
     store, queue = opened(replay=1e9)
     queue.put([batch(1)])
-    queue.end("shutdown")
+    queue.drop_unsaved("shutdown")
     store.close()
     _, queue = opened(replay=1e9)
     queue.put([batch(2)])
@@ -207,11 +207,11 @@ def test_a_store_can_be_closed_and_opened_again(opened: Open):
     """A flusher that is stopped may be started; in between what is put waits in memory, and is counted once."""
     store, queue = opened()
     queue.put([batch(1)])
-    queue.end("shutdown")
+    queue.drop_unsaved("shutdown")
     store.close()
     queue.put([batch(2)])
     assert not queue.stats().on_disk
-    queue.let_go()
+    queue.forget_stored()
     store.open()
     held = queue.stats()
     assert (held.put, held.waiting_points, held.on_disk) == (2, 2, True)
@@ -223,7 +223,7 @@ def test_what_has_no_destination_now_waits_for_one(opened: Open, caplog: pytest.
     """And the log says so; a destination that is added later finds it."""
     store, queue = opened("old")
     queue.put([batch(1)])
-    queue.end("shutdown")
+    queue.drop_unsaved("shutdown")
     store.close()
     store, queue = opened("new")
     assert drain(queue) == []
@@ -453,7 +453,7 @@ queue.put([batch(2)])
 commit(store, [(queue, batch(3))])
 taken = queue.take()
 print(taken.stamp, taken.payload[:2], queue.stats().waiting_batches, queue.stats().trouble)
-queue.end("shutdown")
+queue.drop_unsaved("shutdown")
 store.close()
 store, queue, found = opened()
 order = []
@@ -563,7 +563,7 @@ def test_a_full_disk_costs_nothing_but_the_promise(opened: Open, clock: ManualCl
     assert queue.stats().on_disk
     assert queue.stats().trouble is None
     assert caplog.records[-1].getMessage().endswith("can be written again")
-    assert queue.end("shutdown") == 0
+    assert queue.drop_unsaved("shutdown") == 0
     store.close()
     _, queue = opened()
     assert drain(queue) == [2, 3, 4]
@@ -615,7 +615,7 @@ def test_what_is_in_memory_alone_at_the_end_is_dropped_and_counted(opened: Open)
     queue.put([batch(1)])
     pages(store, 1)
     queue.put([batch(2, 100_000)])
-    assert queue.end("shutdown") == 1
+    assert queue.drop_unsaved("shutdown") == 1
     assert queue.stats().dropped == {"shutdown": 1}
     assert queue.stats().waiting_points == 1
     assert balanced(queue)
@@ -796,7 +796,7 @@ def test_a_directory_that_is_removed_while_in_use_is_made_anew(
     assert "files were removed from it while in use" in str(held.trouble)
     assert caplog.text.count("files were removed from it while in use") == 1
     assert has_a_reserve(tmp_path / "spool")
-    assert queue.end("shutdown") == 0
+    assert queue.drop_unsaved("shutdown") == 0
     store.close()
     again = Store(tmp_path / "spool")
     queue = Queue(label="place", store=again)
@@ -833,7 +833,7 @@ def test_what_is_nowhere_is_not_said_to_be_kept(opened: Open, tmp_path: Path):
     queue.put([batch(1)])
     shutil.rmtree(tmp_path / "a")
     (tmp_path / "a").write_text("")
-    assert queue.end("shutdown") == 1
+    assert queue.drop_unsaved("shutdown") == 1
     assert queue.stats().dropped == {"shutdown": 1}
 
 

@@ -13,7 +13,7 @@ def thread() -> Iterator[StoreThread]:
     thread = StoreThread(list, lambda disk: None, 60)
     thread.start()
     yield thread
-    thread.end(10)
+    thread.stop(10)
 
 
 def test_all_work_is_done_by_one_thread_at_one_disk(thread: StoreThread):
@@ -40,7 +40,7 @@ def test_before_the_start_and_after_the_end_there_is_nobody(thread: StoreThread)
     """Whoever asks does without."""
     with pytest.raises(Gone, match="not open"):
         StoreThread(list, lambda disk: None, 60).do(list)
-    thread.end(10)
+    thread.stop(10)
     with pytest.raises(Gone, match="not open"):
         thread.do(list)
     thread.start()

@@ -146,7 +146,7 @@ class Store:
         if self._pending.gone or self._pending.checkpoint:
             self.sync(force=True)
         self._ask(lambda disk: disk.close())
-        self._thread.end(deadline.left())
+        self._thread.stop(deadline.left())
         self.on_disk = False
 
     # -- batches and checkpoint

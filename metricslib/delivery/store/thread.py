@@ -97,7 +97,7 @@ class StoreThread:
             done: Result = result
             return done
 
-    def end(self, timeout: float) -> None:
+    def stop(self, timeout: float) -> None:
         """Stop the thread after its pending work, and wait at most ``timeout`` seconds for its end."""
         thread, self._thread = self._thread, None
         if thread:
