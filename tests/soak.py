@@ -353,6 +353,7 @@ def _run(*command: str) -> None:
 
 def main(seconds: float, seed: int, only: Sequence[str], pause: float) -> int:
     print(f"{seconds:.0f} seconds, from seed {seed}", flush=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # and what was started with it
     with tempfile.TemporaryDirectory(prefix="soak-", ignore_cleanup_errors=True) as folder:
         soak = Soak(Path(folder), seed)
         try:

@@ -203,6 +203,21 @@ def test_age_goes_on_while_no_process_runs(clock: ManualClock, tmp_path: Path):
     store.close()
 
 
+def test_the_order_outlives_a_clock_that_is_set_back(opened: Open, monkeypatch: pytest.MonkeyPatch):
+    """Between processes: what the later one put for a slot must not be sent before what the earlier one put for it."""
+    for hours, payload in ((2, b"earlier"), (1, b"later")):
+        monkeypatch.setattr("time.time_ns", lambda hours=hours: hours * 3600 * 10**9)
+        store, queue = opened(replay=100.0)
+        queue.put([Batch(10, 1, payload)])
+        store.close()
+    _, queue = opened(replay=100.0)
+    sent = []
+    while taken := queue.take(hurry=True):
+        sent.append(taken.payload)
+        queue.ack(taken)
+    assert sent == [b"earlier", b"later"]
+
+
 def test_a_store_can_be_closed_and_opened_again(opened: Open):
     """A flusher that is stopped may be started; in between what is put waits in memory, and is counted once."""
     store, queue = opened()

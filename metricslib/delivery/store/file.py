@@ -184,6 +184,11 @@ class SpoolFile:
                 for id, place, put, stamp, points, windows, length, taken in rows
             ]
 
+    @property
+    def last_id(self) -> int:
+        """The highest id in use, or 0."""
+        return int(self._db.execute("SELECT coalesce(max(id), 0) FROM batches").fetchone()[0])
+
     def read(self, id: int) -> Record | None:
         """Return a record with its payload, or None if it does not exist or its checksum is wrong."""
         row = self._db.execute("SELECT * FROM batches WHERE id = ?", (id,)).fetchone()

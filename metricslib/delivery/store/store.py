@@ -240,6 +240,8 @@ class Store:
             found = disk.open(own=self._own)
             self._found = found if self._own else {}
             disk.adopt()
+            # The machine's clock may have been set back since those batches were put: new ones come after them.
+            self._ids = itertools.count(max(next(self._ids), disk.last_id() + 1))
         pending = self._pending
         with self._lock:
             changes = Changes(dict(pending.records), set(pending.gone), dict(pending.marks), dict(pending.checkpoint))
@@ -319,6 +321,9 @@ class _Disk:
         self._lock.release()
 
     # -- work on the file of this process
+
+    def last_id(self) -> int:
+        return self._work(lambda file: file.last_id)
 
     def read(self, id: int) -> Record | None:
         return self._work(lambda file: file.read(id))
