@@ -377,7 +377,7 @@ class Flusher:
         self._membership = self._history_files = None
         try:
             if folder := self._group_folder():
-                from .group.listing import clear_pages, describe
+                from .group.listing import clear_other_boots, clear_pages, describe, rivals
                 from .group.membership import Membership
 
                 self._history_files = HistoryFiles(self.history, folder / "history")
@@ -393,7 +393,15 @@ class Flusher:
                 member.begin(self._now())
                 self._membership = member
                 destinations = [destination.label for destination in self._dispatcher.shared]
-                describe(folder, self.naming.prefix, destinations, self.interval)
+                namespace = f"{self.naming.namespace} {self.naming.legacy}"
+                describe(folder, self.naming.prefix, destinations, self.interval, namespace)
+                for other in rivals(folder):
+                    log.warning(
+                        "other processes write the same paths with another interval, other names or other destinations,"
+                        " and overwrite the values of this one: start all with the same options; they are in %s",
+                        other,
+                    )
+                clear_other_boots(folder.parent, self._now())
                 if not destinations:
                     clear_pages(folder.parent)
         except OSError as error:

@@ -1,6 +1,7 @@
 """The groups of this user on this host: what they are, who is in them, and what waits there. Nothing here joins one."""
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,9 +13,22 @@ from typing import Any
 from .directory import PLACES
 from .member import LOCKS
 
-__all__ = ["GroupStatus", "InUse", "ListedMember", "clear", "clear_pages", "describe", "groups"]
+__all__ = [
+    "GroupStatus",
+    "InUse",
+    "ListedMember",
+    "clear",
+    "clear_other_boots",
+    "clear_pages",
+    "describe",
+    "groups",
+    "rivals",
+]
+
+log = logging.getLogger("metricslib")
 
 _DESCRIPTION = "group.json"
+_DAY = 86_400.0
 
 
 class InUse(OSError):
@@ -50,9 +64,12 @@ class GroupStatus:
     """Bytes in files of what was not delivered when its slot closed, by the name of the file."""
 
 
-def describe(folder: Path, prefix: str, destinations: Sequence[str], interval: int) -> None:
-    """Say in a group's folder what the group is, for people. What cannot be written is left out."""
-    about = {"prefix": prefix, "destinations": list(destinations), "interval": interval}
+def describe(folder: Path, prefix: str, destinations: Sequence[str], interval: int, namespace: str = "") -> None:
+    """Say in a group's folder what the group is, for people and for :func:`rivals`. What cannot be written is left out.
+
+    ``namespace`` is what paths begin with, in any form.
+    """
+    about = {"prefix": prefix, "destinations": list(destinations), "interval": interval, "namespace": namespace}
     path = folder / _DESCRIPTION
     if _read(path) == about:
         return
@@ -88,6 +105,42 @@ def clear(folder: Path) -> None:
         os.rename(aside, folder)
         raise InUse(f"{folder} is in use")
     shutil.rmtree(aside)
+
+
+def rivals(folder: Path) -> list[Path]:
+    """Return the folders of other groups with living members that write paths of this group, to the same destination.
+
+    They have another interval or other options, or more destinations, and the two overwrite each other's values.
+    """
+    mine, found = _read(folder / _DESCRIPTION), []
+    for other in _directories(folder.parent):
+        about = _read(other / _DESCRIPTION)
+        same = all(about.get(key) == mine.get(key) for key in ("prefix", "namespace"))
+        both = {*about.get("destinations", ())} & {*mine.get("destinations", ())}
+        absolute = any("//" in label for label in both)  # file:metrics.jsonl is another file in another directory
+        if other != folder and same and absolute and list(_living(other)):
+            found.append(other)
+    return found
+
+
+def clear_other_boots(directory: Path, now: float) -> None:
+    """Remove what was left before the host was booted, a day after it was written last.
+
+    ``directory`` has the groups of this boot. What is lost with it is logged.
+    """
+    for boot in _directories(directory.parent):
+        if boot == directory or now - boot.stat().st_mtime <= _DAY:
+            continue
+        for folder in _directories(boot):
+            with suppress(OSError):  # it is in use
+                status = _status(folder)
+                if now - max(folder.stat().st_mtime, _time(folder / "ship"), status.written or 0) > _DAY:
+                    clear(folder)
+                    if status.slots or status.backlog:
+                        message = "removed %s, of an earlier boot, with %d intervals that were open"
+                        log.warning(message, folder, status.slots)
+        with suppress(OSError):  # it is not empty
+            os.rmdir(boot)
 
 
 def clear_pages(directory: Path) -> None:
@@ -148,6 +201,13 @@ def _times(slot: Path) -> Iterator[float]:
     with suppress(FileNotFoundError):  # closed just now
         for entry in os.scandir(slot):
             yield entry.stat(follow_symlinks=False).st_mtime
+
+
+def _time(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _read(path: Path) -> Mapping[str, Any]:

@@ -309,11 +309,19 @@ class Member:
         elif slot < self._slot:  # the clock was set back: what this member said in that slot stays
             self.writer = self._random(8)
         number = self.join()
+        self._touch()
         make_private(self.folder)
         directory = self.folder / str(slot)
         make_private(directory)
         self._file = FileWriter(directory / str(number), self.writer)
         self._slot = slot
+
+    def _touch(self) -> None:
+        """Set the times of files that do not change otherwise, for cleaners of ``/tmp`` delete what is old."""
+        assert self._lock is not None
+        for file in (self._lock.path, self._lock.path.with_suffix(".json")):
+            with suppress(OSError):
+                os.utime(file)
 
     def _close_file(self) -> None:
         file, self._file = self._file, None

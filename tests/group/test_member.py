@@ -285,3 +285,18 @@ def test_another_spelling_of_a_held_lock_s_path_does_not_release_it(folder, tmp_
     with worker(folder) as (_, append, _):
         assert append(1)[0] == 1
     mine.leave()
+
+
+def test_files_that_do_not_change_are_touched_for_each_slot(folder):
+    """Cleaners of /tmp delete what is old."""
+    member = Member(folder, 10)
+    member.append(SLOT, hits(1), {}, 1.0)
+    files = [folder / "members" / name for name in ("0", "0.json")]
+    for file in files:
+        os.utime(file, (1.0, 1.0))
+    member.append(SLOT, hits(1), {}, 1.0)
+    assert [file.stat().st_mtime for file in files] == [1.0, 1.0]
+    member.append(SLOT + 10, hits(1), {}, 1.0)
+    assert all(file.stat().st_mtime > 1.0 for file in files)
+    assert member.number == 0
+    member.leave()
