@@ -583,7 +583,7 @@ class Registry(Instruments):
             self._add_taken(part)
         passing = self._process_local if readings is None else set()
         for instrument in list(self._asleep.values()):
-            if instrument.sleeping and instrument._waiting:  # a call was still in progress when it fell asleep
+            if instrument.sleeping and instrument._pending_count:  # a call was still in progress when it fell asleep
                 instrument._wake()
         for instrument in self._active_instruments():
             if instrument.live:

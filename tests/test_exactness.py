@@ -61,7 +61,7 @@ class Reader:
             case 3:
                 self.registry.snapshot()
         instruments = self.registry._active_instruments()
-        self.waiting = max(self.waiting, *(instrument._waiting for instrument in instruments))
+        self.waiting = max(self.waiting, *(instrument._pending_count for instrument in instruments))
         with self._turned:
             self.turns += 1
             self._turned.notify_all()
@@ -263,7 +263,7 @@ def test_a_thread_that_finds_a_full_buffer_no_longer_full_drops_nothing(reader, 
     for _ in range(10):
         counter._put(1)
     with counter._lock, monkeypatch.context() as patch:
-        patch.setattr(Counter, "_waiting", 11)
+        patch.setattr(Counter, "_pending_count", 11)
         counter._fold()
     assert reader.registry.drops.totals() == {}
     assert reader.registry.tick(10, 10).delta.counters == {"x": 10}

@@ -280,7 +280,7 @@ held.inc()
 for _ in range(6):
     clock.advance(10)
     registry.tick(int(clock.time()), 10)
-getattr(held, "_awake", []).append(7)  # in the C implementation no call can be under way
+getattr(held, "_values", []).append(7)  # in the C implementation no call can be under way
 held._lock.acquire()
 
 def child():

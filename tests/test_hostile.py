@@ -234,7 +234,7 @@ def test_a_negative_number_of_values_is_refused(registry):
     ):
         with pytest.raises(ValueError, match="must not be negative"):
             refused()
-    assert counter._waiting == 3
+    assert counter._pending_count == 3
     assert counter._drop(10**30) is False
     assert counter._commit(counter._lock, 5, 10**30) is True
     assert total(registry, "counters") == 5

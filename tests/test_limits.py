@@ -370,7 +370,7 @@ def test_what_a_filter_leaves_out_measures_nothing_and_is_counted():
         for _ in range(2000):
             measure(instrument)
         measure(instrument.tagged(a=1))
-        assert instrument._waiting == 0
+        assert instrument._pending_count == 0
     assert len(registry.tick(10, 10).cumulative) == 0
     assert registry.drops.totals() == {"filtered": 2 * len(KINDS)}
 

@@ -25,11 +25,12 @@ which a signal handler could run. ``_commit`` first compares the lock: after a t
 has another one, and the old fold discards its result. So an exception at any line leaves state and values as
 they were, and no value is counted twice.
 
-The list has three forms, chosen by ``_pending``, so that an ordinary call pays nothing for the others:
+Calls append to the list ``_pending``, which is one of three, so that an ordinary call needs no further checks:
 
-- the list itself, while the instrument is awake;
-- an :class:`_Alarm` while it sleeps, because it expired or was inherited by a forked child: the first value wakes it;
-- a :class:`_Void`, which discards all values, if a filter or a cap excluded the series.
+- ``_values``, the list of pending values, while the instrument is awake;
+- a :class:`_WakingList` while it sleeps, because it expired or was inherited by a forked child: the first value wakes
+  it;
+- a :class:`_DiscardingList`, which discards all values, if a filter or a cap excluded the series.
 
 The C implementation of :class:`Cell` adds most values to the state at once. Only unusual values, and those after them,
 are pending. The number of pending values differs between the implementations, but not the results.
@@ -72,7 +73,7 @@ LONGEST = 256
 """Maximum number of characters, of keys and values together, of the tags of a cached result."""
 
 
-class _Alarm(list[Any]):
+class _WakingList(list[Any]):
     """The list of a sleeping instrument: the first value that is appended wakes the instrument."""
 
     __slots__ = ("_cell",)
@@ -85,7 +86,7 @@ class _Alarm(list[Any]):
         self._cell._pending.append(value)
 
 
-class _Void(list[Any]):
+class _DiscardingList(list[Any]):
     """The list of an instrument that a filter or a cap excluded."""
 
     __slots__ = ()
@@ -94,7 +95,7 @@ class _Void(list[Any]):
         pass
 
 
-_VOID = _Void()
+_DISCARDING = _DiscardingList()
 
 
 def _check_number(number: int) -> None:
@@ -108,7 +109,7 @@ class Cell:
     A fold holds ``_lock``. ``_children`` is the cache of ``tagged``, ``_now`` the clock of a timer.
     """
 
-    __slots__ = ("_awake", "_children", "_lock", "_now", "_pending", "_state")
+    __slots__ = ("_values", "_children", "_lock", "_now", "_pending", "_state")
 
     _now: Callable[[], float]
 
@@ -123,23 +124,23 @@ class Cell:
     @property
     def live(self) -> bool:
         """True if values are kept, False if a filter or a cap excluded the series."""
-        return self._awake is not _VOID
+        return self._values is not _DISCARDING
 
     @property
     def sleeping(self) -> bool:
         """True if the next value wakes the instrument."""
-        return type(self._pending) is _Alarm
+        return type(self._pending) is _WakingList
 
     @property
-    def _waiting(self) -> int:
+    def _pending_count(self) -> int:
         """The number of pending values."""
-        return len(self._awake)
+        return len(self._values)
 
     def _open(self, live: bool) -> None:
         """Set the initial state, with a new lock and no values."""
         self._lock = threading.Lock()
-        self._awake: list[Any] = [] if live else _VOID
-        self._pending = self._awake
+        self._values: list[Any] = [] if live else _DISCARDING
+        self._pending = self._values
         self._state: Any = None
         self._children: dict[tuple[object, ...], Any] | None = None
 
@@ -153,7 +154,7 @@ class Cell:
     def _begin(self, limit: int) -> tuple[Any, list[Any]]:
         """Begin a fold: return the state, and the first ``limit`` pending values. The caller holds the lock."""
         _check_number(limit)
-        return self._state, self._awake[:limit]
+        return self._state, self._values[:limit]
 
     def _commit(self, lock: threading.Lock, state: Any, taken: int) -> bool:
         """End a fold: set ``state``, which includes the first ``taken`` pending values, and delete these values.
@@ -166,7 +167,7 @@ class Cell:
             return False
         # Atomic: the interpreter switches threads, and runs signal handlers, only at calls and jumps.
         self._state = state
-        del self._awake[:taken]
+        del self._values[:taken]
         return True
 
     def _take(self) -> Any:
@@ -182,7 +183,7 @@ class Cell:
         """Drop one pending value. Return False if it does not exist any more."""
         _check_number(index)
         try:
-            del self._awake[index]  # not by a call, from which an IndexError of a signal handler could come
+            del self._values[index]  # not by a call, from which an IndexError of a signal handler could come
         except IndexError:  # a fold has just deleted it
             return False
         return True
@@ -190,11 +191,11 @@ class Cell:
     def _fall_asleep(self) -> None:
         """Arrange that the next value calls :meth:`_wake`."""
         if self.live:
-            self._pending = _Alarm(self)
+            self._pending = _WakingList(self)
 
-    def _rouse(self) -> None:
+    def _end_sleep(self) -> None:
         """End the sleep."""
-        self._pending = self._awake
+        self._pending = self._values
 
 
 if not TYPE_CHECKING and (_speedups := load("metricslib._speedups")) is not None:
@@ -356,25 +357,25 @@ class Instrument(Cell, metaclass=Hinted):
     def _fold(self) -> None:
         """Fold the pending values into the state, unless another fold is under way."""
         lock = self._lock  # read once: a fork in the middle replaces it
-        waiting = self._waiting
+        waiting = self._pending_count
         stand_back = CROWDED < waiting < OVERRUN and waiting % FULL == 0
         if lock.acquire(timeout=_MOMENT if stand_back else 0):
             try:
-                self._absorb_waiting(lock)
+                self._absorb_pending(lock)
             except (MemoryError, RecursionError):  # the values wait for the next fold
                 self._owner.drops.add("fold_error")
             finally:
                 lock.release()
-        elif self._waiting > OVERRUN and self._drop(OVERRUN):
+        elif self._pending_count > OVERRUN and self._drop(OVERRUN):
             self._owner.drops.add("buffer_full")
 
-    def _absorb_waiting(self, lock: threading.Lock) -> None:
+    def _absorb_pending(self, lock: threading.Lock) -> None:
         """Compute the new state, then set it and delete the values in it. The caller holds ``lock``.
 
         An exception in between, of a signal handler for example, leaves state and values as they were.
         """
         # Not beyond OVERRUN: other threads may drop those values at any moment.
-        if self._waiting:
+        if self._pending_count:
             state, batch = self._begin(OVERRUN)
             state, bad = self._absorbed(state, batch)
             if self._commit(lock, state, len(batch)) and bad:
@@ -408,13 +409,13 @@ class Instrument(Cell, metaclass=Hinted):
             lock.acquire()
             self._lock = lock
         try:
-            self._absorb_waiting(lock)
+            self._absorb_pending(lock)
             return self._take()
         finally:
             lock.release()
 
     def _wake(self) -> None:
-        self._rouse()
+        self._end_sleep()
         self._owner.woken(self)
 
     def _forget(self) -> None:

@@ -56,27 +56,27 @@ static PyObject *only_argument(const char *call, const char *name, PyObject *oth
 /* -- the slow path: a list of pending values */
 
 /* Return the list, which is created at first use. A new reference, because the cell may get another list. */
-static PyObject *waiting_of(Cell *self) {
-    if (!self->waiting) {
+static PyObject *pending_of(Cell *self) {
+    if (!self->pending) {
         PyObject *made = PyList_New(0); /* may run Python code, which may create the list */
         if (!made)
             return NULL;
         cell_lock(&self->cell);
-        if (!self->waiting) {
-            self->waiting = made;
+        if (!self->pending) {
+            self->pending = made;
             made = NULL;
         }
         cell_unlock(&self->cell);
         Py_XDECREF(made);
     }
-    return Py_XNewRef(self->waiting);
+    return Py_XNewRef(self->pending);
 }
 
-static Py_ssize_t waiting_size(Cell *self) { return self->waiting ? PyList_GET_SIZE(self->waiting) : 0; }
+static Py_ssize_t pending_size(Cell *self) { return self->pending ? PyList_GET_SIZE(self->pending) : 0; }
 
 /* Append a pending value, and fold if the list is full. */
 static int put(Cell *self, PyObject *value) {
-    PyObject *done, *waiting;
+    PyObject *done, *pending;
     Py_ssize_t size;
     int failed;
     if (self->cell.shut & CELL_VOID)
@@ -86,12 +86,12 @@ static int put(Cell *self, PyObject *value) {
             return -1;
         Py_DECREF(done);
     }
-    if (!(waiting = waiting_of(self)))
+    if (!(pending = pending_of(self)))
         return -1;
-    cell_close(&self->cell, CELL_WAITING);
-    failed = PyList_Append(waiting, value);
-    size = PyList_GET_SIZE(waiting);
-    Py_DECREF(waiting);
+    cell_close(&self->cell, CELL_PENDING);
+    failed = PyList_Append(pending, value);
+    size = PyList_GET_SIZE(pending);
+    Py_DECREF(pending);
     if (failed || size <= FULL)
         return failed;
     if (!(done = PyObject_CallMethodNoArgs((PyObject *)self, self->state->str_fold)))
@@ -414,7 +414,7 @@ static PyObject *exchange(Cell *self, number_value base, uint8_t base_kind, numb
 
 static PyObject *open_cell(Cell *self, PyObject *live) {
     static const number_value none = {0};
-    PyObject *waiting, *lock, *children, *state;
+    PyObject *pending, *lock, *children, *state;
     int is_live = PyObject_IsTrue(live);
     if (is_live < 0 || resolve(self->state) < 0)
         return NULL;
@@ -422,13 +422,13 @@ static PyObject *open_cell(Cell *self, PyObject *live) {
     atomic_flag_clear(&self->cell.busy); /* before a fork, a thread of the parent may have held it */
 #endif
     state = exchange(self, none, NOTHING, none, NOTHING);
-    waiting = self->waiting;
+    pending = self->pending;
     lock = self->lock;
     children = self->children;
-    self->waiting = self->lock = self->children = NULL;
+    self->pending = self->lock = self->children = NULL;
     self->cell.shut = is_live ? 0 : CELL_VOID;
     Py_XDECREF(state);
-    Py_XDECREF(waiting);
+    Py_XDECREF(pending);
     Py_XDECREF(lock);
     Py_XDECREF(children);
     Py_RETURN_NONE;
@@ -482,7 +482,7 @@ static PyObject *read_state(Cell *self, enum reading how) {
 #ifdef CELL_ATOMIC
         folding = 1;
 #else
-        folding = self->cell.shut & CELL_WAITING || waiting_size(self);
+        folding = self->cell.shut & CELL_PENDING || pending_size(self);
 #endif
         same = same_state(&seen, &self->cell);
         if (same && (how == TAKE || (how == TAKE_AT_ONCE && !folding)))
@@ -511,15 +511,15 @@ static Py_ssize_t number_of_values(PyObject *number) {
 }
 
 /* Return the first `most` pending values in a new list. */
-static PyObject *first_waiting(Cell *self, Py_ssize_t most) {
+static PyObject *first_pending(Cell *self, Py_ssize_t most) {
     for (;;) {
-        Py_ssize_t n = waiting_size(self);
+        Py_ssize_t n = pending_size(self);
         PyObject *batch = PyList_New(n = n < most ? n : most); /* may run Python code, which may add, fold and drop values */
         if (!batch || n == 0)
             return batch;
-        if (n <= waiting_size(self)) {
+        if (n <= pending_size(self)) {
             for (Py_ssize_t i = 0; i < n; i++)
-                PyList_SET_ITEM(batch, i, Py_NewRef(PyList_GET_ITEM(self->waiting, i)));
+                PyList_SET_ITEM(batch, i, Py_NewRef(PyList_GET_ITEM(self->pending, i)));
             return batch;
         }
         Py_DECREF(batch);
@@ -531,8 +531,8 @@ static PyObject *begin_fold(Cell *self, PyObject *limit) {
     Py_ssize_t most = number_of_values(limit);
     if (most < 0)
         return NULL;
-    cell_close(&self->cell, CELL_WAITING);
-    batch = first_waiting(self, most);
+    cell_close(&self->cell, CELL_PENDING);
+    batch = first_pending(self, most);
     state = batch ? read_state(self, LOOK) : NULL;
     if (!state) {
         Py_XDECREF(batch);
@@ -570,36 +570,36 @@ static PyObject *commit_fold(Cell *self, PyObject *const *args, Py_ssize_t nargs
         return NULL;
     if (self->lock != args[0])
         Py_RETURN_FALSE;
-    if (!(batch = first_waiting(self, taken))) /* released last */
+    if (!(batch = first_pending(self, taken))) /* released last */
         return NULL;
     if (self->lock != args[0]) {
         Py_DECREF(batch);
         Py_RETURN_FALSE;
     }
-    if (self->waiting && PyList_SetSlice(self->waiting, 0, PyList_GET_SIZE(batch), NULL) < 0) {
+    if (self->pending && PyList_SetSlice(self->pending, 0, PyList_GET_SIZE(batch), NULL) < 0) {
         Py_DECREF(batch);
         return NULL;
     }
     parse_state(self->state, args[1], &parsed);
     cell_lock(&self->cell);
     before = exchange(self, parsed.base, parsed.base_kind, parsed.delta, parsed.delta_kind);
-    if (!waiting_size(self))
-        self->cell.shut &= (uint8_t)~CELL_WAITING;
+    if (!pending_size(self))
+        self->cell.shut &= (uint8_t)~CELL_PENDING;
     cell_unlock(&self->cell);
     Py_DECREF(batch);
     Py_XDECREF(before);
     Py_RETURN_TRUE;
 }
 
-static PyObject *drop_waiting(Cell *self, PyObject *index) {
+static PyObject *drop_pending(Cell *self, PyObject *index) {
     PyObject *dropped;
     Py_ssize_t at = number_of_values(index);
     if (at < 0)
         return NULL;
-    if (at >= waiting_size(self))
+    if (at >= pending_size(self))
         Py_RETURN_FALSE;
-    dropped = Py_NewRef(PyList_GET_ITEM(self->waiting, at)); /* released after it was removed from the list */
-    if (PyList_SetSlice(self->waiting, at, at + 1, NULL) < 0) {
+    dropped = Py_NewRef(PyList_GET_ITEM(self->pending, at)); /* released after it was removed from the list */
+    if (PyList_SetSlice(self->pending, at, at + 1, NULL) < 0) {
         Py_DECREF(dropped);
         return NULL;
     }
@@ -613,7 +613,7 @@ static PyObject *fall_asleep(Cell *self, PyObject *Py_UNUSED(ignored)) {
     Py_RETURN_NONE;
 }
 
-static PyObject *rouse(Cell *self, PyObject *Py_UNUSED(ignored)) {
+static PyObject *end_sleep(Cell *self, PyObject *Py_UNUSED(ignored)) {
     cell_open(&self->cell, CELL_ASLEEP);
     Py_RETURN_NONE;
 }
@@ -626,7 +626,7 @@ static PyObject *get_sleeping(Cell *self, void *Py_UNUSED(closure)) {
     return PyBool_FromLong(self->cell.shut & CELL_ASLEEP);
 }
 
-static PyObject *get_waiting(Cell *self, void *Py_UNUSED(closure)) { return PyLong_FromSsize_t(waiting_size(self)); }
+static PyObject *get_pending_count(Cell *self, void *Py_UNUSED(closure)) { return PyLong_FromSsize_t(pending_size(self)); }
 
 static PyObject *get_lock(Cell *self, void *Py_UNUSED(closure)) {
     PyObject *threads, *lock, *made = NULL;
@@ -680,7 +680,7 @@ static PyObject *cell_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObjec
 
 static int cell_traverse(Cell *self, visitproc visit, void *arg) {
     Py_VISIT(Py_TYPE(self));
-    Py_VISIT(self->waiting);
+    Py_VISIT(self->pending);
     Py_VISIT(self->lock);
     Py_VISIT(self->children);
     Py_VISIT(self->now);
@@ -693,7 +693,7 @@ static int cell_clear(Cell *self) {
     static const number_value none = {0};
     PyObject *state = exchange(self, none, NOTHING, none, NOTHING);
     Py_XDECREF(state);
-    Py_CLEAR(self->waiting);
+    Py_CLEAR(self->pending);
     Py_CLEAR(self->lock);
     Py_CLEAR(self->children);
     Py_CLEAR(self->now);
@@ -735,9 +735,9 @@ static PyMethodDef cell_methods[] = {
     {"_commit", FAST(commit_fold), NULL},
     {"_take", (PyCFunction)take_state, METH_NOARGS, NULL},
     {"_take_at_once", (PyCFunction)take_state_at_once, METH_NOARGS, NULL},
-    {"_drop", (PyCFunction)drop_waiting, METH_O, NULL},
+    {"_drop", (PyCFunction)drop_pending, METH_O, NULL},
     {"_fall_asleep", (PyCFunction)fall_asleep, METH_NOARGS, NULL},
-    {"_rouse", (PyCFunction)rouse, METH_NOARGS, NULL},
+    {"_end_sleep", (PyCFunction)end_sleep, METH_NOARGS, NULL},
     {0},
 };
 
@@ -775,7 +775,7 @@ static PyGetSetDef cell_getset[] = {
     {"live", (getter)get_live, NULL,
      "Whether anything is kept of what is measured here; not so when a filter or a cap left the series out.", NULL},
     {"sleeping", (getter)get_sleeping, NULL, "Whether the next use wakes the instrument.", NULL},
-    {"_waiting", (getter)get_waiting, NULL, NULL, NULL},
+    {"_pending_count", (getter)get_pending_count, NULL, NULL, NULL},
     {"_lock", (getter)get_lock, (setter)set_lock, NULL, NULL},
     {"_children", (getter)get_children, (setter)put_children, NULL, NULL},
     {0},

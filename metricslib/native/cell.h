@@ -20,7 +20,7 @@
 #endif
 
 enum cell_shut {
-    CELL_WAITING = 1, /* there are pending values, or a fold is under way */
+    CELL_PENDING = 1, /* there are pending values, or a fold is under way */
     CELL_ASLEEP = 2,  /* the next value wakes the instrument */
     CELL_VOID = 4,    /* values are discarded */
 };

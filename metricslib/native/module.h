@@ -47,7 +47,7 @@ typedef struct {
 typedef struct {
     PyObject_HEAD
     cell cell;
-    PyObject *waiting;  /* the list of pending values; NULL until the first */
+    PyObject *pending;  /* a list; NULL until the first one */
     PyObject *lock;     /* NULL until it is first used */
     PyObject *children; /* a dict, None or NULL */
     PyObject *now;      /* a timer's clock */

@@ -21,7 +21,7 @@ static int64_t taken;   /* by whoever holds fold_lock */
 static atomic_int writing = WRITERS;
 
 static void let_wait(void) {
-    cell_close(&shared, CELL_WAITING);
+    cell_close(&shared, CELL_PENDING);
     pthread_mutex_lock(&list_lock);
     waiting++;
     pthread_mutex_unlock(&list_lock);
@@ -40,7 +40,7 @@ static void *write_ones(void *argument) {
 /* The caller holds fold_lock. */
 static void fold(void) {
     int64_t batch, state;
-    cell_close(&shared, CELL_WAITING);
+    cell_close(&shared, CELL_PENDING);
     pthread_mutex_lock(&list_lock);
     batch = waiting;
     pthread_mutex_unlock(&list_lock);
@@ -56,7 +56,7 @@ static void fold(void) {
     shared.base_kind = WHOLE;
     pthread_mutex_lock(&list_lock); /* as a list's length is read: now, and perhaps no longer true in a moment */
     if (!waiting)
-        shared.shut &= (uint8_t)~CELL_WAITING;
+        shared.shut &= (uint8_t)~CELL_PENDING;
     pthread_mutex_unlock(&list_lock);
     cell_unlock(&shared);
 }

@@ -246,7 +246,7 @@ def test_a_buffer_is_bounded_without_any_tick(registry, tick, kind):
     instrument = make(registry, kind)
     for number in range(10 * FULL):
         measure(instrument, 1 if kind != "unique" else number % 7)
-        assert instrument._waiting <= FULL
+        assert instrument._pending_count <= FULL
     assert measured(tick().cumulative, kind) == {"gauge": 1, "unique": 7}.get(kind, 10 * FULL)
 
 
@@ -261,7 +261,7 @@ def test_a_tick_takes_over_from_a_fold_that_is_held_up(registry, tick, kind, mon
         assert measured(tick().delta, kind) == (1 if kind == "gauge" else 2 * FULL)
         for number in range(2 * FULL):
             measure(instrument, 1 if kind != "unique" else number)
-    assert instrument._waiting <= FULL
+    assert instrument._pending_count <= FULL
     assert measured(tick().delta, kind) == (1 if kind == "gauge" else 2 * FULL)
 
 
@@ -298,7 +298,7 @@ def test_a_buffer_that_nobody_may_empty_has_an_end(registry, tick, kind, monkeyp
         let_wait(instrument, 1 if kind != "unique" else 0)
         for number in range(1, 1500):
             measure(instrument, 1 if kind != "unique" else number)
-        assert instrument._waiting == 1000
+        assert instrument._pending_count == 1000
     assert measured(tick().cumulative, kind) == (1 if kind == "gauge" else 1000)
     assert registry.drops.totals() == {"buffer_full": 500}
 
@@ -311,7 +311,7 @@ def test_callers_stand_back_for_a_moment_from_a_fold_that_cannot_keep_up(registr
             self.waits = []
 
         def acquire(self, timeout):
-            self.waits.append((counter._waiting, timeout))
+            self.waits.append((counter._pending_count, timeout))
             return False
 
     monkeypatch.setattr(instrument_module, "OVERRUN", 2 * CROWDED)
