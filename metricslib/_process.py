@@ -11,7 +11,6 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
-from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,6 +19,7 @@ __all__ = [
     "at_exit",
     "exiting",
     "expect_forks",
+    "forks_workers",
     "log",
     "not_at_exit",
     "notice_fork",
@@ -102,17 +102,53 @@ def notice_fork() -> None:
     """Do in a child what a fork does, if Python was not told of the fork, as uWSGI tells it nothing.
 
     This is called where something takes long anyway: not at each call of an instrument. What the child measured before
-    that cannot be told from what the parent had, and is dropped with it.
+    that cannot be told from what the parent had, and is dropped with it. :func:`expect_forks` has it called in time.
     """
     if os.getpid() != _pid:
         _forget_parent()
 
 
+def forks_workers() -> bool:
+    """Whether this process loads the program and forks workers later, without Python's hooks, as uWSGI does.
+
+    No thread may be started in it. uWSGI forks after it has released the interpreter lock; if a thread has that lock at
+    that moment, the worker waits for a thread that it does not have, for ever. (So does a child of a ``fork()`` that
+    ctypes calls.) No Python code can prevent it, because none runs between the release and the fork.
+    """
+    uwsgi = sys.modules.get("uwsgi")  # which is there in uWSGI alone
+    return uwsgi is not None and not (uwsgi.worker_id() or uwsgi.mule_id() or uwsgi.i_am_the_spooler())
+
+
+_expects_forks = False
+
+
 def expect_forks() -> None:
-    """Be told of uWSGI's forks, if this is uWSGI."""
-    if "uwsgi" in sys.modules:  # which is there in uWSGI alone
-        with suppress(ImportError):
-            import_module("uwsgidecorators").postfork(notice_fork)
+    """In uWSGI: do what a fork does in each worker, mule and spooler, the first worker included, which without a master
+    is this process.
+    """
+    global _expects_forks
+    uwsgi: Any = sys.modules.get("uwsgi")
+    if uwsgi is None or _expects_forks:
+        return
+    _expects_forks = True
+    if not getattr(uwsgi, "has_threads", True):
+        log().warning(
+            "uWSGI runs this program without threads: measurements are sent only while requests are handled, and at the"
+            " end of a worker; start uWSGI with --enable-threads"
+        )
+    if not forks_workers():
+        return
+    try:
+        import_module("uwsgidecorators").postfork(_forget_parent)
+    except Exception:  # it is not installed, or there is no master, without which it cannot be imported
+        before = getattr(uwsgi, "post_fork_hook", None)
+
+        def hook() -> None:
+            _forget_parent()
+            if before:
+                before()
+
+        uwsgi.post_fork_hook = hook
 
 
 if hasattr(os, "register_at_fork"):

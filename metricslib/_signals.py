@@ -13,7 +13,8 @@ So :func:`install` replaces their default. What happens then depends on what was
 
 Python runs handlers in the main thread, between two steps of the interpreter, so a handler may interrupt anything, a
 ``stop()`` included. :func:`deferred` marks those places: a signal that arrives there is remembered, and handled at
-their end. Only the main thread installs handlers; :func:`install` does nothing in another.
+their end. Only the main thread installs handlers; :func:`install` does nothing in another. In uWSGI it does nothing
+either: uWSGI has handlers of its own, of which Python does not know, and its workers end in order.
 
 gevent runs handlers in its event loop, where nothing may block. There, what sends runs in a greenlet of its own: the
 program's handler does not wait for the flush, and the default action follows when the flusher has stopped.
@@ -56,7 +57,7 @@ def renew() -> None:
     """Put back the handlers of the last :func:`install` where others have taken their place, as a worker does that sets
     signals up anew after the fork.
     """
-    if _stop is None or not _in_main_thread():
+    if _stop is None or not _in_main_thread() or "uwsgi" in sys.modules:
         return
     for number in _NUMBERS:
         before = signal.getsignal(number)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Never
 
 from ._default import default_registry
-from ._process import at_exit, exiting, expect_forks, not_at_exit, notice_fork, register_fork_handler
+from ._process import at_exit, exiting, expect_forks, forks_workers, not_at_exit, notice_fork, register_fork_handler
 from ._signals import deferred, renew
 from .attempt import OUT_OF_MEMORY
 from .budget import LEAST
@@ -291,12 +291,19 @@ class Flusher:
         :mod:`atexit`: such a function must call :meth:`stop` itself, and the log says so. Newer versions of Python
         start no threads at that time; :meth:`flush` and :meth:`stop` then deliver in the calling thread.
 
+        In the master of uWSGI, which loads the program and then forks, nothing is started: each worker does that at its
+        first measurement, and what was measured before the fork is not sent.
+
         Raises:
             AlreadyStarted: If another flusher ends the intervals of this registry.
             RuntimeError: If no thread can be started. Nothing has been started then, and the call may be repeated.
         """
         notice_fork()
         if self.running or self._in_caller:
+            return
+        expect_forks()
+        if forks_workers():
+            self.copied_by_fork = True  # each worker starts it at its first measurement
             return
         forked = self.copied_by_fork
         if forked:
@@ -335,7 +342,6 @@ class Flusher:
         self._stop_deadline, self._closed = None, False
         at_exit(self.stop)
         undo.callback(not_at_exit, self.stop)
-        expect_forks()
         self._join_group()
         undo.callback(self._give_up_group)
         try:

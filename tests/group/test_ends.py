@@ -127,23 +127,15 @@ assert metrics.stop(30)
 
 
 HOOKLESS = """
-import logging, os, random, sys, threading, types
-os.register_at_fork = lambda **_: None  # so that this library is told of no fork, as in uWSGI
-told = []
-if len(sys.argv) > 2:
-    sys.modules["uwsgi"] = types.ModuleType("uwsgi")
-    sys.modules["uwsgidecorators"] = decorators = types.ModuleType("uwsgidecorators")
-    decorators.postfork = told.append
+import os, sys
+os.register_at_fork = lambda **_: None  # so that this library is told of no fork
 import metricslib as metrics
 metrics.start(sys.argv[1], interval=1_000_000_000)
 counter = metrics.counter("a")
 counter.inc(1000)
 pid = os.fork()
 if pid == 0:
-    if told:
-        told[0]()
-    else:
-        metrics.flush(0.1)
+    metrics.flush(0.1)
     counter.inc(7)
     assert metrics.stop(20)
     os._exit(0)
@@ -151,10 +143,97 @@ assert os.waitpid(pid, 0)[1] == 0
 """
 
 
-@pytest.mark.parametrize("told", [[], ["uwsgi"]], ids=["noticed at a flush", "told by uWSGI"])
-def test_a_child_of_a_fork_without_hooks_is_a_member_of_its_own(peer, told):
+def test_a_child_of_a_fork_without_hooks_is_a_member_of_its_own(peer):
     done = subprocess.run(
-        [sys.executable, "-c", HOOKLESS, peer.url, *told], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", HOOKLESS, peer.url], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert peer.at("stats.counters.a.count") == [1007]
+
+
+# As uWSGI does it: the module is there, forks call no hooks of Python, and a worker calls the hook in the module.
+UWSGI = """
+import logging, os, signal, sys, threading, types
+logging.basicConfig()
+os.register_at_fork = lambda **_: None
+master = os.getpid()
+uwsgi = sys.modules["uwsgi"] = types.ModuleType("uwsgi")
+worker = 0
+uwsgi.worker_id = lambda: worker
+uwsgi.mule_id = uwsgi.i_am_the_spooler = lambda: 0
+theirs = []
+uwsgi.post_fork_hook = lambda: theirs.append(os.getpid())
+
+import metricslib as metrics
+def fork():
+    global worker
+    pid = os.fork()
+    if pid == 0:
+        worker = 1
+        uwsgi.post_fork_hook()
+        assert theirs == [os.getpid()]
+    return pid
+"""
+
+
+def in_uwsgi(program: str, url: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", UWSGI + program, url]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_in_uwsgi_the_master_has_no_thread_and_each_worker_is_a_member(peer):
+    """A thread that has the interpreter lock while uWSGI forks would leave the worker waiting for it for ever."""
+    done = in_uwsgi(
+        """
+metrics.start(sys.argv[1], interval=1_000_000_000)
+counter = metrics.counter("a")
+counter.inc(1000)
+assert threading.active_count() == 1
+children = []
+for _ in range(2):
+    pid = fork()
+    if pid == 0:
+        counter.inc(7)
+        assert threading.active_count() > 1
+        assert metrics.stop(20)
+        os._exit(0)
+    children.append(pid)
+assert [os.waitpid(pid, 0)[1] for pid in children] == [0, 0]
+assert threading.active_count() == 1
+""",
+        peer.url,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert peer.at("stats.counters.a.count") == [14]
+
+
+def test_in_uwsgi_without_a_master_the_first_worker_is_the_process_itself(peer):
+    done = in_uwsgi(
+        """
+metrics.start(sys.argv[1], interval=1_000_000_000)
+counter = metrics.counter("a")
+worker = 1
+uwsgi.post_fork_hook()
+counter.inc(7)
+assert threading.active_count() > 1
+""",
+        peer.url,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert peer.at("stats.counters.a.count") == [7]
+
+
+def test_in_uwsgi_signals_are_left_alone_and_a_lack_of_threads_is_said(peer):
+    """uWSGI without --enable-threads never lets another thread have the interpreter lock between requests."""
+    done = in_uwsgi(
+        """
+uwsgi.has_threads = 0
+worker = 1
+metrics.start(sys.argv[1], interval=1_000_000_000)
+metrics.start(sys.argv[1], interval=1_000_000_000)
+assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+""",
+        peer.url,
+    )
+    assert done.returncode == 0
+    assert done.stderr.count("start uWSGI with --enable-threads") == 1

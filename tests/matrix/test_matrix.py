@@ -1,8 +1,8 @@
-"""Workers are one, however a program is run: N requests to a real server are N in a real carbon.
+"""Workers are one, however a program is run: N requests to a real server, or N jobs, are N in a real carbon.
 
 Each row of the tables is a program with several processes, as its documentation says to run it, with nothing of ours
 but ``metrics.start()``. ``make matrix`` runs all of them; other runs leave out those marked ``matrix``, so that they
-have each choice of each column once.
+have each choice of each column once. docs/explanation/workers.md tells users what runs here.
 """
 
 import http.client
@@ -11,11 +11,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from itertools import product
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -98,57 +98,227 @@ def running(
         process.wait()
 
 
-def rows(table: Mapping[str, Sequence[str]], gate: set[str]) -> list:
-    """Return the parameters of a test, those that are not in ``gate`` marked."""
-    assert gate <= table.keys()
-    marks = {name: () if name in gate else (pytest.mark.matrix,) for name in table}
-    return [pytest.param(name, table[name], id=name, marks=marks[name]) for name in table]
+class Row(NamedTuple):
+    """A way to run a program."""
 
+    name: str
+    command: Sequence[str]
+    gate: bool = False
+    """Whether it runs without being asked for."""
+    code: int = 0
+    """The exit code after SIGTERM."""
+    abrupt: bool = False
+    """Whether SIGTERM ends some worker without its exit functions, so that the last second may be missing."""
+
+
+def parameters(rows: Sequence[Row]) -> list:
+    """Return the parameters of a test."""
+    return [pytest.param(row, id=row.name, marks=() if row.gate else pytest.mark.matrix) for row in rows]
+
+
+def prefix_of(name: str) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in name)
+
+
+def totals(prefix: str, count: int) -> dict[str, float]:
+    return {f"stats.counters.{prefix}.requests.count": count, f"stats.timers.{prefix}.took.count": count}
+
+
+# -- servers
 
 WSGI, ASGI = "tests.matrix.application:application", "tests.matrix.application:asgi"
-GUNICORN = ("gunicorn", "--bind=127.0.0.1:PORT", "--workers=4", "--no-control-socket")
-CLASSES = {
-    "sync": ("--worker-class=sync", WSGI),
-    "gthread": ("--worker-class=gthread", "--threads=4", WSGI),
-    "gevent": ("--worker-class=gevent", WSGI),
-    "uvicorn": ("--worker-class=uvicorn_worker.UvicornWorker", ASGI),
-}
-SERVERS = {
-    " ".join(("gunicorn", name, *options)): (*GUNICORN, *options, *CLASSES[name])
-    for name, preload, most in product(CLASSES, ((), ("--preload",)), ((), ("--max-requests=20",)))
-    for options in [preload + most]
-} | {
-    "uvicorn": ("uvicorn", "--port=PORT", "--workers=2", ASGI),
-    "hypercorn": ("hypercorn", "--bind=127.0.0.1:PORT", "--workers=2", ASGI),
-    "granian asgi": ("granian", "--port=PORT", "--workers=2", "--interface=asgi", ASGI),
-    "granian wsgi": ("granian", "--port=PORT", "--workers=2", "--interface=wsgi", "--blocking-threads=4", WSGI),
-}
-GATE = {
-    "gunicorn sync",
-    "gunicorn gthread --preload",
-    "gunicorn gevent --preload --max-requests=20",
-    "gunicorn uvicorn --max-requests=20",
-    "uvicorn",
-    "hypercorn",
-    "granian asgi",
-}
+
+
+def gunicorn(worker: str, *options: str, gate: bool = False) -> Row:
+    command = ["gunicorn", "--bind=127.0.0.1:PORT", "--workers=4", "--no-control-socket", *options]
+    command += {
+        "sync": [WSGI],
+        "gthread": ["--worker-class=gthread", "--threads=4", WSGI],
+        "gevent": ["--worker-class=gevent", WSGI],
+        "uvicorn": ["--worker-class=uvicorn_worker.UvicornWorker", ASGI],
+    }[worker]
+    # Between the end of uvicorn and that of the interpreter, SIGTERM has its default action, which is how the worker
+    # had set it after the fork. gunicorn sends it to a worker that is ending because of its requests.
+    abrupt = worker == "uvicorn" and len(options) == 2
+    return Row(" ".join(("gunicorn", worker, *options)), command, gate, abrupt=abrupt)
+
+
+def uwsgi(*options: str, gate: bool = False, code: int = 0) -> Row:
+    command = ["uwsgi", "--http-socket=127.0.0.1:PORT", "--processes=2", "--need-app", "--die-on-term"]
+    command += ["--disable-logging", f"--module={WSGI}", *options]
+    # A worker that is still busy with a request when it is told to end runs no exit functions.
+    return Row(" ".join(("uwsgi", *options)), command, gate, code, abrupt=True)
+
+
+SERVERS = [
+    gunicorn("sync", gate=True),
+    gunicorn("sync", "--preload"),
+    gunicorn("sync", "--max-requests=20"),
+    gunicorn("sync", "--preload", "--max-requests=20"),
+    gunicorn("gthread"),
+    gunicorn("gthread", "--preload", gate=True),
+    gunicorn("gthread", "--max-requests=20"),
+    gunicorn("gthread", "--preload", "--max-requests=20"),
+    gunicorn("gevent"),
+    gunicorn("gevent", "--preload"),
+    gunicorn("gevent", "--max-requests=20"),
+    gunicorn("gevent", "--preload", "--max-requests=20", gate=True),
+    gunicorn("uvicorn"),
+    gunicorn("uvicorn", "--preload"),
+    gunicorn("uvicorn", "--max-requests=20", gate=True),
+    gunicorn("uvicorn", "--preload", "--max-requests=20"),
+    Row("uvicorn", ["uvicorn", "--port=PORT", "--workers=2", ASGI], gate=True),
+    Row("hypercorn", ["hypercorn", "--bind=127.0.0.1:PORT", "--workers=2", ASGI], gate=True),
+    Row("granian asgi", ["granian", "--port=PORT", "--workers=2", "--interface=asgi", ASGI], gate=True),
+    Row("granian wsgi", ["granian", "--port=PORT", "--workers=2", "--interface=wsgi", "--blocking-threads=4", WSGI]),
+    uwsgi("--master", gate=True),
+    uwsgi("--master", "--enable-threads"),
+    uwsgi("--master", "--threads=2"),
+    uwsgi("--master", "--lazy-apps", gate=True),
+    uwsgi("--master", "--py-call-uwsgi-fork-hooks"),
+    uwsgi(code=30),
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "command"), rows(SERVERS, GATE))
-def test_each_request_to_a_server_arrives(carbon, need, tmp_path, name, command):
-    need(command[0])
-    port, first = free_port(), int(time.time())
-    prefix = "".join(letter if letter.isalnum() else "_" for letter in name)
+@pytest.mark.parametrize("row", parameters(SERVERS))
+def test_each_request_to_a_server_arrives(carbon, need, tmp_path, row):
+    need(row.command[0])
+    port, first, prefix = free_port(), int(time.time()), prefix_of(row.name)
     client, log = Client(port), tmp_path / "log"
-    command = [word.replace("PORT", str(port)) for word in command]
+    command = [word.replace("PORT", str(port)) for word in row.command]
     with running(command, carbon, prefix, log) as process:
         client.send(REQUESTS, 2)
+        if row.abrupt:
+            carbon.adds_up(totals(prefix, client.answered), first, int(time.time()) + INTERVAL)
+        process.terminate()
+        assert process.wait(PATIENCE) == row.code
+        carbon.adds_up(totals(prefix, client.answered), first, int(time.time()) + INTERVAL)
+        assert "Traceback" not in log.read_text()
+
+
+# -- reloaders
+
+FLASK = """
+from flask import Flask
+from tests.matrix.application import answer
+
+app = Flask(__name__)
+app.route("/")(answer)
+"""
+DJANGO = """
+import sys
+from django.conf import settings
+from django.core.management import execute_from_command_line
+from django.http import HttpResponse
+from django.urls import path
+from tests.matrix.application import answer
+
+settings.configure(DEBUG=True, ROOT_URLCONF=__name__, SECRET_KEY="none", USE_TZ=True)
+urlpatterns = [path("", lambda request: HttpResponse(answer()))]
+if __name__ == "__main__":
+    execute_from_command_line(sys.argv)
+"""
+RELOADERS = [
+    Row("flask run --debug", ["flask", "--app=FILE", "run", "--debug", "--port=PORT"], gate=True),
+    Row("django runserver", ["python", "FILE", "runserver", "--skip-checks", "PORT"], gate=True),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", parameters(RELOADERS))
+def test_each_request_before_and_after_a_reload_arrives(carbon, tmp_path, row):
+    """The program is then ended as a terminal ends it: SIGINT to all its processes."""
+    port, first, prefix = free_port(), int(time.time()), prefix_of(row.name)
+    client, log, file = Client(port), tmp_path / "log", tmp_path / "reloaded.py"
+    file.write_text(FLASK if "flask" in row.name else DJANGO)
+    command = [word.replace("PORT", str(port)).replace("FILE", str(file)) for word in row.command]
+    with running(command, carbon, prefix, log, PYTHONPATH=str(ROOT)) as process:
+        client.send(REQUESTS // 2, 1)
+        os.utime(file)
+        client.send(REQUESTS, 2)
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(PATIENCE)
+        carbon.adds_up(totals(prefix, client.answered), first, int(time.time()) + INTERVAL)
+
+
+# -- tasks and jobs
+
+CELERY = ["celery", "--app=tests.matrix.tasks", "worker", "--loglevel=warning"]
+WORKERS = [
+    Row("celery prefork", [*CELERY, "--pool=prefork", "--concurrency=2"], gate=True),
+    Row("celery prefork --max-tasks-per-child", [*CELERY, "--concurrency=2", "--max-tasks-per-child=10"]),
+    Row("celery threads", [*CELERY, "--pool=threads", "--concurrency=4"]),
+    Row("celery gevent", [*CELERY, "--pool=gevent", "--concurrency=10"], gate=True),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", parameters(WORKERS))
+def test_each_task_arrives(carbon, tmp_path, row):
+    first, prefix, broker = int(time.time()), prefix_of(row.name), str(tmp_path / "broker")
+    with running(row.command, carbon, prefix, tmp_path / "log", BROKER=broker) as process:
+        client = [sys.executable, "-m", "tests.matrix.tasks", str(REQUESTS)]
+        done = subprocess.run(client, cwd=ROOT, env={**os.environ, "BROKER": broker}, timeout=PATIENCE, check=False)
+        assert done.returncode == 0
         process.terminate()
         assert process.wait(PATIENCE) == 0
-        assert "Traceback" not in log.read_text(), log.read_text()
-        total = {
-            f"stats.counters.{prefix}.requests.count": client.answered,
-            f"stats.timers.{prefix}.took.count": client.answered,
-        }
-        carbon.adds_up(total, first, int(time.time()) + INTERVAL)
+        carbon.adds_up(totals(prefix, REQUESTS), first, int(time.time()) + INTERVAL)
+        assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+GATED_JOBS = {("pool", "fork"), ("pool.terminate", "spawn"), ("pool.close", "forkserver"), ("processes", "spawn")}
+GATED_JOBS |= {("executor", "fork")}
+KINDS = ("processes", "pool", "pool.close", "pool.terminate", "executor")
+JOBS = [
+    Row(f"{kind} {method}", ["python", "-m", "tests.matrix.jobs", kind, method], (kind, method) in GATED_JOBS)
+    for kind in KINDS
+    for method in ("fork", "spawn", "forkserver")
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", parameters(JOBS))
+def test_each_call_in_child_processes_arrives(carbon, tmp_path, row):
+    first, prefix = int(time.time()), prefix_of(row.name)
+    with running([*row.command, str(REQUESTS)], carbon, prefix, tmp_path / "log") as process:
+        assert process.wait(PATIENCE) == 0
+        carbon.adds_up(totals(prefix, REQUESTS), first, int(time.time()) + INTERVAL)
+        assert (tmp_path / "log").read_text() == ""
+
+
+@pytest.mark.slow
+def test_runs_that_overlap_add_up(carbon, tmp_path):
+    """As cron jobs do that take longer than the time between them: three in one slot, all of 1234 calls."""
+    first = int(time.time())
+    command = ["python", "-m", "tests.matrix.jobs", "alone", "", "1234"]
+    with ExitStack() as stack:
+        runs = [stack.enter_context(running(command, carbon, "cron", tmp_path / str(run))) for run in range(3)]
+        assert [run.wait(PATIENCE) for run in runs] == [0, 0, 0]
+        carbon.adds_up(totals("cron", 3 * 1234), first, int(time.time()) + INTERVAL)
+
+
+SUPERVISOR = """
+[supervisord]
+nodaemon = true
+logfile = {root}/supervisord.log
+pidfile = {root}/supervisord.pid
+[program:jobs]
+process_name = %(process_num)d
+numprocs = 3
+command = {python} -m tests.matrix.jobs wait {root}/ready%(process_num)d 100
+"""
+
+
+@pytest.mark.slow
+def test_what_supervisor_stops_has_sent_everything(carbon, tmp_path):
+    """It sends SIGTERM to programs without a handler."""
+    first, config = int(time.time()), tmp_path / "supervisord.conf"
+    config.write_text(SUPERVISOR.format(root=tmp_path, python=sys.executable))
+    with running(
+        ["supervisord", "-c", str(config)], carbon, "supervisor", tmp_path / "log", PYTHONWARNINGS=""
+    ) as process:
+        eventually(lambda: len(list(tmp_path.glob("ready*"))) == 3)
+        process.terminate()
+        assert process.wait(PATIENCE) == 0
+        carbon.adds_up(totals("supervisor", 300), first, int(time.time()) + INTERVAL)
