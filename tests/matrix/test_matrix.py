@@ -236,6 +236,9 @@ def test_each_request_before_and_after_a_reload_arrives(carbon, tmp_path, row):
     with running(command, carbon, prefix, log, PYTHONPATH=str(ROOT)) as process:
         client.send(REQUESTS // 2, 1)
         os.utime(file)
+        (old,) = client.workers
+        # A request that a thread of the old one answers after its exit functions is nowhere.
+        eventually(lambda: not Path(f"/proc/{old}").exists(), or_else="the end of the old process")
         client.send(REQUESTS, 2)
         os.killpg(process.pid, signal.SIGINT)
         process.wait(PATIENCE)
