@@ -158,7 +158,7 @@ class Notifier:
 
     def stopping(self) -> None:
         """Report that the process is stopping and delivers its remaining data."""
-        self._tell("STOPPING=1", "STATUS=delivering what is left")
+        self._tell("STOPPING=1", "STATUS=delivering the remaining data")
 
     def alive(self) -> None:
         """Report that the process works."""
@@ -252,7 +252,7 @@ class Watchdog:
             yield f"no interval has ended for more than {patience:g} s"
         for listener in self._listeners:
             if not listener.alive:
-                yield f"{listener.address} is not read any more"
+                yield f"{listener.address} is no longer read"
 
     def _watch(self) -> None:
         while not self._stopping.wait(self._notifier.watchdog / 2):

@@ -1,4 +1,4 @@
-"""The default registry: what stands behind the package's functions that measure. Shipping it is :mod:`~._shipping`."""
+"""The default registry, which the functions of the package use. :mod:`~._shipping` has its flusher."""
 
 from .registry import Registry
 

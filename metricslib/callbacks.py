@@ -63,7 +63,7 @@ class CallbackReader:
         self._jobs: _Jobs | None = None  # the queue of the thread that runs the next job
         self._pending: dict[Gauge, _Call] = {}  # callbacks that have not returned
         self._logged: set[str] = set()  # keys of gauges
-        self._here: tuple[_Job, float] | None = None  # what is called in the thread that asked, and since when
+        self._here: tuple[_Job, float] | None = None  # the job that runs in the calling thread, and its start
 
     def read(self, gauges: Sequence[Gauge], deadline: TimeLeft) -> Mapping[Gauge, GaugeChange]:
         """Return the results of the callbacks of ``gauges``, without those that do not return before ``deadline``.

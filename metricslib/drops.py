@@ -124,6 +124,9 @@ class ErrorReporter:
             if cause not in self._logged:
                 self._logged.add(cause)
                 log().exception(
-                    "%s: %s failed with %s; it goes on, and this is logged once", self._who, cause, type(error).__name__
+                    "%s: %s failed with %s; it continues, and this is logged once",
+                    self._who,
+                    cause,
+                    type(error).__name__,
                 )
             return False

@@ -203,10 +203,10 @@ class Naming:
         return f"{prefixed(namespace, self.own)}.{statistic}{self._suffix}"
 
     def affixes(self, kind: Kind, key: str = "") -> dict[str, tuple[str, str]]:
-        """Return by statistic what stands in a path before the name of that series and behind it.
+        """Return, by statistic, the text before and after the name of a series in its paths.
 
-        A counter has ``rate`` and ``count``, a timer or histogram what statsd computes, a gauge ``value``, and a unique
-        ``count``. Statistics that are not sent are left out.
+        A counter has ``rate`` and ``count``, a timer or histogram the statistics of statsd, a gauge ``value``, and a
+        unique ``count``. Statistics that are not sent are omitted.
         """
         names: Iterable[str]
         if kind == "counter":

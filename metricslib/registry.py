@@ -275,7 +275,7 @@ class Registry(Instruments):
         return self._limits.admit(Series(kind, name, tags))
 
     def limits_of_group(self) -> Limits:
-        """Return limits with the same caps, for the series of all processes that ship as one; filters ran in each."""
+        """Return limits with the same caps and no filters for a group's series, which each process has filtered."""
         return Limits((), *self._caps, self.drops, Share(self.budget.series.allowed))
 
     def admit_names(self, names: Sequence[tuple[Kind, str]], others: int = 0) -> list[str] | None:

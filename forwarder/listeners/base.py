@@ -139,7 +139,7 @@ class Listener:
         try:
             self._read(self._socket)
         except Exception:
-            self._failed("listener_died", f"{self._address} is not read any more")
+            self._failed("listener_died", f"{self._address} is no longer read")
         finally:
             try:
                 self._close(self._socket)
@@ -156,13 +156,13 @@ class Listener:
         try:
             self._sink.feed(chunks)
         except Exception:
-            self._failed("feed_error", f"what was read on {self._address} was lost")
+            self._failed("feed_error", f"data from {self._address} was lost")
 
     def _flush(self) -> None:
         try:
             self._sink.flush()
         except Exception:
-            self._failed("feed_error", f"what was read on {self._address} was not passed on")
+            self._failed("feed_error", f"data from {self._address} was not passed on")
 
     # -- for subclasses
 

@@ -168,7 +168,7 @@ class NumberedListener(StreamListener):
         try:
             new = self._batches.take(batch, self._sink)
         except Exception:
-            self._failed("feed_error", f"what was read on {self._address} was lost")
+            self._failed("feed_error", f"data from {self._address} was lost")
         self._account.add("batches" if new else "batches_repeated")
         safe = 0 if new else self._batches.safe(batch.sender)
         if safe >= batch.number:

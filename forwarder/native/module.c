@@ -564,9 +564,9 @@ static int receive_batch(Aggregator *self, int socket) {
 }
 
 PyDoc_STRVAR(receive_doc, "receive($self, socket, wake, gather=0.0, /)\n--\n\n"
-                          "Read datagrams of up to 64 KiB until wake, a file descriptor, is readable; with wake = -1 once, "
-                          "and return how many. Whenever there was nothing left, wait gather seconds, less than one, for "
-                          "more to come. Raises OSError.");
+                          "Read datagrams of up to 64 KiB until the file descriptor wake is readable. With wake = -1, read "
+                          "at most one batch, and return the number of datagrams. After the socket was empty, wait gather "
+                          "seconds, less than one, for more datagrams. Raises OSError.");
 
 static PyObject *aggregator_receive(Aggregator *self, PyObject *args) {
     int socket, wake, count, error = 0;

@@ -107,7 +107,7 @@ class Dispatcher:
         return [sender.destination for sender in self._senders if sender.destination.shared]
 
     def shared_queues(self) -> dict[str, Queue]:
-        """Return what waits for each of these, by label."""
+        """Return the queues of these destinations, by label."""
         return {sender.destination.label: sender.queue for sender in self._senders if sender.destination.shared}
 
     def wait_idle(self, deadline: Deadline, *, here: bool = False) -> bool:

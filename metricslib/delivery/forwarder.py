@@ -86,10 +86,10 @@ class ForwarderDestination(Destination):
 
 
 class LocalForwarder(ForwarderDestination):
-    """The forwarder of this host, from the first flush on at which its socket is there.
+    """The forwarder of this host, starting with the first flush at which its socket exists.
 
-    Until then nothing is sent, and nothing waits: a machine without a forwarder is no outage. From then on it is a
-    destination like any other, and what is measured while the forwarder restarts waits for it.
+    Before that, nothing is queued, because a machine without a forwarder is not an outage. Afterwards, it is a normal
+    destination, so data waits while the forwarder restarts.
     """
 
     def __init__(self, label: str, endpoint: Endpoint, naming: Naming, options: Options, limit: LineLimit) -> None:

@@ -662,13 +662,13 @@ class Queue:
             return len(self._waiting) - max(0, len(self._taken) - 1)
 
     def stamps(self) -> set[int]:
-        """Return the slots of which something waits, or is being sent."""
+        """Return the timestamps of the batches that wait or are being sent."""
         with self._lock:
             self._take_in()
             return {entry.stamp for entry in self._waiting.values()}
 
     def batches(self, stamps: Collection[int]) -> list[Batch]:
-        """Return what waits of these slots in memory, or is being sent, in the order of stamps and then of puts."""
+        """Return the batches of these slots in memory, including those being sent, by timestamp and order of puts."""
         with self._lock:
             found = [entry for entry in self._waiting.values() if entry.stamp in stamps and entry.batch]
             found.sort(key=lambda entry: (entry.stamp, entry.sequence))

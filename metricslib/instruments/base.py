@@ -11,7 +11,7 @@ empties the list:
 Who folds:
 
 - A call that finds more than ``FULL`` values waiting. It only tries the lock. If another thread folds, or if the caller
-  is a signal handler that interrupted a fold, the call goes on and its value waits for the next fold. Where threads add
+  is a signal handler that interrupted a fold, the call continues and its value waits for the next fold. If threads add
   values faster than one of them can fold, one call in ``FULL`` first sleeps for a millisecond (``CROWDED``). If the
   fold makes no progress, values beyond ``OVERRUN`` are dropped and counted, cause ``buffer_full``.
 - The flusher, when it takes the state. Only the flusher waits for the lock, at most ``_PATIENCE`` seconds. Then it
@@ -283,7 +283,7 @@ class Instrument(Cell, metaclass=Hinted):
     __slots__ = ("__weakref__", "_asked", "_owner", "key")
 
     def __init__(self, owner: Owner, asked: str, key: str | None) -> None:
-        """``asked`` is the key that the program asked for, ``key`` the one that is sent, or None if it is excluded."""
+        """``asked`` is the key that the program requested, ``key`` the one that is sent, or None if it is excluded."""
         self._asked = asked
         self.key = asked if key is None else key
         self._owner = owner
@@ -301,12 +301,12 @@ class Instrument(Cell, metaclass=Hinted):
 
     @property
     def name(self) -> str:
-        """The name that the program asked for."""
+        """The name that the program requested."""
         return self._asked.partition(";")[0]
 
     @property
     def tags(self) -> Tags:
-        """The tags that the program asked for."""
+        """The tags that the program requested."""
         return split(self._asked)[1] if ";" in self._asked else ()
 
     @replaced_by("tagged")

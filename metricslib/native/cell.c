@@ -773,8 +773,8 @@ PyObject *method_of(PyObject *module, PyObject *args) {
 
 static PyGetSetDef cell_getset[] = {
     {"live", (getter)get_live, NULL,
-     "Whether anything is kept of what is measured here; not so when a filter or a cap left the series out.", NULL},
-    {"sleeping", (getter)get_sleeping, NULL, "Whether the next use wakes the instrument.", NULL},
+     "True if values are kept, False if a filter or a cap excluded the series.", NULL},
+    {"sleeping", (getter)get_sleeping, NULL, "True if the next value wakes the instrument.", NULL},
     {"_pending_count", (getter)get_pending_count, NULL, NULL, NULL},
     {"_lock", (getter)get_lock, (setter)set_lock, NULL, NULL},
     {"_children", (getter)get_children, (setter)put_children, NULL, NULL},

@@ -128,7 +128,7 @@ static PyModuleDef_Slot speedups_slots[] = {
 struct PyModuleDef speedups_module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "metricslib._speedups",
-    .m_doc = "The C implementation of what every call does; see the Python files of the same names for what it means.",
+    .m_doc = "The C implementation of instruments. The Python files of the same names are the specification.",
     .m_size = sizeof(module_state),
     .m_methods = speedups_methods,
     .m_slots = speedups_slots,

@@ -5,8 +5,8 @@
    method in Python for the rest. No Python code runs while a structure is half changed: objects are made before the
    change, and references released after it.
 
-   module.c: the module. cell.c: a cell (cell.h), which every instrument is. samples.c: what a timer stores (sketch.h,
-   ranks.h). span.c: timed blocks and timed calls. sketch_api.h: what the forwarder's extension uses. */
+   module.c: the module. cell.c: the base class of instruments (cell.h). samples.c: the samples of a timer (sketch.h,
+   ranks.h). span.c: timed blocks and timed calls. sketch_api.h: functions for the forwarder's extension. */
 
 #ifndef METRICSLIB_MODULE_H
 #define METRICSLIB_MODULE_H

@@ -502,9 +502,9 @@ static PyMethodDef samples_methods[] = {
 static PyGetSetDef samples_getset[] = {
     {"count", (getter)samples_get_count, NULL, NULL, NULL},
     {"mean", (getter)samples_get_mean, NULL, "The arithmetic mean; NaN when empty.", NULL},
-    {"std", (getter)samples_get_std, NULL, "The population's standard deviation.", NULL},
+    {"std", (getter)samples_get_std, NULL, "The standard deviation of the population.", NULL},
     {"median", (getter)samples_get_median, NULL, "The middle sample, or the mean of the middle two.", NULL},
-    {"exact", (getter)samples_get_exact, NULL, "Whether every sample is still kept as it was.", NULL},
+    {"exact", (getter)samples_get_exact, NULL, "True if all samples are kept; False for a sketch.", NULL},
     {"_samples", (getter)samples_get_samples, NULL, NULL, NULL},
     {"_weights", (getter)samples_get_weights, NULL, NULL, NULL},
     {"_buckets", (getter)samples_get_buckets, NULL, NULL, NULL},

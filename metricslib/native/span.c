@@ -221,11 +221,11 @@ static void span_dealloc(Span *self) {
 }
 
 static PyMethodDef span_methods[] = {
-    {"start", (PyCFunction)span_start, METH_NOARGS, "start($self)\n--\n\nBegin, or begin anew, and return the span."},
-    {"stop", (PyCFunction)span_stop, METH_NOARGS, "stop($self)\n--\n\nEnd, and measure, if it is running."},
+    {"start", (PyCFunction)span_start, METH_NOARGS, "start($self)\n--\n\nStart or restart the span, and return it."},
+    {"stop", (PyCFunction)span_stop, METH_NOARGS, "stop($self)\n--\n\nStop the span, if it is running, and add its duration."},
     {"tag", (PyCFunction)(void (*)(void))span_tag, METH_VARARGS | METH_KEYWORDS,
-     "tag($self, /, **tags)\n--\n\nMeasure under the timer with these tags too."},
-    {"discard", (PyCFunction)span_discard, METH_NOARGS, "discard($self)\n--\n\nDo not measure what is running."},
+     "tag($self, /, **tags)\n--\n\nAdd the duration to the timer that also has these tags."},
+    {"discard", (PyCFunction)span_discard, METH_NOARGS, "discard($self)\n--\n\nDo not add the current run to the timer."},
     {0},
 };
 

@@ -244,7 +244,7 @@ def test_a_sink_that_fails_stops_nobody(listen, dedup, caplog):
         keep(dedup, x=1)
         assert sender.line() == ack("x", 1)
     assert listener.counts()["feed_error"] == 1
-    assert caplog.records[0].getMessage() == f"what was read on {listener.address} was lost"
+    assert caplog.records[0].getMessage() == f"data from {listener.address} was lost"
 
 
 def test_its_address_and_its_file(listen):

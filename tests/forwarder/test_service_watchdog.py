@@ -75,7 +75,7 @@ def test_a_flusher_that_does_not_turn_is_not_reported_alive(watchdog, notifier, 
 def test_a_listener_that_is_not_read_is_not_reported_alive(watchdog, notifier, listeners):
     """One dead listener is enough, for what is sent to it is lost."""
     listeners[1].alive = False
-    assert watchdog.look() == "udp://127.0.0.1:2 is not read any more"
+    assert watchdog.look() == "udp://127.0.0.1:2 is no longer read"
     assert "WATCHDOG=1" not in notifier.told
 
 

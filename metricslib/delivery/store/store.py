@@ -380,7 +380,7 @@ class _Disk:
             raise
         self._lock.keep_spare()
         self.removed = False
-        self.trouble = "files were removed from it while in use; what waits was written anew"
+        self.trouble = "files were removed from it while in use; the waiting data was written again"
         log.error("spool %s: %s", self._directory, self.trouble)
         file.close()
         lock.release()
