@@ -27,15 +27,18 @@ WITH_SANITIZERS = METRICSLIB_PURE=0 PYTHONMALLOC=malloc PYTHONHASHSEED=0 ASAN_OP
 C_SOURCES := $(wildcard metricslib/native/*.[ch] forwarder/native/*.[ch])
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-pure coverage faults matrix sanitized sanitize fuzz fuzz-types hostile soak lint format docs bench clean npm-packages
+.PHONY: help setup run screenshots test test-pure coverage faults matrix sanitized sanitize fuzz fuzz-types hostile soak lint format docs bench clean npm-packages
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: $(INSTALLED)  ## make .venv and install the project and its tools in it
 
 run: $(INSTALLED)  ## start the example shop, with its metrics page
 	$(BIN)/python -m examples.shop $(ARGS)
+
+screenshots: $(INSTALLED)  ## take the pictures of README and documentation anew, from an hour of the example shop
+	$(BIN)/python -m examples.shop.screenshots docs/_static
 
 test: $(INSTALLED) npm-packages  ## run all tests, as many at a time as there are processors; ARGS="-k name" goes to pytest
 	$(PYTEST) $(ARGS)

@@ -9,22 +9,28 @@ import time
 import zlib
 from typing import Any
 
-from flask import Flask, Response, g, jsonify, request
+from flask import Flask, Response, g, jsonify, render_template, request
 
 import metricslib as metrics
 
-PRODUCTS = {name: 3 + 4 * number for number, name in enumerate(("tea", "coffee", "cocoa", "honey", "salt", "pepper"))}
+from .day import PRODUCTS, trouble
 
+now = metrics.default_registry.clock.time
 shop = metrics.scope("shop")
 requests_handled = shop.counter("requests")
 latency = shop.timer("request")
 stock = shop.gauge("stock", tags={"warehouse": "north"})
 basket = shop.histogram("basket.items")
 visitors = shop.unique("visitors")
+database = shop.timer("db.query")
 
 
 class SoldOut(Exception):
     """There is too little left of a product."""
+
+
+class Unavailable(Exception):
+    """The database did not answer in time."""
 
 
 class Warehouse:
@@ -36,8 +42,11 @@ class Warehouse:
 
     @metrics.timed("shop.warehouse.take")
     def take(self, product: str, items: int) -> None:
-        """Take items off the shelf; raises SoldOut."""
-        time.sleep(random.uniform(0.0005, 0.003))
+        """Take items off the shelf; raises SoldOut or Unavailable."""
+        with database.tagged(statement="update_stock").time():
+            time.sleep(random.uniform(0.0005, 0.003) * (1 + 40 * trouble(now())))
+        if random.random() < 0.6 * trouble(now()):
+            raise Unavailable(product)
         if self._left[product] < items:
             self._left[product] += 40
             raise SoldOut(product)
@@ -51,7 +60,8 @@ warehouse = Warehouse()
 @metrics.timed("shop.search")
 def search(text: str) -> list[str]:
     """Find products, slower for short texts."""
-    time.sleep(0.004 / (1 + len(text)))
+    with database.tagged(statement="select_products").time():
+        time.sleep(random.uniform(0.5, 1.5) * 0.004 / (1 + len(text)) * (1 + 25 * trouble(now())))
     return [name for name in PRODUCTS if text in name]
 
 
@@ -59,7 +69,7 @@ def search(text: str) -> list[str]:
 @metrics.in_progress("shop.checkout.running")
 @metrics.timed("shop.checkout")
 def checkout(product: str, items: int) -> dict[str, Any]:
-    """Sell items; raises SoldOut."""
+    """Sell items; raises SoldOut or Unavailable."""
     warehouse.take(product, items)
     basket.observe(items)
     shop.counter("revenue").inc(PRODUCTS[product] * items)
@@ -72,7 +82,7 @@ def create_app() -> Flask:
     The page is open to all because the example listens on loopback only.
     """
     app = Flask(__name__)
-    app.register_blueprint(metrics.view.blueprint(open=True), url_prefix="/metrics")
+    app.register_blueprint(metrics.view.blueprint(open=True, title="shop"), url_prefix="/metrics")
 
     @app.before_request
     def begin() -> None:
@@ -88,8 +98,8 @@ def create_app() -> Flask:
         return response
 
     @app.get("/")
-    def index() -> Response:
-        return jsonify(products=PRODUCTS)
+    def index() -> str:
+        return render_template("home.html", products=PRODUCTS)
 
     @app.get("/search")
     def find() -> Response:
@@ -103,5 +113,7 @@ def create_app() -> Flask:
             return jsonify(checkout(product, request.args.get("items", 1, type=int))), 201
         except SoldOut:
             return jsonify(error="sold out; more is on its way"), 409
+        except Unavailable:
+            return jsonify(error="try again in a minute"), 503
 
     return app

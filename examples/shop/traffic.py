@@ -1,16 +1,21 @@
-"""Visitors: steady HTTP traffic from a few threads, each with a mind of its own but the same in every run."""
+"""Visitors: HTTP traffic from a few threads, each with a mind of its own but the same in every run.
+
+There are more by day than by night.
+"""
 
 import random
 import threading
+import time
 from collections import Counter
+from typing import Any, Protocol
 
 import requests
 
-from .app import PRODUCTS
+from .day import PRODUCTS, busy
 
 
 class Traffic:
-    """Sends ``rate`` requests a second to the shop from ``visitors`` threads, and counts what it sent."""
+    """Sends ``rate`` requests a second on average from ``visitors`` threads, and counts what it sent."""
 
     def __init__(self, shop: str, visitors: int = 4, rate: float = 40.0) -> None:
         self._shop = shop
@@ -38,22 +43,31 @@ class Traffic:
         mind = random.Random(number)
         with requests.Session() as session:
             session.trust_env = False
-            session.headers["X-Visitor"] = f"visitor-{number}"
-            while not self._stop.wait(mind.expovariate(1 / self._pause)):
+            while not self._stop.wait(mind.expovariate(busy(time.time()) / self._pause)):
+                session.headers["X-Visitor"] = f"visitor-{mind.randrange(200)}"
                 try:
-                    status = str(self._step(session, mind).status_code)
+                    status = str(step(session, self._shop, mind).status_code)
                 except requests.RequestException as error:
                     status = type(error).__name__
                 with self._lock:
                     self.sent[status] += 1
 
-    def _step(self, session: requests.Session, mind: random.Random) -> requests.Response:
-        dice = mind.random()
-        product = mind.choice(list(PRODUCTS))
-        if dice < 0.4:
-            return session.get(f"{self._shop}/", timeout=30)
-        if dice < 0.75:
-            return session.get(f"{self._shop}/search", params={"q": product[: mind.randint(0, 3)]}, timeout=30)
-        items = mind.randint(1, 6)
-        product = product if dice < 0.98 else "gold"
-        return session.post(f"{self._shop}/checkout/{product}", params={"items": items}, timeout=30)
+
+class Client(Protocol):
+    """What a visitor needs: a session of requests, or a test client of Flask."""
+
+    def get(self, url: str, /, *, timeout: float) -> Any: ...
+    def post(self, url: str, /, *, timeout: float) -> Any: ...
+
+
+def step(client: Client, shop: str, mind: random.Random) -> Any:
+    """Do one thing in the shop, and return the answer."""
+    dice = mind.random()
+    product = mind.choice(list(PRODUCTS))
+    if dice < 0.4:
+        return client.get(f"{shop}/", timeout=30)
+    if dice < 0.75:
+        return client.get(f"{shop}/search?q={product[: mind.randint(0, 3)]}", timeout=30)
+    items = mind.randint(1, 6)
+    product = product if dice < 0.98 else "gold"
+    return client.post(f"{shop}/checkout/{product}?items={items}", timeout=30)

@@ -116,6 +116,12 @@ class Browser:
     def resize(self, width: int, height: int = 900) -> None:
         self._ask("POST", "/window/rect", {"width": width, "height": height})
 
+    def emulate(self, width: int, height: int) -> None:
+        """Show pages as on a screen of this size, a telephone's too, without scroll bars."""
+        screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+        for command, values in (("setDeviceMetricsOverride", screen), ("setScrollbarsHidden", {"hidden": True})):
+            self._ask("POST", "/goog/cdp/execute", {"cmd": f"Emulation.{command}", "params": values})
+
     def prefer(self, scheme: str) -> None:
         """Be a reader who prefers ``light`` or ``dark``."""
         features = [{"name": "prefers-color-scheme", "value": scheme}]
@@ -136,7 +142,11 @@ class Browser:
         return found
 
     def picture(self) -> Picture:
-        return Picture.of(base64.b64decode(self._ask("GET", "/screenshot")))
+        return Picture.of(base64.b64decode(self.png()))
+
+    def png(self) -> str:
+        """The picture of the window, in base 64."""
+        return str(self._ask("GET", "/screenshot"))
 
     def close(self) -> None:
         try:

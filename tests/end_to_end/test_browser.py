@@ -90,7 +90,7 @@ def test_the_shops_page(browser: Browser, shop: Shop):
     eventually(functools.partial(drawn, browser, shop.metrics))
     found = cards(browser)
     assert [kind for name, kind in names.items() if kind not in found[name]] == []
-    assert browser.run("return document.title") == "metricslib"
+    assert browser.run("return document.title") == "shop"
     assert browser.run("return getComputedStyle(document.querySelector('.grid')).display") == "grid"
     assert browser.run("return document.scripts.length + document.images.length + document.styleSheets.length") == 2
 
