@@ -135,6 +135,11 @@ class Deadline:
         """End at most ``seconds`` from now. :meth:`extend` cannot undo this."""
         self._bound = min(self._bound, self._now() + seconds)
 
+    @property
+    def was_cut(self) -> bool:
+        """True if it was cut short, because the program ends and no attempt follows."""
+        return self._bound < math.inf
+
     def extend(self, seconds: float) -> None:
         """End ``seconds`` from now, unless it was cut to an earlier time."""
         self._end = self._now() + bounded(seconds)
@@ -153,3 +158,7 @@ class _Part(Deadline):
 
     def left(self) -> float:
         return min(super().left(), self._whole.left())
+
+    @property
+    def was_cut(self) -> bool:
+        return super().was_cut or self._whole.was_cut

@@ -262,7 +262,7 @@ class Stream(Transport):
             channel.confirm(deadline)
         except (OSError, UnicodeError) as error:
             reason = self._reason(error)
-            if opened is not None and started and unwritten:
+            if opened is not None and started and (unwritten or (again and not deadline.was_cut)):
                 _abort(opened)
             if started and not again:
                 raise Undelivered(reason, b"", {"unconfirmed": count_lines(payload)}) from error
@@ -373,8 +373,11 @@ def _send_one(opened: socket.socket, datagram: bytes, deadline: Deadline) -> boo
 
 
 def _abort(opened: socket.socket) -> None:
-    """Make close() reset the connection. Otherwise the kernel would continue to send, and end in the middle of a line,
-    which the peer may treat as a complete one.
+    """Make close() reset the connection. Otherwise the kernel would continue to send.
+
+    What it sent could end in the middle of a line, which the peer may treat as a complete one. After a network failure,
+    it could also arrive minutes later, and overwrite newer values of the same slots that were delivered meanwhile. When
+    the program ends, a complete payload is left to the kernel, because no attempt follows that could deliver it.
     """
     try:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

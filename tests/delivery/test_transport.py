@@ -501,6 +501,27 @@ def test_a_send_that_is_given_up_ends_in_no_half_line(peer, over: threading.Even
     assert seen == [ConnectionResetError]
 
 
+@pytest.mark.parametrize(("again", "ends"), [(True, False), (False, False), (True, True)])
+def test_what_is_sent_again_does_not_arrive_later_by_itself(again: bool, ends: bool):
+    """It would overwrite what is newer. What is not sent again, also because the program ends, may arrive."""
+    payload, deadline = LINES * 10, Deadline(0.2)
+    if ends:
+        deadline.cut(0.2)
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # so that the rest waits in the sender's kernel
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        with pytest.raises(Undelivered):
+            Stream(Endpoint("127.0.0.1", server.getsockname()[1])).send(payload, deadline, again=again)
+        connection, _ = server.accept()
+        with connection:
+            if again and not ends:
+                with pytest.raises(ConnectionResetError):
+                    read_all(connection)
+            else:
+                assert read_all(connection) == payload
+
+
 @given(st.lists(st.binary(max_size=20).map(lambda line: line.replace(b"\n", b"_"))), st.integers(1, 30), st.booleans())
 def test_lines_over_the_limit_are_taken_out(rows: list[bytes], limit: int, terminated: bool):
     """Those and no others, wherever they stand; the last line may lack its line feed."""
