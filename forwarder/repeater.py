@@ -92,7 +92,7 @@ class Repeater:
             sender.start()
 
     def stop(self, timeout: float) -> bool:
-        """Send waiting data for at most ``timeout`` seconds, and end. Return True if nothing had to be dropped."""
+        """Send waiting data for at most ``timeout`` seconds, and stop. Return True if nothing was dropped."""
         deadline = Deadline(timeout)
         for sender in self._senders:
             sender.hurry()

@@ -228,7 +228,9 @@ def suffix(statsd: Statsd) -> str | None:
     """Return ``graphite.globalSuffix``."""
     found = text("graphite.globalSuffix", statsd)
     if found == "":
-        statsd.leave_out("graphite.globalSuffix", "empty, statsd sends a dot behind every name; here, nothing")
+        statsd.leave_out(
+            "graphite.globalSuffix", "if it is empty, statsd adds a dot to every name; the forwarder does not"
+        )
     return found
 
 

@@ -122,7 +122,7 @@ def _locked(opened: int, deadline: Deadline) -> Iterator[None]:
             break
         except BlockingIOError:
             if not deadline.left():
-                raise TimeoutError(errno.ETIMEDOUT, "another process has it locked") from None
+                raise TimeoutError(errno.ETIMEDOUT, "another process has locked it") from None
             time.sleep(_WAIT)
     try:
         yield

@@ -417,7 +417,7 @@ class Queue:
                     self._add(entry, first=True)
 
     def put_backlog(self, batches: Sequence[Batch]) -> None:
-        """Let batches that an earlier process left wait, behind all that waits for their slots, as a backlog."""
+        """Queue batches of an earlier process as a backlog, after all waiting batches of the same slots."""
         entries = self.entries(batches)
         with self._lock:
             for entry in reversed(entries):

@@ -8,7 +8,7 @@
              ▲                                                     │
              └── failed: the queue keeps it, Backoff delays it ◀───┘
 
-:meth:`Sender.step` makes an attempt if one is due; before ``Backoff.due``, none is. Sockets belong to the destination.
+:meth:`Sender.step` makes an attempt if one is due, but never before ``Backoff.due``. The destination has the sockets.
 The thread calls :meth:`Sender.step`, and then sleeps until the next attempt is due or until it is woken.
 
 After a failure, the next attempt waits for a random part of a bound that doubles with each failure, so that clients do

@@ -102,7 +102,7 @@ class Marker:
 
 @dataclass(slots=True)
 class _Sent:
-    """A delivered batch that is to be verified."""
+    """A delivered batch whose verification is pending."""
 
     path: str
     stamp: int

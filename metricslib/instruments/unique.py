@@ -24,7 +24,7 @@ _UNCHANGING = (str, int)
 
 
 def bounded_member(text: str) -> str:
-    """Return a member as it is stored: a very long one is replaced by its hash."""
+    """Return the stored form of a member: a long one is replaced by its hash."""
     return text if len(text) <= _LONGEST else sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 

@@ -168,7 +168,7 @@ def test_a_lock_is_waited_for_until_the_deadline(path: Path, append):
     append(b"01\n")
     with path.open("rb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(Undelivered, match="another process has it locked"):
+        with pytest.raises(Undelivered, match="another process has locked it"):
             append(b"02\n", seconds=0.05)
         threading.Timer(0.1, fcntl.flock, (other, fcntl.LOCK_UN)).start()
         append(b"02\n")

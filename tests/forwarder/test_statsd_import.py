@@ -336,7 +336,7 @@ def test_what_an_option_becomes(options: dict[str, Any], expected: dict[str, Any
             {"keyNameSanitize": None},
             "keyNameSanitize: names are always sanitised; with `false`, statsd sends tags unchanged",
         ),
-        ({"graphite": {"globalSuffix": ""}}, "graphite.globalSuffix: empty, statsd sends a dot behind every name"),
+        ({"graphite": {"globalSuffix": ""}}, "graphite.globalSuffix: if it is empty, statsd adds a dot to every name"),
         (
             {"graphite": {"legacyNamespace": False, "prefixSet": None}},
             "graphite.prefixSet: null makes an empty part of the path",

@@ -48,7 +48,7 @@ _TRIFLE = 16
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A batch as it is stored."""
+    """A stored batch."""
 
     id: int
     """Unique among all files of a directory. Ids determine the order."""
