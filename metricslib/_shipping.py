@@ -6,8 +6,8 @@ module and :mod:`~._default` have module-level state. Only this module reads the
 
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Literal, Never
 
@@ -22,12 +22,14 @@ from .hints import unknown_option
 from .naming import Naming
 from .registry import Registry
 
-__all__ = ["ensure_flusher", "flush", "start", "stop"]
+__all__ = ["ensure_flusher", "flush", "isolated", "start", "stop"]
 
 _flusher: Flusher | None = None
 _arguments: Mapping[str, Any] | None = None
 _INTERVAL = 10.0
 _AUTO = "auto:"
+_isolations = 0
+"""How many blocks of :func:`isolated` are under way."""
 _lock = threading.RLock()  # re-entrant: a signal handler may call stop() during start()
 
 
@@ -160,7 +162,8 @@ def ensure_flusher() -> Flusher:
     with _lock:
         if _flusher is None:
             _flusher = Flusher(default_registry, interval=_seconds("METRICSLIB_INTERVAL"))
-        _flusher.for_page()
+        if not _is_isolated():
+            _flusher.for_page()
         _flusher.start()
         return _flusher
 
@@ -221,6 +224,20 @@ def _seconds(variable: str) -> float:
         raise InvalidOption(variable, text, "must be a number of seconds") from None
 
 
+@contextmanager
+def isolated() -> Iterator[None]:
+    """In the block, :func:`start` sends nothing and joins no group, and neither does a page."""
+    global _isolations
+    _isolations += 1
+    try:
+        yield
+    finally:
+        _isolations -= 1
+
+
 def _enabled(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    disabled = os.environ.get("METRICSLIB_DISABLED", "").lower() not in ("", "0", "false", "no")
-    return {**arguments, "to": ()} if disabled else dict(arguments)
+    return {**arguments, "to": (), "group": None} if _is_isolated() else dict(arguments)
+
+
+def _is_isolated() -> bool:
+    return bool(_isolations) or os.environ.get("METRICSLIB_DISABLED", "").lower() not in ("", "0", "false", "no")
