@@ -1,6 +1,7 @@
 """The parser of ``metricslib``, and how its sub-commands end.
 
-Exit codes: 0; 1 if it could not be done, with a line on stderr that says why; 2 for an invalid command line.
+Exit codes: 0; 1 if it could not be done, with a line on stderr that says why; 2 for an invalid command line. ``run``
+has that of its command.
 """
 
 import argparse
@@ -8,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from . import group
+from . import doctor, group, run
 
 __all__ = ["main"]
 
@@ -20,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"metricslib {metadata.version('metricslib')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (group,):
+    for command in (doctor, group, run):
         command.add_to(commands)
     arguments = parser.parse_args(argv)
     try:
