@@ -41,12 +41,11 @@ def instrument(app: Flask, *, instruments: Instruments | None = None) -> None:
     app.wsgi_app = Measured(app.wsgi_app, requests, _route, exceptions=False)  # type: ignore[method-assign]  # the place that Flask documents for middleware
 
     def failed(_sender: Flask, exception: BaseException, **_more: Any) -> None:
-        requests.failed(exception, request.environ.get(_ROUTE, UNMATCHED))
+        _note_route()
+        requests.failed(exception, _route(request.environ))
 
     got_request_exception.connect(failed, app, weak=False)
-    # First of all, also of what another one answers in the place of the view.
-    app.before_request_funcs.setdefault(None, []).insert(0, _note_route)
-    app.after_request_funcs.setdefault(None, []).insert(0, _note_body)  # these run in reverse order
+    app.after_request_funcs.setdefault(None, []).insert(0, _note)  # they run in reverse order
 
 
 def _note_route() -> None:
@@ -55,8 +54,10 @@ def _note_route() -> None:
         request.environ[_ROUTE] = template(rule.rule)
 
 
-def _note_body(response: Response) -> Response:
-    request.environ[COMPLETE] = not response.is_streamed or response.content_length is not None
+def _note(response: Response) -> Response:
+    """Note the route, also of what was answered in the place of a view, and whether the body is made."""
+    _note_route()
+    request.environ[COMPLETE] = response.is_sequence or response.content_length is not None
     return response
 
 
