@@ -1,6 +1,7 @@
 """The flusher ends intervals, ships them, survives what goes wrong, and ends within its deadline."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -447,23 +448,33 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     assert run(program, peer.url).stdout == "1\n"
 
 
-def test_a_child_may_start_again_with_the_same_arguments_or_with_its_own(peer: GraphitePeer):
-    """A worker's hook after the fork: start() works there, and sends nothing twice."""
+@pytest.mark.parametrize("group", ["None", "'host'"])
+def test_a_child_may_start_again_with_the_same_arguments_or_with_its_own(peer: GraphitePeer, group: str):
+    """A worker's hook after the fork: start() works there, and sends nothing twice.
+
+    In a group a second flusher would add to the value; alone it would send the same once more.
+    """
     program = """
 import os, sys, metricslib as metrics
-metrics.start(sys.argv[1], prefix="parent")
+how = dict(group=eval(sys.argv[2]))
+metrics.start(sys.argv[1], prefix="parent", **how)
 for prefix in ("parent", "child"):
     pid = os.fork()
     if pid == 0:
-        metrics.start(sys.argv[1], prefix=prefix)
+        metrics.start(sys.argv[1], prefix=prefix, **how)
         metrics.counter("a").inc(5)
         metrics.stop()
         metrics._shipping.ensure_flusher()
         sys.exit(0)
     assert os.waitpid(pid, 0)[1] == 0
 """
-    done = run(program, peer.url)
+    done = run(program, peer.url, group)
     assert done.returncode == 0, done.stderr
+    if group == "None":
+        assert sorted(re.findall(rb"stats.counters.(?:child|parent).a.count \d+", peer.received)) == [
+            b"stats.counters.child.a.count 5",
+            b"stats.counters.parent.a.count 5",
+        ]
     assert peer.at("stats.counters.child.a.count") == [5]
     assert peer.at("stats.counters.parent.a.count") == [5]
 

@@ -183,6 +183,7 @@ class Sender:
         self._backoff = Backoff(self._rng)
         self._due_since: float | None = None  # time since which a batch has been due without confirmation
         self._since = self._clock.time()
+        self._dropped_before = 0  # points, at the begin of the outage
         self._last_success: float | None = None
         self._bytes = 0
         self._errors = DropCounter()
@@ -298,19 +299,35 @@ class Sender:
         self._last_delivery = now - began, len(batch.payload)
         self._last_success, self._due_since = now, None
         if self._backoff.failures:
-            self._since = self._clock.time()
-            log.info("%s: delivering again", self.destination.label)
+            self._report_recovery(batch)
         self._backoff.succeeded()
         self._logged.clear()
         if self.verifier:
             self.verifier.delivered(batch)
 
+    def _report_recovery(self, batch: Batch) -> None:
+        """Say what became of the points of the outage that ends now, with the delivery of ``batch``."""
+        now = self._clock.time()
+        held, lasted = self.queue.stats(), max(0.0, now - self._since)
+        self._since = now
+        dropped = sum(held.dropped.values()) - self._dropped_before
+        log.log(
+            logging.WARNING if dropped else logging.INFO,
+            "%s: delivering again after %.0f s; %d points were kept %s, %d were dropped",
+            self.destination.label,
+            lasted,
+            held.waiting_points + batch.points,
+            "in the spool directory" if held.on_disk else "in memory",
+            dropped,
+        )
+
     def _failed(self, kind: str, reason: str, error: Exception | None = None) -> None:
         self._last_failure = self._clock.time()
         if not self._backoff.failures:
             # The outage may be older than this process. Then it began at the latest when the oldest batch was queued.
-            lag = self.queue.stats().lag if self._last_success is None else 0.0
-            self._since = self._last_failure - lag
+            held = self.queue.stats()
+            self._since = self._last_failure - (held.lag if self._last_success is None else 0.0)
+            self._dropped_before = sum(held.dropped.values())
         self._backoff.failed(self._clock.monotonic())
         self._report(kind, reason, error)
 

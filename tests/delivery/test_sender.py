@@ -470,6 +470,35 @@ def test_errors_are_logged_once_until_the_next_success(clock: ManualClock, caplo
     assert sender.status().errors_by_type == {"ConnectionRefusedError": 5}
 
 
+def test_the_end_of_an_outage_says_what_became_of_its_points(clock: ManualClock, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO, "metricslib")
+    sender = Sender(Fake(fails, {}, {}, {}, fails, {}, {}), clock=clock)
+    sender.put(batch(LINE))
+    sender.step()
+    sender.put(batch(LINE * 2))
+    sender.put(batch(LINE * 3))
+    for _ in range(3):
+        clock.advance(30)
+        sender.step()
+    end = caplog.records[-1]
+    expected = "fake://host: delivering again after 30 s; 6 points were kept in memory, 0 were dropped"
+    assert (end.levelname, end.getMessage()) == ("INFO", expected)
+
+
+def test_what_an_outage_dropped_is_a_warning_at_its_end(clock: ManualClock, caplog: pytest.LogCaptureFixture):
+    """Drops of an earlier outage are not counted again."""
+    sender = Sender(Fake(*[fails, {}] * 2, spool_bytes=len(LINE) * 2), clock=clock)
+    for _ in range(2):
+        sender.put(batch(LINE))
+        sender.step()
+        sender.put(batch(LINE * 2))
+        clock.advance(30)
+        sender.step()
+        clock.advance(120)  # what was delivered is not kept for another outage any more
+    ends = [record.getMessage() for record in caplog.records if "again after" in record.getMessage()]
+    assert ends == ["fake://host: delivering again after 30 s; 2 points were kept in memory, 1 were dropped"] * 2
+
+
 def test_the_status_says_how_it_goes(clock: ManualClock):
     """Up or down and since when, age of the last success, what was sent, failed and waits."""
     begin = clock.time()
