@@ -487,7 +487,7 @@ def test_the_end_of_an_outage_says_what_became_of_its_points(clock: ManualClock,
 
 def test_what_an_outage_dropped_is_a_warning_at_its_end(clock: ManualClock, caplog: pytest.LogCaptureFixture):
     """Drops of an earlier outage are not counted again."""
-    sender = Sender(Fake(*[fails, {}] * 2, spool_bytes=len(LINE) * 2), clock=clock)
+    sender = Sender(Fake(fails, {}, fails, {}, spool_bytes=len(LINE) * 2), clock=clock)
     for _ in range(2):
         sender.put(batch(LINE))
         sender.step()

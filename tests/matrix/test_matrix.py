@@ -10,8 +10,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -39,8 +40,9 @@ def carbon(tmp_path_factory, need) -> Iterator[Carbon]:
 class Client:
     """Sends requests to a server, eight at a time, each over a connection of its own."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, answered_by: Callable[[str], object] = lambda worker: None) -> None:
         self.port = port
+        self._answered_by = answered_by
         self.answered = 0
         self.workers = set[str]()
         """The processes that answered."""
@@ -57,9 +59,27 @@ class Client:
         finally:
             connection.close()
         assert response.status == 200, text
+        self._answered_by(text)
         self.workers.add(text)
         self.answered += 1
         return True
+
+    @contextmanager
+    def sending(self) -> Iterator[None]:
+        """Send one request after the other, fifty a second at most."""
+        ended = threading.Event()
+
+        def work() -> None:
+            while not ended.wait(0.02):
+                self.ask()
+
+        with ThreadPoolExecutor(1) as pool:
+            task = pool.submit(work)
+            try:
+                yield
+            finally:
+                ended.set()
+        task.result()
 
     def send(self, requests: int, workers: int) -> None:
         """Send until so many are answered, by at least so many processes."""
@@ -195,6 +215,51 @@ def test_each_request_to_a_server_arrives(carbon, need, tmp_path, row):
         assert process.wait(PATIENCE) == row.code
         carbon.adds_up(totals(prefix, client.answered), first, int(time.time()) + INTERVAL)
         assert "Traceback" not in log.read_text()
+
+
+# -- kill -9
+
+SECOND = 1.0  # between the records of a member
+LATE = 1.0  # what a loaded machine may add to that
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.matrix)])
+def test_a_killed_worker_costs_at_most_its_last_second(carbon, tmp_path, record_property, kills):
+    """A random worker of gunicorn is killed every three seconds, under load."""
+    row, port, first, prefix = gunicorn("sync"), free_port(), int(time.time()), f"killed_{kills}"
+    answers: list[tuple[float, str]] = []  # when which process answered
+    client = Client(port, lambda worker: answers.append((time.monotonic(), worker)))
+    command = [word.replace("PORT", str(port)) for word in row.command]
+    at_risk = 0
+    with running(command, carbon, prefix, tmp_path / "log") as process:
+        client.send(REQUESTS, 4)
+        with client.sending():
+            for _ in range(kills):
+                time.sleep(3)
+                _, victim = answers[-1]
+                os.kill(int(victim), signal.SIGKILL)
+                killed = time.monotonic()
+                count = len(answers)
+                eventually(lambda count=count: len(answers) > count + 20, or_else="answers of the others")
+                recent = [worker for when, worker in answers if when >= killed - SECOND - LATE]
+                at_risk += recent.count(victim)
+        process.terminate()
+        assert process.wait(PATIENCE) == 0
+        path, stamps = f"stats.counters.{prefix}.requests.count", list(range(first // 2 * 2, int(time.time()) + 4, 2))
+        arrived = -1.0
+
+        def all_there() -> bool:
+            nonlocal arrived
+            before, arrived = arrived, sum(value or 0 for value in carbon.read(path, stamps))
+            time.sleep(0.5)
+            return arrived == before and arrived >= client.answered - at_risk
+
+        eventually(all_there, or_else=f"{client.answered} answered, {at_risk} of them at risk; the rest in carbon")
+    said = f"{kills} kills: {client.answered} answered, {client.answered - arrived:.0f} missing, {at_risk} at risk"
+    record_property("kill -9", said)
+    print(said)
+    assert arrived <= client.answered + kills  # a worker may be killed between counting and answering
 
 
 # -- reloaders
