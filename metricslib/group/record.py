@@ -39,6 +39,7 @@ import stat
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -75,6 +76,10 @@ _LONGEST = 1 << 30  # bytes of payload
 _BLOCK = 1 << 20
 _PLAIN = frozenset((int, float))
 _write = json.JSONEncoder(separators=(",", ":"), default=float).encode
+
+
+_checked = lru_cache(1 << 15)(read_key)
+"""Most keys stand in the records of each member and of each slot. Checking them is most of the work of decoding."""
 
 
 class BadRecord(ValueError):
@@ -245,7 +250,7 @@ class _Written:
     ) -> None:
         stated, numbers, values = part
         for key in stated:
-            read_key(kind, key)
+            _checked(kind, key)
         new += [(kind, key) for key in stated]
         known, count = self._keys, len(self._keys)
         series = [known[number] if number < count else new[number - count] for number in map(_number, numbers)]
@@ -266,7 +271,7 @@ def _known(stated: Any) -> dict[Kind, list[str]]:
     known: dict[Kind, list[str]] = {kind: stated[kind] for kind in KINDS if kind in stated}
     for kind, keys in known.items():
         for key in keys:
-            read_key(kind, key)
+            _checked(kind, key)
     return known
 
 
