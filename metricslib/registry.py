@@ -585,9 +585,11 @@ class Registry(Instruments):
         for instrument in list(self._asleep.values()):
             if instrument.sleeping and instrument._pending_count:  # a call was still in progress when it fell asleep
                 instrument._wake()
+        known = {kind: self._states[kind] for kind in KINDS}
         for instrument in self._active_instruments():
             if instrument.live:
-                self._states.know(instrument.kind, instrument.key, now, self._start)
+                if instrument.key not in known[instrument.kind]:
+                    self._states.know(instrument.kind, instrument.key, now, self._start)
                 state = instrument._take_state()
                 if state is not None:
                     self._taken_from, self._taken_state = instrument, state  # allocates no memory

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Membership", "folder_of"]
 
 _SECOND = 1.0
+_TOGETHER = 0.5  # seconds by which a record may be early, so that the thread wakes up once a second and not twice
 
 
 def folder_of(destinations: Sequence[str], naming: "Naming", interval: int, once: Sequence[str] = ()) -> Path:
@@ -130,12 +131,14 @@ class Membership:
 
         Raises OSError for the disk.
         """
+        ships = not 0 < self._next_step - now <= _SECOND  # it is due, or the clock was set back
+        records = not 0 < self._next_record - now <= (_TOGETHER if ships else _SECOND)
         try:
-            if not 0 < self._next_record - now <= _SECOND:  # it is due, or the clock was set back
+            if records:
                 self._next_record = now + _SECOND
                 self._collect(slot, now)
         finally:
-            if not 0 < self._next_step - now <= _SECOND:
+            if ships:
                 self._next_step = now + _SECOND  # if this fails
                 self._next_step = now + self._shipper.step(now)
         return min(self._next_record, self._next_step) - now

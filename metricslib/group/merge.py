@@ -16,10 +16,11 @@ Totals are of closed slots: :meth:`KnownSeries.fold` adds a slot to them once, w
 There is no I/O here.
 """
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self
 
-from ..budget import Budget
+from ..budget import Share
 from ..checkpoint import BadNote, read_key
 from ..drops import DropCounter
 from ..limits import Limits, stands_in
@@ -54,7 +55,7 @@ class KnownSeries:
 
     def __init__(self, limits: Limits | None = None) -> None:
         if limits is None:
-            limits = Limits((), MAX_SERIES, MAX_TAG_SETS, DropCounter(), Budget().series)
+            limits = Limits((), MAX_SERIES, MAX_TAG_SETS, DropCounter(), Share(sys.maxsize))
         self._limits = limits
         self._first: dict[Kind, dict[str, int]] = {kind: {} for kind in KINDS}
         self._last: dict[Kind, dict[str, int]] = {kind: {} for kind in KINDS}

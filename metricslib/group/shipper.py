@@ -5,7 +5,7 @@ one writer on the host. Which one it is does not matter, for what is sent of a s
 alone: any member that reads the same files sends the same.
 
 States. A member is *waiting* or *shipping*; it ships while it has the lock on the file ``ship``. Waiting members try
-the lock twice a second. The kernel releases it when the process ends, however it does. A shipper sets the time of the
+the lock once a second. The kernel releases it when the process ends, however it does. A shipper sets the time of the
 file at each step, so that the others see when it has stopped or spins, and say so; what they write waits in the files.
 
 A slot, in the eyes of the shipper::
@@ -78,7 +78,7 @@ from .member import LOCKS, Lock, Locks, Member
 from .merge import KnownSeries
 from .record import LATE, FileReader, Slot, combine
 from .seals import Seals
-from .state import SlotFiles, State, folding_name, read_state, slots_in, write_file, write_state
+from .state import SlotFiles, State, folding_name, read_state, slots_in, write_state
 
 __all__ = ["GRACE", "MOST_SLOTS", "Delivered", "Shipper", "Waiting", "covers", "read_delivered"]
 
@@ -89,10 +89,11 @@ GRACE = 1.2
 MOST_SLOTS = 1000
 """Open slots that cannot be folded, because the disk does not take the state."""
 _STEP = 1.0  # seconds between the shipper's steps
-_TRY = 0.5  # seconds between attempts to become the shipper
+_TRY = 1.0  # seconds between attempts to become the shipper
 _SOON = 0.05  # seconds between steps while a slot waits for a member
 _REVISION = 1.0  # seconds between sendings of an open slot
 _CONFIRMED = 60  # seconds from delivery until a slot closes: a server may die with what it confirmed
+_CLOSING = 20.0  # seconds between closings, of several slots with one new state
 _CLOSES = 600  # seconds from a slot's end until it closes in any case
 _RECENT = 3  # intervals
 _PATIENCE = 10  # intervals by which a clock may be set back before stamps follow it
@@ -207,7 +208,7 @@ class Shipper:
         self._follow_clock(now)
         self._note_delivered(now)
         waits = self._look(now)
-        if not self._closed_at <= now < self._closed_at + self._interval:
+        if not self._closed_at <= now < self._closed_at + max(self._interval, _CLOSING):
             self._closed_at = now
             self._close(now)
         return _SOON if waits else _STEP
@@ -427,7 +428,7 @@ class Shipper:
             [stamp for stamp, slot in self._slots.items() if slot.again is not None],
         )
         if noted != self._noted:
-            write_file(self._folder / "delivered", json.dumps(noted._asdict()).encode(), sync=self._sync)
+            _write_delivered(self._folder, noted)
             self._noted = noted
 
     def _backlog(self, label: str) -> Backlog:
@@ -544,6 +545,18 @@ class Delivered(NamedTuple):
     """How much of each slot."""
     again: Sequence[int]
     """Slots that must be sent once more, whether or not they grow."""
+
+
+def _write_delivered(folder: Path, delivered: Delivered) -> None:
+    """Write it in place. Where that is torn, nothing is said to be delivered, and it is sent again, which changes
+    nothing; and a rename takes longer than all else that a shipper does when nothing happens.
+    """
+    descriptor = os.open(folder / "delivered", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        content = json.dumps(delivered._asdict()).encode()
+        os.ftruncate(descriptor, os.pwrite(descriptor, content, 0))
+    finally:
+        os.close(descriptor)
 
 
 def read_delivered(folder: Path) -> Delivered:
