@@ -214,7 +214,8 @@ class Flusher:
         self.to = several(to)
         self.history = history or History()
         self._naming = naming or Naming(prefix=prefix, percentiles=tuple(percentiles))
-        self._own = text_of(own)
+        self.own = text_of(own)
+        """The name of the library's own metrics; empty: there are none."""
         if not 0 <= grace <= _LONGEST_GRACE:
             raise InvalidOption("grace", grace, f"must be a number of seconds from 0 to {_LONGEST_GRACE}")
         self._grace = grace
@@ -252,7 +253,7 @@ class Flusher:
             window_bytes=max(LEAST, self.registry.budget.max_bytes),
         )
         statuses = self._dispatcher.statuses
-        self._self_metrics = SelfMetrics(self._own, self.registry.drops, self._errors.counts, statuses)
+        self._self_metrics = SelfMetrics(self.own, self.registry.drops, self._errors.counts, statuses)
         self._thread: threading.Thread | None = None
         self._newest_thread: threading.Thread | None = None  # kept after stop(), so that the thread knows itself
         self._membership: Membership | None = None
@@ -337,7 +338,7 @@ class Flusher:
         if self._state:
             self._add_source(self._state, undo)
             self._checkpoint.restore(notes, self._errors)
-        if self._own:
+        if self.own:
             self._add_source(self._self_metrics, undo)
         self._stop_deadline, self._closed = None, False
         at_exit(self.stop)
@@ -391,7 +392,7 @@ class Flusher:
                     folder,
                     self.registry,
                     self.interval,
-                    self._own,
+                    self.own,
                     self._send_for_group,
                     self._dispatcher.shared_queues,
                     None if all(each.revise for each in self._dispatcher.shared) else self._send_once_for_group,
@@ -530,7 +531,7 @@ class Flusher:
         complete = self._dispatcher.dropped() == dropped
         kept = self._dispatcher.stop(deadline, patience, group)
         self._callbacks.stop()
-        sources = [source for source in (self._self_metrics if self._own else None, self._state) if source]
+        sources = [source for source in (self._self_metrics if self.own else None, self._state) if source]
         for source in sources:
             self._safely("last collection", partial(self.registry.remove_source, source, patience.left()))
         self.registry.release(self)

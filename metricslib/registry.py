@@ -29,6 +29,7 @@ import threading
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any, Never
 
 from ._process import log, notice_fork, register_fork_handler
@@ -51,7 +52,7 @@ from .series_state import Idle, SeriesStates, Snapshot, Total
 from .sketch import EXACT
 from .window import ABSENT, Aggregates, Flush, GaugeChange, OpenInterval, Source, Window
 
-__all__ = ["Readings", "Registry"]
+__all__ = ["ADVICE", "Readings", "Registry"]
 
 Readings = Mapping[Gauge, GaugeChange]
 """Results of the callbacks of gauges."""
@@ -61,7 +62,10 @@ _FUNCTIONS = 1_000
 _CLASSES: Mapping[Kind, type[Instrument]] = {kind.kind: kind for kind in (Counter, Timer, Histogram, Gauge, Unique)}
 _LOCK_TIMEOUT = 5.0
 
-_ADVICE = {
+ADVICE = {
+    "overflow": "raise max_series or max_tag_sets, or use tags with fewer values: the view Top shows which",
+    "overflow_dropped": "raise max_series or max_tag_sets, or use tags of gauges with fewer values",
+    "late_callback": "let the callbacks of gauges return sooner",
     "bad_value": "pass finite numbers to instruments, no negative durations, and members with a str() that works",
     "bad_callback": "let the callbacks of gauges return finite numbers",
     "bad_tag": "pass tags with a str() that works",
@@ -78,6 +82,9 @@ _ADVICE = {
     "slots_full": "the group's folder could not be written for long; see the errors before",
     "first_use_error": "the flusher could not be started in a forked process",
 }
+"""What to do about drops, by cause."""
+_LOGGED = tuple(cause for cause in ADVICE if cause not in ("overflow", "overflow_dropped", "late_callback"))
+"""The others have warnings of their own."""
 """Advice by cause. ``filtered`` and ``deleted`` are intended; other causes have more precise log messages."""
 
 
@@ -134,7 +141,8 @@ class Registry(Instruments):
         self.drops = DropCounter()
         self.budget = Budget(max_bytes)
         self._limits = Limits(filters, max_series, max_tag_sets, self.drops, self.budget.series)
-        self._caps = max_series, max_tag_sets
+        self.max_series = max_series
+        self.max_tag_sets = max_tag_sets
         # Both are indexed by the key that the program requested.
         self._instruments: dict[Kind, dict[str, Instrument]] = {kind: {} for kind in KINDS}
         self._asleep: weakref.WeakValueDictionary[tuple[Kind, str], Instrument] = weakref.WeakValueDictionary()
@@ -142,6 +150,8 @@ class Registry(Instruments):
         self._owner: object = None
         self.functions: dict[str, tuple[str, ...]] = {}
         """The decorated functions by name of series, as ``module.function``: at most three a name."""
+        self.failing: tuple[str, ...] = ()
+        """Gauges whose callbacks failed when they were last called, ten at most."""
         self._start_anew()
         register_fork_handler(self)
 
@@ -276,7 +286,7 @@ class Registry(Instruments):
 
     def limits_of_group(self) -> Limits:
         """Return limits with the same caps and no filters for a group's series, which each process has filtered."""
-        return Limits((), *self._caps, self.drops, Share(self.budget.series.allowed))
+        return Limits((), self.max_series, self.max_tag_sets, self.drops, Share(self.budget.series.allowed))
 
     def admit_names(self, names: Sequence[tuple[Kind, str]], others: int = 0) -> list[str] | None:
         """Return the same as :meth:`admit` for many names without tags, which must be canonical.
@@ -340,11 +350,14 @@ class Registry(Instruments):
         """
         gauges = [each for each in list(self._instruments["gauge"].values()) if isinstance(each, Gauge) and each._read]
         gauges = [gauge for gauge in gauges if gauge.live]
+        self.failing = ()
         if not gauges:
             return {}
         found = read(gauges) if read else {gauge: change_by_callback(gauge._read) for gauge in gauges if gauge._read}
         if bad := sum(change is ABSENT for change in found.values()):
             self.drops.add("bad_callback", bad)
+        failing = (gauge for gauge in gauges if found.get(gauge, ABSENT) is ABSENT)
+        self.failing = tuple(gauge.key for gauge in islice(failing, 10))
         if late := len(gauges) - len(found):
             self.drops.add("late_callback", late)
         return {gauge: found.get(gauge, ABSENT) for gauge in gauges}
@@ -394,8 +407,8 @@ class Registry(Instruments):
                 fate = "dropped, cause overflow_dropped" if kind == "gauge" else fate
                 log().warning("no room for more %s: new ones are %s; raise %s", many, fate, cap)
         totals = self.drops.totals()
-        for cause, count in self._drop_log.due({cause: totals[cause] for cause in _ADVICE if cause in totals}):
-            log().warning("%d dropped, cause %s: %s", count, cause, _ADVICE[cause])
+        for cause, count in self._drop_log.due({cause: totals[cause] for cause in _LOGGED if cause in totals}):
+            log().warning("%d dropped, cause %s: %s", count, cause, ADVICE[cause])
 
     def flush(self, end: int, interval: float, readings: Readings | None = None, *, collector: object = None) -> Flush:
         """Return the open interval so far. The interval continues, and the next tick returns all of it.

@@ -11,8 +11,8 @@ import pytest
 from forwarder.self_metrics import _ADVICE as LISTENER_ADVICE
 from forwarder.self_metrics import _EVENTS as EVENTS
 from metricslib.budget import LEAST
-from metricslib.delivery.queue import _ADVICE as QUEUE_ADVICE
-from metricslib.registry import _ADVICE as REGISTRY_ADVICE
+from metricslib.delivery.queue import ADVICE as QUEUE_ADVICE
+from metricslib.registry import ADVICE as REGISTRY_ADVICE
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs/reference/bounds.md").read_text()

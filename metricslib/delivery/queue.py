@@ -51,7 +51,17 @@ from .destination import Destination, Options
 if TYPE_CHECKING:
     from .store import Record, Store
 
-__all__ = ["OVERHEAD", "REPEAT", "WINDOW_BYTES", "Entry", "Queue", "QueueStats", "RateLimiter", "ResendBuffer"]
+__all__ = [
+    "ADVICE",
+    "OVERHEAD",
+    "REPEAT",
+    "WINDOW_BYTES",
+    "Entry",
+    "Queue",
+    "QueueStats",
+    "RateLimiter",
+    "ResendBuffer",
+]
 
 log = logging.getLogger("metricslib")
 
@@ -65,7 +75,7 @@ _JOINED = 1 << 20  # maximum number of bytes of batches that are sent together
 _BURST = 1.0  # the limit for this many seconds of a backlog may be sent at once
 _QUIET = 60.0  # seconds between two warnings of one cause
 
-_ADVICE = {
+ADVICE = {
     "spool_full": "set spool_bytes={max_bytes} or more in its URL",
     "too_old": "set max_age={max_age:.15g}s or more in its URL",
     "too_long": "shorten names and tags, or raise max_line (graphite+pickle: max_frame) in its URL",
@@ -233,7 +243,7 @@ class Queue:
     ``keep``: seconds for which delivered batches are kept for repetition, in a quarter of ``max_bytes`` in addition.
     ``join``: waiting batches are sent together, up to about 1 MiB, with this separator between their payloads.
     ``replay``: maximum number of points per second of a backlog, newest timestamp first; None: first in, first out.
-    ``advice``: advice for the log by cause of drops, if it differs from :data:`_ADVICE`.
+    ``advice``: advice for the log by cause of drops, if it differs from :data:`ADVICE`.
     ``label``: the label of the destination, for the log and the store.
     ``store``: the store of payloads; None: in memory.
     ``once``: batches that were being sent when the process died must not be sent again; they are dropped, cause
@@ -266,7 +276,7 @@ class Queue:
         self._replay = replay
         self._once = once
         self._window_bytes = window_bytes
-        self._advice = {**_ADVICE, **(advice or {})}
+        self._advice = {**ADVICE, **(advice or {})}
         self._store = store
         self._clock = clock
         self.label = label

@@ -28,6 +28,7 @@ from . import as_json, graphite_api, prometheus, render
 from .board import board
 from .cards import grid, metrics_of, rail, readings
 from .graphite_store import Store, TooMany
+from .health import health
 from .metric import detail, reading
 from .query import Query
 from .report import Report, Section, Selection, TooSlow, report, select
@@ -226,7 +227,8 @@ class View:
         strip = render.strip(measured, flusher.status(), count, uptime, LOGOUT if log_out else "")
         if here == HEALTH:
             found = self._report(flusher, measured, Query(limit=1))
-            text = render.health_page(root, query, self.title, strip, found, measured.history)
+            more = health(flusher, measured, self._in_time())
+            text = render.health_page(root, query, self.title, strip, found, measured.history, more)
         elif here == TOP:
             text = render.top_page(root, query, self.title, strip, top(measured, self._in_time()))
         elif here == BOARD:

@@ -21,6 +21,7 @@ from . import figures
 from .board import Board
 from .cards import Grid, Rail, Span
 from .figures import age, amount, short
+from .health import Health
 from .metric import Detail
 from .query import Query
 from .report import Report
@@ -259,9 +260,17 @@ def board_page(root: str, query: Query, title: str, strip: Strip, board: Board) 
     return _page("board.html", "board", root, query, title, strip, board=board)
 
 
-def health_page(root: str, query: Query, title: str, strip: Strip, report: Report, history: History) -> str:
+def health_page(
+    root: str,
+    query: Query,
+    title: str,
+    strip: Strip,
+    report: Report,
+    history: History,
+    health: Health | None = None,
+) -> str:
     """Return the page that says how things go: the interval, what was dropped, the destinations, and all sections."""
-    return _page("health.html", "health", root, query, title, strip, report=report, history=history)
+    return _page("health.html", "health", root, query, title, strip, report=report, history=history, health=health)
 
 
 def closed_page(

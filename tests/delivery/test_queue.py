@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from metricslib.delivery import Batch, Queue
-from metricslib.delivery.queue import _ADVICE
+from metricslib.delivery.queue import ADVICE
 from metricslib.delivery.store import Store
 from metricslib.errors import InvalidOption
 from metricslib.testing import ManualClock
@@ -580,7 +580,7 @@ def test_every_cause_in_the_reference_has_an_advice():
     page = (ROOT / "docs/reference/destinations.md").read_text()
     table = page.partition("| cause | destinations | |\n")[2].partition("\n\n")[0]
     causes = {cause for row in table.splitlines() for cause in re.findall(r"`(\w+)`", row.split("|")[1])}
-    assert causes - {"shutdown"} == set(_ADVICE)
+    assert causes - {"shutdown"} == set(ADVICE)
 
 
 def test_the_end_logs_what_a_warning_a_minute_held_back(clock: ManualClock, caplog: pytest.LogCaptureFixture):

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metricslib.delivery import NodeStatus, SenderStatus
-from metricslib.flusher import FlusherStatus
+from metricslib.flusher import Flusher, FlusherStatus
 from metricslib.history import History
 from metricslib.series_state import Snapshot, SummedTotal
+from metricslib.view.answer import View
 from metricslib.view.query import Query
 from metricslib.view.render import Strip, health_page
 from metricslib.view.report import report
@@ -250,3 +251,33 @@ def test_hostile_texts_stay_texts(name, label, cause, title):
 def test_odd_characters_do_not_break_the_page(look, destination, text):
     """Half of a surrogate pair, NUL, control characters: shown as well as can be."""
     assert "</html>" in page(look(destinations=[destination(last_error=text)]))
+
+
+def test_health_says_what_to_do_about_drops(registry, flusher, end_interval):
+    """For each cause its advice; which gauges fail; and what is near a cap. Nothing of it while all is well."""
+    html = View.of(flusher).answer("GET", "", "/health").body.decode()
+    assert 'id="dropped"' not in html
+    assert 'id="near"' not in html
+    assert "<dt>Threads</dt>" in html
+    registry.gauge("<broken>", read=lambda: 1 / 0)
+    registry.counter("hits").inc(float("nan"))
+    for number in range(900):
+        registry.counter("users", tags={"id": number})
+    end_interval()
+    html = View.of(flusher).answer("GET", "", "/health").body.decode()
+    assert "let the callbacks of gauges return finite numbers" in html
+    assert "pass finite numbers to instruments" in html
+    assert "<b>tag sets of users</b> 900 of 1,000" in html
+    assert "<b>broken</b> its callback failed" in html
+    assert "series</b>" not in html
+
+
+def test_health_shows_the_queues_over_time(registry, clock):
+    """Those of the library's own metrics that speak of them, by destination."""
+    flusher = Flusher(registry, interval=10)
+    for name in ("spool_bytes", "points_sent", "callbacks"):
+        registry.gauge(f"metricslib.{name}", tags={"destination": "graphite"}).set(5)
+    clock.advance(10)
+    flusher.tick()
+    html = View.of(flusher).answer("GET", "", "/health").body.decode()
+    assert re.findall("series/metricslib.([a-z_]*)", html) == ["spool_bytes", "points_sent"]
