@@ -296,7 +296,7 @@ class Soak:
                 f"{life.name}: made {life.made:,}, arrived {arrived:,}, missing {life.made - arrived:,};"
                 f" {life.kills} kills, at risk at these {life.at_risk:,}"
             )
-            for when, lost in _losses(life.history, slots):
+            for when, lost in losses(life.history, slots):
                 near = [line for then, line in self._diary if when - 60 <= then <= when + 60]
                 print(f"  {lost:,} were lost at about {_wall(when)}, when this happened:", *near, sep="\n    ")
             if not holds:
@@ -313,7 +313,7 @@ class Soak:
         _run("umount", "--lazy", str(self._disk))
 
 
-def _losses(history: Sequence[tuple[float, int]], slots: Mapping[int, float | None]) -> list[tuple[float, int]]:
+def losses(history: Sequence[tuple[float, int]], slots: Mapping[int, float | None]) -> list[tuple[float, int]]:
     """Return since which moments more was missing for good than before, and how much more.
 
     Something is always missing because it has not arrived yet. What is missing at all later times is missing for good.
