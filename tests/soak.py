@@ -286,6 +286,7 @@ class Soak:
         time.sleep(INTERVAL)  # carbon writes what it has
         self.carbon.stop()
         faults = []
+        epoch = time.time() - time.monotonic()
         stamps = list(range(self.began // INTERVAL * INTERVAL, int(time.time()) + 60, INTERVAL))
         for life in self.programs:
             path = f"stats.counters.soak.{life.name}.hits.count"
@@ -296,9 +297,10 @@ class Soak:
                 f"{life.name}: made {life.made:,}, arrived {arrived:,}, missing {life.made - arrived:,};"
                 f" {life.kills} kills, at risk at these {life.at_risk:,}"
             )
-            for when, lost in losses(life.history, slots):
+            for when, lost in losses(life.history, slots, epoch):
                 near = [line for then, line in self._diary if when - 60 <= then <= when + 60]
-                print(f"  {lost:,} were lost at about {_wall(when)}, when this happened:", *near, sep="\n    ")
+                at = time.strftime("%H:%M:%S", time.localtime(when + epoch))
+                print(f"  {lost:,} were lost at about {at}, when this happened:", *near, sep="\n    ")
             if not holds:
                 faults.append(f"the account of {life.name} does not balance")
         print("what happened:", ", ".join(f"{deed} {times}" for deed, times in sorted(self.events.items())))
@@ -313,12 +315,14 @@ class Soak:
         _run("umount", "--lazy", str(self._disk))
 
 
-def losses(history: Sequence[tuple[float, int]], slots: Mapping[int, float | None]) -> list[tuple[float, int]]:
+def losses(
+    history: Sequence[tuple[float, int]], slots: Mapping[int, float | None], epoch: float
+) -> list[tuple[float, int]]:
     """Return since which moments more was missing for good than before, and how much more.
 
     Something is always missing because it has not arrived yet. What is missing at all later times is missing for good.
+    ``epoch`` is the time of the wall clock at which the monotonic clock was 0.
     """
-    epoch = time.time() - time.monotonic()  # of the monotonic clock
     missing = [made - _sum(value for stamp, value in slots.items() if stamp - epoch <= when) for when, made in history]
     missing[-1] = history[-1][1] - _sum(slots.values())
     for_good = [*accumulate(reversed(missing), min)][::-1]
@@ -334,10 +338,6 @@ def losses(history: Sequence[tuple[float, int]], slots: Mapping[int, float | Non
 
 def _sum(values: Iterable[float | None]) -> int:
     return int(sum(value or 0 for value in values))
-
-
-def _wall(when: float) -> str:
-    return time.strftime("%H:%M:%S", time.localtime(when + time.time() - time.monotonic()))
 
 
 def _writes(descriptor: int) -> bool:
