@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
-from . import aggregator, calls, imports, integrations, lines, memory, offered, taps, threads, ticks, workers
+from . import aggregator, calls, imports, integrations, lines, memory, offered, taps, threads, ticks, view, workers
 from .machine import machine
 from .measure import SCALES
 from .page import publish
@@ -14,7 +14,20 @@ from .rows import Result, judge, plain, table
 
 BENCHMARKS: Mapping[str, ModuleType] = {
     module.__name__.rpartition(".")[2]: module
-    for module in (calls, integrations, threads, imports, lines, aggregator, taps, offered, ticks, memory, workers)
+    for module in (
+        calls,
+        integrations,
+        threads,
+        imports,
+        lines,
+        aggregator,
+        taps,
+        offered,
+        ticks,
+        view,
+        memory,
+        workers,
+    )
 }
 
 

@@ -41,8 +41,8 @@ class Total:
         """Its position in the order of the checkpoint; None: not assigned yet."""
 
     @property
-    def powers(self) -> Mapping[int, float]:
-        """Weight of the samples in (2ᵖ⁻¹, 2ᵖ] by p; for timers in milliseconds."""
+    def powers(self) -> dict[int, float]:
+        """Weight of the samples in (2ᵖ⁻¹, 2ᵖ] by p, in a new dictionary; for timers in milliseconds."""
         return {}
 
     def take(self, happened: Any, end: float) -> None:
@@ -82,7 +82,7 @@ class GaugeTotal(Total):
         self.gauge = self.gauge if later.gauge is None else later.gauge
 
     def copy(self) -> Self:
-        copied = super().copy()
+        copied = type(self)(self.active)
         copied.gauge = self.gauge
         return copied
 
@@ -106,8 +106,8 @@ class SummedTotal(Total):
         self.sum += later.sum
 
     def copy(self) -> Self:
-        copied = super().copy()
-        copied.created, copied.sum = self.created, self.sum
+        copied = type(self)(self.active, self.created)  # no super(): a page copies the totals of all series
+        copied.sum = self.sum
         return copied
 
 
@@ -122,7 +122,7 @@ class DistributionTotal(SummedTotal):
         self._powers = b""  # packed, nine bytes each: a dictionary would use more memory than the rest of the object
 
     @property
-    def powers(self) -> Mapping[int, float]:
+    def powers(self) -> dict[int, float]:
         return dict(_POWER.iter_unpack(self._powers))
 
     @powers.setter
@@ -147,8 +147,8 @@ class DistributionTotal(SummedTotal):
         return _packed(powers)
 
     def copy(self) -> Self:
-        copied = super().copy()
-        copied.count, copied._powers = self.count, self._powers
+        copied = type(self)(self.active, self.created)
+        copied.sum, copied.count, copied._powers = self.sum, self.count, self._powers
         return copied
 
 

@@ -23,6 +23,7 @@ from .._process import register_fork_handler
 from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import InvalidOption
 from ..flusher import Flusher, Measured
+from ..registry import Registry
 from ..series_state import Snapshot
 from . import as_json, graphite_api, prometheus, render
 from .board import board
@@ -31,7 +32,7 @@ from .graphite_store import Store, TooMany
 from .health import health
 from .metric import detail, reading
 from .query import Query
-from .report import Report, Section, Selection, TooSlow, report, select
+from .report import Order, Report, Section, Selection, TooSlow, report, select, still_there
 from .search import Search
 from .top import top
 
@@ -109,6 +110,10 @@ class View:
         self.clock = clock
         self._since = clock.monotonic()
         self._making = threading.Lock()
+        # What is remembered from one answer to the next; used by whoever makes the report.
+        self._order = Order()
+        self._texts = as_json.Texts()
+        self._plans = prometheus.Plans()
         register_fork_handler(self)
 
     def reset_after_fork(self) -> None:
@@ -171,13 +176,14 @@ class View:
             elif here or query.format == "html":
                 return self._page(here, query, root, encodings, log_out)
             elif query.format == "json":
-                content_type, texts = "application/json", as_json.parts(self.report(query))
+                content_type, texts = "application/json", as_json.parts(self.report(query), self._texts)
             else:
                 openmetrics = query.format == "openmetrics"
                 content_type = prometheus.OPENMETRICS if openmetrics else prometheus.TEXT
                 flusher = self.find()
                 selection, snapshot = self._snapshot(flusher, flusher.measured(), query)
-                texts = prometheus.parts(snapshot, selection.chosen, openmetrics=openmetrics)
+                chosen = selection.chosen if selection.complete else still_there(selection.chosen, snapshot)
+                texts = prometheus.parts(snapshot, chosen, openmetrics=openmetrics, plans=self._plans)
         except TooSlow:
             return busy("There are too many series to look for that; a word, or a pattern like web.*, is found faster.")
         except ImportError as error:
@@ -260,8 +266,13 @@ class View:
 
     def _snapshot(self, flusher: Flusher, measured: Measured, query: Query) -> tuple[Selection, Snapshot]:
         registry, interval = measured.registry, flusher.interval
-        selection = select(registry.series(), query.match, query.limit, query.after, self._in_time())
         end = (int(registry.clock.time() // interval) + 1) * interval
+        if isinstance(registry, Registry) and not query.match and not query.after and len(registry) <= query.limit:
+            snapshot = registry.snapshot(end, interval)
+            selection = self._order.of(snapshot.totals, self._in_time())
+            if selection.total <= query.limit:
+                return selection, snapshot
+        selection = select(registry.series(), query.match, query.limit, query.after, self._in_time())
         return selection, registry.snapshot(end, interval, selection.keys())
 
     def _in_time(self) -> Callable[[], bool]:

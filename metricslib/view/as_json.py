@@ -38,12 +38,16 @@ all complete intervals. Each of the three may be null. ``unit`` is ``"ms"`` for 
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import islice
+from math import isfinite
 from typing import Any
 
 from ..delivery import SenderStatus
-from .report import Report, Row
+from ..series import KINDS, Kind
+from ..series_state import Snapshot
+from .report import Report, Row, Rows, percentile_name
 
 __all__ = ["as_json", "as_values", "parts"]
 
@@ -56,14 +60,135 @@ def as_json(report: Report) -> str:
     return "".join(parts(report))
 
 
-def parts(report: Report) -> Iterator[str]:
-    """Yield the text of :func:`as_json` in parts, series by series."""
+def parts(report: Report, texts: "Texts | None" = None) -> Iterator[str]:
+    """Yield the text of :func:`as_json` in parts, some series at a time."""
     series = '"series":['  # in no text before it: there, its quotes are escaped
     before, _, behind = _write(as_values(report, with_series=False)).partition(series)
     yield before + series
-    for place, row in enumerate(report.rows):
-        yield "," * bool(place) + _write(_series(row))
+    rows = report.rows
+    found = (texts or Texts()).of(rows) if isinstance(rows, Rows) else (_write(_series(row)) for row in rows)
+    comma = ""
+    while block := list(islice(found, _BLOCK)):
+        yield comma + ",".join(block)
+        comma = ","
     yield behind + "\n"
+
+
+class Texts:
+    """Writes the series of a report, as the encoder of JSON writes :func:`_series`, in a fraction of its time.
+
+    What does not change is remembered: the beginning of each series' text. Numbers are put into templates. That is the
+    same text wherever all numbers are finite ints and floats; any other series is left to the encoder. Thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._heads: dict[Kind, dict[str, str]] = {kind: {} for kind in KINDS}
+
+    def of(self, rows: Rows) -> Iterator[str]:
+        """Yield the text of each series."""
+        if sum(map(len, self._heads.values())) > 2 * len(rows) + 1000:
+            self._heads = {kind: {} for kind in KINDS}
+        snapshot = rows.snapshot
+        kinds: dict[Kind, list[str]] = {kind: [] for kind in KINDS}
+        for key, kind in rows.chosen:
+            kinds[kind].append(key)
+        written: dict[Kind, Iterator[str | None]] = {
+            "counter": _counters(snapshot, kinds["counter"]),
+            "gauge": _gauges(snapshot, kinds["gauge"]),
+            "unique": _uniques(snapshot, kinds["unique"]),
+            "timer": _distributions(snapshot, "timer", kinds["timer"], rows.percents),
+            "histogram": _distributions(snapshot, "histogram", kinds["histogram"], rows.percents),
+        }
+        heads = self._heads
+        for place, (key, kind) in enumerate(rows.chosen):
+            text = next(written[kind])
+            if text is None:
+                yield _write(_series(rows[place]))
+                continue
+            head = heads[kind].get(key)
+            if head is None:
+                empty = _series(rows[place]) | {"last": None, "open": None, "total": None}
+                head = heads[kind][key] = _write(empty)[: -len('null,"open":null,"total":null}')]
+            yield head + text
+
+
+_BLOCK = 100
+_PLAIN = frozenset((int, float))
+
+
+def _counters(snapshot: Snapshot, keys: Sequence[str]) -> Iterator[str | None]:
+    last, interval = (snapshot.last.counters, snapshot.last.interval) if snapshot.last else ({}, 1.0)
+    open_, totals = snapshot.open.counters, snapshot.totals["counter"]
+    for before, now, total in zip(
+        map(last.get, keys), map(open_.get, keys), map(totals.__getitem__, keys), strict=True
+    ):
+        sum_ = total.sum
+        plain = type(sum_) in _PLAIN and (before is None or type(before) in _PLAIN)
+        if now is None or type(now) not in _PLAIN or not plain:
+            yield None
+            continue
+        try:
+            rate = 0.0 if before is None else before / interval
+            finite = isfinite(rate + now + sum_)
+        except OverflowError:
+            finite = False
+        if not finite:
+            yield None
+        elif before is None:
+            yield f'null,"open":{{"count":{now!r}}},"total":{{"count":{sum_!r}}}}}'
+        else:
+            yield f'{{"count":{before!r},"rate":{rate!r}}},"open":{{"count":{now!r}}},"total":{{"count":{sum_!r}}}}}'
+
+
+def _gauges(snapshot: Snapshot, keys: Sequence[str]) -> Iterator[str | None]:
+    last, open_ = snapshot.last.gauges if snapshot.last else {}, snapshot.open.gauges
+    for before, now in zip(map(last.get, keys), map(open_.get, keys), strict=True):
+        if type(before) is not float or type(now) is not float or not isfinite(before + now):
+            yield None
+        else:
+            yield f'{{"value":{before!r}}},"open":{{"value":{now!r}}},"total":null}}'
+
+
+def _uniques(snapshot: Snapshot, keys: Sequence[str]) -> Iterator[str | None]:
+    last, open_ = snapshot.last.uniques if snapshot.last else {}, snapshot.open.uniques
+    for before, now in zip(map(last.get, keys), map(open_.get, keys), strict=True):
+        if before is None or now is None:
+            yield None
+        else:
+            yield f'{{"count":{len(before)}}},"open":{{"count":{len(now)}}},"total":null}}'
+
+
+def _distributions(
+    snapshot: Snapshot, kind: Kind, keys: Sequence[str], percents: tuple[float, ...]
+) -> Iterator[str | None]:
+    last, interval = (snapshot.last[kind], snapshot.last.interval) if snapshot.last else ({}, 1.0)
+    open_, totals = snapshot.open[kind], snapshot.totals[kind]
+    shown = ("count", "rate", "sum", "mean", "min", "max", "std", "median", *map(percentile_name, percents))
+    template = "{" + ",".join(f"{_write(name)}:%r" for name in shown) + "}"
+    template += ',"open":{"count":%r,"sum":%r,"mean":%r,"min":%r,"max":%r},"total":{"count":%r,"sum":%r}}'
+    for before, now, total in zip(
+        map(last.get, keys), map(open_.get, keys), map(totals.__getitem__, keys), strict=True
+    ):
+        if before is None or now is None:
+            yield None
+            continue
+        values: tuple[float, ...]
+        if before.count and now.count:
+            shares = [share[1] if share else math.nan for share in before._shares(percents)]
+            count = before.count
+            values = (
+                *(count, count / interval, before.sum, before.mean, before.min, before.max, before.std, before.median),
+                *shares,
+                *(now.count, now.sum, now.mean, now.min, now.max, total.count, total.sum),
+            )
+            yield template % values if isfinite(sum(values)) else None
+        elif not before.count and not now.count and isfinite(total.sum + total.count):
+            yield (
+                f'{{"count":{before.count!r},"rate":{before.count / interval!r}}},"open":{{"count":{now.count!r}}},'
+                f'"total":{{"count":{total.count!r},"sum":{total.sum!r}}}}}'
+            )
+        else:
+            yield None
 
 
 def as_values(report: Report, *, with_series: bool = True) -> dict[str, Any]:

@@ -8,11 +8,11 @@ with a million series, and the selection has a time limit.
 import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import translate
 from heapq import nsmallest
 from itertools import islice
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, cast, overload
 
 from ..delivery import SenderStatus
 from ..flusher import FlusherStatus
@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from ..group.reading import MemberStatus
 
 __all__ = [
+    "Order",
     "Report",
     "Row",
+    "Rows",
     "Section",
     "Selection",
     "TooSlow",
@@ -36,10 +38,13 @@ __all__ = [
     "percentile_name",
     "report",
     "select",
+    "still_there",
 ]
 
 _BLOCK = 100
 """Number of keys between two checks of the time limit."""
+_REMEMBERED = 100_000
+"""Series whose order is remembered."""
 
 Values = Mapping[str, float | None]
 """Statistics by name; None for a number that is not finite."""
@@ -65,6 +70,35 @@ class Row:
     """Sums over all complete intervals; None for kinds without totals."""
 
 
+class Rows(Sequence[Row]):
+    """The rows of a report, each made when it is looked at: a format may read the snapshot without them."""
+
+    def __init__(self, snapshot: Snapshot, chosen: Sequence[tuple[str, Kind]], percents: tuple[float, ...]) -> None:
+        self.snapshot = snapshot
+        self.chosen = chosen
+        self.percents = percents
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    @overload
+    def __getitem__(self, place: int) -> Row: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Row, ...]: ...
+    def __getitem__(self, place: int | slice) -> Row | tuple[Row, ...]:
+        if isinstance(place, slice):
+            return tuple(self)[place]
+        return _row(self.snapshot, *self.chosen[place], self.percents)
+
+    def __iter__(self) -> Iterator[Row]:
+        return (_row(self.snapshot, key, kind, self.percents) for key, kind in self.chosen)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """The metrics of a program and the state of their delivery. Times are in seconds since the epoch."""
@@ -86,7 +120,7 @@ class Report:
     next: str
     """The value of ``after`` for the next page: the last of ``rows``, as ``counter:web.hits``; empty on the last page.
     """
-    rows: tuple[Row, ...]
+    rows: Sequence[Row]
     dropped: Mapping[str, int]
     """Number of things that the registry refused or dropped since the start, by cause."""
     memory: Mapping[str, Mapping[str, int]]
@@ -114,6 +148,8 @@ class Selection:
     chosen: Sequence[tuple[str, Kind]]
     """Keys and kinds, by path."""
     next: str
+    complete: bool = False
+    """Whether the snapshot has all of them, because they were taken from it."""
 
     def keys(self) -> dict[Kind, list[str]]:
         """Return the keys by kind."""
@@ -145,9 +181,33 @@ def select(
     after_kind, _, after_key = after.partition(":")
     start = _place((after_key, cast(Kind, after_kind))) if after else None
     behind = found if start is None else [each for each in found if _place(each) > start]
-    chosen = nsmallest(limit, behind, _place)
+    chosen = nsmallest(limit, behind, _place) if limit < len(behind) else sorted(behind, key=_place)
     last = f"{chosen[-1][1]}:{chosen[-1][0]}" if len(chosen) < len(behind) else ""
     return Selection(sum(map(len, series.values())), len(found), chosen, last)
+
+
+class Order:
+    """All series by path, as :func:`select` returns them; remembered until there are others. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._series: Sequence[Sequence[str]] = ()
+        self._all = Selection(0, 0, (), "")
+
+    def of(self, series: Mapping[Kind, Collection[str]], in_time: Callable[[], bool] = lambda: True) -> Selection:
+        """Return the selection of all series. It is the same object as before if they are the same."""
+        keys = [list(series[kind]) for kind in KINDS]
+        if keys != self._series:
+            total = sum(map(len, keys))
+            self._all = replace(select(series, limit=total + 1, in_time=in_time), complete=True)
+            self._series = keys if total <= _REMEMBERED else ()
+        return self._all
+
+
+def still_there(chosen: Sequence[tuple[str, Kind]], snapshot: Snapshot) -> Sequence[tuple[str, Kind]]:
+    """Return those series that are in the snapshot: the same object if all are."""
+    totals = snapshot.totals
+    found = [each for each in chosen if each[0] in totals[each[1]]]
+    return chosen if len(found) == len(chosen) else found
 
 
 def report(
@@ -170,7 +230,7 @@ def report(
     """
     percents = tuple(dict.fromkeys((90.0, *percentiles)))
     selection = selection or select(snapshot.totals, match, limit)
-    chosen = [(key, kind) for key, kind in selection.chosen if key in snapshot.totals[kind]]
+    chosen = selection.chosen if selection.complete else still_there(selection.chosen, snapshot)
     return Report(
         title=title,
         time=snapshot.time,
@@ -182,7 +242,7 @@ def report(
         total=selection.total,
         matched=selection.matched,
         next=selection.next,
-        rows=tuple(_row(snapshot, key, kind, percents) for key, kind in chosen),
+        rows=Rows(snapshot, chosen, percents),
         dropped=snapshot.dropped,
         memory=memory or {},
         flusher=flusher,

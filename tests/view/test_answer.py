@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from metricslib.series_state import Total
+from metricslib.series_state import SummedTotal
 from metricslib.view import render
 from metricslib.view import report as report_module
 from metricslib.view.answer import View
@@ -316,8 +316,8 @@ def test_a_page_holds_the_registry_s_lock_for_what_it_shows_alone(view, registry
         registry.counter(f"c.{number}").inc()
     flusher.tick()
     copied = []
-    copy = Total.copy
-    monkeypatch.setattr(Total, "copy", lambda total: copied.append(total) or copy(total))
+    copy = SummedTotal.copy
+    monkeypatch.setattr(SummedTotal, "copy", lambda total: copied.append(total) or copy(total))
     chosen = report_module.select
 
     def select(*arguments):
