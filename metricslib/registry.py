@@ -168,6 +168,7 @@ class Registry(Instruments):
         self._uncollected: Aggregates | None = None
         self._collector: object = None  # the object for which the last collection was made
         self._parts: list[Aggregates] = []
+        self._copies: list[Aggregates] = []
         self._taken_from: Instrument | None = None
         self._taken_state: Any = None
         self._ran_short = False
@@ -562,6 +563,23 @@ class Registry(Instruments):
                 window, totals = self._states.part(only, open_, self._start, end, interval)
             return Snapshot(self.clock.time(), window, self._last, totals, self.drops.totals())
 
+    def copy_to(self, copy: Aggregates) -> None:
+        """From now on, add every value to ``copy``, too, until :meth:`end_copy`: for tests."""
+        with self._locked():
+            self._gather(None)
+            self._copies.append(copy)
+
+    def update_copies(self) -> None:
+        """Add what was measured up to now to all copies. Ticks and flushes do so, too."""
+        with self._locked():
+            self._gather(None)
+
+    def end_copy(self, copy: Aggregates) -> None:
+        """Add what was measured up to now to ``copy``, and nothing after that."""
+        with self._locked():
+            self._gather(None)
+            self._copies = [each for each in self._copies if each is not copy]
+
     def __len__(self) -> int:
         """The number of live series."""
         return len(self._limits)
@@ -627,7 +645,11 @@ class Registry(Instruments):
             new = Aggregates()
             for each in (self._uncollected, *self._parts):
                 new.merge(each)
+        gathered = self._parts
         self._unflushed, self._parts, self._uncollected = merged, parts, new
+        for copy in self._copies:
+            for each in gathered:
+                copy.merge(each)
 
     def _add_taken(self, part: Aggregates) -> None:
         """Add the state that was taken from an instrument."""

@@ -1,148 +1,213 @@
-"""Tools for tests of programs that measure: what a block of code measured, and a clock that the test controls."""
+"""Tools for tests of programs that measure: what a block measured, and a clock that the test controls.
 
+::
+
+    with capture() as metrics:
+        greet("Ada")
+    assert metrics.counter("greetings", polite=True) == 1
+
+Under pytest, the fixture ``metrics`` captures what a test measures: see :mod:`~.pytest_plugin`. A
+:class:`ManualClock` is given to a registry as ``clock``. A test then needs no sleeps, and can set the clock back.
+"""
+
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import Any
 
 from ._default import default_registry
 from .registry import Registry
 from .series import KINDS, Kind, series_of
+from .sketch import Distribution
+from .window import Aggregates, GaugeChange
 
-__all__ = ["Captured", "ManualClock", "Observed", "capture"]
-
-
-@dataclass(frozen=True, slots=True)
-class Observed:
-    """What a timer or histogram observed."""
-
-    count: float
-    """How often."""
-    sum: float
-    """The sum of all values; of a timer in seconds."""
-
-
-class Captured:
-    """What was measured since the block began; see :func:`capture`. Its ``repr`` lists everything."""
-
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
-        self._before = self._now()
-        self._found: dict[Kind, dict[str, float | Observed]] | None = None
-
-    def counter(self, name: str, /, **tags: object) -> float:
-        """Return what a counter counted; 0 if it was not used.
-
-        Args:
-            name: The name of the series.
-            tags: Its tags, all of them.
-        """
-        found = self._of("counter", name, tags)
-        return found if isinstance(found, int | float) else 0
-
-    def gauge(self, name: str, /, **tags: object) -> float | None:
-        """Return the value of a gauge now, or at the end of the block; None if it has none.
-
-        A gauge that is read by a callback has the value of the last interval.
-
-        Args:
-            name: The name of the series.
-            tags: Its tags, all of them.
-        """
-        found = self._of("gauge", name, tags)
-        return found if isinstance(found, int | float) else None
-
-    def timer(self, name: str, /, **tags: object) -> Observed:
-        """Return how often a timer observed, and the sum in seconds.
-
-        Args:
-            name: The name of the series.
-            tags: Its tags, all of them.
-        """
-        found = self._of("timer", name, tags)
-        return found if isinstance(found, Observed) else Observed(0, 0)
-
-    def histogram(self, name: str, /, **tags: object) -> Observed:
-        """Return how often a histogram observed, and the sum.
-
-        Args:
-            name: The name of the series.
-            tags: Its tags, all of them.
-        """
-        found = self._of("histogram", name, tags)
-        return found if isinstance(found, Observed) else Observed(0, 0)
-
-    def __repr__(self) -> str:
-        lines = [
-            f"{kind} {key}: "
-            + (f"{value.count:g} times, sum {value.sum:g}" if isinstance(value, Observed) else f"{value:g}")
-            for kind, values in self._all().items()
-            for key, value in values.items()
-        ]
-        return f"<captured {'; '.join(lines) or 'nothing'}>"
-
-    def _of(self, kind: Kind, name: str, tags: Mapping[str, object]) -> "float | Observed | None":
-        return self._all()[kind].get(series_of(kind, name, tags).key)
-
-    def _end(self) -> None:
-        self._found = self._all()
-
-    def _all(self) -> "dict[Kind, dict[str, float | Observed]]":
-        if self._found is not None:
-            return self._found
-        found: dict[Kind, dict[str, float | Observed]] = {}
-        for kind, values in self._now().items():
-            before = self._before[kind]
-            found[kind] = {}
-            for key, value in values.items():
-                was = before.get(key, Observed(0, 0))
-                if kind == "gauge":
-                    found[kind][key] = value.sum
-                elif value != was:
-                    counted = Observed(value.count - was.count, value.sum - was.sum)
-                    found[kind][key] = counted.sum if kind == "counter" else counted
-        return found
-
-    def _now(self) -> dict[Kind, dict[str, Observed]]:
-        """Return what was measured since the registry was made, which no tick changes."""
-        snapshot = self._registry.snapshot()
-        found: dict[Kind, dict[str, Observed]] = {kind: {} for kind in KINDS}
-        for key, value in snapshot.open.gauges.items():
-            found["gauge"][key] = Observed(1, value)
-        for key, total in snapshot.totals["counter"].items():
-            found["counter"][key] = Observed(0, total.sum + snapshot.open.counters.get(key, 0))
-        units: dict[Kind, float] = {"timer": 1000, "histogram": 1}
-        for kind, unit in units.items():
-            for key, total in snapshot.totals[kind].items():
-                now = snapshot.open[kind].get(key)
-                count, whole = (now.count, now.sum) if now is not None and now.count else (0, 0)
-                found[kind][key] = Observed(total.count + count, (total.sum + whole) / unit)
-        return found
+__all__ = ["Captured", "ManualClock", "Number", "Values", "capture"]
 
 
 @contextmanager
-def capture(registry: Registry = default_registry) -> Iterator[Captured]:
-    """Return what the block measures, for assertions in it and after it.
+def capture(registry: Registry = default_registry) -> "Iterator[Captured]":
+    """Capture what is measured in a ``with`` block, whatever was measured before.
 
-    ::
+    Flushers, ticks and other captures are not disturbed, and do not disturb. Values may be read in the block and after
+    it. What other threads measure meanwhile is captured, too.
 
-        with capture() as metrics:
-            client.get("/u")
-        assert metrics.counter("hits", route="/u") == 1
-
-    Nothing is reset, and a flusher that runs goes on. But in the block :func:`metricslib.start` sends nothing and joins
-    no group, so the program under test may call it.
+    In the block, :func:`metricslib.start` sends nothing and joins no group, so the program under test may call it.
 
     Args:
-        registry: The registry to look at.
+        registry: The registry of the program. The default is that of the functions of the package.
     """
     from ._shipping import isolated
 
+    captured = Captured(registry)
     with isolated():
-        captured = Captured(registry)
+        registry.copy_to(captured.aggregates)
         try:
             yield captured
         finally:
-            captured._end()
+            registry.end_copy(captured.aggregates)
+
+
+class Captured:
+    """What was measured. Its text lists everything: ``print(metrics)``.
+
+    A tag whose key is no identifier is given as ``**{"http.status": 200}``.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self.aggregates = Aggregates()
+
+    def counter(self, name: str, /, **tags: object) -> "Number":
+        """Return the sum of what was counted; 0 if nothing was.
+
+        Args:
+            name: The name of the series, with that of its scope.
+            tags: Its tags, all of them.
+        """
+        return Number(self._found("counter", name, tags) or 0, self)
+
+    def gauge(self, name: str, /, **tags: object) -> "Number | None":
+        """Return the last value of a gauge, or None if it has none.
+
+        If the gauge has a callback, it is called now. A gauge that was only changed, by ``inc()`` and ``dec()``, began
+        at 0.
+
+        Args:
+            name: The name of the series, with that of its scope.
+            tags: Its tags, all of them.
+        """
+        change: GaugeChange | None = self._found("gauge", name, tags)
+        key = series_of("gauge", name, tags).key
+        for gauge, now in self._registry.readings().items():
+            if gauge.key == key:
+                change = now
+        value = None if change is None else change.applied_to(0)
+        return None if value is None else Number(value, self)
+
+    def timer(self, name: str, /, **tags: object) -> "Values":
+        """Return the durations of a timer, in seconds.
+
+        Args:
+            name: The name of the series, with that of its scope.
+            tags: Its tags, all of them.
+        """
+        return Values(self._found("timer", name, tags), self, 1000)
+
+    def histogram(self, name: str, /, **tags: object) -> "Values":
+        """Return the values of a histogram.
+
+        Args:
+            name: The name of the series, with that of its scope.
+            tags: Its tags, all of them.
+        """
+        return Values(self._found("histogram", name, tags), self)
+
+    def unique(self, name: str, /, **tags: object) -> frozenset[str]:
+        """Return the members of a unique.
+
+        Args:
+            name: The name of the series, with that of its scope.
+            tags: Its tags, all of them.
+        """
+        return self._found("unique", name, tags) or frozenset()
+
+    def _found(self, kind: Kind, name: str, tags: Mapping[str, object]) -> Any:
+        self._registry.update_copies()
+        return self.aggregates[kind].get(series_of(kind, name, tags).key)
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines()) or "nothing"
+
+    def __repr__(self) -> str:
+        return f"<captured {'; '.join(self._lines()) or 'nothing'}>"
+
+    def _lines(self) -> list[str]:
+        self._registry.update_copies()
+        rows = [(kind, key, value) for kind in KINDS for key, value in self.aggregates[kind].items()]
+        return [f"{kind} {key}: {self._shown(kind, value)}" for kind, key, value in rows]
+
+    def _shown(self, kind: Kind, value: Any) -> str:
+        if kind == "counter":
+            return repr(Number(value, self))
+        if kind == "unique":
+            return ", ".join(sorted(value))
+        if kind != "gauge":
+            return repr(Values(value, self, 1000 if kind == "timer" else 1))
+        last = value.applied_to(0)
+        return "no value" if last is None else f"{Number(last, self)!r}" + " in all" * (value.base is None)
+
+
+class Number(float):
+    """A number that was measured. If an assertion about it fails under pytest, all that was measured is shown."""
+
+    captured: Captured
+
+    def __new__(cls, value: float, captured: Captured) -> "Number":
+        made = super().__new__(cls, value)
+        made.captured = captured
+        return made
+
+    def __repr__(self) -> str:
+        return repr(int(self)) if self.is_integer() else super().__repr__()
+
+
+class Values:
+    """Values of a timer, in seconds, or of a histogram. Without any, all but ``count`` and ``sum`` are NaN.
+
+    Up to 256 values an interval are kept as they are; of more, percentiles are within 1 %.
+    """
+
+    def __init__(self, found: Distribution | None, captured: Captured, scale: float = 1) -> None:
+        self._all = found
+        self._captured = captured
+        self._scale = scale
+
+    @property
+    def count(self) -> Number:
+        """How many there are."""
+        return Number(self._all.count if self._all else 0, self._captured)
+
+    @property
+    def sum(self) -> Number:
+        """Their sum."""
+        return self._number(self._all.sum if self._all else 0)
+
+    @property
+    def min(self) -> Number:
+        """The least."""
+        return self._number(self._all.min if self._all else math.nan)
+
+    @property
+    def max(self) -> Number:
+        """The largest."""
+        return self._number(self._all.max if self._all else math.nan)
+
+    @property
+    def mean(self) -> Number:
+        """Their mean."""
+        return self._number(self._all.mean if self._all else math.nan)
+
+    @property
+    def median(self) -> Number:
+        """The median."""
+        return self._number(self._all.median if self._all else math.nan)
+
+    def percentile(self, percent: float) -> Number:
+        """Return a percentile, as statsd computes it.
+
+        Args:
+            percent: From 0 to 100; negative: of the largest.
+        """
+        return self._number(self._all.percentile(percent) if self._all else math.nan)
+
+    def _number(self, value: float) -> Number:
+        return Number(value / self._scale, self._captured)
+
+    def __repr__(self) -> str:
+        if not self._all:
+            return "no values"
+        unit = " s" if self._scale != 1 else ""
+        return f"{self.count!r} from {self.min:.6g}{unit} to {self.max:.6g}{unit}, sum {self.sum:.6g}{unit}"
 
 
 class ManualClock:

@@ -78,7 +78,7 @@ TIMED: Mapping[str, Sequence[str]] = {
         "shop.checkout 1 0.125",
         "shop.search 1 0.125",
     ],
-    "docs/how-to/testing.md": [],
+    "docs/how-to/testing.md": ["night 1 3600"],
     "docs/reference/decorators.md": ["__main__.work 0 0", "checkout;tier=gold 0 0", "report 1 0.125"],
     "docs/reference/destinations.md": [],
     "docs/reference/instruments.md": ["db.query 1 0.125", "db.query;rows=2 1 0.125"],
