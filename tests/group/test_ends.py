@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from metricslib import Flusher, Registry
-from tests.peers import GraphitePeer
+from tests.peers import PATIENCE, GraphitePeer
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -124,6 +125,80 @@ assert metrics.stop(30)
         sizes = {path.stat().st_uid: path.stat().st_size for path in Path(directory).rglob("2000000000/*")}
     assert sizes[0] == 0
     assert sizes[65534] > 0
+
+
+def ends(ending: str, url: str, directory: Path, before: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run a program that counts 42, waits until its record is written, and ends like that; return it."""
+    program = f"""
+import os, pathlib, signal, sys, threading, time, metricslib as metrics
+from metricslib.group.shipper import SlotFiles
+before = {before}
+metrics.start(sys.argv[1], interval=1_000_000_000)
+counter = metrics.counter("a")
+counter.inc(42)
+def written():
+    for slot in pathlib.Path(sys.argv[2]).rglob("2000000000"):
+        files = SlotFiles(slot)
+        return files.read() and files.combined().aggregates.counters.get("a", 0) >= before + 42
+deadline = time.monotonic() + {PATIENCE}
+while not written() and time.monotonic() < deadline:
+    time.sleep(0.01)
+{ending}
+"""
+    command = [sys.executable, "-c", program, url, str(directory)]
+    environment = {**os.environ, "METRICSLIB_GROUP_DIR": str(directory)}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(
+    ("ending", "code"),
+    [
+        ("sys.exit(3)", 3),
+        ("raise ValueError", 1),
+        ("os.kill(os.getpid(), signal.SIGINT); time.sleep(60)", -signal.SIGINT),
+        ("os.kill(os.getpid(), signal.SIGHUP); time.sleep(60)", -signal.SIGHUP),
+    ],
+)
+def test_an_end_in_order_sends_everything(peer, tmp_path, ending, code):
+    done = ends(
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL); metrics.stop()\nmetrics.start(sys.argv[1],"
+        " interval=1_000_000_000)\ncounter.inc(7)\n" + ending,
+        peer.url,
+        tmp_path,
+    )
+    assert done.returncode == code
+    assert peer.at("stats.counters.a.count") == [49]
+
+
+@pytest.mark.parametrize("ending", ["os._exit(0)", "os.execv(sys.executable, [sys.executable, '-c', 'pass'])"])
+def test_what_was_written_before_an_abrupt_end_is_sent_by_the_next_process(peer, tmp_path, ending):
+    """The last second, which is not written yet, is lost."""
+    assert ends("counter.inc(7); " + ending, peer.url, tmp_path).returncode == 0
+    assert peer.at("stats.counters.a.count") == []
+    assert ends("counter.inc(1)", peer.url, tmp_path, before=42).returncode == 0
+    assert peer.at("stats.counters.a.count") in ([85], [92])  # with the 7, if its second ended just then
+
+
+def test_daemon_threads_may_measure_until_the_end(peer, tmp_path):
+    """What they counted before the interpreter began to end arrives, and nothing is said."""
+    done = ends(
+        """
+def work():
+    while True:
+        counter.inc()
+        counted.append(1)
+counted = []
+for _ in range(3):
+    threading.Thread(target=work, daemon=True).start()
+time.sleep(0.2)
+print(len(counted))
+""",
+        peer.url,
+        tmp_path,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    (arrived,) = peer.at("stats.counters.a.count")
+    assert arrived >= 42 + int(done.stdout)
 
 
 HOOKLESS = """
