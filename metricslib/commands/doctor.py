@@ -11,7 +11,6 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +104,8 @@ def diagnose(
     reach: "Callable[[str], str | None] | None" = None,
 ) -> Diagnosis:
     """Return what ``start(to, prefix=prefix)`` would come to. ``reach(label)`` tries a destination."""
+    from importlib import metadata
+
     variables = {name: environ[name] for each in _VARIABLES if environ.get(name := f"METRICSLIB_{each}")}
     native = load("metricslib._speedups")
     found = Diagnosis(

@@ -10,8 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..view.figures import age, size
-
 if TYPE_CHECKING:
     from ..group.listing import GroupStatus
 
@@ -60,6 +58,8 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def shown(group: "GroupStatus", now: float) -> str:
     """Return a group as text."""
+    from ..view.figures import age, size  # with all that a page needs: not for every sub-command
+
     members = [
         f"{member.number}: {member.program or 'unknown'}, pid {member.pid or 'unknown'}"
         + (f", for {age(max(0, now - member.since))}" if member.since is not None else "")

@@ -7,7 +7,7 @@ has that of its command.
 import argparse
 import sys
 from collections.abc import Sequence
-from importlib import metadata
+from typing import Any
 
 from . import doctor, group, run
 
@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="metricslib", description="Looks after the metrics of the programs of this user on this host."
     )
-    parser.add_argument("--version", action="version", version=f"metricslib {metadata.version('metricslib')}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (doctor, group, run):
         command.add_to(commands)
@@ -32,3 +32,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"metricslib: {error}", file=sys.stderr)
         return 1
     return status
+
+
+class _Version(argparse.Action):
+    """Looks for the version when it is asked for: that takes longer than loading everything else that ``run`` needs."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib import metadata
+
+        print(f"metricslib {metadata.version('metricslib')}")
+        parser.exit()

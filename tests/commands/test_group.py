@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -168,3 +169,10 @@ def test_only_what_an_ended_program_had_for_its_page_is_removed_without_asking(t
     clear_pages(directory)
     assert sorted(os.listdir(directory)) == ["living", "new", "shipped"]
     members["living"].leave()
+
+
+def test_the_version_is_shown(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"metricslib {metadata.version('metricslib')}\n"
