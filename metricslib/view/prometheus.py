@@ -70,6 +70,7 @@ def parts(
             family.kind == "counter" and " -" in lines and any(_total(snapshot, each.key) < 0 for each in family.series)
         )
         if falls:
+            lines = _counters(snapshot, family, openmetrics=False)  # a type that is unknown has no time of creation
             of = "unknown" if openmetrics else "untyped"
         if family.kind == "counter" and (falls or not openmetrics):
             typed = f"{family.name}_total"
@@ -183,7 +184,7 @@ def _counters(snapshot: Snapshot, family: _Family, openmetrics: bool) -> str:
             lines.append(f"{each.line} {total}\n")
         else:
             lines.append(f"{each.line} {number(total)}\n")
-        if openmetrics and total >= 0 and known.created is not None:
+        if openmetrics and known.created is not None:
             lines.append(f"{name}_created{each.braced} {number(known.created)}\n")
     return "".join(lines)
 

@@ -60,7 +60,7 @@ def _samples(snapshot: Snapshot, kind: Kind, family: str, keys: Sequence[str], o
         if kind == "counter":
             total = _total(snapshot, key)
             yield f"{family}_total{_braced(labels)} {number(total)}\n"
-            if openmetrics and total >= 0:
+            if openmetrics and not any(_total(snapshot, each) < 0 for each in keys):
                 yield from _created(family, labels, totals[key])
         elif kind == "gauge":
             if key in open_:

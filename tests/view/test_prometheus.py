@@ -113,6 +113,7 @@ def test_openmetrics_says_since_when_a_series_counts(flusher, registry, clock, e
     registry.timer("query").observe(1)
     registry.gauge("depth").set(1)
     registry.counter("falls").inc(-1)
+    registry.counter("falls", tags={"or": "not"}).inc()  # of a type that is unknown, nothing is created
     end_interval()
     assert created() == {"hits_created": start, "query_seconds_created": start + 10}
 
