@@ -66,7 +66,7 @@ LOGIN = "login"
 """The path of the form to log in, where a token is wanted."""
 LOGOUT = "logout"
 _GRAPHITE = tuple(dict.fromkeys("metrics/" if path.startswith("metrics/") else path for path in graphite_api.PATHS))
-ROUTES = (HEALTH, TOP, LOGIN, LOGOUT, SERIES, render.ASSETS, *_GRAPHITE, "tags/")
+ROUTES = (HEALTH, TOP, BOARD, LOGIN, LOGOUT, SERIES, render.ASSETS, *_GRAPHITE, "tags/")
 """All paths below the page; those with a slash at the end have something behind it."""
 POSTED = (LOGIN, LOGOUT, *graphite_api.FORMS)
 """Those of them to which a form is sent."""

@@ -49,7 +49,7 @@ def test_it_works_under_any_prefix(flusher, registry, prefix):
         assert '?format=json"' in response.text
         (style,) = re.findall('<link rel="stylesheet" href="(.*?)">', response.text)
         assert client.get(urljoin(f"http://localhost{path}", style)).content_type == "text/css; charset=utf-8"
-    for below in ("health", "series/hits"):
+    for below in ("health", "top", "board", "series/hits"):
         assert client.get(f"{root}/{below}").status_code == 200
     assert client.get(f"{root}/nothing").status_code == 404
 
