@@ -53,7 +53,7 @@ def quiet(browser: Browser) -> Iterator[None]:
     yield
     browser.open("about:blank")
     # The page asks for news until it is left, and a test may have closed its server before.
-    assert [line for line in browser.console() if not re.search(r"\?since=.*ERR_CONNECTION_REFUSED", line)] == []
+    assert [line for line in browser.console() if not re.search(r"[?&]since=.*ERR_CONNECTION_REFUSED", line)] == []
 
 
 def cards(browser: Browser) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """The grid: a card for each metric, with its last hour, and the ways to find it."""
 
+import itertools
 import json
 import re
 from html.parser import HTMLParser
@@ -246,3 +247,34 @@ def test_a_page_loads_its_own_files_alone_and_has_nothing_inline(registry, flush
     assert found.inline == []
     assert len(found.loads) == 3
     assert all(re.fullmatch(r"(\.|\.\.)/assets/\w+\.[0-9a-f]{12}\.(css|js|svg)", url) for url in found.loads)
+
+
+def test_text_that_turns_the_page_around_is_not_shown(registry, flusher, end_interval):
+    """Names and tags have no right-to-left override; what a reader asks for is shown as it is, and escaped."""
+    registry.counter("<script>\u202egpj", tags={"a\u202e": "b\u202egpj.exe<i>"}).inc()
+    end_interval()
+    for path in ("/", "/top", "/health", "/series/scriptgpj", "/board"):
+        html = View.of(flusher).answer("GET", "match=%3Cscript%3E", path).body.decode()
+        assert "\u202e" not in html, path
+        assert "<script>" not in html, path
+        assert "<i>g" not in html, path
+
+
+def test_a_view_of_very_many_series_takes_bounded_processor_time(registry, flusher, end_interval):
+    """All that look at every series give up after two seconds of it."""
+    for number in range(900):
+        registry.counter("hits", tags={"id": number})
+    end_interval()
+    times = itertools.count()
+    view = View(lambda: flusher, spent=lambda: next(times))
+    for path, query in (
+        ("/", ""),
+        ("/", "query=a*b"),
+        ("/", "values=1"),
+        ("/top", ""),
+        ("/board", "series=hits"),
+        ("/health", ""),
+    ):
+        times = itertools.count()
+        assert view.answer("GET", query, path).status == 503, path
+        assert next(times) < 20
