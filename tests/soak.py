@@ -323,7 +323,9 @@ def losses(
     Something is always missing because it has not arrived yet. What is missing at all later times is missing for good.
     ``epoch`` is the time of the wall clock at which the monotonic clock was 0.
     """
-    missing = [made - _sum(value for stamp, value in slots.items() if stamp - epoch <= when) for when, made in history]
+    # A process that hung ends the slot of its last flush() with all that was made meanwhile: it is early, not more.
+    arrived = [_sum(value for stamp, value in slots.items() if stamp - epoch <= when) for when, _ in history]
+    missing = [max(0, made - there) for (_, made), there in zip(history, arrived, strict=True)]
     missing[-1] = history[-1][1] - _sum(slots.values())
     for_good = [*accumulate(reversed(missing), min)][::-1]
     losses: list[tuple[float, int]] = []
