@@ -87,6 +87,8 @@ class Config:
     http: str = "127.0.0.1:8127"
     http_hosts: tuple[str, ...] = ()
     """Host names that the page accepts on loopback, in addition to ``localhost``."""
+    boards: tuple[tuple[str, str], ...] = ()
+    """The boards of the page: title and query string of each."""
     console: str = "127.0.0.1:8126"
     console_admin: bool = False
     """Whether the console accepts commands that change something on addresses other than loopback."""
@@ -182,6 +184,7 @@ OPTIONS: Mapping[str, Option] = {
     "percentiles": Option(options.PERCENTS, "percentiles of timers and histograms", "90,99"),
     "http": Option(options.ADDRESS, "address of the metrics page, or off", "HOST:PORT"),
     "http_hosts": Option(options.WORDS, "host names that the page accepts on loopback, in addition to localhost"),
+    "boards": Option(options.BOARDS, "boards for a wall that the page links to"),
     "console": Option(options.ADDRESS, "address of the management console, or off", "HOST:PORT"),
     "console_admin": Option(
         options.SWITCH, "allow commands that change something, although other hosts can reach the console"

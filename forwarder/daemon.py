@@ -92,6 +92,7 @@ class Daemon:
             expire=config.expire or None,
             idle=_idle(config),
         )
+        self.registry.boards = dict(config.boards)
         self.flusher = Flusher(
             self.registry,
             config.to,
@@ -233,6 +234,7 @@ class Daemon:
         self.config = replace(config, naming=naming, **{name: getattr(self.config, name) for name in _FIXED})
         self.registry.expire = config.expire or None
         self.registry.idle = _idle(self.config)
+        self.registry.boards = dict(config.boards)
         if "log_level" in changed:
             set_level(config.log_level)
         if fixed:

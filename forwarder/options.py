@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from metricslib.delivery import split_urls, urls
+from metricslib.errors import MetricsError
 from metricslib.naming import Spelled
 from metricslib.series import Kind as SeriesKind
+from metricslib.view.boards import board_query
+from metricslib.view.query import Query
 
 from .addresses import host_and_port
 
@@ -22,6 +25,7 @@ __all__ = ["Kind", "toml"]
 __all__ += [
     "ADDRESS",
     "BINS",
+    "BOARDS",
     "COUNT",
     "DURATION",
     "HEALTH",
@@ -62,6 +66,8 @@ _LARGEST = 1 << 30
 _MOST_MEMORY = 1 << 50
 _LONGEST_STOP = 86_400
 _MOST_THREADS = 256
+_MOST_BOARDS = 100
+_BOARD = {"title", "series", "warn", "crit", "night"}
 _MOST = 1_000
 """Maximum number of values in a list."""
 _SWITCHES = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
@@ -229,6 +235,35 @@ def _bins(value: Any) -> tuple[tuple[str, tuple[float, ...]], ...]:
     return tuple(bins)
 
 
+def _boards(value: Any) -> tuple[tuple[str, str], ...]:
+    """Return the title and the query string of each board."""
+    _must(isinstance(value, list) and len(value) <= _MOST_BOARDS)
+    boards = {}
+    for entry in value:
+        _must(isinstance(entry, dict) and {"title", "series"} <= entry.keys() <= _BOARD)
+        warn, crit = (entry.get(name, []) for name in ("warn", "crit"))
+        for limits in (warn, crit):
+            _must(all(map(_is_number, limits)) if isinstance(limits, list) else _is_number(limits))
+        _must(isinstance(entry["series"], list) and isinstance(entry.get("night", False), bool))
+        try:
+            query = board_query(entry["title"], entry["series"], warn, crit, entry.get("night", False))
+        except MetricsError as error:
+            raise ValueError(str(error)) from None
+        boards[entry["title"]] = query
+    return tuple(boards.items())
+
+
+def _raw_boards(boards: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Return boards as they stand in a file."""
+    raw = []
+    for title, text in boards:
+        query = Query.parse(text)
+        rest = {"warn": [*query.warn], "crit": [*query.crit], "night": query.night}
+        board: dict[str, Any] = {"title": title, "series": [*query.series]}
+        raw.append(board | {name: value for name, value in rest.items() if value})
+    return raw
+
+
 def _address(value: object) -> str:
     text = _text(value)
     if text != "off":
@@ -279,6 +314,12 @@ GROUP = Kind("the name or the number of a group", _group)
 LEVEL = Kind(f"one of {', '.join(LEVELS)}", _level)
 HEALTH = Kind("up or down", _health)
 ADDRESS = Kind("HOST:PORT, with an IPv6 address in brackets, or off", _address)
+BOARDS = Kind(
+    'a list of boards such as { title = "Shop", series = ["shop.hits"], warn = [10], crit = [20] }',
+    _boards,
+    lambda _: _refuse(),
+    raw=_raw_boards,
+)
 BINS = Kind(
     'a list of tables such as { match = "web", bounds = [10, 100, inf] }, bounds rising',
     _bins,

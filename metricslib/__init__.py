@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from ._shipping import stop as stop
     from .flusher import Flusher as Flusher
     from .view import serve as serve
+    from .view.boards import board as board
 
     __version__: str
 
@@ -73,6 +74,7 @@ __all__ = [
     "Timer",
     "Unique",
     "add_tags",
+    "board",
     "count_exceptions",
     "counted",
     "counter",
@@ -96,7 +98,14 @@ __all__ = [
 ]
 
 
-_LATER = {"start": "._shipping", "flush": "._shipping", "stop": "._shipping", "Flusher": ".flusher", "serve": ".view"}
+_LATER = {
+    "start": "._shipping",
+    "flush": "._shipping",
+    "stop": "._shipping",
+    "Flusher": ".flusher",
+    "serve": ".view",
+    "board": ".view.boards",
+}
 
 if not TYPE_CHECKING:  # so that type checkers report names that are not in __all__
 

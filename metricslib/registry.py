@@ -150,6 +150,8 @@ class Registry(Instruments):
         self._owner: object = None
         self.functions: dict[str, tuple[str, ...]] = {}
         """The decorated functions by name of series, as ``module.function``: at most three a name."""
+        self.boards: dict[str, str] = {}
+        """The boards of the metrics page, by title: the query string of each. See :func:`metricslib.board`."""
         self.failing: tuple[str, ...] = ()
         """Gauges whose callbacks failed when they were last called, ten at most."""
         self._start_anew()

@@ -239,7 +239,8 @@ class View:
             text = render.top_page(root, query, self.title, strip, top(measured, self._in_time()))
         elif here == BOARD:
             tiles = board(series, measured.history, query, self._in_time())
-            text = render.board_page(root, query, self.title, strip, tiles)
+            boards = flusher.registry.boards
+            text = render.board_page(root, query, self.title, strip, tiles, boards)
         elif here:
             shown = detail(measured, _name_in(here), query)
             if shown is None:

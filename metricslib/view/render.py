@@ -255,9 +255,9 @@ def top_page(root: str, query: Query, title: str, strip: Strip, rankings: Sequen
     return _page("top.html", "top", root, query, title, strip, rankings=rankings)
 
 
-def board_page(root: str, query: Query, title: str, strip: Strip, board: Board) -> str:
-    """Return a board."""
-    return _page("board.html", "board", root, query, title, strip, board=board)
+def board_page(root: str, query: Query, title: str, strip: Strip, board: Board, boards: Mapping[str, str]) -> str:
+    """Return a board; without series, a form for one, and links to ``boards``: by title, the query of each."""
+    return _page("board.html", "board", root, query, title, strip, board=board, boards=boards)
 
 
 def health_page(

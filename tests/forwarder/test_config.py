@@ -81,6 +81,7 @@ def test_every_option_can_be_given_in_each_way_it_has():
         "naming.calculated": ("count upper_90", ("count", "upper_90")),
         "key_flush.interval": ("0.5", 0.5),
         "key_flush.percent": ("12.5", 12.5),
+        "boards": (None, (("Shop", "series=a%2Cb%3Ap90&warn=1.5&crit=20%2C4&title=Shop&night=1"),)),
         "naming.bins": (None, (("web", (1, 2.5, float("inf"))),)),
     }
     for name in OPTIONS:
@@ -102,7 +103,9 @@ def test_a_number_of_bytes_may_have_a_unit(text, size):
 
 def _line(name, value):
     table, _, key = name.rpartition(".")
-    shown = {"socket_mode": '"0660"', "naming.bins": '[{match = "web", bounds = [1, 2.5, inf]}]'}.get(name)
+    board = '[{title = "Shop", series = ["a", "b:p90"], warn = 1.5, crit = [20, 4], night = true}]'
+    bins = '[{match = "web", bounds = [1, 2.5, inf]}]'
+    shown = {"socket_mode": '"0660"', "boards": board, "naming.bins": bins}.get(name)
     if shown is None:
         shown = {True: "true", False: "false"}[value] if isinstance(value, bool) else None
     if shown is None:

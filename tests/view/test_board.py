@@ -1,13 +1,16 @@
 """The board: big numbers, and what they mean."""
 
 import doctest
+import html
 import re
 
 import pytest
 
+from metricslib.errors import InvalidOption, InvalidType
 from metricslib.view import board as module
 from metricslib.view.answer import View
 from metricslib.view.board import board
+from metricslib.view.boards import board as named
 from metricslib.view.query import Query
 
 
@@ -90,3 +93,47 @@ def test_a_metric_may_be_called_as_a_page_is(registry, flusher):
     for name in ("board", "health", "top", "render"):
         registry.counter(name)
         assert f"<title>{name} ·" in View.of(flusher).answer("GET", "", f"/series/{name}").body.decode()
+
+
+def test_a_program_names_its_boards(registry, end_interval, flusher):
+    """The view of boards links to them, whatever their titles are; one that is named again is replaced."""
+    registry.gauge("depth").set(15)
+    end_interval()
+    named("The <shop> & more", ["depth", "query:p90"], warn=1.5, crit=[10, 4], night=True, registry=registry)
+    named("The <shop> & more", "depth", warn=10, registry=registry)
+    view = View(lambda: flusher)
+    page = view.answer("GET", "", "/board").body.decode()
+    (link,) = re.findall(r'<li><a href="([^"]*)">([^<]*)</a></li>', page)
+    assert link[1] == "The &lt;shop&gt; &amp; more"
+    query = html.unescape(link[0]).rpartition("?")[2]
+    board_page = view.answer("GET", query, "/board").body.decode()
+    assert "<h1>The &lt;shop&gt; &amp; more</h1>" in board_page
+    assert "warning" in board_page
+
+
+@pytest.mark.parametrize(
+    ("title", "series", "limits", "error"),
+    [
+        ("", ["a"], {}, InvalidType),
+        (5, ["a"], {}, InvalidType),
+        ("x", [], {}, InvalidOption),
+        ("x", ["a,b"], {}, InvalidType),
+        ("x", [5], {}, InvalidType),
+        ("x", ["a"] * 61, {}, InvalidOption),
+        ("x", ["a"], {"warn": float("nan")}, InvalidOption),
+        ("x", ["a"], {"crit": ["much"]}, InvalidOption),
+    ],
+)
+def test_a_board_that_cannot_be_is_a_mistake(registry, title, series, limits, error):
+    with pytest.raises(error):
+        named(title, series, **limits, registry=registry)
+    assert registry.boards == {}
+
+
+def test_boards_are_bounded(registry):
+    """At a hundred a further one is refused, and one that is there can still be replaced."""
+    for number in range(100):
+        named(str(number), ["a"], registry=registry)
+    named("5", ["b"], registry=registry)
+    with pytest.raises(InvalidOption, match="at most 100"):
+        named("100", ["a"], registry=registry)
