@@ -465,8 +465,9 @@ class Slot(NamedTuple):
 def combine(files: Mapping[int, FileReader]) -> Slot:
     """Return the slot of which these are the files, by the number of their member, as far as they were read.
 
-    Sums are made in the order of numbers, and in a file in that of its writers. Of a file's gauges only those count
-    that its last writer stated: earlier ones are of processes that ended. Gauges of files that came late do not count.
+    Sums are made in the order of numbers, and in a file in that of its writers. Earlier writers of a file are processes
+    that ended, so their gauges do not count, but for those with the rule ``last``: such a value holds until another one
+    is set. Gauges of files that came late do not count.
     """
     aggregates = Aggregates()
     gauges: dict[str, dict[int, GaugeValue]] = {}
@@ -477,10 +478,17 @@ def combine(files: Mapping[int, FileReader]) -> Slot:
             aggregates.merge(written.aggregates)
             for kind, keys in written.known.items():
                 known[kind].update(dict.fromkeys(keys))
-        if last in writers and number < LATE:
-            for key, stated in writers[last].gauges.items():
-                gauges.setdefault(key, {})[number] = stated
-    return Slot(aggregates, gauges, known)
+        if number < LATE:
+            for writer, written in writers.items():
+                for key, stated in written.gauges.items():
+                    members = gauges.setdefault(key, {})
+                    if stated.across == "last":
+                        before = members.get(number)
+                        if before is None or before.across != "last" or before.time <= stated.time:
+                            members[number] = stated
+                    elif writer == last:
+                        members[number] = stated
+    return Slot(aggregates, {key: members for key, members in gauges.items() if members}, known)
 
 
 def take(files: Mapping[int, FileReader]) -> Slot:

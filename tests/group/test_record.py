@@ -185,11 +185,18 @@ def test_sums_of_floats_do_not_depend_on_the_order_of_files(tmp_path):
 
 
 def test_of_a_file_only_the_last_writer_s_gauges_count(tmp_path):
-    FileWriter(tmp_path / "0", ONE).append(Aggregates(), {"depth": GaugeValue(5, 1.0)}, 1.0)
-    FileWriter(tmp_path / "0", OTHER).append(Aggregates(), {"free": GaugeValue(2, 2.0, "sum")}, 2.0)
+    """But a value that was set holds until another one is, though its process ended and its number was taken again."""
+    before = {"depth": GaugeValue(5, 1.0, "sum"), "version": GaugeValue(7, 1.5), "build": GaugeValue(1, 1.0)}
+    after = {"free": GaugeValue(2, 2.0, "sum"), "version": GaugeValue(3, 0.5), "build": GaugeValue(2, 1.5)}
+    FileWriter(tmp_path / "0", ONE).append(Aggregates(), before, 1.0)
+    FileWriter(tmp_path / "0", OTHER).append(Aggregates(), after, 2.0)
     FileWriter(tmp_path / "3", ONE).append(Aggregates(), {"free": GaugeValue(None, 3.0, "sum")}, 3.0)
     slot = combine({number: read(tmp_path / str(number)) for number in (3, 0)})
-    assert slot.gauges == {"free": {0: GaugeValue(2, 2.0, "sum"), 3: GaugeValue(None, 3.0, "sum")}}
+    assert slot.gauges == {
+        "free": {0: GaugeValue(2, 2.0, "sum"), 3: GaugeValue(None, 3.0, "sum")},
+        "version": {0: GaugeValue(7, 1.5)},
+        "build": {0: GaugeValue(2, 1.5)},
+    }
 
 
 def test_a_short_write_is_cut_and_tried_again(path, monkeypatch):
