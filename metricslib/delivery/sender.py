@@ -313,12 +313,12 @@ class Sender:
         dropped = sum(held.dropped.values()) - self._dropped_before
         log.log(
             logging.WARNING if dropped else logging.INFO,
-            "%s: delivering again after %.0f s; %d points were kept %s, %d were dropped",
+            "%s: delivering again after %.0f s; kept %s: %d points%s",
             self.destination.label,
             lasted,
-            held.waiting_points + batch.points,
             "in the spool directory" if held.on_disk else "in memory",
-            dropped,
+            held.waiting_points + batch.points,
+            f", dropped: {dropped}" if dropped else "",
         )
 
     def _failed(self, kind: str, reason: str, error: Exception | None = None) -> None:

@@ -481,7 +481,7 @@ def test_the_end_of_an_outage_says_what_became_of_its_points(clock: ManualClock,
         clock.advance(30)
         sender.step()
     end = caplog.records[-1]
-    expected = "fake://host: delivering again after 30 s; 6 points were kept in memory, 0 were dropped"
+    expected = "fake://host: delivering again after 30 s; kept in memory: 6 points"
     assert (end.levelname, end.getMessage()) == ("INFO", expected)
 
 
@@ -496,7 +496,7 @@ def test_what_an_outage_dropped_is_a_warning_at_its_end(clock: ManualClock, capl
         sender.step()
         clock.advance(120)  # what was delivered is not kept for another outage any more
     ends = [record.getMessage() for record in caplog.records if "again after" in record.getMessage()]
-    assert ends == ["fake://host: delivering again after 30 s; 2 points were kept in memory, 1 were dropped"] * 2
+    assert ends == ["fake://host: delivering again after 30 s; kept in memory: 2 points, dropped: 1"] * 2
 
 
 def test_the_status_says_how_it_goes(clock: ManualClock):

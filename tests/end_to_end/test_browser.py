@@ -143,7 +143,7 @@ def test_a_metrics_page(browser: Browser, shop: Shop):
         browser.resize(width)
         browser.open(url)
         text = browser.run("return document.body.innerText")
-        for shown in ("shop.request", "By route", "Distribution", "Intervals", "In Graphite"):
+        for shown in ("shop.request", "By route", "Distribution", "Intervals", "Elsewhere"):
             assert shown in text
         assert browser.run("return document.querySelector('.chart .l').getBoundingClientRect().width") > 0
         assert fits(browser), width

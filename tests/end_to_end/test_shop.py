@@ -156,7 +156,7 @@ def requests_handled(shop: Shop) -> int:
 def test_both_pages_answer_while_it_runs(shop: Shop):
     """HTML and JSON, of the shop's series and of the forwarder's own."""
     for url, title, series in (
-        (shop.metrics, "metricslib", "shop.requests"),
+        (shop.metrics, "shop", "shop.requests"),
         (shop.forwarder, "forwarder", "statsd.pieces_received"),
     ):
         eventually(partial(shows, url, series))

@@ -1,5 +1,7 @@
 """Celery, with a worker in threads and a broker in memory. Its process pools are in the matrix of servers."""
 
+import logging
+
 import pytest
 from celery import Celery
 from celery.contrib.testing.worker import start_worker
@@ -32,8 +34,18 @@ def app():
     return app
 
 
+@pytest.fixture
+def root_logger():
+    """A worker sets up the root logger; it is as before at the end of the test."""
+    root = logging.getLogger()
+    level, handlers = root.level, [*root.handlers]
+    yield
+    root.setLevel(level)
+    root.handlers[:] = handlers
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_tasks_are_measured(app, registry, measured, monkeypatch):
+def test_tasks_are_measured(app, registry, measured, monkeypatch, root_logger):
     """How they ran and ended, how long they waited, and what was tried again."""
     monkeypatch.setattr(celery.Tasks, "connected", None)
     celery.instrument(instruments=registry)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,8 @@ def test_workers_and_aborts(tmp_path: Path, need: Callable[..., None]):
         )
     try:
         eventually(lambda: any(line["gauges"].get("gunicorn.workers") == 4 for line in lines(out)))
-        with pytest.raises(requests.ConnectionError):
-            requests.get(f"http://127.0.0.1:{port}/hang", timeout=60)
+        with suppress(requests.ConnectionError):  # gunicorn closes the connection, or answers with an error
+            assert requests.get(f"http://127.0.0.1:{port}/hang", timeout=60).status_code == 500
 
         def counted() -> tuple[float, float]:
             latest = {line["end"]: line["counters"] for line in lines(out)}  # a slot may be written again, with more
