@@ -40,8 +40,8 @@ run: $(INSTALLED)  ## start the example shop, with its metrics page
 screenshots: $(INSTALLED)  ## take the pictures of README and documentation anew, from an hour of the example shop
 	$(BIN)/python -m examples.shop.screenshots docs/_static
 
-test: $(INSTALLED) npm-packages  ## run all tests, as many at a time as there are processors; ARGS="-k name" goes to pytest
-	$(PYTEST) $(ARGS)
+test: $(INSTALLED) npm-packages  ## run all tests, one more at a time than there are processors, for most of them wait for something; ARGS="-k name" goes to pytest
+	$(PYTEST) -n $$(($$(nproc) + 1)) $(ARGS)
 
 coverage: $(INSTALLED) npm-packages  ## run all tests, one at a time, and show which lines and branches they miss
 	@$(BIN)/coverage erase
@@ -56,7 +56,7 @@ faults: $(INSTALLED)  ## run the fault suite, with the runs that take minutes
 	$(BIN)/python -m pytest -m "faults or not faults" tests/faults tests/delivery/test_faults.py $(ARGS)
 
 matrix: $(INSTALLED)  ## send requests to every server in every way to run it, and read them back from a real carbon
-	$(PYTEST) -m "matrix or not matrix" tests/matrix $(ARGS)
+	$(PYTEST) -m "matrix or not matrix" tests/matrix tests/end_to_end/test_mounted.py $(ARGS)
 
 # A copy of the packages, built for the sanitizers, is what the tests find first. Python itself leaks at its end, and
 # greenlets copy stacks, which the sanitizer cannot know to be right.
