@@ -58,6 +58,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def shown(group: "GroupStatus", now: float) -> str:
     """Return a group as text."""
+    from ..delivery.batch import quantity
     from ..view.figures import age, size  # with all that a page needs: not for every sub-command
 
     members = [
@@ -66,7 +67,7 @@ def shown(group: "GroupStatus", now: float) -> str:
         for member in group.members
     ]
     waits = [f"{size(sum(group.backlog.values()))} not delivered"] if group.backlog else []
-    waits += [f"{group.slots} open slots"] if group.slots else []
+    waits += [quantity(group.slots, "open slot")] if group.slots else []
     lines = {
         "prefix": "unknown" if group.prefix is None else group.prefix or "none",
         "destinations": ", ".join(group.destinations) or "none",

@@ -71,7 +71,7 @@ def test_a_group_is_listed_with_its_members(capsys, program):
     assert main(["group"]) == 0
     text = capsys.readouterr().out
     assert text.startswith(str(found["folder"]))
-    for told in ("shop", f"0: {program_name()}, pid {os.getpid()}, for 0 s", "10 s", "1 open slots"):
+    for told in ("shop", f"0: {program_name()}, pid {os.getpid()}, for 0 s", "10 s", "1 open slot"):
         assert told in text
 
 
