@@ -156,7 +156,7 @@ def run(source: str, path: Path, directory: Path) -> subprocess.CompletedProcess
     """Run a page's code with clocks that the test knows; at last it prints what the default registry's timers have."""
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("METRICSLIB", "FORWARDER"))
-    }
+    } | {"METRICSLIB_GROUP_DIR": str(directory / "groups")}
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", f"{CLOCKS}\nexec(compile({source!r}, {str(path)!r}, 'exec'))\n{TIMERS}"],
         cwd=directory,

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from urllib.parse import urljoin
 
@@ -25,14 +26,16 @@ def app_with(*blueprints):
 
 def run(program):
     """Run a program in a fresh interpreter with warnings as errors; return what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
-        cwd=ROOT,
-        env={name: value for name, value in os.environ.items() if not name.startswith("METRICSLIB_")},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("METRICSLIB_")}
+    with tempfile.TemporaryDirectory() as groups:  # or it would show what another program with a page measures
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", program],
+            cwd=ROOT,
+            env={**environment, "METRICSLIB_GROUP_DIR": groups},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
 
